@@ -1,0 +1,128 @@
+//! "Stop what you do": a signal turned into a value that every wait looks at.
+//!
+//! A promotion that is told to stop must not die where it stands: it rolls back first. So TERM and INT do not end
+//! the process; they set this flag, and every wait (for packets, children, time) ends early when it is set.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::event::EventfdFlags;
+
+/// The work was told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("cancelled by a later call or a signal")]
+pub struct Cancelled;
+
+/// A flag that can be set once, waited for, and shared between threads.
+#[derive(Debug, Clone)]
+pub struct Cancel {
+    set: Arc<AtomicBool>,
+    event: Arc<OwnedFd>,
+}
+
+impl Cancel {
+    /// A flag that nobody has set.
+    ///
+    /// # Panics
+    /// If the kernel has no descriptor left.
+    pub fn new() -> Self {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .expect("an eventfd needs one free descriptor");
+        Self {
+            set: Arc::default(),
+            event: Arc::new(event),
+        }
+    }
+
+    /// A flag that TERM and INT set. Call it before any thread is started: the signals are blocked from here on
+    /// (children start with an empty mask all the same, the standard library sees to it).
+    ///
+    /// # Errors
+    /// If the signals cannot be blocked.
+    pub fn on_signals() -> nix::Result<Self> {
+        let cancel = Self::new();
+        let mut signals = SigSet::empty();
+        signals.add(Signal::SIGTERM);
+        signals.add(Signal::SIGINT);
+        signals.thread_block()?;
+        let flag = cancel.clone();
+        std::thread::spawn(move || {
+            while let Ok(signal) = signals.wait() {
+                log::info!("{} received", signal.as_str());
+                flag.cancel();
+            }
+        });
+        Ok(cancel)
+    }
+
+    /// Sets the flag.
+    pub fn cancel(&self) {
+        self.set.store(true, Ordering::SeqCst);
+        // The counter cannot overflow in practice; a full one is readable too.
+        let _ = rustix::io::write(&*self.event, &1_u64.to_ne_bytes());
+    }
+
+    /// Whether the flag is set.
+    pub fn is_set(&self) -> bool {
+        self.set.load(Ordering::SeqCst)
+    }
+
+    /// `Err(Cancelled)` once the flag is set: for use with `?` between steps.
+    pub fn check(&self) -> Result<(), Cancelled> {
+        if self.is_set() { Err(Cancelled) } else { Ok(()) }
+    }
+
+    /// Sleeps for `time`, or less if the flag is set meanwhile.
+    pub fn sleep(&self, time: Duration) -> Result<(), Cancelled> {
+        let end = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+            // Interrupted or early: the loop looks again.
+            let _ = poll(&mut fds, timeout(left));
+        }
+    }
+}
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AsFd for Cancel {
+    /// Readable once the flag is set: for waits on several descriptors.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+/// `time` for poll(2): whole milliseconds, rounded up so that a wait never spins.
+pub fn timeout(time: Duration) -> PollTimeout {
+    PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_ends_when_the_flag_is_set() {
+        let cancel = Cancel::new();
+        let other = cancel.clone();
+        let start = Instant::now();
+        let sleeper = std::thread::spawn(move || other.sleep(Duration::from_secs(60)));
+        cancel.cancel();
+        assert_eq!(sleeper.join().unwrap(), Err(Cancelled));
+        assert!(start.elapsed() < Duration::from_secs(30));
+        assert_eq!(cancel.check(), Err(Cancelled));
+    }
+}
