@@ -1,0 +1,445 @@
+//! A running cluster and everything a test can do to it and ask of it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Output;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use regex_lite::Regex;
+
+use crate::build::Builder;
+use crate::clock::Moment;
+use crate::error::file;
+use crate::events::{Event, EventLog, LAB};
+use crate::hooks::Hooks;
+use crate::load::Client;
+use crate::machine::{Machine, Role};
+use crate::moosefs::{self, DATA};
+use crate::process::{Daemon, poll};
+use crate::switch::Switch;
+use crate::watch::{Overlap, Watch};
+use crate::work::{HostLock, WorkFolder};
+use crate::{Error, Result, VIP, network};
+
+/// Commands that the lab itself runs in a machine must end within this.
+pub(crate) const COMMAND: Duration = Duration::from_secs(60);
+/// How long an INFO question may take.
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// Who took over, and when the first answer through the virtual address came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The machine that answers.
+    pub by: String,
+    /// Since when.
+    pub at: Moment,
+}
+
+/// Machines on a switch. All of it ends with this value, and with the process.
+#[derive(Debug)]
+pub struct Cluster {
+    // In the order in which they must end.
+    watch: Watch,
+    pub(crate) machines: Vec<Arc<Machine>>,
+    pub(crate) switch: Switch,
+    work: WorkFolder,
+    _lock: HostLock,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) hooks: Hooks,
+    pub(crate) ucarp: Vec<String>,
+}
+
+impl Cluster {
+    /// Begins the description of a cluster.
+    pub fn build() -> Builder {
+        Builder::new()
+    }
+
+    /// The event log: every log line of every machine, and what the lab did and saw.
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// The folder on the host that holds logs and disks, until the cluster ends.
+    pub fn folder(&self) -> &std::path::Path {
+        self.work.path()
+    }
+
+    /// A machine by its name.
+    pub fn machine(&self, name: &str) -> Result<&Arc<Machine>> {
+        let found = self.machines.iter().find(|machine| machine.name == name);
+        found.ok_or_else(|| Error::NoSuchMachine(name.to_owned()))
+    }
+
+    /// The machines that run ucarp.
+    pub fn masters(&self) -> impl Iterator<Item = &Arc<Machine>> {
+        self.machines
+            .iter()
+            .filter(|machine| matches!(machine.role, Role::Master(_)))
+    }
+
+    /// The client machine.
+    pub fn client(&self) -> Client {
+        // The builder makes exactly one, the last machine.
+        let machine = Arc::clone(&self.machines[self.machines.len() - 1]);
+        Client {
+            machine,
+            events: Arc::clone(&self.events),
+        }
+    }
+
+    // Blows of fate.
+
+    /// A power cut: the link goes down and everything in the machine ends at once. Its disk stays.
+    pub fn power_off(&self, name: &str) -> Result<Moment> {
+        let machine = self.machine(name)?;
+        machine.init()?;
+        let at = self.events.note(name, "lab: power off");
+        self.switch.cable(name, false)?;
+        machine.end()?;
+        self.switch.remove(name)?;
+        Ok(at)
+    }
+
+    /// The machine boots from its disk and starts what a boot starts: its metalogger and ucarp, not the master.
+    pub fn power_on(&self, name: &str) -> Result<Moment> {
+        let machine = self.machine(name)?;
+        machine.boot(&self.switch)?;
+        match machine.role {
+            Role::Master(_) => {
+                machine.must(&["mfsmetalogger", "start"], COMMAND)?;
+                self.start_ucarp(name)?;
+            }
+            Role::Chunkserver => drop(machine.must(&["mfschunkserver", "start"], COMMAND)?),
+            Role::Client => drop(machine.must(&["mfsmount", moosefs::MOUNT, "-H", "mfsmaster"], COMMAND)?),
+        }
+        Ok(Moment::now())
+    }
+
+    /// The cable is pulled: the machine's link goes down.
+    pub fn cut(&self, name: &str) -> Result<Moment> {
+        self.machine(name)?;
+        self.switch.cable(name, false)?;
+        Ok(self.events.note(name, "lab: cable pulled"))
+    }
+
+    /// The network beyond the cable breaks: the link stays up, nothing passes.
+    pub fn isolate(&self, name: &str) -> Result<Moment> {
+        self.machine(name)?;
+        self.switch.path(name, false)?;
+        Ok(self.events.note(name, "lab: isolated beyond its link"))
+    }
+
+    /// Ends [`Cluster::cut`] and [`Cluster::isolate`].
+    pub fn heal(&self, name: &str) -> Result<Moment> {
+        self.machine(name)?;
+        self.switch.path(name, true)?;
+        self.switch.cable(name, true)?;
+        Ok(self.events.note(name, "lab: network whole again"))
+    }
+
+    /// Runs a script in the switch's network namespace, as nftables rules of the bridge family for a one-way split. The
+    /// far end of a machine's cable is called `v-NAME`.
+    pub fn on_switch(&self, script: &str) -> Result<()> {
+        self.switch.shell(script)
+    }
+
+    /// Sends a signal to the main process of a program.
+    pub fn kill(&self, name: &str, program: &str, signal: Signal) -> Result<Moment> {
+        let daemon = self.daemon(name, program)?;
+        let at = self.events.note(name, &format!("lab: {signal} to {program}"));
+        daemon.signal(signal)?;
+        Ok(at)
+    }
+
+    // Acts of an administrator.
+
+    /// Starts ucarp as a boot does: in the background, with a password file and `-z`.
+    pub fn start_ucarp(&self, name: &str) -> Result<()> {
+        let machine = self.machine(name)?;
+        let skew = if let Role::Master(skew) = machine.role { skew } else { 0 };
+        let [up, down] = self.hooks.scripts();
+        let (address, vip, skew) = (machine.address.to_string(), VIP.to_string(), skew.to_string());
+        let mut line = vec![
+            "ucarp",
+            "-B",
+            "-i",
+            "eth0",
+            "-s",
+            &address,
+            "-v",
+            "10",
+            "-o",
+            "/etc/mfs/ucarp.pass",
+            "-a",
+            &vip,
+        ];
+        line.extend(["-u", &up, "-d", &down, "-z", "-b", "1", "-r", "3", "-k", &skew]);
+        line.extend(self.ucarp.iter().map(String::as_str));
+        machine.must(&line, COMMAND).map(drop)
+    }
+
+    /// Ends ucarp politely and waits for its end.
+    pub fn stop_ucarp(&self, name: &str) -> Result<Moment> {
+        let daemon = self.daemon(name, "ucarp")?;
+        let at = self.kill(name, "ucarp", Signal::SIGTERM)?;
+        let within = Duration::from_secs(30);
+        self.expect(&format!("the end of ucarp on {name}"), within, || {
+            let now = self.machine(name).ok()?.daemon("ucarp");
+            (now != Some(daemon.clone())).then_some(())
+        })?;
+        Ok(at)
+    }
+
+    /// Stops and starts ucarp.
+    pub fn restart_ucarp(&self, name: &str) -> Result<()> {
+        self.stop_ucarp(name)?;
+        self.start_ucarp(name)
+    }
+
+    /// Runs a command in a machine, whatever its exit status.
+    pub fn run(&self, name: &str, line: &[&str]) -> Result<Output> {
+        self.machine(name)?.run(line, COMMAND)
+    }
+
+    /// Runs a command in a machine that must succeed, and returns what it printed.
+    pub fn must(&self, name: &str, line: &[&str]) -> Result<String> {
+        self.machine(name)?.must(line, COMMAND)
+    }
+
+    // Questions.
+
+    /// Whether the machine holds the virtual address now.
+    pub fn holds_vip(&self, name: &str) -> bool {
+        self.machine(name)
+            .and_then(|machine| machine.init())
+            .is_ok_and(|init| network::holds(init, VIP))
+    }
+
+    /// The machines that hold the virtual address and whose master answers on 9421 now.
+    pub fn serving(&self) -> Vec<String> {
+        let serves =
+            |machine: &&Arc<Machine>| self.holds_vip(&machine.name) && self.master_version(&machine.name).is_ok();
+        self.masters()
+            .filter(serves)
+            .map(|machine| machine.name.clone())
+            .collect()
+    }
+
+    /// The machine that answers through the virtual address, seen from the network.
+    pub fn answering(&self) -> Option<String> {
+        self.watch.answering().map(|(name, _)| name)
+    }
+
+    /// The times in which two machines held the address and listened on 9421, which must be short.
+    pub fn overlaps(&self) -> Vec<Overlap> {
+        self.watch.overlaps()
+    }
+
+    /// The metadata version of the master on this machine, asked from inside.
+    pub fn master_version(&self, name: &str) -> Result<u64> {
+        let init = self.machine(name)?.init()?;
+        let address = network::client_port(std::net::Ipv4Addr::LOCALHOST);
+        network::inside(init, || moosefs::info(address, ANSWER))?.map_err(|source| Error::System {
+            what: format!("ask the master on {name}"),
+            source,
+        })
+    }
+
+    /// A daemon's main process, by its id on this host.
+    pub fn daemon(&self, name: &str, program: &str) -> Result<Daemon> {
+        let found = self.machine(name)?.daemon(program);
+        found.ok_or_else(|| Error::NotRunning {
+            machine: name.to_owned(),
+            program: program.to_owned(),
+        })
+    }
+
+    /// The master's main process, if it runs there.
+    pub fn master_pid(&self, name: &str) -> Option<i32> {
+        self.daemon(name, "mfsmaster").ok().map(|daemon| daemon.pid)
+    }
+
+    /// The names in a machine's data folder, folders with a slash and their content, sorted.
+    pub fn files(&self, name: &str) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut folders = vec![(self.data(name)?, String::new())];
+        while let Some((folder, prefix)) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(file("list", &folder))?.flatten() {
+                let mut name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    name.push('/');
+                    folders.push((entry.path(), name.clone()));
+                }
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// A machine's data folder as seen from the host, for tests that damage it.
+    pub fn data(&self, name: &str) -> Result<PathBuf> {
+        Ok(self.machine(name)?.disk(DATA))
+    }
+
+    /// The version that this machine's metalogger copy reaches on disk (its log is flushed once a second).
+    pub fn copy_reaches(&self, name: &str) -> Result<Option<u64>> {
+        Ok(moosefs::copy_reaches(&self.data(name)?))
+    }
+
+    /// Whether this machine's copy has all that the serving master had when this was called, within two flushes.
+    pub fn metalogger_in_step(&self, name: &str) -> Result<bool> {
+        let Some(server) = self.serving().into_iter().next() else {
+            return Ok(false);
+        };
+        let version = self.master_version(&server)?;
+        let folder = self.data(name)?;
+        let reached = || moosefs::copy_reaches(&folder).filter(|reached| *reached >= version);
+        Ok(poll(Duration::from_secs(2), reached).is_some())
+    }
+
+    // Waiting for events.
+
+    /// Where the event log ends now, for [`Cluster::wait_for_log_since`].
+    pub fn mark(&self) -> usize {
+        self.events.mark()
+    }
+
+    /// Waits until `condition` gives something; at the deadline the error shows every machine's last log lines.
+    pub fn expect<T>(&self, what: &str, within: Duration, condition: impl FnMut() -> Option<T>) -> Result<T> {
+        poll(within, condition).ok_or_else(|| self.expired(what, within))
+    }
+
+    /// Waits for a log line of a machine that matches a regular expression; earlier lines count.
+    pub fn wait_for_log(&self, name: &str, pattern: &str, within: Duration) -> Result<Event> {
+        self.wait_for_log_since(0, name, pattern, within)
+    }
+
+    /// Waits for a log line after a mark.
+    pub fn wait_for_log_since(&self, mark: usize, name: &str, pattern: &str, within: Duration) -> Result<Event> {
+        let regex = Regex::new(pattern)?;
+        let found = self.events.wait(mark, within, |event| {
+            event.machine == name && regex.is_match(&event.text)
+        });
+        found.ok_or_else(|| self.expired(&format!("{name} to log /{pattern}/"), within))
+    }
+
+    /// Waits until a master answers INFO through the virtual address, from any machine but this one.
+    pub fn wait_for_serving_other_than(&self, name: &str, within: Duration) -> Result<Taken> {
+        self.wait_for_answer(&format!("another machine than {name} to serve"), within, |by| {
+            by != name
+        })
+    }
+
+    /// Waits until this machine answers INFO through the virtual address.
+    pub fn wait_for_serving(&self, name: &str, within: Duration) -> Result<Taken> {
+        self.wait_for_answer(&format!("{name} to serve"), within, |by| by == name)
+    }
+
+    fn wait_for_answer(&self, what: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<Taken> {
+        let asked = || {
+            self.watch
+                .answering()
+                .filter(|(by, _)| wanted(by))
+                .map(|(by, at)| Taken { by, at })
+        };
+        self.expect(what, within, asked)
+    }
+
+    /// Waits until this machine's copy has all that the serving master had when it was first asked.
+    pub fn wait_for_metalogger_in_step(&self, name: &str, within: Duration) -> Result<()> {
+        let folder = self.data(name)?;
+        let mut wanted = None;
+        self.expect(&format!("the metalogger on {name} to be in step"), within, || {
+            if wanted.is_none() {
+                wanted = self
+                    .serving()
+                    .first()
+                    .and_then(|server| self.master_version(server).ok());
+            }
+            moosefs::copy_reaches(&folder)
+                .zip(wanted)
+                .filter(|(reached, wanted)| reached >= wanted)
+                .map(drop)
+        })
+    }
+
+    fn expired(&self, what: &str, within: Duration) -> Error {
+        Error::Expired {
+            what: what.to_owned(),
+            within,
+            recent: self.events.recent(),
+        }
+    }
+
+    // How it comes up.
+
+    #[allow(clippy::too_many_arguments)] // the parts, once, in the order in which they end
+    pub(crate) fn new(
+        watch: Watch,
+        machines: Vec<Arc<Machine>>,
+        switch: Switch,
+        work: WorkFolder,
+        lock: HostLock,
+        events: Arc<EventLog>,
+        hooks: Hooks,
+        ucarp: Vec<String>,
+    ) -> Self {
+        Self {
+            watch,
+            machines,
+            switch,
+            work,
+            _lock: lock,
+            events,
+            hooks,
+            ucarp,
+        }
+    }
+
+    /// The first master and its address, then everything that connects to it, then the standbys.
+    pub(crate) fn bring_up(&self, within: Duration, copies: bool) -> Result<()> {
+        for machine in &self.machines {
+            machine.boot(&self.switch)?;
+        }
+        let first = &self.machines[0];
+        first.must(&["mfsmaster", "start"], COMMAND)?;
+        self.hooks.hold_back(first)?;
+        self.start_ucarp(&first.name)?;
+        let served = || (self.holds_vip(&first.name) && self.hooks.were_called(first)).then_some(());
+        self.expect("the first machine to hold the address", within, served)?;
+        self.hooks.arm(first)?;
+        for machine in &self.machines {
+            match machine.role {
+                Role::Master(_) => drop(machine.must(&["mfsmetalogger", "start"], COMMAND)?),
+                Role::Chunkserver => drop(machine.must(&["mfschunkserver", "start"], COMMAND)?),
+                Role::Client => drop(machine.must(&["mfsmount", moosefs::MOUNT, "-H", "mfsmaster"], COMMAND)?),
+            }
+        }
+        for machine in self.masters().skip(1) {
+            self.start_ucarp(&machine.name)?;
+        }
+        self.wait_until_up(within, copies)?;
+        self.events.note(LAB, "lab: the cluster is up");
+        Ok(())
+    }
+
+    fn wait_until_up(&self, within: Duration, copies: bool) -> Result<()> {
+        let first = &self.machines[0].name;
+        self.wait_for_serving(first, within)?;
+        for machine in &self.machines {
+            match machine.role {
+                Role::Master(_) if copies => self.wait_for_metalogger_in_step(&machine.name, within)?,
+                Role::Chunkserver => {
+                    let pattern = format!("chunkserver register end.*{}", machine.address);
+                    self.wait_for_log(first, &pattern, within)?;
+                }
+                Role::Master(_) | Role::Client => {}
+            }
+        }
+        Ok(())
+    }
+}

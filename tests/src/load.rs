@@ -1,0 +1,223 @@
+//! The client machine's load as the test sees it: started, measured, and checked at the end.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::error::{file, system};
+use crate::events::EventLog;
+use crate::machine::Machine;
+use crate::moosefs::{CHECK, MOUNT};
+use crate::oplog::{Line, METADATA_LOG, WRITES_LOG, parse_log};
+use crate::{Error, Result, locked, process};
+
+/// Operations per second of each of the two loops.
+const RATE: u32 = 200;
+/// Where the client's log is in the machine; on its disk, so that the host can read it.
+const LOGS: &str = "/var/lib/lab";
+/// Operations that still run when the load is stopped may take so long.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+/// The final check may take so long.
+const CHECK_TIME: Duration = Duration::from_secs(300);
+
+/// The client machine of a cluster.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) machine: Arc<Machine>,
+    pub(crate) events: Arc<EventLog>,
+}
+
+/// The longest times that a client waited for an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outage {
+    /// Of metadata operations.
+    pub metadata: Duration,
+    /// Of writes.
+    pub writes: Duration,
+}
+
+/// What the final check found.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// Operations that the file system acknowledged.
+    pub acknowledged: usize,
+    /// Operations that returned an error: not acknowledged, listed as their log lines.
+    pub failed: Vec<String>,
+    /// Acknowledged names that are missing and contents that are wrong.
+    pub lost: Vec<String>,
+}
+
+impl Client {
+    /// Starts the two loops at their usual pace and waits until both were acknowledged.
+    pub fn keep_writing(&self) -> Result<Workload> {
+        self.keep_writing_at(RATE)
+    }
+
+    /// Starts the two loops at so many operations per second each.
+    pub fn keep_writing_at(&self, rate: u32) -> Result<Workload> {
+        for log in [METADATA_LOG, WRITES_LOG] {
+            let path = self.machine.disk(LOGS).join(log);
+            fs::write(&path, "").map_err(file("empty", path))?;
+        }
+        let mut command = self
+            .machine
+            .command(&["workload", "run", MOUNT, LOGS, &rate.to_string()])?;
+        let logs = self.machine.disk(LOGS);
+        let console = fs::File::create(logs.join("console")).map_err(file("create", logs.join("console")))?;
+        let output = console.try_clone().map_err(file("share", logs.join("console")))?;
+        command.stdin(Stdio::piped()).stdout(output).stderr(console);
+        let child = process::spawn_for_life(command)?;
+        let (machine, events) = (Arc::clone(&self.machine), Arc::clone(&self.events));
+        let load = Workload {
+            child: Mutex::new(Some(child)),
+            machine,
+            events,
+            logs,
+        };
+        load.wait_for_progress(Duration::from_secs(30))?;
+        Ok(load)
+    }
+}
+
+/// A running load. Ends with the value, or with the machine.
+#[derive(Debug)]
+pub struct Workload {
+    child: Mutex<Option<Child>>,
+    machine: Arc<Machine>,
+    events: Arc<EventLog>,
+    logs: PathBuf,
+}
+
+impl Workload {
+    /// The log lines so far, of metadata operations and of writes.
+    pub fn lines(&self) -> Result<[Vec<Line>; 2]> {
+        let read = |name| {
+            let path = self.logs.join(name);
+            fs::read_to_string(&path)
+                .map_err(file("read", path))
+                .and_then(|text| parse_log(&text))
+        };
+        Ok([read(METADATA_LOG)?, read(WRITES_LOG)?])
+    }
+
+    /// Waits until each loop got an acknowledgement for a request made after this call.
+    pub fn wait_for_progress(&self, within: Duration) -> Result<()> {
+        let since = Moment::now();
+        let after = |line: &Line| line.errno.is_none() && line.start >= since;
+        let done = process::poll(within, || {
+            let lines = self.lines().ok()?;
+            lines.iter().all(|log| log.iter().rev().any(after)).then_some(())
+        });
+        done.ok_or_else(|| Error::Expired {
+            what: format!("acknowledgements of both loops of the client ({})", self.console()),
+            within,
+            recent: self.events.recent(),
+        })
+    }
+
+    fn console(&self) -> String {
+        fs::read_to_string(self.logs.join("console")).unwrap_or_default()
+    }
+
+    /// The longest gap between acknowledgements that ends after `since`, up to now if none came any more.
+    pub fn outage(&self, since: Moment) -> Result<Outage> {
+        let [metadata, writes] = self.lines()?.map(|lines| longest_gap(&lines, since, Moment::now()));
+        Ok(Outage { metadata, writes })
+    }
+
+    /// Stops the loops: each ends after the operation it is in.
+    pub fn stop(&self) -> Result<()> {
+        let Some(mut child) = locked(&self.child).take() else {
+            return Ok(());
+        };
+        drop(child.stdin.take());
+        let ended = process::wait(&mut child, LAST_WORDS).map_err(system("wait for the client's load"))?;
+        match ended {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(Error::Command {
+                command: "workload run".to_owned(),
+                outcome: status.to_string(),
+                output: self.console(),
+                recent: self.events.recent(),
+            }),
+            None => {
+                let _ = nix::sys::signal::killpg(process::pid_of(&child), nix::sys::signal::Signal::SIGKILL);
+                let what = "the client's last operation to return".to_owned();
+                Err(Error::Expired {
+                    what,
+                    within: LAST_WORDS,
+                    recent: self.events.recent(),
+                })
+            }
+        }
+    }
+
+    /// Stops the load, mounts the file system once more with empty caches, and looks for everything acknowledged.
+    pub fn verify(&self) -> Result<Verdict> {
+        self.stop()?;
+        let mount = ["mfsmount", CHECK, "-H", "mfsmaster"];
+        self.machine.must(&mount, Duration::from_secs(60))?;
+        let report = self.machine.must(&["workload", "check", CHECK, LOGS], CHECK_TIME);
+        self.machine.must(&["umount", "-l", CHECK], Duration::from_secs(10))?;
+        let report = report?;
+        let lost = report
+            .lines()
+            .filter_map(|line| line.strip_prefix("lost "))
+            .map(str::to_owned)
+            .collect();
+        let lines = self.lines()?.concat();
+        let acknowledged = lines.iter().filter(|line| line.errno.is_none()).count();
+        let failed = lines
+            .iter()
+            .filter(|line| line.errno.is_some())
+            .map(Line::to_string)
+            .collect();
+        Ok(Verdict {
+            acknowledged,
+            failed,
+            lost,
+        })
+    }
+}
+
+impl Drop for Workload {
+    fn drop(&mut self) {
+        // The loops end by themselves when their standard input does; whatever is stuck ends with the machine.
+        if let Some(mut child) = locked(&self.child).take() {
+            drop(child.stdin.take());
+            let _ = process::wait(&mut child, Duration::from_millis(500));
+        }
+    }
+}
+
+fn longest_gap(lines: &[Line], since: Moment, now: Moment) -> Duration {
+    let ends = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
+    let ends: Vec<Moment> = ends.chain([now]).collect();
+    let gaps = ends
+        .windows(2)
+        .filter(|pair| pair[1] >= since)
+        .map(|pair| pair[1] - pair[0]);
+    gaps.max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oplog::Op;
+
+    #[test]
+    fn gap_counts_from_the_last_answer_before_the_event_and_to_now() {
+        let line = |end: u64| Line {
+            start: Moment(end),
+            end: Moment(end),
+            op: Op::Write("w".into()),
+            errno: None,
+        };
+        let lines = [line(10), line(100), line(110), line(170), line(180)];
+        assert_eq!(longest_gap(&lines, Moment(120), Moment(190)), Duration::from_nanos(60));
+        assert_eq!(longest_gap(&lines, Moment(200), Moment(300)), Duration::from_nanos(120));
+    }
+}

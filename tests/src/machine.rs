@@ -1,0 +1,276 @@
+//! A test machine: mount, pid, uts and network namespaces with an overlay root of their own, and a disk that survives.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, User};
+
+use crate::error::{file, system};
+use crate::events::{EventLog, Syslog};
+use crate::moosefs::{CHUNKS, DATA};
+use crate::process::{self, Daemon};
+use crate::switch::Switch;
+use crate::{Error, Result, locked};
+
+/// The shell script that process 1 of a machine runs.
+const SCRIPT: &str = include_str!("machine.sh");
+/// The folders of a machine that survive a power cut.
+const DISK: &[&str] = &[DATA, CHUNKS, "/var/lib/moosefs-ucarp", "/var/lib/lab"];
+/// A machine must be up, or down, within this.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// ucarp, a metalogger, and sometimes the master; with its ucarp skew.
+    Master(u8),
+    /// A chunkserver.
+    Chunkserver,
+    /// A client that mounts the file system.
+    Client,
+}
+
+/// A test machine, on or off.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its name, which is also its host name.
+    pub name: String,
+    /// Its own address.
+    pub address: Ipv4Addr,
+    /// What it is for.
+    pub role: Role,
+    folder: PathBuf,
+    events: Arc<EventLog>,
+    power: Mutex<Option<Power>>,
+    _syslog: Syslog,
+}
+
+/// What exists of a machine while it is on.
+#[derive(Debug)]
+struct Power {
+    shell: Child,
+    init: Pid,
+}
+
+impl Machine {
+    /// Makes the folders of a machine under `work`; it is still off.
+    pub(crate) fn new(name: &str, address: Ipv4Addr, role: Role, work: &Path, events: &Arc<EventLog>) -> Result<Self> {
+        let folder = work.join(name);
+        for path in DISK {
+            let path = folder.join(format!("disk{path}"));
+            fs::create_dir_all(&path).map_err(file("create", &path))?;
+        }
+        let files = folder.join("files");
+        fs::create_dir_all(&files).map_err(file("create", &files))?;
+        let syslog = Syslog::listen(&folder.join("log.socket"), name, events)?;
+        let (name, events, power) = (name.to_owned(), Arc::clone(events), Mutex::new(None));
+        let machine = Self {
+            name,
+            address,
+            role,
+            folder,
+            events,
+            power,
+            _syslog: syslog,
+        };
+        for path in [DATA, CHUNKS] {
+            machine.give_to_mfs(&machine.disk(path))?;
+        }
+        Ok(machine)
+    }
+
+    /// Makes the user of MooseFS the owner of a file on the disk.
+    pub fn give_to_mfs(&self, path: &Path) -> Result<()> {
+        let user = User::from_name("mfs").map_err(system("look for the user mfs"))?;
+        let user = user.ok_or_else(|| Error::Programs("there is no user mfs: install the moosefs packages".into()))?;
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(file("hand over", path))
+    }
+
+    /// Writes a file that the machine finds under `path` from its next start on.
+    pub(crate) fn install(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
+        let path = self.folder.join("files").join(path.trim_start_matches('/'));
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(file("create", parent))?;
+        }
+        fs::write(&path, content).map_err(file("write", &path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(file("set the mode of", &path))
+    }
+
+    /// A folder of the machine's disk, as seen from the host; valid whether it is on or off.
+    pub fn disk(&self, path: &str) -> PathBuf {
+        self.folder.join("disk").join(path.trim_start_matches('/'))
+    }
+
+    /// The machine's root, as seen from the host, while it is on.
+    pub fn root(&self) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/root", self.init()?)))
+    }
+
+    /// Process 1 of the machine, by its id on this host.
+    pub(crate) fn init(&self) -> Result<Pid> {
+        let power = locked(&self.power);
+        power
+            .as_ref()
+            .map(|power| power.init)
+            .ok_or_else(|| Error::Off(self.name.clone()))
+    }
+
+    /// Whether the machine is on.
+    pub fn is_on(&self) -> bool {
+        locked(&self.power).is_some()
+    }
+
+    /// Starts the namespaces and connects the cable. Nothing runs in it yet.
+    pub(crate) fn boot(&self, switch: &Switch) -> Result<()> {
+        if self.is_on() {
+            return Err(Error::On(self.name.clone()));
+        }
+        let (shell, ready) = self.start_init()?;
+        // From here on a failure must not leave the namespaces behind.
+        let mut power = Power {
+            shell,
+            init: Pid::from_raw(0),
+        };
+        match ready.recv_timeout(PATIENCE) {
+            Ok(init) => power.init = init,
+            Err(_) => {
+                let _ = power.shell.kill();
+                let _ = power.shell.wait();
+                let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
+                self.events.note(&self.name, &format!("console: {console}"));
+                return Err(Error::NotUp {
+                    name: self.name.clone(),
+                    recent: self.events.recent(),
+                });
+            }
+        }
+        let init = power.init;
+        *locked(&self.power) = Some(power);
+        switch.connect(&self.name, init, self.address)?;
+        self.events.note(&self.name, "lab: power on");
+        Ok(())
+    }
+
+    /// Process 1 of a new machine, and where its id on this host will arrive.
+    fn start_init(&self) -> Result<(Child, Receiver<Pid>)> {
+        let flags = [
+            "--net",
+            "--mount",
+            "--pid",
+            "--uts",
+            "--fork",
+            "--kill-child",
+            "bash",
+            "-c",
+            SCRIPT,
+            "machine",
+        ];
+        let mut command = process::unshare(&flags);
+        command.arg(&self.name).arg(&self.folder).args(DISK);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
+        let console = self.folder.join("console");
+        command.stderr(fs::File::create(&console).map_err(file("create", &console))?);
+        let mut shell = process::spawn_for_life(command)?;
+        let (sender, ready) = channel();
+        let (name, events, output) = (self.name.clone(), Arc::clone(&self.events), shell.stdout.take());
+        thread::spawn(move || {
+            for line in output
+                .into_iter()
+                .flat_map(|pipe| BufReader::new(pipe).lines().map_while(std::io::Result::ok))
+            {
+                match line.strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
+                    Some(pid) => drop(sender.send(Pid::from_raw(pid))),
+                    None => drop(events.note(&name, &format!("console: {line}"))),
+                }
+            }
+        });
+        Ok((shell, ready))
+    }
+
+    /// Ends everything in the machine at once, as a power cut does. The caller has pulled the cable.
+    pub(crate) fn end(&self) -> Result<()> {
+        let Some(mut power) = locked(&self.power).take() else {
+            return Ok(());
+        };
+        kill(power.init, Signal::SIGKILL).map_err(system(format!("kill process 1 of {}", self.name)))?;
+        let ended = process::wait(&mut power.shell, PATIENCE).map_err(system(format!("wait for {}", self.name)))?;
+        if ended.is_none() {
+            let what = format!("the end of everything in {}", self.name);
+            return Err(Error::Expired {
+                what,
+                within: PATIENCE,
+                recent: self.events.recent(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A command to be run in the machine.
+    pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(&self, line: &[S]) -> Result<Command> {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.init()?.to_string(), "-m", "-p", "-n", "-u", "-r", "-w"])
+            .args(line);
+        command
+            .stdin(Stdio::null())
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("HOME", "/root").env("LANG", "C");
+        Ok(command)
+    }
+
+    /// Runs a command in the machine to its end, whatever its exit status.
+    pub fn run<S: AsRef<std::ffi::OsStr>>(&self, line: &[S], within: Duration) -> Result<Output> {
+        process::run(self.command(line)?, &self.folder, within)
+    }
+
+    /// Runs a command in the machine that must succeed, and returns what it printed.
+    pub fn must<S: AsRef<std::ffi::OsStr>>(&self, line: &[S], within: Duration) -> Result<String> {
+        process::must(self.command(line)?, &self.folder, within).map_err(|error| match error {
+            Error::Command {
+                command,
+                outcome,
+                output,
+                ..
+            } => Error::Command {
+                command,
+                outcome,
+                output,
+                recent: self.events.recent(),
+            },
+            other => other,
+        })
+    }
+
+    /// Everything that runs in the machine.
+    pub fn processes(&self) -> Vec<Daemon> {
+        self.init().map(Daemon::all_in).unwrap_or_default()
+    }
+
+    /// The main process of a daemon: the one whose parent is another program.
+    pub fn daemon(&self, program: &str) -> Option<Daemon> {
+        let all: Vec<Daemon> = self
+            .processes()
+            .into_iter()
+            .filter(|process| process.name == program)
+            .collect();
+        all.iter()
+            .find(|one| all.iter().all(|other| other.pid != one.parent))
+            .cloned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.end();
+    }
+}

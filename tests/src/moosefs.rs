@@ -1,0 +1,73 @@
+//! The little of MooseFS that the lab must know: its files, its settings, and the question INFO.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+/// The data folder of master and metalogger.
+pub(crate) const DATA: &str = "/var/lib/mfs";
+/// The folder in which a chunkserver keeps chunks.
+pub(crate) const CHUNKS: &str = "/mnt/chunks";
+/// Where the client mounts.
+pub(crate) const MOUNT: &str = "/mnt/mfs";
+/// Where the final check mounts once more, with empty caches.
+pub(crate) const CHECK: &str = "/mnt/check";
+/// What a new master starts from: a real, empty image of 3.0.117 (see `testdata/README.md`).
+pub(crate) const IMAGE: &[u8] = include_bytes!("../testdata/metadata.mfs");
+/// What the first start ever begins with.
+pub(crate) const NEW: &[u8] = b"MFSM NEW";
+
+const CLTOMA_INFO: u32 = 510;
+const MATOCL_INFO: u32 = 511;
+/// Where MooseFS 3.0's answer of 149 bytes holds the metadata version.
+const META_VERSION: usize = 121;
+
+/// Asks a master for its metadata version, as `mfscli -SIN` does.
+pub(crate) fn info(address: SocketAddr, within: Duration) -> io::Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&address, within)?;
+    stream.set_read_timeout(Some(within))?;
+    stream.write_all(&[CLTOMA_INFO.to_be_bytes(), [0; 4]].concat())?;
+    loop {
+        let mut head = [0; 8];
+        stream.read_exact(&mut head)?;
+        let (kind, length) = head.split_at(4);
+        let mut body = vec![0; number(length).min(65_536)];
+        stream.read_exact(&mut body)?;
+        if number(kind) == MATOCL_INFO as usize {
+            let field = body
+                .get(META_VERSION..META_VERSION + 8)
+                .and_then(|bytes| bytes.try_into().ok());
+            return field
+                .map(u64::from_be_bytes)
+                .ok_or_else(|| io::Error::other("an unknown form of INFO"));
+        }
+    }
+}
+
+fn number(bytes: &[u8]) -> usize {
+    bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+}
+
+/// The version that a metalogger's copy in `folder` reaches: one more than its last whole change, or its image's.
+pub(crate) fn copy_reaches(folder: &Path) -> Option<u64> {
+    let image = fs::read(folder.join("metadata_ml.mfs.back")).ok()?;
+    let image = image
+        .get(8..16)
+        .and_then(|bytes| bytes.try_into().ok())
+        .map(u64::from_be_bytes)?;
+    let log = fs::read(folder.join("changelog_ml.0.mfs")).unwrap_or_default();
+    let whole = log
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(&[][..], |end| &log[..end]);
+    let last = whole
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .and_then(|line| std::str::from_utf8(line).ok());
+    let change = last
+        .and_then(|line| line.split_once(':'))
+        .and_then(|(id, _)| id.parse::<u64>().ok());
+    Some(change.map_or(image, |id| (id + 1).max(image)))
+}

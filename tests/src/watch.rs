@@ -1,0 +1,168 @@
+//! Watches who holds the address and who serves, from outside the machines, and notes each change in the event log.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::unistd::Pid;
+
+use crate::clock::Moment;
+use crate::events::{EventLog, LAB};
+use crate::machine::{Machine, Role};
+use crate::switch::hardware_address;
+use crate::{VIP, locked, moosefs, network};
+
+/// How often each machine is looked at.
+const INTERVAL: Duration = Duration::from_millis(50);
+/// How long the master may take to answer before it counts as silent.
+const ANSWER: Duration = Duration::from_millis(500);
+
+/// Two or more machines held the address and listened on the clients' port at the same time.
+#[derive(Clone, Debug)]
+pub struct Overlap {
+    /// When it began.
+    pub from: Moment,
+    /// When it ended.
+    pub to: Moment,
+    /// The machines that were seen in it, at its beginning.
+    pub machines: Vec<String>,
+}
+
+/// What was seen last, and the overlaps so far.
+#[derive(Debug, Default)]
+struct Seen {
+    answering: Option<(String, Moment)>,
+    overlaps: Vec<Overlap>,
+    open: Option<Overlap>,
+}
+
+/// Two threads that end with this value.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// `observer` is a process in the network from which the address is asked.
+    pub(crate) fn start(machines: &[Arc<Machine>], observer: Pid, events: &Arc<EventLog>) -> Self {
+        let masters = machines
+            .iter()
+            .filter(|machine| matches!(machine.role, Role::Master(_)));
+        let masters: Vec<Arc<Machine>> = masters.cloned().collect();
+        let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
+        let mut threads = Vec::new();
+        {
+            let (masters, events, seen, stop) = (
+                masters.clone(),
+                Arc::clone(events),
+                Arc::clone(&seen),
+                Arc::clone(&stop),
+            );
+            threads.push(thread::spawn(move || sample(&masters, &events, &seen, &stop)));
+        }
+        {
+            let (events, seen, stop) = (Arc::clone(events), Arc::clone(&seen), Arc::clone(&stop));
+            threads.push(thread::spawn(move || match network::enter(observer) {
+                Ok(()) => probe(&masters, &events, &seen, &stop),
+                Err(error) => drop(events.note(LAB, &format!("lab: cannot watch the address: {error}"))),
+            }));
+        }
+        Self { seen, stop, threads }
+    }
+
+    /// The machine that answers INFO through the virtual address, and since when.
+    pub(crate) fn answering(&self) -> Option<(String, Moment)> {
+        locked(&self.seen).answering.clone()
+    }
+
+    /// All overlaps so far, the one that goes on included.
+    pub(crate) fn overlaps(&self) -> Vec<Overlap> {
+        let seen = locked(&self.seen);
+        let open = seen.open.clone().map(|open| Overlap {
+            to: Moment::now(),
+            ..open
+        });
+        seen.overlaps.iter().cloned().chain(open).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Looks at each machine's addresses and listeners.
+fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
+    let mut last: BTreeMap<String, [bool; 2]> = BTreeMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut serving = Vec::new();
+        for machine in masters {
+            let now = machine
+                .init()
+                .map_or([false; 2], |init| [network::holds(init, VIP), network::listens(init)]);
+            let before = last.insert(machine.name.clone(), now).unwrap_or_default();
+            for (index, [begin, end]) in CHANGES.into_iter().enumerate() {
+                if now[index] != before[index] {
+                    events.note(&machine.name, if now[index] { begin } else { end });
+                }
+            }
+            if now == [true; 2] {
+                serving.push(machine.name.clone());
+            }
+        }
+        locked(seen).count(serving);
+        thread::sleep(INTERVAL);
+    }
+}
+
+const CHANGES: [[&str; 2]; 2] = [
+    ["lab: holds the address", "lab: does not hold the address any more"],
+    ["lab: listens on 9421", "lab: does not listen on 9421 any more"],
+];
+
+impl Seen {
+    fn count(&mut self, serving: Vec<String>) {
+        let now = Moment::now();
+        if serving.len() > 1 {
+            self.open.get_or_insert(Overlap {
+                from: now,
+                to: now,
+                machines: serving,
+            });
+        } else if let Some(open) = self.open.take() {
+            self.overlaps.push(Overlap { to: now, ..open });
+        }
+    }
+}
+
+/// Asks INFO through the virtual address and finds out by the hardware address who answered.
+fn probe(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
+    let named = |hardware: String| {
+        let machine = masters
+            .iter()
+            .find(|machine| hardware_address(machine.address) == hardware);
+        machine.map_or(hardware, |machine| machine.name.clone())
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let answer = moosefs::info(network::client_port(VIP), ANSWER);
+        let who = answer.ok().and_then(|_| network::neighbour(VIP)).map(named);
+        let before = locked(seen).answering.clone();
+        if who.as_ref() != before.as_ref().map(|(name, _)| name) {
+            let at = match (&who, &before) {
+                (Some(name), _) => events.note(name, "lab: answers on 9421 through the address"),
+                (None, Some((name, _))) => events.note(name, "lab: does not answer through the address any more"),
+                (None, None) => Moment::now(),
+            };
+            locked(seen).answering = who.map(|name| (name, at));
+        }
+        thread::sleep(INTERVAL);
+    }
+}

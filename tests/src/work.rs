@@ -1,0 +1,129 @@
+//! The work folder of a cluster, the lock that keeps clusters from overlapping, and the sweep of what dead tests left.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{file, system};
+use crate::{Error, Result};
+
+/// So long a cluster waits for another one on this host to end.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Where work folders are: `LAB_WORK`, or a folder on the real disk (`/tmp` may be memory, where fsync proves nothing).
+pub(crate) fn base() -> PathBuf {
+    std::env::var_os("LAB_WORK").map_or_else(|| PathBuf::from("/var/tmp/moosefs-lab"), PathBuf::from)
+}
+
+/// One cluster's folder; removed at the end unless `LAB_KEEP` is set.
+#[derive(Debug)]
+pub(crate) struct WorkFolder {
+    path: PathBuf,
+}
+
+impl WorkFolder {
+    /// Makes a folder named after this process, and removes those of processes that are gone.
+    pub(crate) fn create() -> Result<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let base = base();
+        fs::create_dir_all(&base).map_err(file("create", &base))?;
+        sweep(&base)?;
+        let pid = std::process::id();
+        let started = start_time(pid).unwrap_or_default();
+        let path = base.join(format!("{pid}.{started}.{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&path).map_err(file("create", &path))?;
+        Ok(Self { path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        if std::env::var_os("LAB_KEEP").is_none() {
+            let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+/// Removes the folders of processes that are gone. A folder's name is `PID.START.NUMBER`.
+fn sweep(base: &Path) -> Result<()> {
+    for entry in fs::read_dir(base).map_err(file("list", base))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let mut parts = name.split('.').map(str::parse::<u64>);
+        let (Some(Ok(pid)), Some(Ok(started)), Some(Ok(_))) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let alive = u32::try_from(pid).ok().and_then(start_time) == Some(started);
+        if !alive {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// When a process started, in clock ticks since boot: with the pid it names a process for good.
+fn start_time(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Held while a cluster runs, so that no two on this host disturb each other's timing.
+#[derive(Debug)]
+pub(crate) struct HostLock {
+    _file: Flock<File>,
+}
+
+impl HostLock {
+    pub(crate) fn take() -> Result<Self> {
+        let base = base();
+        fs::create_dir_all(&base).map_err(file("create", &base))?;
+        let path = base.join("lock");
+        let open = || {
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .read(true)
+                .write(true)
+                .open(&path)
+        };
+        let mut pending = Some(open().map_err(file("open", &path))?);
+        let taken = crate::process::poll(PATIENCE, || {
+            match Flock::lock(pending.take()?, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => Some(Ok(lock)),
+                Err((file, Errno::EWOULDBLOCK)) => {
+                    pending = Some(file);
+                    None
+                }
+                Err((_, errno)) => Some(Err(errno)),
+            }
+        });
+        match taken {
+            Some(Ok(mut file)) => {
+                let _ = file.set_len(0);
+                let _ = file.rewind();
+                let _ = write!(file, "{}", std::process::id());
+                Ok(Self { _file: file })
+            }
+            Some(Err(errno)) => Err(system(format!("lock {}", path.display()))(errno)),
+            None => Err(Error::Expired {
+                what: format!("the cluster of process {} to end ({})", holder(&path), path.display()),
+                within: PATIENCE,
+                recent: String::new(),
+            }),
+        }
+    }
+}
+
+fn holder(path: &Path) -> String {
+    let mut text = String::new();
+    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
+    text
+}
