@@ -137,7 +137,16 @@ impl Builder {
         self.install(&machines, &hooks)?;
         let switch = Switch::start(work.path())?;
         let watch = Watch::start(&machines, switch.pid(), &events);
-        let cluster = Cluster::new(watch, machines, switch, work, lock, events, hooks, self.ucarp.clone());
+        let cluster = Cluster {
+            watch,
+            machines,
+            switch,
+            work,
+            lock,
+            events,
+            hooks,
+            ucarp: self.ucarp.clone(),
+        };
         cluster.bring_up(STEP, !matches!(self.beginning, Beginning::Fresh))?;
         Ok(cluster)
     }

@@ -41,11 +41,12 @@ pub struct Taken {
 #[derive(Debug)]
 pub struct Cluster {
     // In the order in which they must end.
-    watch: Watch,
+    pub(crate) watch: Watch,
     pub(crate) machines: Vec<Arc<Machine>>,
     pub(crate) switch: Switch,
-    work: WorkFolder,
-    _lock: HostLock,
+    pub(crate) work: WorkFolder,
+    #[expect(dead_code, reason = "held, never read")]
+    pub(crate) lock: HostLock,
     pub(crate) events: Arc<EventLog>,
     pub(crate) hooks: Hooks,
     pub(crate) ucarp: Vec<String>,
@@ -376,29 +377,6 @@ impl Cluster {
     }
 
     // How it comes up.
-
-    #[allow(clippy::too_many_arguments)] // the parts, once, in the order in which they end
-    pub(crate) fn new(
-        watch: Watch,
-        machines: Vec<Arc<Machine>>,
-        switch: Switch,
-        work: WorkFolder,
-        lock: HostLock,
-        events: Arc<EventLog>,
-        hooks: Hooks,
-        ucarp: Vec<String>,
-    ) -> Self {
-        Self {
-            watch,
-            machines,
-            switch,
-            work,
-            _lock: lock,
-            events,
-            hooks,
-            ucarp,
-        }
-    }
 
     /// The first master and its address, then everything that connects to it, then the standbys.
     pub(crate) fn bring_up(&self, within: Duration, copies: bool) -> Result<()> {

@@ -95,13 +95,13 @@ impl EventLog {
         locked(&self.events).get(mark..).unwrap_or_default().to_vec()
     }
 
-    /// Waits for a line after `mark` that is wanted.
-    pub(crate) fn wait(&self, mark: usize, within: Duration, wanted: impl Fn(&Event) -> bool) -> Option<Event> {
+    /// Waits for a line after `mark` that fulfils a wish.
+    pub(crate) fn wait(&self, mark: usize, within: Duration, wish: impl Fn(&Event) -> bool) -> Option<Event> {
         let deadline = Instant::now() + within;
         let mut next = mark;
         let mut events = locked(&self.events);
         loop {
-            if let Some(found) = events.iter().skip(next).find(|event| wanted(event)) {
+            if let Some(found) = events.iter().skip(next).find(|event| wish(event)) {
                 return Some(found.clone());
             }
             next = next.max(events.len());

@@ -13,6 +13,11 @@ use crate::{Error, Result};
 const PROGRAMS: &[&str] = &["vip-up", "vip-down", "mfs-promote"];
 /// The scripts that a shell folder holds.
 const SCRIPTS: &[&str] = &["vip-up", "vip-down", "setup.sh"];
+/// What the hooks of [`Hooks::AddressOnly`] do.
+const ADDRESS_ONLY: [(&str, &str); 2] = [
+    ("vip-up", "#!/bin/sh\nexec ip addr add \"$2\"/16 dev \"$1\"\n"),
+    ("vip-down", "#!/bin/sh\nexec ip addr del \"$2\"/16 dev \"$1\"\n"),
+];
 /// Where shell hooks are installed.
 const SHELL_FOLDER: &str = "/usr/share/ucarp";
 
@@ -29,6 +34,8 @@ pub enum Hooks {
         /// Where `vip-up`, `vip-down` and `setup.sh` are.
         folder: PathBuf,
     },
+    /// Hooks that move the address and promote nobody: to test the lab itself.
+    AddressOnly,
 }
 
 impl Hooks {
@@ -44,27 +51,42 @@ impl Hooks {
 
     /// Reads the programs once and puts them into the machines, so that all machines run the same ones to the end.
     pub(crate) fn install<'a>(&self, machines: impl Iterator<Item = &'a Machine>) -> Result<()> {
-        let (folder, names, to) = match self {
-            Self::Ours { folder } => (folder, PROGRAMS, "/usr/bin"),
-            Self::Shell { folder } => (folder, SCRIPTS, SHELL_FOLDER),
+        let read = |folder: &Path, name: &str| {
+            let path = folder.join(name);
+            fs::read(&path)
+                .map_err(file("read", path))
+                .map(|content| (name.to_owned(), content))
         };
-        let read = |name: &&str| fs::read(folder.join(name)).map_err(file("read", folder.join(name)));
-        let contents = names.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let contents = match self {
+            Self::Ours { folder } => PROGRAMS
+                .iter()
+                .map(|name| read(folder, name))
+                .collect::<Result<Vec<_>>>()?,
+            Self::Shell { folder } => SCRIPTS
+                .iter()
+                .map(|name| read(folder, name))
+                .collect::<Result<Vec<_>>>()?,
+            Self::AddressOnly => ADDRESS_ONLY.map(|(name, text)| (name.to_owned(), text.into())).to_vec(),
+        };
         for machine in machines {
-            for (name, content) in names.iter().zip(&contents) {
-                machine.install(&format!("{to}/{name}"), content, 0o755)?;
+            for (name, content) in &contents {
+                machine.install(&format!("{}/{name}", self.folder()), content, 0o755)?;
             }
         }
         Ok(())
     }
 
+    /// Where they are installed.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Ours { .. } => "/usr/bin",
+            Self::Shell { .. } | Self::AddressOnly => SHELL_FOLDER,
+        }
+    }
+
     /// The scripts that ucarp calls, up and down.
     pub(crate) fn scripts(&self) -> [String; 2] {
-        let folder = match self {
-            Self::Ours { .. } => "/usr/bin",
-            Self::Shell { .. } => SHELL_FOLDER,
-        };
-        ["vip-up", "vip-down"].map(|name| format!("{folder}/{name}"))
+        ["vip-up", "vip-down"].map(|name| format!("{}/{name}", self.folder()))
     }
 
     /// Shell hooks damage a master that runs already when its ucarp starts. So the first `setup.sh` on the first master
@@ -80,7 +102,7 @@ impl Hooks {
     /// Whether the first call of the hooks is over, where they were held back.
     pub(crate) fn were_called(&self, first: &Machine) -> bool {
         match self {
-            Self::Ours { .. } => true,
+            Self::Ours { .. } | Self::AddressOnly => true,
             Self::Shell { .. } => first.root().is_ok_and(|root| root.join("run/held-back").exists()),
         }
     }

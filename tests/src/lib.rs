@@ -43,6 +43,7 @@ pub use load::{Client, Outage, Verdict, Workload};
 pub use machine::{Machine, Role};
 pub use process::Daemon;
 pub use watch::Overlap;
+pub use work::sweep;
 
 /// The virtual address that every cluster shares; the name `mfsmaster` resolves to it.
 pub const VIP: std::net::Ipv4Addr = std::net::Ipv4Addr::new(172, 16, 0, 99);

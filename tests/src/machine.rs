@@ -134,27 +134,18 @@ impl Machine {
         if self.is_on() {
             return Err(Error::On(self.name.clone()));
         }
-        let (shell, ready) = self.start_init()?;
-        // From here on a failure must not leave the namespaces behind.
-        let mut power = Power {
-            shell,
-            init: Pid::from_raw(0),
+        let (mut shell, ready) = self.start_init()?;
+        let Ok(init) = ready.recv_timeout(PATIENCE) else {
+            let _ = shell.kill();
+            let _ = shell.wait();
+            let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
+            self.events.note(&self.name, &format!("console: {console}"));
+            return Err(Error::NotUp {
+                name: self.name.clone(),
+                recent: self.events.recent(),
+            });
         };
-        match ready.recv_timeout(PATIENCE) {
-            Ok(init) => power.init = init,
-            Err(_) => {
-                let _ = power.shell.kill();
-                let _ = power.shell.wait();
-                let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
-                self.events.note(&self.name, &format!("console: {console}"));
-                return Err(Error::NotUp {
-                    name: self.name.clone(),
-                    recent: self.events.recent(),
-                });
-            }
-        }
-        let init = power.init;
-        *locked(&self.power) = Some(power);
+        *locked(&self.power) = Some(Power { shell, init });
         switch.connect(&self.name, init, self.address)?;
         self.events.note(&self.name, "lab: power on");
         Ok(())

@@ -132,7 +132,8 @@ pub(crate) fn poll<T>(within: Duration, mut condition: impl FnMut() -> Option<T>
 
 /// The id of a child.
 pub(crate) fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(child.id().cast_signed())
+    // Process ids are far below 2^31.
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
 fn line_of(command: &Command) -> String {

@@ -32,7 +32,7 @@ impl WorkFolder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let base = base();
         fs::create_dir_all(&base).map_err(file("create", &base))?;
-        sweep(&base)?;
+        sweep_folder(&base)?;
         let pid = std::process::id();
         let started = start_time(pid).unwrap_or_default();
         let path = base.join(format!("{pid}.{started}.{}", COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -53,8 +53,14 @@ impl Drop for WorkFolder {
     }
 }
 
+/// Removes what processes left that were killed in the middle of a cluster; every cluster's start does so too.
+pub fn sweep() -> Result<()> {
+    let base = base();
+    if base.exists() { sweep_folder(&base) } else { Ok(()) }
+}
+
 /// Removes the folders of processes that are gone. A folder's name is `PID.START.NUMBER`.
-fn sweep(base: &Path) -> Result<()> {
+fn sweep_folder(base: &Path) -> Result<()> {
     for entry in fs::read_dir(base).map_err(file("list", base))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let mut parts = name.split('.').map(str::parse::<u64>);

@@ -231,10 +231,13 @@ fn complaint(mount: &Path, wanted: &Wanted) -> Option<String> {
     let name = wanted.names.join(" or ");
     if !wanted.written {
         let seen: Vec<_> = paths.iter().map(fs::symlink_metadata).collect();
-        return match seen.iter().any(Result::is_ok) {
-            true => None,
-            false => Some(format!("{name}: {}", seen.into_iter().find_map(Result::err)?)),
-        };
+        if seen.iter().any(Result::is_ok) {
+            return None;
+        }
+        return seen
+            .into_iter()
+            .find_map(Result::err)
+            .map(|error| format!("{name}: {error}"));
     }
     let mut found = Vec::new();
     match File::open(paths.first()?).and_then(|mut file| file.read_to_end(&mut found)) {
