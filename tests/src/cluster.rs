@@ -229,9 +229,9 @@ impl Cluster {
             .collect()
     }
 
-    /// The machine that answers through the virtual address, seen from the network.
-    pub fn answering(&self) -> Option<String> {
-        self.watch.answering().map(|(name, _)| name)
+    /// The machine that answers through the virtual address, seen from the network, and since when.
+    pub fn answering(&self) -> Option<Taken> {
+        self.watch.answering().map(|(by, at)| Taken { by, at })
     }
 
     /// The times in which two machines held the address and listened on 9421, which must be short.

@@ -29,7 +29,9 @@ mod moosefs;
 mod network;
 pub mod oplog;
 mod process;
+mod svg;
 mod switch;
+pub mod timeline;
 mod watch;
 mod work;
 

@@ -15,7 +15,7 @@ use crate::switch::hardware_address;
 use crate::{VIP, locked, moosefs, network};
 
 /// How often each machine is looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+const INTERVAL: Duration = Duration::from_millis(25);
 /// How long the master may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_millis(500);
 
