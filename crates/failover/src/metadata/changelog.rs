@@ -1,0 +1,458 @@
+//! Change logs: `VERSION: TIME|OP(arguments)[:result]\n`, versions contiguous, +1 each.
+//!
+//! Reads a log once, in constant memory, and says which stretches of it are good ([`Segment`]), what separates them
+//! ([`Damage`]) and what a crash left at its end ([`Torn`]). Judges lines by their shape alone: arguments differ
+//! between the generations. Names in them are %-escaped (`mfsmaster/changelog.c`), so no control byte and no
+//! unbalanced parenthesis is ever right. That is what tells a torn line to which a restarted metalogger has
+//! appended from a whole one.
+
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+
+/// The longest line that is taken, newline included, in bytes (2.0 to 3.0 write no longer ones; 1.6 10,000).
+pub const MAX_LINE: usize = 200_000;
+/// Versions and change ids are below this, so that adding to them never overflows.
+pub const LIMIT: u64 = 1 << 63;
+/// A log broken more often than this is not read on: nothing sane can be made of it.
+const MAX_SEGMENTS: usize = 64;
+const BLOCK: usize = 256 * 1024;
+
+/// One good line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The change's id.
+    pub id: u64,
+    /// When it was made, in Unix seconds of the master's clock.
+    pub time: u64,
+    /// `TIME|OP(arguments)[:result]`: all behind the id, without the newline.
+    pub change: &'a [u8],
+}
+
+/// A stretch of contiguous good lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Id of its first change.
+    pub first: u64,
+    /// Id of its last change.
+    pub last: u64,
+    /// Unix seconds of its first change.
+    pub first_time: u64,
+    /// Unix seconds of its last change.
+    pub last_time: u64,
+    /// Byte offset of its first line.
+    pub start: u64,
+    /// Byte offset behind its last line.
+    pub end: u64,
+}
+
+/// What is wrong at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    /// Byte offset of the place.
+    pub offset: u64,
+    /// How many bytes cannot be used.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Kinds of [`Damage`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Lines that are none.
+    Garbage,
+    /// A torn line to which a restarted daemon has appended; the appended line is used.
+    Glued,
+    /// Ids jump forward: normal after a restart of the metalogger, as long as other logs have what is missing.
+    Hole {
+        /// The id that should have come.
+        expected: u64,
+        /// The id that came.
+        found: u64,
+    },
+    /// Ids step back: another history begins, or lines were written twice.
+    StepBack {
+        /// The id that should have come.
+        expected: u64,
+        /// The id that came.
+        found: u64,
+    },
+    /// Too many breaks: not read on from here.
+    GivenUp,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, bytes, kind } = self;
+        match kind {
+            Kind::Garbage => write!(f, "{bytes} bytes of garbage at byte {offset}"),
+            Kind::Glued => write!(f, "a torn line of {bytes} bytes at byte {offset}, written on behind it"),
+            Kind::Hole { expected, found } => {
+                write!(f, "change {found} where {expected} should be at byte {offset}")
+            }
+            Kind::StepBack { expected, found } => {
+                write!(
+                    f,
+                    "a step back to change {found} where {expected} should be at byte {offset}"
+                )
+            }
+            Kind::GivenUp => write!(f, "too many breaks, not read from byte {offset} on"),
+        }
+    }
+}
+
+/// A last line without its newline: what a crash leaves, and normal in a copy of a log that is being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Torn {
+    /// Byte offset behind the last newline.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A `SETMETAID(id)` line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetMetaid {
+    /// Id of the change.
+    pub change: u64,
+    /// The file system's identity from there on.
+    pub metaid: u64,
+}
+
+/// What one change log holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The good stretches, in file order.
+    pub segments: Vec<Segment>,
+    /// How many good lines there are.
+    pub lines: u64,
+    /// What separates the segments, or follows the last one, in file order.
+    pub damage: Vec<Damage>,
+    /// The torn last line.
+    pub torn: Option<Torn>,
+    /// The last `SETMETAID` seen.
+    pub metaid: Option<SetMetaid>,
+}
+
+impl Scan {
+    /// The lowest id in the log.
+    pub fn first(&self) -> Option<u64> {
+        self.segments.iter().map(|s| s.first).min()
+    }
+
+    /// The highest id in the log.
+    pub fn last(&self) -> Option<u64> {
+        self.segments.iter().map(|s| s.last).max()
+    }
+
+    /// Unix seconds of the last good line in file order.
+    pub fn last_time(&self) -> Option<u64> {
+        self.segments.last().map(|s| s.last_time)
+    }
+
+    /// Byte offset behind the first good stretch: up to here the log is as its master wrote it.
+    pub fn end_of_good(&self) -> u64 {
+        self.segments.first().map_or(0, |s| s.end)
+    }
+}
+
+/// Takes one line apart (without its newline); `None` if it is none.
+pub fn parse(text: &[u8]) -> Option<Line<'_>> {
+    let (id, rest) = number(text)?;
+    let change = rest.strip_prefix(b": ")?;
+    let (time, operation) = number(change)?;
+    is_operation(operation.strip_prefix(b"|")?).then_some(Line { id, time, change })
+}
+
+/// Leading decimal digits as the daemons print them: no sign, no leading zero.
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take(20).take_while(|b| b.is_ascii_digit()).count();
+    if digits == 0 || (digits > 1 && text[0] == b'0') {
+        return None;
+    }
+    let mut value = 0_u64;
+    for digit in &text[..digits] {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    (value < LIMIT).then_some((value, &text[digits..]))
+}
+
+/// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it.
+fn is_operation(text: &[u8]) -> bool {
+    let name = text
+        .iter()
+        .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b'_')
+        .count();
+    if name == 0 {
+        return false;
+    }
+    let Some(rest) = group(&text[name..]) else {
+        return false;
+    };
+    match rest {
+        [] => true,
+        [b':', b'(', ..] => group(&rest[1..]).is_some_and(<[u8]>::is_empty),
+        [b':', result @ ..] => result.iter().all(|b| b.is_ascii_digit() || *b == b',' || *b == b'-'),
+        _ => false,
+    }
+}
+
+/// Skips a balanced `( … )` without control bytes; what is left behind it.
+fn group(text: &[u8]) -> Option<&[u8]> {
+    let mut depth = 0_u32;
+    for (index, byte) in text.iter().enumerate() {
+        match byte {
+            b'(' => depth += 1,
+            b')' => {
+                depth = depth.checked_sub(1)?;
+            }
+            0..=31 | 127 => return None,
+            _ => {}
+        }
+        if depth == 0 {
+            // Also where the text does not begin with a parenthesis at all.
+            return (*byte == b')').then(|| &text[index + 1..]);
+        }
+    }
+    None
+}
+
+/// One line as it lies in the file.
+pub(super) struct Raw<'a> {
+    /// Byte offset of its first byte.
+    pub(super) offset: u64,
+    /// Its length in bytes, newline included.
+    pub(super) bytes: u64,
+    /// The line without its newline; empty if it is longer than [`MAX_LINE`].
+    pub(super) text: &'a [u8],
+    /// Whether its newline is there.
+    pub(super) ended: bool,
+}
+
+/// The lines of a log, one at a time, in constant memory.
+pub(super) struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    offset: u64,
+}
+
+impl<R: Read> Lines<R> {
+    /// Lines of `reader`, which stands at byte `offset` of its file.
+    pub(super) fn new(reader: R, offset: u64) -> Self {
+        Self {
+            reader: BufReader::with_capacity(BLOCK, reader),
+            line: Vec::new(),
+            offset,
+        }
+    }
+
+    /// The next line; `None` at the end of the file.
+    pub(super) fn next(&mut self) -> io::Result<Option<Raw<'_>>> {
+        self.line.clear();
+        let limit = MAX_LINE as u64;
+        let mut bytes = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line)? as u64;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let mut ended = self.line.last() == Some(&b'\n');
+        if ended {
+            self.line.pop();
+        } else if bytes == limit {
+            self.line.clear();
+            (bytes, ended) = self.skip_line(bytes)?;
+        }
+        let offset = self.offset;
+        self.offset += bytes;
+        Ok(Some(Raw {
+            offset,
+            bytes,
+            text: &self.line,
+            ended,
+        }))
+    }
+
+    /// The change in the line that [`Self::next`] gave last.
+    pub(super) fn last_change(&self) -> Option<&[u8]> {
+        parse(&self.line).map(|line| line.change)
+    }
+
+    /// Passes over the rest of an overlong line of which `bytes` are read.
+    fn skip_line(&mut self, mut bytes: u64) -> io::Result<(u64, bool)> {
+        loop {
+            let skipped = (&mut self.reader)
+                .take(BLOCK as u64)
+                .read_until(b'\n', &mut self.line)?;
+            let ended = self.line.last() == Some(&b'\n');
+            self.line.clear();
+            bytes += skipped as u64;
+            if ended || skipped == 0 {
+                return Ok((bytes, ended));
+            }
+        }
+    }
+}
+
+/// Reads a whole log.
+///
+/// # Errors
+/// Only if reading fails; wrong content is [`Damage`].
+pub fn scan(reader: impl Read) -> io::Result<Scan> {
+    let mut lines = Lines::new(reader, 0);
+    let mut scanner = Scanner::default();
+    while let Some(raw) = lines.next()? {
+        if !raw.ended {
+            scanner.scan.torn = Some(Torn {
+                offset: raw.offset,
+                bytes: raw.bytes,
+            });
+        } else if let Some(line) = parse(raw.text) {
+            if !scanner.accept(&raw, &line) {
+                break;
+            }
+        } else {
+            scanner.reject(&raw);
+        }
+    }
+    Ok(scanner.finish())
+}
+
+#[derive(Default)]
+struct Scanner {
+    scan: Scan,
+    /// Bad lines since the last good one, and the text of the last of them.
+    bad: Option<(Damage, Vec<u8>)>,
+}
+
+impl Scanner {
+    fn reject(&mut self, raw: &Raw<'_>) {
+        let (damage, text) = self.bad.get_or_insert_with(|| {
+            let damage = Damage {
+                offset: raw.offset,
+                bytes: 0,
+                kind: Kind::Garbage,
+            };
+            (damage, Vec::new())
+        });
+        damage.bytes += raw.bytes;
+        text.clear();
+        text.extend_from_slice(raw.text);
+    }
+
+    /// Takes a good line in; false if there are too many breaks to go on.
+    fn accept(&mut self, raw: &Raw<'_>, line: &Line<'_>) -> bool {
+        let end = raw.offset + raw.bytes;
+        if self.bad.is_none() {
+            if let Some(segment) = self.scan.segments.last_mut().filter(|s| s.last + 1 == line.id) {
+                segment.last = line.id;
+                segment.last_time = line.time;
+                segment.end = end;
+                self.count(line);
+                return true;
+            }
+        }
+        if self.scan.segments.len() == MAX_SEGMENTS {
+            self.scan.damage.push(Damage {
+                offset: raw.offset,
+                bytes: 0,
+                kind: Kind::GivenUp,
+            });
+            return false;
+        }
+        let glued = self.note_break(raw.offset, line.id);
+        let mut segment = Segment {
+            first: line.id,
+            last: line.id,
+            first_time: line.time,
+            last_time: line.time,
+            start: raw.offset,
+            end,
+        };
+        if let Some((id, time, start)) = glued {
+            segment.first = id;
+            segment.first_time = time;
+            segment.start = start;
+            self.scan.lines += 1;
+        }
+        self.scan.segments.push(segment);
+        self.count(line);
+        true
+    }
+
+    /// Records why a new segment begins at `offset` with `id`. If the bad line before it ends in the whole line
+    /// `id - 1`, that one's id, time and offset: a daemon has appended to a torn line.
+    fn note_break(&mut self, offset: u64, id: u64) -> Option<(u64, u64, u64)> {
+        if let Some((mut damage, text)) = self.bad.take() {
+            let glued = glued(&text, id);
+            if let Some((_, _, length)) = glued {
+                damage.kind = Kind::Glued;
+                damage.bytes -= length;
+            }
+            self.scan.damage.push(damage);
+            return glued.map(|(id, time, length)| (id, time, offset - length));
+        }
+        let previous = *self.scan.segments.last()?;
+        if let Some(damage) = torn_id(&previous, id) {
+            // Not a change of its own: the id's first digits are all that is left of a torn line.
+            self.scan.segments.pop();
+            self.scan.lines -= 1;
+            if matches!(self.scan.damage.last(), Some(d) if d.offset == previous.start) {
+                self.scan.damage.pop();
+            }
+            self.scan.damage.push(damage);
+            return Some((id - 1, previous.first_time, damage.offset + damage.bytes));
+        }
+        let (expected, found) = (previous.last + 1, id);
+        let kind = if found > expected {
+            Kind::Hole { expected, found }
+        } else {
+            Kind::StepBack { expected, found }
+        };
+        self.scan.damage.push(Damage { offset, bytes: 0, kind });
+        None
+    }
+
+    fn count(&mut self, line: &Line<'_>) {
+        self.scan.lines += 1;
+        let operation = line.change.splitn(2, |b| *b == b'|').nth(1).unwrap_or_default();
+        if let Some(id) = operation.strip_prefix(b"SETMETAID(") {
+            self.scan.metaid = metaid(id).map(|metaid| SetMetaid {
+                change: line.id,
+                metaid,
+            });
+        }
+    }
+
+    fn finish(mut self) -> Scan {
+        self.scan.damage.extend(self.bad.map(|(damage, _)| damage));
+        self.scan
+    }
+}
+
+/// The id before `)`; unlike a version it may use all 64 bits.
+fn metaid(text: &[u8]) -> Option<u64> {
+    let end = text.iter().position(|b| *b == b')')?;
+    std::str::from_utf8(&text[..end]).ok()?.parse().ok()
+}
+
+/// Whether the single line before the change `next` is change `next - 1` behind the first digits of a torn line's id.
+fn torn_id(line: &Segment, next: u64) -> Option<Damage> {
+    let (written, real) = (line.first.to_string(), next.checked_sub(1)?.to_string());
+    let torn = written.strip_suffix(&real).filter(|torn| !torn.is_empty())?;
+    (line.first == line.last).then_some(Damage {
+        offset: line.start,
+        bytes: torn.len() as u64,
+        kind: Kind::Glued,
+    })
+}
+
+/// Whether `text` ends in the whole line of change `next - 1`: its id, its time, its length with the newline.
+fn glued(text: &[u8], next: u64) -> Option<(u64, u64, u64)> {
+    let id = next.checked_sub(1)?;
+    let start = format!("{id}: ");
+    let at = text.windows(start.len()).rposition(|w| w == start.as_bytes())?;
+    let line = parse(&text[at..])?;
+    Some((id, line.time, (text.len() - at) as u64 + 1))
+}
+
+#[cfg(test)]
+mod tests;
