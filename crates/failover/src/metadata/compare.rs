@@ -1,0 +1,81 @@
+//! Where two change logs hold the same ids: is it the same history?
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+
+use super::changelog::{Lines, Segment, parse};
+use crate::folder::{self, Folder};
+
+/// One segment of one log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Side<'a> {
+    pub(super) name: &'a OsStr,
+    pub(super) segment: &'a Segment,
+}
+
+/// The first id under which two logs hold different changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Difference {
+    pub(super) at: u64,
+    /// The times of the two lines, in Unix seconds.
+    pub(super) times: (u64, u64),
+}
+
+/// Compares the changes `from..=to`, which both sides hold, line by line.
+///
+/// A side that no longer holds what its scan found (the metalogger rotated it meanwhile) ends the comparison: the
+/// plan is checked again while it is staged.
+pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: u64) -> io::Result<Option<Difference>> {
+    let (Some(mut a), Some(mut b)) = (Changes::open(folder, a)?, Changes::open(folder, b)?) else {
+        return Ok(None);
+    };
+    for id in from..=to {
+        let (Some(left), Some(right)) = (a.find(id)?, b.find(id)?) else {
+            return Ok(None);
+        };
+        if left.1 != right.1 {
+            return Ok(Some(Difference {
+                at: id,
+                times: (left.0, right.0),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+struct Changes {
+    lines: Lines<File>,
+}
+
+impl Changes {
+    fn open(folder: &Folder, side: Side<'_>) -> io::Result<Option<Self>> {
+        let mut file = match folder.read(side.name) {
+            Ok(file) => file,
+            Err(folder::Error::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => return Err(source),
+            Err(_) => return Ok(None),
+        };
+        file.seek(SeekFrom::Start(side.segment.start))?;
+        Ok(Some(Self {
+            lines: Lines::new(file, side.segment.start),
+        }))
+    }
+
+    /// Reads on to the change `id`: its time, its text.
+    fn find(&mut self, id: u64) -> io::Result<Option<(u64, &[u8])>> {
+        loop {
+            // Parsed twice because a borrow cannot be returned out of a loop that goes on using the reader.
+            let found = match self.lines.next()? {
+                Some(raw) if raw.ended => parse(raw.text).map(|line| (line.id, line.time)),
+                _ => None,
+            };
+            match found {
+                Some((found, time)) if found == id => {
+                    return Ok(self.lines.last_change().map(|change| (time, change)));
+                }
+                Some((found, _)) if found < id => {}
+                _ => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What lies in the data folder, with versions, completeness, torn tails and holes.
+//!
+//! Reads, never writes, and never fails because of what it finds: a folder or link named like an image is listed
+//! under [`Inventory::others`] with the reason. The metalogger may be running meanwhile: a file that vanishes (is
+//! rotated) between listing and reading is simply not there; the stage checks again what the plan relies on.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Lineage;
+use super::changelog::{self, Scan, Segment};
+use super::compare::{Side, compare};
+use super::image::{self, Image};
+use super::names::{self, Name};
+use crate::folder::{self, Folder};
+
+pub use super::names::Role;
+
+/// The folder itself cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot take the inventory of the data folder")]
+pub struct Error(#[from] folder::Error);
+
+/// One image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageFile {
+    /// Its file name.
+    pub name: OsString,
+    /// Who wrote it.
+    pub lineage: Lineage,
+    /// What its name says.
+    pub role: Role,
+    /// What its content says.
+    pub image: Image,
+    /// Bytes.
+    pub size: u64,
+    /// Last modification, Unix seconds of this machine's clock.
+    pub modified: u64,
+}
+
+/// One change log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// Its file name.
+    pub name: OsString,
+    /// Who wrote it.
+    pub lineage: Lineage,
+    /// Precedence within the lineage: 0 is the newest, fetched copies (`_ml_back`) come last.
+    pub rank: u32,
+    /// What is in it.
+    pub scan: Scan,
+    /// Bytes.
+    pub size: u64,
+    /// Last modification, Unix seconds of this machine's clock.
+    pub modified: u64,
+}
+
+/// Something else that belongs to the metadata by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its file name.
+    pub name: OsString,
+    /// What it is.
+    pub what: What,
+}
+
+/// What an [`Other`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// `sessions*`: client sessions (1.6).
+    Sessions,
+    /// `metadata.crc`.
+    Checksums,
+    /// A download or a file that was being written.
+    Temporary,
+    /// `metadata.mfs.empty` of the distribution's package; never a base, never set aside.
+    Template,
+    /// Begins with `metadata` but is no name that `MooseFS` writes; `mfsmaster -a` would look into it all the same.
+    Foreign,
+    /// A folder in place of a file.
+    Folder,
+    /// A link, FIFO, socket or device in place of a file.
+    NotAFile,
+    /// Cannot be read.
+    Unreadable(String),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sessions => "client sessions",
+            Self::Checksums => "checksums",
+            Self::Temporary => "temporary file",
+            Self::Template => "template of an empty file system",
+            Self::Foreign => "not a name that MooseFS writes",
+            Self::Folder => "a folder",
+            Self::NotAFile => "not a regular file",
+            Self::Unreadable(why) => return write!(f, "cannot be read: {why}"),
+        })
+    }
+}
+
+/// Two stretches of one lineage hold different changes under the same id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict {
+    /// The first id they differ in.
+    pub at: u64,
+    /// The one to believe, as (index into [`Inventory::logs`], index into its segments): the one whose line was
+    /// made later, since a dead branch was written before the failover that made it one.
+    pub kept: (usize, usize),
+    /// The other one: from `at` on it is a dead branch.
+    pub dead: (usize, usize),
+}
+
+/// `own` and `ml` compared line by line where both have the same ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Overlap {
+    /// They have no id in common.
+    #[default]
+    None,
+    /// The same changes wherever both have an id.
+    Agree {
+        /// The lowest common id.
+        from: u64,
+        /// The highest common id.
+        to: u64,
+    },
+    /// Two histories.
+    Fork {
+        /// The first id under which they hold different changes.
+        at: u64,
+    },
+}
+
+/// The usable part of one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Index into [`Inventory::logs`].
+    pub log: usize,
+    /// Index into the log's segments.
+    pub segment: usize,
+    /// First change.
+    pub first: u64,
+    /// Last change.
+    pub last: u64,
+}
+
+/// What lies in the data folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Images, by name.
+    pub images: Vec<ImageFile>,
+    /// Change logs, newest first within each lineage.
+    pub logs: Vec<LogFile>,
+    /// All else that belongs to the metadata.
+    pub others: Vec<Other>,
+    /// Contradictions inside one lineage.
+    pub conflicts: Vec<Conflict>,
+    /// Whether the two lineages are one history.
+    pub overlap: Overlap,
+}
+
+impl Inventory {
+    /// The usable stretches of a lineage, in order of precedence: dead branches end where they were left.
+    pub fn spans(&self, lineage: Lineage) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for (log, file) in self.logs.iter().enumerate().filter(|(_, f)| f.lineage == lineage) {
+            for (segment, s) in file.scan.segments.iter().enumerate().rev() {
+                let dead = self.conflicts.iter().filter(|c| c.dead == (log, segment));
+                // `end` is one behind the last: an id of 0 cannot be stepped back from.
+                let end = dead.map(|c| c.at).min().unwrap_or(s.last + 1);
+                if end > s.first {
+                    spans.push(Span {
+                        log,
+                        segment,
+                        first: s.first,
+                        last: end - 1,
+                    });
+                }
+            }
+        }
+        spans
+    }
+
+    /// The segment behind a span.
+    pub fn segment(&self, span: &Span) -> &Segment {
+        &self.logs[span.log].scan.segments[span.segment]
+    }
+
+    /// The highest version among a lineage's complete images; 0 without any.
+    fn highest_version(&self, lineage: Lineage) -> u64 {
+        let versions = self
+            .images
+            .iter()
+            .filter(|i| i.lineage == lineage)
+            .map(|i| match i.image {
+                Image::Complete { version, .. } => version,
+                _ => 0,
+            });
+        versions.max().unwrap_or(0)
+    }
+}
+
+/// Takes the inventory of the data folder.
+pub fn take(folder: &Folder) -> Result<Inventory, Error> {
+    let mut inventory = Inventory::default();
+    for name in folder.names()? {
+        if let Some(kind) = names::classify(name.as_bytes()) {
+            inventory.look_at(folder, name, kind);
+        }
+    }
+    inventory
+        .logs
+        .sort_by_key(|log| (log.lineage == Lineage::Own, log.rank));
+    for lineage in [Lineage::Ml, Lineage::Own] {
+        inventory.find_conflicts(folder, lineage);
+    }
+    inventory.overlap = inventory.compare_lineages(folder);
+    Ok(inventory)
+}
+
+impl Inventory {
+    fn look_at(&mut self, folder: &Folder, name: OsString, kind: Name) {
+        let what = match self.try_look_at(folder, &name, kind) {
+            Ok(what) => what,
+            Err(folder::Error::NotAFile { .. }) => Some(What::NotAFile),
+            Err(error) if error.is_not_found() => None,
+            Err(folder::Error::Io { source, .. }) => Some(What::Unreadable(source.to_string())),
+            Err(error) => Some(What::Unreadable(error.to_string())),
+        };
+        self.others.extend(what.map(|what| Other { name, what }));
+    }
+
+    /// Files an image or a log; what it is otherwise.
+    fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Result<Option<What>, folder::Error> {
+        let Some(status) = folder.status(name)? else {
+            return Ok(None);
+        };
+        match rustix::fs::FileType::from_raw_mode(status.st_mode) {
+            rustix::fs::FileType::RegularFile => {}
+            rustix::fs::FileType::Directory => return Ok(Some(What::Folder)),
+            _ => return Ok(Some(What::NotAFile)),
+        }
+        Ok(Some(match kind {
+            Name::Sessions => What::Sessions,
+            Name::Checksums => What::Checksums,
+            Name::Temporary => What::Temporary,
+            Name::Template => What::Template,
+            Name::Foreign => What::Foreign,
+            Name::Image { lineage, role } => {
+                let mut file = folder.read(name)?;
+                return Ok(match image::read(&mut file).and_then(|i| Ok((i, stamp(&file)?))) {
+                    Ok((image, (size, modified))) => {
+                        let name = name.to_owned();
+                        self.images.push(ImageFile {
+                            name,
+                            lineage,
+                            role,
+                            image,
+                            size,
+                            modified,
+                        });
+                        None
+                    }
+                    Err(error) => Some(What::Unreadable(error.to_string())),
+                });
+            }
+            Name::Log { lineage, rank } => {
+                let file = folder.read(name)?;
+                return Ok(match changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))) {
+                    Ok((scan, (size, modified))) => {
+                        let name = name.to_owned();
+                        self.logs.push(LogFile {
+                            name,
+                            lineage,
+                            rank,
+                            scan,
+                            size,
+                            modified,
+                        });
+                        None
+                    }
+                    Err(error) => Some(What::Unreadable(error.to_string())),
+                });
+            }
+        }))
+    }
+
+    /// Finds stretches of one lineage that contradict each other at or above its best image: below, nothing is used.
+    fn find_conflicts(&mut self, folder: &Folder, lineage: Lineage) {
+        let floor = self.highest_version(lineage);
+        let spans = self.spans(lineage);
+        let mut found = Vec::new();
+        for (index, a) in spans.iter().enumerate() {
+            for b in &spans[index + 1..] {
+                let from = a.first.max(b.first).max(floor);
+                let to = a.last.min(b.last);
+                let Some(difference) = self.difference(folder, a, b, from, to) else {
+                    continue;
+                };
+                let (newer, older) = if difference.times.0 >= difference.times.1 {
+                    (a, b)
+                } else {
+                    (b, a)
+                };
+                found.push(Conflict {
+                    at: difference.at,
+                    kept: (newer.log, newer.segment),
+                    dead: (older.log, older.segment),
+                });
+            }
+        }
+        self.conflicts.extend(found);
+    }
+
+    fn compare_lineages(&self, folder: &Folder) -> Overlap {
+        let mut common: Option<(u64, u64)> = None;
+        let mut fork: Option<u64> = None;
+        let own = self.spans(Lineage::Own);
+        for ml in self.spans(Lineage::Ml) {
+            for own in &own {
+                let (from, to) = (ml.first.max(own.first), ml.last.min(own.last));
+                if from > to {
+                    continue;
+                }
+                common = Some(common.map_or((from, to), |(f, t)| (f.min(from), t.max(to))));
+                let difference = self.difference(folder, &ml, own, from, to);
+                fork = fork.into_iter().chain(difference.map(|d| d.at)).min();
+            }
+        }
+        match (common, fork) {
+            (_, Some(at)) => Overlap::Fork { at },
+            (Some((from, to)), None) => Overlap::Agree { from, to },
+            (None, None) => Overlap::None,
+        }
+    }
+
+    fn difference(
+        &self,
+        folder: &Folder,
+        a: &Span,
+        b: &Span,
+        from: u64,
+        to: u64,
+    ) -> Option<super::compare::Difference> {
+        if from > to {
+            return None;
+        }
+        let side = |span: &Span| Side {
+            name: &self.logs[span.log].name,
+            segment: &self.logs[span.log].scan.segments[span.segment],
+        };
+        // What cannot be read a second time is caught by the stage, which reads it a third time.
+        compare(folder, side(a), side(b), from, to).ok().flatten()
+    }
+}
+
+/// Size in bytes and modification in Unix seconds.
+fn stamp(file: &File) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    Ok((metadata.len(), u64::try_from(metadata.mtime()).unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Which file names `MooseFS` writes into its data folder, and what each one means.
+//!
+//! From the table in the facts, section 1 (1.6.19 to 4.59): the one place where a name is taken apart.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+
+use super::Lineage;
+
+/// What an image's name says about how it came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// `metadata.mfs`, `metadata.mfs.back`, `metadata_ml.mfs.back`: the one in use.
+    Current,
+    /// `….back.N`: an older one that was kept.
+    Previous,
+    /// `metadata_ml.tmp`: a download; nobody has checked it, only `MFSM NEW` in it means anything.
+    Download,
+    /// `.back.tmp` (1.6.19 keeps the only good image there during a dump), `.emergency`, `.XXXXXX` (pushed aside by
+    /// `mfsmaster -a`): a complete one counts by its version, as for `mfsmaster` itself.
+    Rescue,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Image { lineage: Lineage, role: Role },
+    Log { lineage: Lineage, rank: u32 },
+    Sessions,
+    Checksums,
+    Temporary,
+    Template,
+    Foreign,
+}
+
+/// Ranks of `changelog_ml_back.N.mfs` start here: they are copies fetched once, behind the stream in precedence.
+const FETCHED: u32 = 100_000;
+
+/// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).
+pub(super) fn classify(name: &[u8]) -> Option<Name> {
+    if let Some(rest) = name.strip_prefix(b"metadata") {
+        return Some(metadata(rest));
+    }
+    if let Some(rest) = name.strip_prefix(b"changelog") {
+        return changelog(rest);
+    }
+    name.starts_with(b"sessions").then_some(Name::Sessions)
+}
+
+fn metadata(rest: &[u8]) -> Name {
+    use Role::{Current, Download, Previous, Rescue};
+    let image = |lineage, role| Name::Image { lineage, role };
+    match rest {
+        b".mfs" | b".mfs.back" => image(Lineage::Own, Current),
+        b".mfs.back.tmp" | b".mfs.emergency" => image(Lineage::Own, Rescue),
+        b".mfs.empty" => Name::Template,
+        b".crc" => Name::Checksums,
+        b"_download.tmp" => Name::Temporary,
+        b"_ml.mfs.back" => image(Lineage::Ml, Current),
+        b"_ml.tmp" => image(Lineage::Ml, Download),
+        _ => {
+            if rest.strip_prefix(b".mfs.back.").is_some_and(is_number) {
+                image(Lineage::Own, Previous)
+            } else if rest.strip_prefix(b"_ml.mfs.back.").is_some_and(is_number) {
+                image(Lineage::Ml, Previous)
+            } else if rest.strip_prefix(b".mfs.").is_some_and(is_random) {
+                image(Lineage::Own, Rescue)
+            } else {
+                // `mfsmaster -a` takes any name that begins with "metadata" for an image, so it is never "not ours".
+                Name::Foreign
+            }
+        }
+    }
+}
+
+fn changelog(rest: &[u8]) -> Option<Name> {
+    if rest == b"_ml.tmp" {
+        return Some(Name::Temporary);
+    }
+    let (lineage, first, rest) = if let Some(rest) = rest.strip_prefix(b"_ml_back.") {
+        (Lineage::Ml, FETCHED, rest)
+    } else if let Some(rest) = rest.strip_prefix(b"_ml.") {
+        (Lineage::Ml, 0, rest)
+    } else {
+        (Lineage::Own, 0, rest.strip_prefix(b".")?)
+    };
+    let number = rest.strip_suffix(b".mfs").filter(|n| is_number(n))?;
+    let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    Some(Name::Log {
+        lineage,
+        rank: first + number,
+    })
+}
+
+/// A name for messages: another user chose it, so no newline or escape sequence of it may reach a log.
+pub(super) fn shown(name: &OsStr) -> impl fmt::Display {
+    name.as_bytes().escape_ascii()
+}
+
+/// Up to four digits: `BACK_LOGS` and the like go to 99.
+fn is_number(text: &[u8]) -> bool {
+    (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
+}
+
+fn is_random(text: &[u8]) -> bool {
+    text.len() == 6 && text.iter().all(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_the_facts() {
+        let own = |role| {
+            Some(Name::Image {
+                lineage: Lineage::Own,
+                role,
+            })
+        };
+        let ml = |role| {
+            Some(Name::Image {
+                lineage: Lineage::Ml,
+                role,
+            })
+        };
+        let log = |lineage, rank| Some(Name::Log { lineage, rank });
+        for (name, expected) in [
+            ("metadata.mfs", own(Role::Current)),
+            ("metadata.mfs.back", own(Role::Current)),
+            ("metadata.mfs.back.12", own(Role::Previous)),
+            ("metadata.mfs.back.tmp", own(Role::Rescue)),
+            ("metadata.mfs.emergency", own(Role::Rescue)),
+            ("metadata.mfs.a1B2c3", own(Role::Rescue)),
+            ("metadata.mfs.empty", Some(Name::Template)),
+            ("metadata.mfs.back.old", Some(Name::Foreign)),
+            ("metadata.crc", Some(Name::Checksums)),
+            ("metadata_ml.mfs.back", ml(Role::Current)),
+            ("metadata_ml.mfs.back.3", ml(Role::Previous)),
+            ("metadata_ml.tmp", ml(Role::Download)),
+            ("metadata_download.tmp", Some(Name::Temporary)),
+            ("metadata2", Some(Name::Foreign)),
+            ("changelog.0.mfs", log(Lineage::Own, 0)),
+            ("changelog.50.mfs", log(Lineage::Own, 50)),
+            ("changelog_ml.7.mfs", log(Lineage::Ml, 7)),
+            ("changelog_ml_back.1.mfs", log(Lineage::Ml, FETCHED + 1)),
+            ("changelog_ml.tmp", Some(Name::Temporary)),
+            ("changelog.mfs", None),
+            ("changelog.0.mfs.old", None),
+            ("changelog_ml.99999999999.mfs", None),
+            ("sessions.mfs", Some(Name::Sessions)),
+            ("sessions_ml.mfs", Some(Name::Sessions)),
+            (".mfsmaster.lock", None),
+            ("stats.mfs", None),
+        ] {
+            assert_eq!(classify(name.as_bytes()), expected, "{name}");
+        }
+    }
+}
