@@ -1,0 +1,272 @@
+//! What a plan tells the administrator: notes beside a plan, and refusals in place of one.
+
+use std::ffi::OsString;
+use std::fmt;
+
+use super::Lineage;
+use super::changelog::{Damage, Torn};
+use super::image::Flaw;
+use super::names::shown;
+
+/// How much a [`Note`] matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// As expected.
+    Info,
+    /// Something is lost, left out or out of order.
+    Warning,
+}
+
+/// Something the plan has decided or left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Why this lineage is used.
+    Lineage(Choice),
+    /// A torn last line was cut.
+    Torn {
+        /// The change log.
+        file: OsString,
+        /// What was cut.
+        torn: Torn,
+        /// Whether another log has the change that was torn.
+        bridged: bool,
+    },
+    /// A damaged place in a log.
+    Damage {
+        /// The change log.
+        file: OsString,
+        /// The place.
+        damage: Damage,
+        /// Whether the plan holds all changes around it.
+        bridged: bool,
+    },
+    /// Two logs of one lineage hold different changes under the same id.
+    Conflict {
+        /// The first such id.
+        at: u64,
+        /// The log that is believed.
+        kept: OsString,
+        /// The log that is not used from there on.
+        dead: OsString,
+        /// The last change there.
+        last: u64,
+    },
+    /// An image that is not whole.
+    Incomplete {
+        /// The image.
+        file: OsString,
+        /// What is wrong with it.
+        flaw: Flaw,
+    },
+    /// A file that cannot be read.
+    Unreadable {
+        /// The file.
+        file: OsString,
+        /// Why.
+        why: String,
+    },
+    /// Changes of the other lineage that are set aside.
+    LeftOut {
+        /// The other lineage.
+        lineage: Lineage,
+        /// First change above this plan's end.
+        first: u64,
+        /// Last one.
+        last: u64,
+    },
+}
+
+/// Why a lineage is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The metalogger's copy, there is no other.
+    OnlyMl,
+    /// The metalogger's copy, which reaches at least as far.
+    MlReachesFurther {
+        /// End version of `own`.
+        own: u64,
+    },
+    /// The metalogger's copy: `own` is another branch.
+    OwnForked {
+        /// The first different change.
+        at: u64,
+    },
+    /// The metalogger's copy: nothing shows that `own`, though higher, continues it.
+    OwnOlder {
+        /// End version of `own`.
+        own: u64,
+    },
+    /// This machine's own files: the same history, and further than the metalogger's copy.
+    OwnReachesFurther {
+        /// End version of `ml`.
+        ml: u64,
+    },
+    /// This machine's own files: the metalogger has nothing that could be used.
+    OnlyOwn,
+}
+
+impl Note {
+    /// How much it matters.
+    pub fn severity(&self) -> Severity {
+        let info = match self {
+            Self::Lineage(choice) => !matches!(choice, Choice::OnlyOwn | Choice::OwnOlder { .. }),
+            Self::Torn { bridged, .. } | Self::Damage { bridged, .. } => *bridged,
+            Self::Conflict { .. } | Self::Unreadable { .. } | Self::LeftOut { .. } => false,
+            Self::Incomplete { .. } => true,
+        };
+        if info { Severity::Info } else { Severity::Warning }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let else_where = |bridged: &bool| {
+            if *bridged {
+                "another log has what is missing"
+            } else {
+                "no log has what is missing"
+            }
+        };
+        match self {
+            Self::Lineage(choice) => choice.fmt(f),
+            Self::Torn { file, torn, bridged } => {
+                let Torn { offset, bytes } = torn;
+                let file = shown(file);
+                write!(
+                    f,
+                    "{file}: torn last line cut, {bytes} bytes at byte {offset}; {}",
+                    else_where(bridged)
+                )
+            }
+            Self::Damage { file, damage, bridged } => {
+                write!(f, "{}: {damage}; {}", shown(file), else_where(bridged))
+            }
+            Self::Conflict { at, kept, dead, last } => {
+                let (kept, dead) = (shown(kept), shown(dead));
+                write!(
+                    f,
+                    "{dead}: changes {at} to {last} are not those of {kept}, which is newer: not used"
+                )
+            }
+            Self::Incomplete { file, flaw } => write!(f, "{}: not used, {flaw}", shown(file)),
+            Self::Unreadable { file, why } => write!(f, "{}: not used, cannot be read: {why}", shown(file)),
+            Self::LeftOut { lineage, first, last } => {
+                write!(
+                    f,
+                    "changes {first} to {last} of the {lineage} files are set aside, not used"
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnlyMl => f.write_str("using the metalogger's copy; this machine has no files of its own as master"),
+            Self::MlReachesFurther { own } => {
+                write!(
+                    f,
+                    "using the metalogger's copy; this machine's own files end at version {own}"
+                )
+            }
+            Self::OwnForked { at } => write!(
+                f,
+                "using the metalogger's copy; this machine's own files are a dead branch from change {at} on"
+            ),
+            Self::OwnOlder { own } => write!(
+                f,
+                "using the metalogger's copy; this machine's own files end at version {own} but are older and share \
+                 no change with it"
+            ),
+            Self::OwnReachesFurther { ml } => write!(
+                f,
+                "using this machine's own files as master: the same history, and the metalogger's copy ends at \
+                 version {ml}"
+            ),
+            Self::OnlyOwn => f.write_str(
+                "using this machine's own files as master; the metalogger has no usable copy to compare them with",
+            ),
+        }
+    }
+}
+
+/// Why there is no plan. Each text says what was found and what can be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No base.
+    #[error(
+        "no usable metadata: no complete image, and no MFSM NEW with a change log from change 1 ({images} images and \
+         {logs} change logs looked at); start mfsmetalogger here and wait for its first download, or copy the \
+         metadata of another machine here"
+    )]
+    Nothing {
+        /// Images looked at.
+        images: usize,
+        /// Change logs looked at.
+        logs: usize,
+    },
+    /// Two file systems.
+    #[error(
+        "two file systems in one folder: {} is of metaid {first:#x}, {} of {second:#x}; move the files of the wrong \
+         one away",
+        shown(first_file),
+        shown(second_file)
+    )]
+    Metaids {
+        /// One file.
+        first_file: OsString,
+        /// Its metaid.
+        first: u64,
+        /// Another file.
+        second_file: OsString,
+        /// Its metaid.
+        second: u64,
+    },
+    /// Changes that cannot be reached.
+    #[error(
+        "changes {needed} to {} are missing, changes {first} to {last} would be lost: {} has them from byte {offset} \
+         on{}; copy the missing change logs from another machine here, or move that log away to go without them",
+        first - 1, shown(file), cause(damage.as_ref())
+    )]
+    Hole {
+        /// The first missing change.
+        needed: u64,
+        /// The first change behind the hole.
+        first: u64,
+        /// The last change behind it.
+        last: u64,
+        /// The log that holds `first`.
+        file: OsString,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// What breaks the log before that place.
+        damage: Option<Damage>,
+    },
+    /// The metalogger's files show a later history than this machine's own, but are no base.
+    #[error(
+        "only this machine's own files as master are complete (version {own}), but {} shows that the metalogger has \
+         seen another master since; let mfsmetalogger download the metadata again, or move the metadata_ml and \
+         changelog_ml files away to use the own ones",
+        shown(file)
+    )]
+    MlUnusable {
+        /// End version of the own files.
+        own: u64,
+        /// The metalogger's file that shows it.
+        file: OsString,
+    },
+    /// A link, FIFO or folder that `mfsmaster` would open or run into.
+    #[error(
+        "{} is not a regular file, and mfsmaster would open it or run into it; move it away",
+        shown(file)
+    )]
+    InTheWay {
+        /// The object.
+        file: OsString,
+    },
+}
+
+fn cause(damage: Option<&Damage>) -> String {
+    damage.map(|d| format!(" ({d})")).unwrap_or_default()
+}

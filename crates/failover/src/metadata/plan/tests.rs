@@ -1,0 +1,422 @@
+use super::*;
+use crate::metadata::Severity;
+use crate::metadata::testing::{Data, line, lines};
+use proptest::prelude::*;
+
+const ML: &str = "metadata_ml.mfs.back";
+const ML_LOG: &str = "changelog_ml.0.mfs";
+const OWN: &str = "metadata.mfs.back";
+const OWN_LOG: &str = "changelog.0.mfs";
+
+fn warnings(plan: &Plan) -> Vec<String> {
+    let notes = plan.notes.iter().filter(|n| n.severity() == Severity::Warning);
+    notes.map(ToString::to_string).collect()
+}
+
+/// Lineage, base version, end version.
+fn outline(data: &Data) -> Result<(Lineage, u64, u64), Refusal> {
+    data.plan().map(|p| (p.lineage, p.base_version, p.end_version))
+}
+
+#[test]
+fn real_sets() {
+    for (set, lineage, base, end) in [
+        ("3.0.117-torn-ml", Lineage::Ml, 67, 796),
+        ("3.0.117-new-ml", Lineage::Ml, 1, 66),
+        ("3.0.117-glued-ml", Lineage::Ml, 67, 920),
+        ("3.0.117-master", Lineage::Own, 67, 818),
+        ("1.6.19-ml", Lineage::Ml, 302, 603),
+        ("1.6.19-master", Lineage::Own, 302, 603),
+    ] {
+        assert_eq!(outline(&Data::real(set)), Ok((lineage, base, end)), "{set}");
+    }
+    let metaid = Data::real("3.0.117-new-ml").plan().unwrap().metaid;
+    assert_eq!(metaid, 0x6b03_6efa_c9f9_df1c, "from SETMETAID");
+}
+
+#[test]
+fn the_highest_complete_image_is_the_base() {
+    let data = Data::new()
+        .image("metadata_ml.mfs.back.2", 5, 1)
+        .image("metadata_ml.mfs.back.1", 9, 1)
+        .file(ML, "MFSM 2.0 cut off")
+        .log(ML_LOG, 3..=20, 0);
+    let plan = data.plan().unwrap();
+    assert_eq!((plan.base_version, plan.end_version, plan.changes), (9, 21, 12));
+    assert!(
+        plan.notes
+            .iter()
+            .any(|n| matches!(n, Note::Incomplete { file, .. } if file == ML))
+    );
+    assert_eq!(plan.last_change_time, Some(1_000_020));
+}
+
+#[test]
+fn an_image_alone_is_enough_and_old_logs_do_not_matter() {
+    assert_eq!(outline(&Data::new().image(ML, 30, 1)), Ok((Lineage::Ml, 30, 30)));
+    let damaged = lines(1..=9, 0) + "garbage\n" + &lines(15..=18, 0) + "19: 17";
+    let plan = Data::new().image(ML, 30, 1).file(ML_LOG, damaged).plan().unwrap();
+    assert_eq!(
+        (plan.end_version, plan.changes, plan.runs.len(), plan.notes.len()),
+        (30, 0, 0, 1)
+    );
+}
+
+#[test]
+fn overlapping_logs_are_merged() {
+    let data = Data::new()
+        .image(ML, 10, 1)
+        .log("changelog_ml.0.mfs", 31..=40, 0)
+        .log("changelog_ml.1.mfs", 20..=30, 0)
+        .log("changelog_ml_back.0.mfs", 8..=25, 0)
+        .log("changelog_ml_back.1.mfs", 1..=12, 0);
+    let plan = data.plan().unwrap();
+    let runs: Vec<_> = plan
+        .runs
+        .iter()
+        .map(|r| (r.file.to_str().unwrap(), r.first, r.last))
+        .collect();
+    let expected = [
+        ("changelog_ml_back.0.mfs", 10, 25),
+        ("changelog_ml.1.mfs", 26, 30),
+        ("changelog_ml.0.mfs", 31, 40),
+    ];
+    assert_eq!(runs, expected);
+    assert_eq!(warnings(&plan), [""; 0]);
+}
+
+#[test]
+fn a_torn_last_line_is_cut_and_reported() {
+    let torn = |log: &str| Data::new().image(ML, 10, 1).file(ML_LOG, lines(10..=20, 0) + log);
+    let plan = torn("21: 1000").plan().unwrap();
+    assert_eq!(plan.end_version, 21);
+    let offset = lines(10..=20, 0).len();
+    let text = format!("{ML_LOG}: torn last line cut, 8 bytes at byte {offset}; no log has what is missing");
+    assert_eq!(warnings(&plan), [text]);
+    let bridged = torn("21: 1000")
+        .log("changelog_ml_back.0.mfs", 5..=25, 0)
+        .plan()
+        .unwrap();
+    assert_eq!((bridged.end_version, warnings(&bridged).len()), (26, 0));
+}
+
+#[test]
+fn what_lies_behind_a_hole_is_never_dropped_silently() {
+    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
+    let garbage = lines(10..=20, 0) + "garbage\n" + &lines(22..=30, 0);
+    for (what, log, needed, first) in [
+        ("hole", hole, 21, 25),
+        ("garbage", garbage, 21, 22),
+        ("log beginning above the base", lines(12..=30, 0), 10, 12),
+    ] {
+        let data = Data::new().image(ML, 10, 1).file(ML_LOG, log);
+        match data.plan() {
+            Err(Refusal::Hole {
+                needed: n,
+                first: f,
+                last: 30,
+                file,
+                ..
+            }) if file == ML_LOG => {
+                assert_eq!((n, f), (needed, first), "{what}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+        let bridged = data.log("changelog_ml_back.0.mfs", 5..=27, 0);
+        let plan = bridged.plan().unwrap();
+        assert_eq!((plan.end_version, warnings(&plan).len()), (31, 0), "{what}, bridged");
+    }
+}
+
+#[test]
+fn damage_with_nothing_behind_it_is_cut_and_reported() {
+    let data = Data::new()
+        .image(ML, 10, 1)
+        .file(ML_LOG, lines(10..=20, 0) + "\0\0\0\n");
+    let plan = data.plan().unwrap();
+    assert_eq!((plan.end_version, warnings(&plan).len()), (21, 1));
+    assert!(warnings(&plan)[0].contains("4 bytes of garbage"));
+}
+
+#[test]
+fn an_empty_file_system_needs_its_first_change() {
+    let logs = |ids: std::ops::RangeInclusive<u64>| lines(ids, 0);
+    for (what, image, log, expected) in [
+        ("ml tmp", "metadata_ml.tmp", logs(1..=9), Some(10)),
+        ("own", "metadata.mfs", logs(1..=9), Some(10)),
+        ("own back", OWN, logs(1..=9), Some(10)),
+        ("no log", "metadata_ml.tmp", String::new(), None),
+        ("log from 2", "metadata_ml.tmp", logs(2..=9), None),
+        ("log of 1.6", "metadata_ml.tmp", logs(0..=9), None),
+        ("template", "metadata.mfs.empty", logs(1..=9), None),
+        ("kept copy", "metadata.mfs.back.1", logs(1..=9), None),
+    ] {
+        let log_name = if image.contains("_ml") { ML_LOG } else { OWN_LOG };
+        let data = Data::new().file(image, "MFSM NEW").file(log_name, log);
+        let plan = data.plan();
+        assert_eq!(plan.as_ref().ok().map(|p| p.end_version), expected, "{what}: {plan:?}");
+        assert!(plan.is_err_and(|e| matches!(e, Refusal::Nothing { .. })) == expected.is_none());
+    }
+}
+
+#[test]
+fn a_complete_download_that_nobody_checked_is_no_base() {
+    let data = Data::new().image("metadata_ml.tmp", 10, 1);
+    assert_eq!(outline(&data), Err(Refusal::Nothing { images: 1, logs: 0 }));
+}
+
+#[test]
+fn an_image_saved_in_need_counts() {
+    let data = Data::new().image(OWN, 5, 1).image("metadata.mfs.emergency", 9, 1);
+    assert_eq!(outline(&data), Ok((Lineage::Own, 9, 9)));
+}
+
+#[test]
+fn two_file_systems_never_mix() {
+    let data = Data::new().image(ML, 10, 1).image("metadata.mfs.back.3", 4, 2);
+    assert!(matches!(
+        data.plan(),
+        Err(Refusal::Metaids {
+            first: 2,
+            second: 1,
+            ..
+        })
+    ));
+    let data = Data::new().image(ML, 10, 1).image(OWN, 4, 0);
+    assert_eq!(data.plan().unwrap().metaid, 1);
+    let set = |at: u64| lines(8..at, 0) + &format!("{at}: 17|SETMETAID(7)\n") + &lines(at + 1..=20, 0);
+    let data = Data::new().image(ML, 10, 1).file(ML_LOG, set(15));
+    assert!(matches!(
+        data.plan(),
+        Err(Refusal::Metaids {
+            first: 1,
+            second: 7,
+            ..
+        })
+    ));
+    assert_eq!(
+        Data::new()
+            .image(ML, 10, 0)
+            .file(ML_LOG, set(15))
+            .plan()
+            .unwrap()
+            .metaid,
+        7
+    );
+    assert_eq!(
+        Data::new().image(ML, 10, 1).file(ML_LOG, set(9)).plan().unwrap().metaid,
+        1,
+        "below the base"
+    );
+}
+
+#[test]
+fn ml_or_own() {
+    let both = |own: &str, ml: &str| {
+        let data = Data::new().image(ML, 10, 1).image(OWN, 10, 1);
+        data.file(OWN_LOG, own).file(ML_LOG, ml)
+    };
+    let apart = |own: (u64, u64), ml: (u64, u64)| {
+        let (own_image, ml_image) = (own.0, ml.0);
+        Data::new()
+            .image(OWN, own_image, 1)
+            .image(ML, ml_image, 1)
+            .file(OWN_LOG, line(own_image, own.1))
+            .file(ML_LOG, line(ml_image, ml.1))
+    };
+    let fork = lines(10..=14, 0) + &lines(15..=20, 1);
+    for (what, data, expected, choice) in [
+        (
+            "own is the same and reaches further",
+            both(&lines(10..=30, 0), &lines(10..=20, 0)),
+            (Lineage::Own, 10, 31),
+            Choice::OwnReachesFurther { ml: 21 },
+        ),
+        (
+            "equal",
+            both(&lines(10..=20, 0), &lines(10..=20, 0)),
+            (Lineage::Ml, 10, 21),
+            Choice::MlReachesFurther { own: 21 },
+        ),
+        (
+            "own is another branch",
+            both(&lines(10..=30, 0), &fork),
+            (Lineage::Ml, 10, 21),
+            Choice::OwnForked { at: 15 },
+        ),
+        (
+            "nothing in common, own older",
+            apart((50, 0), (20, 1)),
+            (Lineage::Ml, 20, 21),
+            Choice::OwnOlder { own: 51 },
+        ),
+        (
+            "nothing in common, own younger",
+            apart((50, 1), (20, 0)),
+            (Lineage::Own, 50, 51),
+            Choice::OwnReachesFurther { ml: 21 },
+        ),
+        (
+            "after an epoch jump",
+            apart((50, 0), (2000, 1)),
+            (Lineage::Ml, 2000, 2001),
+            Choice::MlReachesFurther { own: 51 },
+        ),
+    ] {
+        let plan = data.plan().unwrap();
+        assert_eq!((plan.lineage, plan.base_version, plan.end_version), expected, "{what}");
+        assert_eq!(plan.notes[0], Note::Lineage(choice), "{what}");
+    }
+    let left = both(&lines(10..=30, 0), &fork).plan().unwrap();
+    let (lineage, first, last) = (Lineage::Own, 15, 30);
+    assert!(left.notes.contains(&Note::LeftOut { lineage, first, last }));
+}
+
+#[test]
+fn own_never_fills_a_hole_of_ml() {
+    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
+    let data = Data::new()
+        .image(ML, 10, 1)
+        .file(ML_LOG, hole)
+        .log("changelog.0.mfs", 1..=27, 0);
+    assert!(matches!(
+        data.plan(),
+        Err(Refusal::Hole {
+            needed: 21,
+            first: 25,
+            last: 30,
+            ..
+        })
+    ));
+    // A base of its own and all that `ml` has makes it the better copy.
+    let data = data.image(OWN, 5, 1).log("changelog.0.mfs", 1..=30, 0);
+    assert_eq!(outline(&data), Ok((Lineage::Own, 5, 31)));
+}
+
+#[test]
+fn own_alone_is_used_only_if_ml_shows_nothing_later() {
+    let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
+    let plan = own().plan().unwrap();
+    assert_eq!((plan.lineage, warnings(&plan).len()), (Lineage::Own, 1));
+    assert_eq!(
+        outline(&own().file("metadata_ml.tmp", "MFSM NEW").file(ML_LOG, "")),
+        Ok((Lineage::Own, 10, 21))
+    );
+    assert_eq!(outline(&own().log(ML_LOG, 12..=18, 0)), Ok((Lineage::Own, 10, 21)));
+    for (what, data) in [
+        ("later changes", own().log(ML_LOG, 12..=25, 0)),
+        ("another branch", own().log(ML_LOG, 12..=18, 1)),
+        ("lower and later", own().log(ML_LOG, 2..=5, 1)),
+        ("a later image, cut off", own().file(ML, "MFSM 2.0")),
+    ] {
+        assert!(
+            matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })),
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn a_dead_branch_inside_one_lineage_is_left_and_named() {
+    let data = Data::new()
+        .image(ML, 5, 1)
+        .file(ML_LOG, lines(1..=20, 0) + &lines(26..=30, 1))
+        .file("changelog_ml_back.0.mfs", lines(1..=14, 0) + &lines(15..=25, 1));
+    let plan = data.plan().unwrap();
+    assert_eq!(plan.end_version, 31);
+    let text = format!("{ML_LOG}: changes 15 to 20 are not those of changelog_ml_back.0.mfs, which is newer: not used");
+    assert_eq!(warnings(&plan), [text]);
+}
+
+#[test]
+fn what_mfsmaster_would_run_into_is_refused() {
+    let good = || Data::new().image(ML, 5, 1);
+    let data = good();
+    std::os::unix::fs::symlink(ML, data.path("metadata_link")).unwrap();
+    assert!(matches!(data.plan(), Err(Refusal::InTheWay { .. })));
+    for (name, fine) in [
+        ("metadata.mfs", false),
+        ("changelog.0.mfs", false),
+        ("metadata_old", true),
+    ] {
+        let data = good();
+        std::fs::create_dir(data.path(name)).unwrap();
+        assert_eq!(data.plan().is_ok(), fine, "{name}");
+    }
+}
+
+#[test]
+fn everything_that_looks_like_metadata_is_set_aside() {
+    let names = [
+        "changelog.7.mfs",
+        "changelog_ml.0.mfs",
+        "changelog_ml.tmp",
+        "metadata.crc",
+        "metadata.mfs.abc123",
+        "metadata_before_upgrade",
+        "metadata_ml.mfs.back",
+        "sessions_ml.mfs",
+    ];
+    let kept = [
+        "metadata.mfs.empty",
+        ".mfsmaster.lock",
+        ".mfsmetalogger.lock",
+        "stats.mfs",
+        "notes.txt",
+    ];
+    let data = names
+        .iter()
+        .chain(&kept)
+        .fold(Data::new(), |data, name| data.file(name, ""));
+    assert_eq!(data.image(ML, 5, 1).plan().unwrap().set_aside, names);
+}
+
+#[test]
+fn a_plan_in_words() {
+    let text = Data::real("3.0.117-torn-ml").plan().unwrap().to_string();
+    assert!(text.starts_with("base: metadata_ml.mfs.back, version 67\nlineage: ml, metaid 0x6b036efac9f9df1c\n"));
+    assert!(text.contains("\nend: version 796, 729 changes\n"), "{text}");
+}
+
+/// A piece of the history 1..=60 as one file holds it.
+fn piece() -> impl Strategy<Value = (u64, u64, usize)> {
+    (1_u64..60, 0_u64..30, 0_usize..12).prop_map(|(first, length, torn)| (first, (first + length).min(60), torn))
+}
+
+proptest! {
+    /// However a history is cut up, torn and repeated: the plan ends where the ids that some file holds whole end,
+    /// or refuses because there are more behind.
+    #[test]
+    fn the_end_is_the_longest_contiguous_run(
+        version in 1_u64..60,
+        pieces in prop::collection::vec(prop::collection::vec(piece(), 1..3), 0..6),
+    ) {
+        let mut data = Data::new().image(ML, version, 1);
+        let mut held = std::collections::BTreeSet::new();
+        for (number, file) in pieces.iter().enumerate() {
+            let mut text = String::new();
+            for (index, (first, last, torn)) in file.iter().enumerate() {
+                held.extend(*first..=*last);
+                text += &lines(*first..=*last, 0);
+                if index + 1 == file.len() {
+                    text += &line(last + 1, 0)[..*torn];
+                }
+            }
+            let name = if number % 3 == 2 { "changelog_ml_back" } else { "changelog_ml" };
+            data = data.file(&format!("{name}.{number}.mfs"), text);
+        }
+        let end = (version..200).find(|id| !held.contains(id)).unwrap();
+        match data.plan() {
+            Ok(plan) => {
+                prop_assert_eq!(plan.end_version, end);
+                prop_assert!(held.iter().all(|id| *id < end));
+            }
+            Err(Refusal::Hole { needed, last, .. }) => {
+                prop_assert_eq!(needed, end);
+                prop_assert_eq!(Some(&last), held.last());
+                prop_assert!(last > end);
+            }
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
+}
