@@ -1,0 +1,293 @@
+//! The stage: the clean set that a plan writes, `metadata.mfs.back` and one merged `changelog.0.mfs`.
+//!
+//! Under these names the started master at once has a dump and a log that metaloggers can download (facts, section
+//! 4). What is read was judged a while ago and belongs to another user, so all of it is judged again: the staged set
+//! is exactly what the plan says, or an error. A failed step leaves its half-written file in the stage folder, which
+//! the caller made and removes.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::Mode;
+
+use super::changelog::{self, Lines};
+use super::image::{self, Image};
+use super::names::shown;
+use super::plan::{Base, Plan, Run};
+use crate::cancel::{Cancel, Cancelled};
+use crate::folder::{self, Folder, Owner};
+
+/// Name of the staged image.
+pub const IMAGE: &str = "metadata.mfs.back";
+/// Name of the staged change log.
+pub const LOG: &str = "changelog.0.mfs";
+
+const MODE: u32 = 0o640;
+const BLOCK: usize = 1024 * 1024;
+/// Lines between two looks at the cancel flag: a few milliseconds.
+const LINES_BETWEEN_CHECKS: u64 = 4096;
+
+/// Why a set could not be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be opened or created.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Reading or writing failed.
+    #[error("cannot {operation} {}", shown(file))]
+    Io {
+        /// `read`, `copy`, `write` …
+        operation: &'static str,
+        /// The file.
+        file: OsString,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The image is no longer what the plan was made from.
+    #[error("{} is not what was planned with: {found}; make a new plan", shown(file))]
+    ImageChanged {
+        /// The image.
+        file: OsString,
+        /// What it is now.
+        found: Image,
+    },
+    /// A log no longer holds what the plan was made from.
+    #[error("{} no longer has change {change}; make a new plan", shown(file))]
+    LogChanged {
+        /// The log.
+        file: OsString,
+        /// The change that should have come.
+        change: u64,
+    },
+    /// The plan's runs are not contiguous from its base to its end.
+    #[error("the plan is not contiguous: a run begins at {found}, {expected} is needed")]
+    NotContiguous {
+        /// The change that is needed.
+        expected: u64,
+        /// The change the next run begins with.
+        found: u64,
+    },
+    /// A jump on a base whose header cannot be renumbered, or beyond what a version can be.
+    #[error("versions cannot be raised by {jump} on this base")]
+    Jump {
+        /// The jump.
+        jump: u64,
+    },
+    /// Told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// What [`write_log`] wrote.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Id of the first line as written (jump included); `None` for an empty run.
+    pub first: Option<u64>,
+    /// Id of the last line as written.
+    pub last: Option<u64>,
+    /// Number of lines.
+    pub lines: u64,
+    /// Number of bytes.
+    pub bytes: u64,
+}
+
+/// Writes the plan's base to [`IMAGE`] in the folder `stage`, its version raised by `jump`.
+///
+/// Shares the blocks with the original where the file system can (reflink), else copies. The result is flushed,
+/// belongs to `owner`, has mode 0640, and has been read back as a complete image of the right version.
+pub fn copy_image(
+    folder: &Folder,
+    plan: &Plan,
+    stage: &Folder,
+    owner: Owner,
+    jump: u64,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    check_jump(plan, jump)?;
+    let name = OsStr::new(IMAGE);
+    let mut staged = stage.create(name, 0o600)?;
+    let expected = match &plan.base {
+        Base::New => {
+            staged.write_all(image::NEW).map_err(failed("write", name))?;
+            Image::New
+        }
+        Base::Image {
+            name: source,
+            signature,
+            version,
+            metaid,
+        } => {
+            let planned = |version| Image::Complete {
+                signature: *signature,
+                version,
+                metaid: *metaid,
+            };
+            let mut original = folder.read(source)?;
+            let found = image::read(&mut original).map_err(failed("read", source))?;
+            if found != planned(*version) {
+                let file = source.clone();
+                return Err(Error::ImageChanged { file, found });
+            }
+            copy(&mut original, source, &mut staged, cancel)?;
+            if jump > 0 {
+                let raised = (version + jump).to_be_bytes();
+                let at = image::VERSION_OFFSET_2_0;
+                staged.write_all_at(&raised, at).map_err(failed("write", name))?;
+            }
+            planned(version + jump)
+        }
+    };
+    let found = image::read(&mut staged).map_err(failed("read", name))?;
+    if found != expected {
+        let file = name.to_owned();
+        return Err(Error::ImageChanged { file, found });
+    }
+    finish(stage, &staged, name, owner)
+}
+
+/// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
+/// plan's end, all ids raised by `jump`, every line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
+pub fn write_log(
+    folder: &Folder,
+    plan: &Plan,
+    stage: &Folder,
+    owner: Owner,
+    jump: u64,
+    cancel: &Cancel,
+) -> Result<Written, Error> {
+    check_jump(plan, jump)?;
+    let name = OsStr::new(LOG);
+    let file = stage.create(name, 0o600)?;
+    let mut writer = Writer {
+        out: BufWriter::with_capacity(BLOCK, &file),
+        next: plan.base_version,
+        jump,
+        written: Written::default(),
+    };
+    for run in &plan.runs {
+        if run.first != writer.next {
+            let (expected, found) = (writer.next, run.first);
+            return Err(Error::NotContiguous { expected, found });
+        }
+        writer.copy_run(folder, run, cancel)?;
+    }
+    if writer.next != plan.end_version {
+        let (expected, found) = (writer.next, plan.end_version);
+        return Err(Error::NotContiguous { expected, found });
+    }
+    writer.out.flush().map_err(failed("write", name))?;
+    let written = writer.written;
+    drop(writer);
+    finish(stage, &file, name, owner)?;
+    Ok(written)
+}
+
+/// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
+fn check_jump(plan: &Plan, jump: u64) -> Result<(), Error> {
+    let can = matches!(&plan.base, Base::Image { signature, .. } if signature == image::FORMAT_2_0);
+    let reachable = plan
+        .end_version
+        .checked_add(jump)
+        .is_some_and(|end| end < changelog::LIMIT);
+    if jump == 0 || (can && reachable) {
+        Ok(())
+    } else {
+        Err(Error::Jump { jump })
+    }
+}
+
+fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel) -> Result<(), Error> {
+    if rustix::fs::ioctl_ficlone(&*staged, &*original).is_ok() {
+        return Ok(());
+    }
+    original.seek(SeekFrom::Start(0)).map_err(failed("read", source))?;
+    let mut block = vec![0; BLOCK];
+    loop {
+        cancel.check()?;
+        let length = match original.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed("read", source)(error)),
+        };
+        staged
+            .write_all(&block[..length])
+            .map_err(failed("write", OsStr::new(IMAGE)))?;
+    }
+}
+
+struct Writer<'a> {
+    out: BufWriter<&'a File>,
+    next: u64,
+    jump: u64,
+    written: Written,
+}
+
+impl Writer<'_> {
+    fn copy_run(&mut self, folder: &Folder, run: &Run, cancel: &Cancel) -> Result<(), Error> {
+        let mut file = folder.read(&run.file)?;
+        file.seek(SeekFrom::Start(run.offset))
+            .map_err(failed("read", &run.file))?;
+        let mut lines = Lines::new(file, run.offset);
+        let mut count = 0_u64;
+        while self.next <= run.last {
+            if count % LINES_BETWEEN_CHECKS == 0 {
+                cancel.check()?;
+            }
+            count += 1;
+            let raw = lines.next().map_err(failed("read", &run.file))?;
+            let line = raw.filter(|raw| raw.ended).and_then(|raw| changelog::parse(raw.text));
+            match line {
+                Some(line) if line.id == self.next => self.write(line.change)?,
+                // Changes below the base, or that another log has given already.
+                Some(line) if line.id < run.first => {}
+                _ => {
+                    let (file, change) = (run.file.clone(), self.next);
+                    return Err(Error::LogChanged { file, change });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, change: &[u8]) -> Result<(), Error> {
+        let id = self.next + self.jump;
+        let prefix = format!("{id}: ");
+        let write = |out: &mut BufWriter<&File>| {
+            out.write_all(prefix.as_bytes())?;
+            out.write_all(change)?;
+            out.write_all(b"\n")
+        };
+        write(&mut self.out).map_err(failed("write", OsStr::new(LOG)))?;
+        self.written.first.get_or_insert(id);
+        self.written.last = Some(id);
+        self.written.lines += 1;
+        self.written.bytes += (prefix.len() + change.len() + 1) as u64;
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// Owner, mode and flush: file first, then the folder that names it.
+fn finish(stage: &Folder, file: &File, name: &OsStr, owner: Owner) -> Result<(), Error> {
+    stage.give(file, name, owner)?;
+    let mode = rustix::fs::fchmod(file, Mode::from_raw_mode(MODE));
+    mode.map_err(|e| failed("change the mode of", name)(e.into()))?;
+    file.sync_all().map_err(failed("flush", name))?;
+    Ok(stage.sync()?)
+}
+
+fn failed(operation: &'static str, file: &OsStr) -> impl FnOnce(io::Error) -> Error {
+    let file = file.to_owned();
+    move |source| Error::Io {
+        operation,
+        file,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests;
