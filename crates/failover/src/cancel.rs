@@ -32,10 +32,7 @@ impl Cancel {
     pub fn new() -> Self {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .expect("an eventfd needs one free descriptor");
-        Self {
-            set: Arc::default(),
-            event: Arc::new(event),
-        }
+        Self { set: Arc::default(), event: Arc::new(event) }
     }
 
     /// A flag that TERM and INT set. Call it before any thread is started: the signals are blocked from here on

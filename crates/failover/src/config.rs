@@ -1,1 +1,543 @@
-//! TBD
+//! `mfspromote.cfg` and MooseFS's own configuration files.
+//!
+//! All of them are lines of `KEY = VALUE` (`mfscommon/cfg.c` of MooseFS): `#` in the first column starts a comment,
+//! blanks around key and value are dropped, there are no inline comments, the last definition wins. What MooseFS's
+//! files say already (data folder, user, ports) is read from there and never repeated in ours. Ours is optional; in
+//! it an unknown key or a bad value is an error that names file and line.
+
+use std::fmt::{self, Display};
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where `mfspromote.cfg` is, and `mfspromote-NAME.cfg` for an XPARAM of NAME.
+pub const FOLDER: &str = "/etc/mfs";
+
+/// Why the configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is there but cannot be read, or was asked for and is not there.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The configuration file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Somebody but root may change what a program running as root obeys.
+    #[error("{} can be written by others than root; run: chown root {0} && chmod go-w {0}", path.display())]
+    Unsafe {
+        /// The configuration file.
+        path: PathBuf,
+    },
+    /// A line that is neither a comment nor `KEY = VALUE`.
+    #[error("{} line {line}: not of the form KEY = VALUE: {text:?}", path.display())]
+    Syntax {
+        /// The configuration file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// The line.
+        text: String,
+    },
+    /// A key that does not exist.
+    #[error("{} line {line}: unknown key {key}; the keys are {}", path.display(), KEYS.join(", "))]
+    UnknownKey {
+        /// The configuration file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// The key.
+        key: String,
+    },
+    /// A value that its key does not take.
+    #[error("{place}: {key} = {value:?} is not {wanted}")]
+    BadValue {
+        /// Where the value was given.
+        place: Origin,
+        /// The key.
+        key: String,
+        /// The value as written.
+        value: String,
+        /// What the key takes.
+        wanted: &'static str,
+    },
+    /// An XPARAM that cannot be part of a file name.
+    #[error("the XPARAM {0:?} is not a plain word, so it names no file {FOLDER}/mfspromote-NAME.cfg")]
+    BadName(String),
+    /// The two daemons keep their files in different folders.
+    #[error(
+        "mfsmaster keeps its metadata in {}, mfsmetalogger in {}; set the same DATA_PATH in {} and {}",
+        master.display(), metalogger.display(), master_cfg.display(), metalogger_cfg.display()
+    )]
+    TwoFolders {
+        /// `DATA_PATH` of the master.
+        master: PathBuf,
+        /// `DATA_PATH` of the metalogger.
+        metalogger: PathBuf,
+        /// The master's configuration file.
+        master_cfg: PathBuf,
+        /// The metalogger's configuration file.
+        metalogger_cfg: PathBuf,
+    },
+}
+
+/// The keys of `mfspromote.cfg`.
+pub const KEYS: &[&str] = &[
+    "PREFIX_LENGTH",
+    "SETTLE_MARGIN",
+    "EPOCH_JUMP",
+    "SERVICE_MANAGER",
+    "MASTER_SERVICE",
+    "METALOGGER_SERVICE",
+    "CGISERV_SERVICE",
+    "MASTER_CFG",
+    "METALOGGER_CFG",
+    "START_TIMEOUT",
+    "STOP_TIMEOUT",
+    "ARCHIVE_FORMAT",
+    "ARCHIVE_LEVEL",
+];
+
+/// Who starts and stops the daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceManager {
+    /// Found out at run time: systemd, else init scripts, else the daemons' own commands.
+    Auto,
+    /// `systemctl`.
+    Systemd,
+    /// `service`, on init scripts.
+    Init,
+    /// `mfsmaster start` and the like.
+    Own,
+}
+
+/// How the archive of what was set aside is named and packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveFormat {
+    /// `metabak.<unix time>.tar.xz`
+    TarXz,
+    /// `metabak.<unix time>.tlz`, as `tar cvaf` names and packs it (lzma).
+    Tlz,
+}
+
+/// Everything in force, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Prefix length of the VIP; without one that of the interface's own network.
+    pub prefix_length: Option<u8>,
+    /// What the settle time adds to one advertisement interval without a rival.
+    pub settle_margin: Duration,
+    /// Added to the version of a promoted history so that every metalogger downloads it afresh; 0 is off.
+    pub epoch_jump: u64,
+    /// Who starts and stops the daemons.
+    pub service_manager: ServiceManager,
+    /// Name of the master's unit or init script, where it is not one of the known ones.
+    pub master_service: Option<String>,
+    /// Name of the metalogger's unit or init script.
+    pub metalogger_service: Option<String>,
+    /// Name of the CGI server's unit or init script.
+    pub cgiserv_service: Option<String>,
+    /// The master's own configuration file.
+    pub master_cfg: PathBuf,
+    /// The metalogger's own configuration file.
+    pub metalogger_cfg: PathBuf,
+    /// How long a start may take, besides the time to load the image.
+    pub start_timeout: Duration,
+    /// How long a stop may take, besides the time to store the image.
+    pub stop_timeout: Duration,
+    /// Name and packing of the archive.
+    pub archive_format: ArchiveFormat,
+    /// xz level, 0 (fast) to 9 (small).
+    pub archive_level: u32,
+    /// The folder of images and change logs; from MooseFS's own file.
+    pub data_path: PathBuf,
+    /// The user the daemons run as; from MooseFS's own file.
+    pub working_user: String,
+    /// The group the daemons run as; from MooseFS's own file, else the user's own.
+    pub working_group: Option<String>,
+    /// Where the master listens for clients (0.0.0.0: on every address); from MooseFS's own file.
+    pub client_host: Ipv4Addr,
+    /// The port the master listens on for clients; from MooseFS's own file.
+    pub client_port: u16,
+    /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
+    pub in_force: Vec<Setting>,
+}
+
+/// One value in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key.
+    pub key: String,
+    /// The value as text.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing was configured.
+    Default,
+    /// A line of a file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
+}
+
+impl Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => write!(f, "{} line {line}", path.display()),
+        }
+    }
+}
+
+impl Config {
+    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, or `mfspromote.cfg` without one.
+    pub fn for_xparam(xparam: Option<&str>) -> Result<Self, Error> {
+        match xparam {
+            None => Self::optional(&Path::new(FOLDER).join("mfspromote.cfg")),
+            Some(name) => Self::load(&path_for_xparam(name)?),
+        }
+    }
+
+    /// The configuration in the file at `path`, which must exist.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        Self::from_document(&Document::load(path)?)
+    }
+
+    /// What is in force where `mfspromote.cfg` is missing or cannot be used: defaults, with MooseFS's own files as
+    /// far as they can be read. A demotion works with this when it has to.
+    ///
+    /// # Panics
+    /// Never: the defaults are valid values.
+    pub fn fallback() -> Self {
+        let nothing = Document::default();
+        Self::from_document(&nothing)
+            .or_else(|_| Self::assemble(&nothing, &nothing, &nothing))
+            .expect("the defaults are valid")
+    }
+
+    fn optional(path: &Path) -> Result<Self, Error> {
+        match Document::load(path) {
+            Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                Self::from_document(&Document::default())
+            }
+            document => Self::from_document(&document?),
+        }
+    }
+
+    fn from_document(ours: &Document) -> Result<Self, Error> {
+        ours.check_keys()?;
+        let beside = |key: &str, default: &str| {
+            let path = ours.get(key).map_or(Path::new(FOLDER).join(default), |entry| PathBuf::from(&entry.value));
+            match Document::load_lenient(&path) {
+                // /etc/mfs is empty on a fresh Debian installation: the daemons run on their defaults.
+                Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    Ok(Document::default())
+                }
+                document => document,
+            }
+        };
+        let master = beside("MASTER_CFG", "mfsmaster.cfg")?;
+        let metalogger = beside("METALOGGER_CFG", "mfsmetalogger.cfg")?;
+        Self::assemble(ours, &master, &metalogger)
+    }
+
+    fn assemble(ours: &Document, master: &Document, metalogger: &Document) -> Result<Self, Error> {
+        let mut from = Collector::default();
+        let seconds = "a number of seconds";
+        let duration = |text: &str| text.parse().ok().and_then(|s: f64| Duration::try_from_secs_f64(s).ok());
+        let name = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let path = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
+        let config = Self {
+            prefix_length: from.optional(ours, "PREFIX_LENGTH", "a prefix length from 1 to 32", |t| {
+                t.parse().ok().filter(|length| (1..=32).contains(length))
+            })?,
+            settle_margin: from.value(ours, "SETTLE_MARGIN", "0.25", seconds, duration)?,
+            epoch_jump: from.value(ours, "EPOCH_JUMP", "1000000", "a number of versions", |t| t.parse().ok())?,
+            service_manager: from.value(
+                ours,
+                "SERVICE_MANAGER",
+                "auto",
+                "one of auto, systemd, init, own",
+                service_manager,
+            )?,
+            master_service: from.optional(ours, "MASTER_SERVICE", "a name", name)?,
+            metalogger_service: from.optional(ours, "METALOGGER_SERVICE", "a name", name)?,
+            cgiserv_service: from.optional(ours, "CGISERV_SERVICE", "a name", name)?,
+            master_cfg: from.value(ours, "MASTER_CFG", "/etc/mfs/mfsmaster.cfg", "a full path", path)?,
+            metalogger_cfg: from.value(ours, "METALOGGER_CFG", "/etc/mfs/mfsmetalogger.cfg", "a full path", path)?,
+            start_timeout: from.value(ours, "START_TIMEOUT", "60", seconds, duration)?,
+            stop_timeout: from.value(ours, "STOP_TIMEOUT", "60", seconds, duration)?,
+            archive_format: from.value(ours, "ARCHIVE_FORMAT", "tar.xz", "one of tar.xz, tlz", archive_format)?,
+            archive_level: from.value(ours, "ARCHIVE_LEVEL", "1", "a level from 0 to 9", |t| {
+                t.parse().ok().filter(|level| *level <= 9)
+            })?,
+            data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
+            working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
+            working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,
+            client_host: from.value(master, "MATOCL_LISTEN_HOST", "*", "an IPv4 address or *", |t| match t {
+                "*" => Some(Ipv4Addr::UNSPECIFIED),
+                _ => t.parse().ok(),
+            })?,
+            client_port: from.value(master, "MATOCL_LISTEN_PORT", "9421", "a port", |t| t.parse().ok())?,
+            in_force: from.settings,
+        };
+        let ml_path = metalogger.get("DATA_PATH").map_or(Path::new("/var/lib/mfs"), |entry| Path::new(&entry.value));
+        if ml_path != config.data_path {
+            return Err(Error::TwoFolders {
+                master: config.data_path,
+                metalogger: ml_path.to_owned(),
+                master_cfg: config.master_cfg,
+                metalogger_cfg: config.metalogger_cfg,
+            });
+        }
+        Ok(config)
+    }
+}
+
+/// The file that an XPARAM of `name` stands for.
+pub fn path_for_xparam(name: &str) -> Result<PathBuf, Error> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+        return Err(Error::BadName(name.to_owned()));
+    }
+    Ok(Path::new(FOLDER).join(format!("mfspromote-{name}.cfg")))
+}
+
+fn service_manager(text: &str) -> Option<ServiceManager> {
+    Some(match text {
+        "auto" => ServiceManager::Auto,
+        "systemd" => ServiceManager::Systemd,
+        "init" => ServiceManager::Init,
+        "own" => ServiceManager::Own,
+        _ => return None,
+    })
+}
+
+fn archive_format(text: &str) -> Option<ArchiveFormat> {
+    Some(match text {
+        "tar.xz" => ArchiveFormat::TarXz,
+        "tlz" => ArchiveFormat::Tlz,
+        _ => return None,
+    })
+}
+
+/// Reads values out of documents and remembers where each came from.
+#[derive(Default)]
+struct Collector {
+    settings: Vec<Setting>,
+}
+
+impl Collector {
+    /// The value of `key` in `document`, else `default`, parsed.
+    fn value<T>(
+        &mut self,
+        document: &Document,
+        key: &str,
+        default: &str,
+        wanted: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, Error> {
+        let (text, origin) = document.get(key).map_or((default, Origin::Default), |entry| {
+            (entry.value.as_str(), Origin::File { path: document.path.clone(), line: entry.line })
+        });
+        let Some(value) = parse(text) else {
+            return Err(Error::BadValue { place: origin, key: key.to_owned(), value: text.to_owned(), wanted });
+        };
+        self.settings.push(Setting { key: key.to_owned(), value: text.to_owned(), origin });
+        Ok(value)
+    }
+
+    /// The value of `key` in `document`, parsed; `None` if it is not given.
+    fn optional<T>(
+        &mut self,
+        document: &Document,
+        key: &str,
+        wanted: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        if document.get(key).is_some() {
+            return self.value(document, key, "", wanted, parse).map(Some);
+        }
+        self.settings.push(Setting { key: key.to_owned(), value: String::new(), origin: Origin::Default });
+        Ok(None)
+    }
+}
+
+/// The entries of one file as written.
+#[derive(Debug, Default)]
+struct Document {
+    path: PathBuf,
+    entries: Vec<Entry>,
+    odd: Option<(usize, String)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    key: String,
+    value: String,
+    line: usize,
+}
+
+impl Document {
+    /// Reads one of our files: every line must make sense, and only root may be able to change it.
+    fn load(path: &Path) -> Result<Self, Error> {
+        let (document, status) = Self::read(path)?;
+        if status.mode() & 0o022 != 0 || status.uid() != 0 {
+            return Err(Error::Unsafe { path: path.to_owned() });
+        }
+        match document.odd {
+            Some((line, text)) => Err(Error::Syntax { path: document.path, line, text }),
+            None => Ok(document),
+        }
+    }
+
+    /// Reads one of MooseFS's files: lines it ignores, we ignore.
+    fn load_lenient(path: &Path) -> Result<Self, Error> {
+        Ok(Self::read(path)?.0)
+    }
+
+    fn read(path: &Path) -> Result<(Self, std::fs::Metadata), Error> {
+        let failed = |source| Error::Read { path: path.to_owned(), source };
+        let mut file = std::fs::File::open(path).map_err(failed)?;
+        let status = file.metadata().map_err(failed)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(failed)?;
+        let document = Self { path: path.to_owned(), ..Self::parse(&String::from_utf8_lossy(&text)) };
+        Ok((document, status))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut document = Self::default();
+        for (index, line) in text.lines().enumerate() {
+            if line.starts_with('#') || line.trim().is_empty() {
+                continue;
+            }
+            match line.split_once('=') {
+                Some((key, value)) if !key.trim().is_empty() => document.entries.push(Entry {
+                    key: key.trim().to_owned(),
+                    value: value.trim().to_owned(),
+                    line: index + 1,
+                }),
+                _ => document.odd = document.odd.or(Some((index + 1, line.to_owned()))),
+            }
+        }
+        document
+    }
+
+    fn get(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().rev().find(|entry| entry.key == key)
+    }
+
+    fn check_keys(&self) -> Result<(), Error> {
+        match self.entries.iter().find(|entry| !KEYS.contains(&entry.key.as_str())) {
+            Some(entry) => Err(Error::UnknownKey { path: self.path.clone(), line: entry.line, key: entry.key.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn assemble(ours: &str, master: &str, metalogger: &str) -> Result<Config, Error> {
+        let ours = Document::parse(ours);
+        ours.check_keys()?;
+        Config::assemble(&ours, &Document::parse(master), &Document::parse(metalogger))
+    }
+
+    #[test]
+    fn nothing_configured_is_a_default_debian_installation() {
+        let config = assemble("", "", "").unwrap();
+        assert_eq!(config.data_path, Path::new("/var/lib/mfs"));
+        assert_eq!(config.working_user, "mfs");
+        assert_eq!((config.client_host, config.client_port), (Ipv4Addr::UNSPECIFIED, 9421));
+        assert_eq!(config.prefix_length, None);
+        assert_eq!(config.archive_format, ArchiveFormat::TarXz);
+        assert!(config.in_force.iter().all(|setting| setting.origin == Origin::Default));
+    }
+
+    #[test]
+    fn values_carry_the_line_they_came_from() {
+        let config = assemble("# ours\n\nARCHIVE_FORMAT = tlz\nPREFIX_LENGTH=16 \n", "", "").unwrap();
+        assert_eq!((config.archive_format, config.prefix_length), (ArchiveFormat::Tlz, Some(16)));
+        let format = config.in_force.iter().find(|setting| setting.key == "ARCHIVE_FORMAT").unwrap();
+        assert!(matches!(format.origin, Origin::File { line: 3, .. }), "{format:?}");
+    }
+
+    #[test]
+    fn the_daemons_own_files_say_where_and_who() {
+        let text = "DATA_PATH = /srv/mfs\nWORKING_USER = moose\nMATOCL_LISTEN_PORT = 19421\nLOCK_MEMORY = 1\n";
+        let config = assemble("", text, "DATA_PATH=/srv/mfs").unwrap();
+        assert_eq!(config.data_path, Path::new("/srv/mfs"));
+        assert_eq!((config.working_user.as_str(), config.client_port), ("moose", 19421));
+        assert!(matches!(assemble("", text, ""), Err(Error::TwoFolders { .. })));
+    }
+
+    #[test]
+    fn as_in_moosefs_the_last_definition_wins_and_there_are_no_inline_comments() {
+        let document = Document::parse("A = 1\nA = 2 # x\n # not a comment\n");
+        assert_eq!(document.get("A").unwrap().value, "2 # x");
+        assert_eq!(document.odd, Some((3, " # not a comment".to_owned())));
+    }
+
+    #[test]
+    fn errors_name_the_line_and_what_is_wanted() {
+        for (ours, wanted) in [
+            ("\nARCHIVE_FORMAT = zip\n", "line 2: ARCHIVE_FORMAT = \"zip\" is not one of tar.xz, tlz"),
+            ("SETTLE_MARGIN = soon", "line 1: SETTLE_MARGIN = \"soon\" is not a number of seconds"),
+            ("SETTLE_MARGIN = -1", "is not a number of seconds"),
+            ("PREFIX_LENGTH = 33", "is not a prefix length from 1 to 32"),
+            ("ARCHIVE_LEVEL = 10", "is not a level from 0 to 9"),
+            ("MASTER_SERVICE =", "is not a name"),
+            ("COLOR = red", "line 1: unknown key COLOR; the keys are PREFIX_LENGTH"),
+        ] {
+            let text = assemble(ours, "", "").unwrap_err().to_string();
+            assert!(text.contains(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_xparam_names_a_file_and_nothing_else() {
+        assert_eq!(path_for_xparam("vip2").unwrap(), Path::new("/etc/mfs/mfspromote-vip2.cfg"));
+        for bad in ["", "../x", "a/b", ".hidden", "a b"] {
+            assert!(path_for_xparam(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_file_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.cfg");
+        std::fs::write(&path, "ARCHIVE_LEVEL = 3\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(Config::load(&path), Err(Error::Unsafe { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in "\\PC*") {
+            let _ = assemble(&text, &text, &text);
+        }
+
+        #[test]
+        fn what_is_written_is_what_is_read(key in "[A-Z_]{1,12}", value in "[a-z0-9/.*-]{1,12}") {
+            let document = Document::parse(&format!("{key} = {value}\n"));
+            prop_assert_eq!(&document.get(&key).unwrap().value, &value);
+        }
+    }
+}

@@ -66,10 +66,7 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| io("open", path, e))?;
-        Ok(Self {
-            fd,
-            path: path.to_owned(),
-        })
+        Ok(Self { fd, path: path.to_owned() })
     }
 
     /// The path this folder was opened by; for messages, and for programs that need a path.
@@ -192,11 +189,7 @@ pub struct Owner {
 }
 
 fn io(operation: &'static str, path: &Path, errno: Errno) -> Error {
-    Error::Io {
-        operation,
-        path: path.to_owned(),
-        source: errno.into(),
-    }
+    Error::Io { operation, path: path.to_owned(), source: errno.into() }
 }
 
 #[cfg(test)]
@@ -232,10 +225,7 @@ mod tests {
     fn names_that_leave_the_folder_are_refused() {
         let (_dir, folder) = scratch();
         for name in ["", ".", "..", "a/b", "/etc/passwd"] {
-            assert!(
-                matches!(folder.read(name.as_ref()), Err(Error::Name { .. })),
-                "{name:?}"
-            );
+            assert!(matches!(folder.read(name.as_ref()), Err(Error::Name { .. })), "{name:?}");
         }
     }
 

@@ -1,1 +1,308 @@
-//! TBD
+//! The MooseFS daemons as they show themselves: who runs, which release, and what a running master answers.
+//!
+//! Exit codes of MooseFS prove little and files of a running daemon less. What is asked here is asked of the
+//! kernel (who holds the daemon's lock) and of the master itself (INFO on its client port).
+
+use std::ffi::OsStr;
+use std::fmt::{self, Display};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+use crate::folder::{self, Folder};
+
+/// Why a daemon could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The lock file could not be opened.
+    #[error("cannot find out whether {daemon} runs")]
+    LockFile {
+        /// The daemon.
+        daemon: Daemon,
+        /// The cause.
+        #[source]
+        source: folder::Error,
+    },
+    /// The kernel did not say who holds the lock.
+    #[error("cannot find out who holds the lock of {daemon}")]
+    Lock {
+        /// The daemon.
+        daemon: Daemon,
+        /// The cause.
+        #[source]
+        source: nix::Error,
+    },
+    /// The master did not answer.
+    #[error("no answer from a master on {address}")]
+    NoAnswer {
+        /// Where it was asked.
+        address: SocketAddrV4,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Something answered that is not a master we know.
+    #[error("what answers on {address} is no MooseFS master: reply of {length} bytes")]
+    Foreign {
+        /// Where it was asked.
+        address: SocketAddrV4,
+        /// Length of the reply's body.
+        length: usize,
+    },
+    /// `mfsmaster -v` printed something else.
+    #[error("cannot read a version out of {0:?}")]
+    Version(String),
+}
+
+/// The daemons of a machine that can become the master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    /// `mfsmaster`
+    Master,
+    /// `mfsmetalogger`
+    Metalogger,
+    /// `mfscgiserv`
+    Cgiserv,
+}
+
+impl Daemon {
+    /// The name of its program.
+    pub fn program(self) -> &'static str {
+        match self {
+            Self::Master => "mfsmaster",
+            Self::Metalogger => "mfsmetalogger",
+            Self::Cgiserv => "mfscgiserv",
+        }
+    }
+}
+
+impl Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.program())
+    }
+}
+
+/// The process that holds the lock of `daemon` on the data folder, if one runs there.
+///
+/// Master and metalogger hold a POSIX write lock on `.mfsmaster.lock` and `.mfsmetalogger.lock`
+/// (`mfscommon/main.c`, `mylock`). The kernel drops it when they die, so it never lies.
+pub fn running(data: &Folder, daemon: Daemon) -> Result<Option<u32>, Error> {
+    let name = format!(".{daemon}.lock");
+    let file = match data.read(OsStr::new(&name)) {
+        Ok(file) => file,
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(source) => return Err(Error::LockFile { daemon, source }),
+    };
+    #[allow(clippy::cast_possible_truncation)] // libc declares constants and fields of different widths
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).map_err(|source| Error::Lock { daemon, source })?;
+    let free = libc::c_int::from(lock.l_type) == libc::F_UNLCK;
+    Ok(if free { None } else { u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0) })
+}
+
+/// A release of MooseFS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// 3 of 3.0.117
+    pub major: u16,
+    /// 0 of 3.0.117
+    pub minor: u8,
+    /// 117 of 3.0.117
+    pub patch: u8,
+}
+
+impl Version {
+    /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
+    pub const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
+
+    /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
+    pub fn parse(output: &str) -> Result<Self, Error> {
+        let unreadable = || Error::Version(output.trim().to_owned());
+        let after = output.split("version:").nth(1).ok_or_else(unreadable)?.trim_start();
+        let mut parts = after.split(|c: char| !c.is_ascii_digit());
+        let mut part = || parts.next().and_then(|text| text.parse::<u16>().ok());
+        match (part(), part(), part()) {
+            (Some(major), Some(minor), Some(patch)) => Ok(Self {
+                major,
+                minor: u8::try_from(minor).map_err(|_| unreadable())?,
+                patch: u8::try_from(patch).map_err(|_| unreadable())?,
+            }),
+            _ => Err(unreadable()),
+        }
+    }
+
+    /// Reads the four bytes that a master sends; from 2.0 on the last one is doubled (`configure.ac` of MooseFS).
+    fn from_wire(bytes: [u8; 4]) -> Self {
+        let major = u16::from_be_bytes([bytes[0], bytes[1]]);
+        Self { major, minor: bytes[2], patch: if major >= 2 { bytes[3] / 2 } else { bytes[3] } }
+    }
+}
+
+impl Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+/// What a running master says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// Its release.
+    pub release: Version,
+    /// The version of its metadata: its last change is the one before. Not told by 1.6.
+    pub metadata_version: Option<u64>,
+    /// The id of its file system. Told by 4.x only.
+    pub metaid: Option<u64>,
+}
+
+const CLTOMA_INFO: u32 = 510;
+const MATOCL_INFO: u32 = 511;
+/// Longer than any reply known; what is longer is no master.
+const MAX_BODY: usize = 4096;
+
+/// Asks the master at `address` for its INFO, within `patience`.
+///
+/// Request: u32 type 510, u32 length 0. Reply: u32 type 511, u32 length, body; all numbers big-endian
+/// (`mfsmaster/matoclserv.c`; the layouts by length are listed in `mfscommon/MFSCommunication.h`).
+pub fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
+    let body = ask(address, patience).map_err(|source| Error::NoAnswer { address, source })?;
+    parse_info(&body).ok_or(Error::Foreign { address, length: body.len() })
+}
+
+fn ask(address: SocketAddrV4, patience: Duration) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + patience;
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), patience)?;
+    let mut request = CLTOMA_INFO.to_be_bytes().to_vec();
+    request.extend(0_u32.to_be_bytes());
+    stream.set_write_timeout(Some(patience))?;
+    stream.write_all(&request)?;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        let mut header = [0; 8];
+        stream.read_exact(&mut header)?;
+        let [a, b, c, d, e, f, g, h] = header;
+        let kind = u32::from_be_bytes([a, b, c, d]);
+        let length = u32::from_be_bytes([e, f, g, h]) as usize;
+        if length > MAX_BODY {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body)?;
+        // Anything else is a keep-alive, sent every second.
+        if kind == MATOCL_INFO {
+            return Ok(body);
+        }
+    }
+}
+
+fn parse_info(body: &[u8]) -> Option<Info> {
+    let number = |at: usize| body.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+    let release = Version::from_wire(body.get(..4)?.try_into().ok()?);
+    let (version_at, metaid_at) = match body.len() {
+        68 | 76 => (None, None),
+        121 => (Some(113), None),
+        149 => (Some(121), None),
+        205 => (Some(125), Some(141)),
+        _ => return None,
+    };
+    Some(Info { release, metadata_version: version_at.and_then(number), metaid: metaid_at.and_then(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn releases_are_read_from_what_the_daemons_print() {
+        let v = |text: &str| Version::parse(text).unwrap().to_string();
+        assert_eq!(v("version: 3.0.117-1 ; build: 1341\n"), "3.0.117");
+        assert_eq!(v("version: 1.6.27\n"), "1.6.27");
+        assert_eq!(v("version: 4.57.5-1 ; build: 1\n"), "4.57.5");
+        assert!(Version::parse("mfsmaster: unknown option").is_err());
+        assert!(Version::parse("version: 1.6.19").unwrap() < Version::AUTO_RESTORE);
+    }
+
+    #[test]
+    fn the_reply_of_each_generation_is_read() {
+        let mut body = vec![0; 149];
+        body[..4].copy_from_slice(&[0, 3, 0, 234]);
+        body[121..129].copy_from_slice(&4013_u64.to_be_bytes());
+        let info = parse_info(&body).unwrap();
+        assert_eq!((info.release.to_string().as_str(), info.metadata_version), ("3.0.117", Some(4013)));
+        let mut body = vec![0; 205];
+        body[..4].copy_from_slice(&[0, 4, 57, 10]);
+        body[125..133].copy_from_slice(&7_u64.to_be_bytes());
+        body[141..149].copy_from_slice(&9_u64.to_be_bytes());
+        let info = parse_info(&body).unwrap();
+        assert_eq!((info.metadata_version, info.metaid), (Some(7), Some(9)));
+        let mut body = vec![0; 68];
+        body[..4].copy_from_slice(&[0, 1, 6, 19]);
+        assert_eq!(parse_info(&body).unwrap().release.to_string(), "1.6.19");
+    }
+
+    #[test]
+    fn keep_alives_before_the_reply_are_skipped() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).unwrap();
+            assert_eq!(request, [0, 0, 1, 0xfe, 0, 0, 0, 0]);
+            let mut reply = vec![0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 1, 0xff, 0, 0, 0, 68, 0, 1, 6, 27];
+            reply.resize(8 + 4 + 8 + 68, 0);
+            stream.write_all(&reply).unwrap();
+        });
+        assert_eq!(info(address, Duration::from_secs(10)).unwrap().release.to_string(), "1.6.27");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn one_that_listens_and_never_answers_is_given_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        assert!(matches!(info(address, Duration::from_millis(50)), Err(Error::NoAnswer { .. })));
+    }
+
+    #[test]
+    fn a_lock_held_by_a_process_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        assert_eq!(running(&data, Daemon::Master).unwrap(), None);
+        std::fs::write(dir.path().join(".mfsmaster.lock"), "").unwrap();
+        assert_eq!(running(&data, Daemon::Master).unwrap(), None);
+        let code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); time.sleep(60)";
+        let mut holder = std::process::Command::new("python3")
+            .args(["-c", code])
+            .arg(dir.path().join(".mfsmaster.lock"))
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        assert_eq!(running(&data, Daemon::Master).unwrap(), Some(holder.id()));
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert_eq!(running(&data, Daemon::Master).unwrap(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse_info(&body);
+        }
+    }
+}
