@@ -88,6 +88,11 @@ impl Folder {
         Ok(names)
     }
 
+    /// What the folder itself is.
+    pub fn own_status(&self) -> Result<Stat, Error> {
+        rustix::fs::fstat(&self.fd).map_err(|e| io("look at", &self.path, e))
+    }
+
     /// What `name` is, links not followed; `None` if it is not there.
     pub fn status(&self, name: &OsStr) -> Result<Option<Stat>, Error> {
         let path = self.checked(name)?;
@@ -144,6 +149,13 @@ impl Folder {
         to.checked(new_name)?;
         rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
             .map_err(|e| io("rename", &path, e))
+    }
+
+    /// Renames `name` to `new_name` in this folder, replacing what is there: for our own files only.
+    pub fn replace(&self, name: &OsStr, new_name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        self.checked(new_name)?;
+        rustix::fs::renameat(&self.fd, name, &self.fd, new_name).map_err(|e| io("rename", &path, e))
     }
 
     /// Removes the file `name`.

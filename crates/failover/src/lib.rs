@@ -17,8 +17,8 @@
 //! | [`service`] | starting and stopping the daemons by whatever manages services here |
 //! | [`process`] | child processes with deadlines, and other processes by identity |
 //! | [`archive`] | what was set aside, as a verified `metabak.<unix time>.tar.xz` |
-//! | [`journal`] | what a commit has done so far, so that the next run can finish or undo it |
 //! | [`lock`] | one promotion or demotion at a time; the last hook called wins |
+//! | [`state`] | the state folder: the journal of a commit, the records of the last runs |
 //! | [`logging`] | syslog and journald, or standard error |
 
 pub mod address;
@@ -28,11 +28,11 @@ pub mod cancel;
 pub mod carp;
 pub mod config;
 pub mod folder;
-pub mod journal;
 pub mod lock;
 pub mod logging;
 pub mod metadata;
 pub mod moosefs;
 pub mod process;
 pub mod service;
+pub mod state;
 pub mod ucarp;

@@ -191,11 +191,11 @@ fn ask(address: SocketAddrV4, patience: Duration) -> io::Result<Vec<u8>> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         stream.set_read_timeout(Some(left))?;
-        let mut header = [0; 8];
-        stream.read_exact(&mut header)?;
-        let [a, b, c, d, e, f, g, h] = header;
-        let kind = u32::from_be_bytes([a, b, c, d]);
-        let length = u32::from_be_bytes([e, f, g, h]) as usize;
+        let mut number = [0; 4];
+        stream.read_exact(&mut number)?;
+        let kind = u32::from_be_bytes(number);
+        stream.read_exact(&mut number)?;
+        let length = u32::from_be_bytes(number) as usize;
         if length > MAX_BODY {
             return Err(io::ErrorKind::InvalidData.into());
         }

@@ -1,0 +1,322 @@
+//! The state folder: the journal of a commit and the records of the last runs.
+//!
+//! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
+//! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::folder::{self, Folder};
+
+/// Where the state folder is.
+pub const FOLDER: &str = "/var/lib/moosefs-ucarp";
+/// How many records are kept.
+const KEPT_RECORDS: usize = 50;
+const JOURNAL: &str = "journal.json";
+
+/// Why the state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be made.
+    #[error("cannot make {}", path.display())]
+    Make {
+        /// The state folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody but root may write what root is to believe.
+    #[error("{} can be written by others than root; run: chown root {0} && chmod 700 {0}", path.display())]
+    Unsafe {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// A file in it cannot be opened or renamed.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// A file in it cannot be read or written.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// `read` or `write`
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A file in it is not what a run of ours wrote.
+    #[error("{} is damaged; look at it, then move it away", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What a commit is about to do or has begun: written before the first rename, removed when a master serves or
+/// everything is back in its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// Names the work folder of the run: its start in unix seconds.
+    pub run: u64,
+    /// The data folder.
+    pub data_path: PathBuf,
+    /// How far it has come.
+    pub phase: Phase,
+    /// Names in the data folder that are moved aside.
+    pub set_aside: Vec<String>,
+    /// What is moved in.
+    pub staged: Vec<StagedFile>,
+    /// Whether the metalogger ran before.
+    pub metalogger_ran: bool,
+}
+
+/// How far a commit has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Files are being moved; no master can have started on them.
+    Moving,
+    /// The files are in place; a master may have started, served and written.
+    Starting,
+}
+
+/// A staged file, known by what nobody can fake in the data folder: its inode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedFile {
+    /// Its name.
+    pub name: String,
+    /// Its inode number.
+    pub inode: u64,
+    /// Its size in bytes when it was staged.
+    pub size: u64,
+}
+
+/// The record of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Start in unix seconds.
+    pub started: i64,
+    /// `promotion` or `demotion`.
+    pub role: String,
+    /// The virtual IP, where one was involved.
+    pub vip: Option<String>,
+    /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
+    pub outcome: String,
+    /// The version of the metadata that is served, or was planned.
+    pub version: Option<u64>,
+    /// How many changes were replayed on top of the image.
+    pub changes: Option<u64>,
+    /// What was set aside.
+    pub set_aside: Vec<String>,
+    /// The archive made of it.
+    pub archive: Option<String>,
+    /// The steps in order.
+    pub steps: Vec<Step>,
+    /// From the first step to the end, in milliseconds.
+    pub total_ms: u64,
+    /// Why it failed, as a chain.
+    pub error: Option<String>,
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+}
+
+/// The open state folder.
+#[derive(Debug)]
+pub struct State {
+    folder: Folder,
+}
+
+impl State {
+    /// Opens the state folder of this machine, making it if need be.
+    pub fn open() -> Result<Self, Error> {
+        Self::open_at(Path::new(FOLDER))
+    }
+
+    /// Opens the state folder at `path`, making it if need be.
+    pub fn open_at(path: &Path) -> Result<Self, Error> {
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::Make { path: path.to_owned(), source });
+            }
+            _ => (),
+        }
+        let folder = Folder::open(path)?;
+        let status = folder.own_status()?;
+        if status.st_uid != 0 || status.st_mode & 0o022 != 0 {
+            return Err(Error::Unsafe { path: path.to_owned() });
+        }
+        Ok(Self { folder })
+    }
+
+    /// The journal, if a commit was begun and not ended.
+    pub fn journal(&self) -> Result<Option<Journal>, Error> {
+        self.read(OsStr::new(JOURNAL))
+    }
+
+    /// Writes the journal through to the disk.
+    pub fn write_journal(&self, journal: &Journal) -> Result<(), Error> {
+        self.write(OsStr::new(JOURNAL), journal)
+    }
+
+    /// Removes the journal: the commit is ended.
+    pub fn clear_journal(&self) -> Result<(), Error> {
+        match self.folder.remove(OsStr::new(JOURNAL)) {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(self.folder.sync()?),
+        }
+    }
+
+    /// Keeps the record of a run, and drops the oldest ones.
+    pub fn keep_record(&self, record: &Record) -> Result<(), Error> {
+        let mut stem = record.started;
+        // Two runs within a second: the later one counts on.
+        while self.folder.status(&record_name(stem))?.is_some() {
+            stem += 1;
+        }
+        self.write(&record_name(stem), record)?;
+        let names = self.record_names()?;
+        for name in names.iter().take(names.len().saturating_sub(KEPT_RECORDS)) {
+            self.folder.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// The records kept, oldest first; damaged ones are left out.
+    pub fn records(&self) -> Result<Vec<Record>, Error> {
+        Ok(self.record_names()?.iter().filter_map(|name| self.read(name).ok().flatten()).collect())
+    }
+
+    fn record_names(&self) -> Result<Vec<OsString>, Error> {
+        let is_record = |name: &OsString| {
+            let name = name.to_string_lossy();
+            name.strip_prefix("run.").and_then(|rest| rest.strip_suffix(".json")).is_some()
+        };
+        Ok(self.folder.names()?.into_iter().filter(is_record).collect())
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &OsStr) -> Result<Option<T>, Error> {
+        let mut file = match self.folder.read(name) {
+            Ok(file) => file,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let path = self.folder.path().join(name);
+        let mut text = Vec::new();
+        match file.read_to_end(&mut text) {
+            Ok(_) => serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source }),
+            Err(source) => Err(Error::Io { operation: "read", path, source }),
+        }
+    }
+
+    fn write<T: Serialize>(&self, name: &OsStr, value: &T) -> Result<(), Error> {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        let path = self.folder.path().join(name);
+        match self.folder.remove(&temporary) {
+            Err(e) if !e.is_not_found() => return Err(e.into()),
+            _ => (),
+        }
+        let mut file = self.folder.create(&temporary, 0o600)?;
+        let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        text.and_then(|text| file.write_all(&text).and_then(|()| file.sync_all())).map_err(|source| Error::Io {
+            operation: "write",
+            path,
+            source,
+        })?;
+        self.folder.replace(&temporary, name)?;
+        Ok(self.folder.sync()?)
+    }
+}
+
+/// Sorts by time as text: wide enough for any unix second.
+fn record_name(started: i64) -> OsString {
+    OsString::from(format!("run.{started:012}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(started: i64) -> Record {
+        Record {
+            started,
+            role: "promotion".into(),
+            vip: Some("172.16.0.99".into()),
+            outcome: "serving".into(),
+            version: Some(7),
+            changes: Some(3),
+            set_aside: vec!["metadata.mfs".into()],
+            archive: None,
+            steps: vec![Step { name: "settle".into(), ms: 1250 }],
+            total_ms: 1700,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_newest_records_are_kept_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        for started in 0..i64::try_from(KEPT_RECORDS).unwrap() + 3 {
+            state.keep_record(&record(started)).unwrap();
+        }
+        let records = state.records().unwrap();
+        assert_eq!(records.len(), KEPT_RECORDS);
+        assert_eq!(records[0], record(3));
+    }
+
+    #[test]
+    fn the_journal_is_there_until_it_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        assert_eq!(state.journal().unwrap(), None);
+        let mut journal = Journal {
+            run: 1,
+            data_path: "/var/lib/mfs".into(),
+            phase: Phase::Moving,
+            set_aside: vec!["metadata.mfs".into()],
+            staged: vec![StagedFile { name: "changelog.0.mfs".into(), inode: 9, size: 0 }],
+            metalogger_ran: true,
+        };
+        state.write_journal(&journal).unwrap();
+        journal.phase = Phase::Starting;
+        state.write_journal(&journal).unwrap();
+        assert_eq!(state.journal().unwrap(), Some(journal));
+        state.clear_journal().unwrap();
+        state.clear_journal().unwrap();
+        assert_eq!(state.journal().unwrap(), None);
+    }
+
+    #[test]
+    fn a_folder_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(State::open_at(dir.path()), Err(Error::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_damaged_journal_is_an_error_not_an_absence() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state").join(JOURNAL), "{").unwrap();
+        assert!(matches!(state.journal(), Err(Error::Damaged { .. })));
+    }
+}
