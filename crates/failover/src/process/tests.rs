@@ -1,0 +1,88 @@
+//! Real children: late ones, deaf ones, loud ones, and ones that leave a daemon behind.
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn sh(script: &str, deadline: Duration, cancel: &Cancel) -> Result<Finished, Error> {
+    run(Path::new("/bin/sh"), &["-c", script], deadline, cancel)
+}
+
+/// Whether the process whose id was written to `path` has ended.
+fn has_ended(path: &Path) -> bool {
+    let pid = std::fs::read_to_string(path).unwrap().trim().parse().unwrap();
+    Stat::of(pid).is_none_or(|stat| stat.has_ended())
+}
+
+#[test]
+fn the_end_of_both_outputs_is_kept() {
+    let script = "yes | head -c 1000000; echo out; echo err >&2; exit 3";
+    let finished = sh(script, LONG, &Cancel::new()).unwrap();
+    assert_eq!(finished.status.code(), Some(3));
+    assert_eq!(finished.output.len(), 64 * 1024);
+    assert!(finished.output.ends_with("out\nerr\n"));
+    let error = finished.success().unwrap_err().to_string();
+    assert_eq!(error, "/bin/sh failed (exit status: 3): err");
+}
+
+#[test]
+fn the_environment_is_clean_and_the_path_absolute() {
+    let finished = run(Path::new("/usr/bin/env"), &[""; 0], LONG, &Cancel::new()).unwrap();
+    let names: Vec<_> = finished.output.lines().map(|line| line.split('=').next()).collect();
+    assert_eq!(names, [Some("LANG"), Some("PATH")]);
+    let relative = run(Path::new("env"), &[""; 0], LONG, &Cancel::new());
+    assert!(matches!(relative, Err(Error::Spawn { .. })));
+}
+
+#[test]
+fn a_daemon_left_behind_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let pid = dir.path().join("pid");
+    let script = format!(
+        "setsid sh -c 'echo $$ > {0}.new; mv {0}.new {0}; exec sleep 60' & \
+         while [ ! -e {0} ]; do sleep 0.01; done; echo started",
+        pid.display()
+    );
+    let finished = sh(&script, LONG, &Cancel::new()).unwrap();
+    assert!(finished.took < Duration::from_secs(30));
+    assert_eq!(finished.output, "started\n");
+    assert!(!has_ended(&pid), "the daemon must live on");
+    let daemon = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
+    stop(Identity::of(daemon).unwrap(), LONG, None).unwrap();
+}
+
+#[test]
+fn a_deadline_ends_the_whole_group() {
+    let dir = tempfile::tempdir().unwrap();
+    let (child, grandchild) = (dir.path().join("child"), dir.path().join("grandchild"));
+    let script = format!(
+        "echo $$ > {}; sh -c \"trap '' TERM; echo \\$\\$ > {}; while :; do sleep 1; done\" & wait",
+        child.display(),
+        grandchild.display()
+    );
+    let start = Instant::now();
+    let error = sh(&script, Duration::from_secs(1), &Cancel::new()).unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert!(error.to_string().contains("state S"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(has_ended(&child) && has_ended(&grandchild));
+}
+
+#[test]
+fn cancelling_ends_a_child_at_once() {
+    let cancel = Cancel::new();
+    let flag = cancel.clone();
+    let start = Instant::now();
+    let runner = std::thread::spawn(move || sh("sleep 60", LONG, &flag));
+    std::thread::sleep(Duration::from_millis(200));
+    cancel.cancel();
+    assert!(matches!(runner.join().unwrap(), Err(Error::Cancelled(_))));
+    assert!(start.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn programs_are_found_by_name() {
+    assert_eq!(find_program("sleep"), Some(PathBuf::from("/usr/bin/sleep")));
+    assert_eq!(find_program("no-such-program"), None);
+    assert_eq!(find_beside("no-such-program"), None);
+}
