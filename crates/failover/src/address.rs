@@ -1,1 +1,402 @@
-//! TBD
+//! The virtual IP on an interface: looked up, added and removed through rtnetlink.
+//!
+//! Adding and removing can be repeated without harm, and removing one address never takes another with it.
+//! IPv4 only, as ucarp itself. Three kinds of message, so the bytes are written and read here by hand.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
+};
+
+/// What failed, on which object, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such interface.
+    #[error("no interface {name}")]
+    NoInterface {
+        /// The name as given.
+        name: String,
+    },
+    /// An address cannot be added.
+    #[error("cannot add {vip}/{prefix} to {interface}")]
+    Add {
+        /// The address.
+        vip: Ipv4Addr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The interface's name.
+        interface: String,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// An address cannot be removed.
+    #[error("cannot remove {vip} from {interface}")]
+    Remove {
+        /// The address.
+        vip: Ipv4Addr,
+        /// The interface's name.
+        interface: String,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The addresses cannot be read.
+    #[error("cannot list the addresses of {object}")]
+    List {
+        /// The interface's name, or "this machine".
+        object: String,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+}
+
+impl Error {
+    /// Whether the interface is not there (any more).
+    pub fn is_no_interface(&self) -> bool {
+        match self {
+            Self::NoInterface { .. } => true,
+            Self::Add { source, .. } | Self::Remove { source, .. } | Self::List { source, .. } => {
+                *source == Errno::ENODEV
+            }
+        }
+    }
+}
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// The kernel's number for it.
+    pub index: u32,
+}
+
+/// An address on an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Its prefix length.
+    pub prefix: u8,
+    /// Whether another address of the same network was there first.
+    pub secondary: bool,
+}
+
+impl Held {
+    /// Whether `other` lies in this address's network.
+    pub fn contains(&self, other: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+        (u32::from(self.address) ^ u32::from(other)) & mask == 0
+    }
+}
+
+/// What [`add`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Added {
+    /// The address is new.
+    Added,
+    /// The interface had it, with whatever prefix; nothing was changed.
+    AlreadyThere,
+}
+
+/// What [`remove`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// The address is gone now.
+    Removed,
+    /// The interface did not have it.
+    NotThere,
+}
+
+/// The interface `name`.
+pub fn interface(name: &str) -> Result<Interface, Error> {
+    match nix::net::if_::if_nametoindex(name) {
+        Ok(index) => Ok(Interface { name: name.to_owned(), index }),
+        Err(_) => Err(Error::NoInterface { name: name.to_owned() }),
+    }
+}
+
+/// The addresses of `interface`.
+pub fn list(interface: &Interface) -> Result<Vec<Held>, Error> {
+    let all = Netlink::open().and_then(|netlink| netlink.dump());
+    let all = all.map_err(|source| Error::List { object: interface.name.clone(), source })?;
+    let own = all.into_iter().filter(|(index, _)| *index == interface.index);
+    Ok(own.map(|(_, held)| held).collect())
+}
+
+/// Whether `interface` has the address `vip`.
+pub fn holds(interface: &Interface, vip: Ipv4Addr) -> Result<bool, Error> {
+    Ok(list(interface)?.iter().any(|held| held.address == vip))
+}
+
+/// Every address of this machine, to tell its own messages from a rival's.
+pub fn own_addresses() -> Result<Vec<Ipv4Addr>, Error> {
+    let all = Netlink::open().and_then(|netlink| netlink.dump());
+    let all = all.map_err(|source| Error::List { object: "this machine".to_owned(), source })?;
+    Ok(all.into_iter().map(|(_, held)| held.address).collect())
+}
+
+/// The prefix length for `vip`: the configured one, else that of the narrowest own network it lies in, else 32.
+pub fn prefix_for(held: &[Held], vip: Ipv4Addr, configured: Option<u8>) -> u8 {
+    let networks = held.iter().filter(|held| held.address != vip && held.contains(vip));
+    configured.unwrap_or_else(|| networks.map(|held| held.prefix).max().unwrap_or(32))
+}
+
+/// Adds `vip` to `interface`, unless it is there.
+pub fn add(interface: &Interface, vip: Ipv4Addr, prefix: u8) -> Result<Added, Error> {
+    if holds(interface, vip)? {
+        return Ok(Added::AlreadyThere);
+    }
+    let added = Netlink::open().and_then(|netlink| netlink.change(Change::Add, interface, vip, prefix));
+    match added {
+        Ok(()) => Ok(Added::Added),
+        // Somebody was quicker.
+        Err(Errno::EEXIST) => Ok(Added::AlreadyThere),
+        Err(source) => Err(Error::Add { vip, prefix, interface: interface.name.clone(), source }),
+    }
+}
+
+/// Removes `vip` from `interface`, whatever its prefix, and as often as it is there.
+pub fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Error> {
+    let failed = |source| Error::Remove { vip, interface: interface.name.clone(), source };
+    let before = list(interface)?;
+    let mut removed = Removed::NotThere;
+    let netlink = Netlink::open().map_err(failed)?;
+    for entry in before.iter().filter(|held| held.address == vip) {
+        let kept = Promotion::ensure(interface, &before, entry);
+        let result = netlink.change(Change::Remove, interface, vip, entry.prefix);
+        drop(kept);
+        match result {
+            Ok(()) => removed = Removed::Removed,
+            // Gone meanwhile, by another hand: what was wanted.
+            Err(Errno::EADDRNOTAVAIL) => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    Ok(removed)
+}
+
+/// Keeps the other addresses of a network while its first one is removed.
+///
+/// The kernel removes them along with it, unless `promote_secondaries` is set. Most distributions set it; where it is
+/// not, it is set for the moment.
+struct Promotion(Option<String>);
+
+impl Promotion {
+    fn ensure(interface: &Interface, held: &[Held], going: &Held) -> Self {
+        let others =
+            held.iter().any(|other| other.secondary && other.prefix == going.prefix && going.contains(other.address));
+        let path = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
+        let is_on = |name: &str| std::fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0");
+        if going.secondary || !others || is_on("all") || is_on(&interface.name) {
+            return Self(None);
+        }
+        let path = path(&interface.name);
+        match std::fs::write(&path, "1") {
+            Ok(()) => Self(Some(path)),
+            Err(e) => {
+                // The address must go whatever it costs: another machine may hold it by now.
+                log::warn!("cannot write {path} ({e}): other addresses may go along with {}", going.address);
+                Self(None)
+            }
+        }
+    }
+}
+
+impl Drop for Promotion {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = std::fs::write(path, "0");
+        }
+    }
+}
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_CREATE: u16 = 0x400;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_SECONDARY: u8 = 1;
+const AF_INET: u8 = 2;
+/// Length of `struct nlmsghdr`, and of `struct ifaddrmsg` after it.
+const HEADER: usize = 16;
+const ADDRESS_HEADER: usize = 8;
+
+#[derive(Clone, Copy)]
+enum Change {
+    Add,
+    Remove,
+}
+
+/// A connection to the kernel. One request at a time, so every answer belongs to the last request.
+struct Netlink(OwnedFd);
+
+impl Netlink {
+    fn open() -> nix::Result<Self> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+        // Connected to the kernel: no other process can answer in its place.
+        connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        Ok(Self(fd))
+    }
+
+    /// Every IPv4 address of the machine, with the number of its interface.
+    fn dump(&self) -> nix::Result<Vec<(u32, Held)>> {
+        loop {
+            self.request(RTM_GETADDR, NLM_F_DUMP, &address_header(0, 0))?;
+            if let Some(addresses) = self.read_dump()? {
+                return Ok(addresses);
+            }
+            // The table changed while it was read.
+        }
+    }
+
+    /// `None` if the answer is not consistent.
+    fn read_dump(&self) -> nix::Result<Option<Vec<(u32, Held)>>> {
+        let mut found = Vec::new();
+        let mut consistent = true;
+        loop {
+            for message in messages(&self.receive()?) {
+                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
+                match message.kind {
+                    NLMSG_DONE => return Ok(consistent.then_some(found)),
+                    NLMSG_ERROR => message.error()?,
+                    RTM_NEWADDR => found.extend(read_address(message.payload)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn change(&self, change: Change, interface: &Interface, vip: Ipv4Addr, prefix: u8) -> nix::Result<()> {
+        let (kind, flags) = match change {
+            Change::Add => (RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL),
+            Change::Remove => (RTM_DELADDR, 0),
+        };
+        let mut payload = address_header(prefix, interface.index);
+        for attribute in [IFA_LOCAL, IFA_ADDRESS] {
+            payload.extend(8_u16.to_ne_bytes());
+            payload.extend(attribute.to_ne_bytes());
+            payload.extend(vip.octets());
+        }
+        self.request(kind, flags | NLM_F_ACK, &payload)?;
+        loop {
+            for message in messages(&self.receive()?) {
+                if message.kind == NLMSG_ERROR {
+                    return message.error();
+                }
+            }
+        }
+    }
+
+    fn request(&self, kind: u16, flags: u16, payload: &[u8]) -> nix::Result<()> {
+        let length = u32::try_from(HEADER + payload.len()).map_err(|_| Errno::EMSGSIZE)?;
+        let mut message = length.to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend((flags | NLM_F_REQUEST).to_ne_bytes());
+        // Sequence number and port: one request at a time needs neither.
+        message.extend([0; 8]);
+        message.extend(payload);
+        send(self.0.as_raw_fd(), &message, MsgFlags::empty()).map(|_| ())
+    }
+
+    fn receive(&self) -> nix::Result<Vec<u8>> {
+        // The kernel never fills more than 32 KiB at once.
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    return Ok(buffer);
+                }
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// A `struct ifaddrmsg`.
+fn address_header(prefix: u8, index: u32) -> Vec<u8> {
+    let mut header = vec![AF_INET, prefix, 0, 0];
+    header.extend(index.to_ne_bytes());
+    header
+}
+
+/// One netlink message.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// What an `NLMSG_ERROR` says; number 0 is a plain "done".
+    fn error(&self) -> nix::Result<()> {
+        let number = self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+        match number {
+            Some(0) => Ok(()),
+            Some(number) => Err(Errno::from_raw(-number)),
+            None => Err(Errno::EBADMSG),
+        }
+    }
+}
+
+/// The messages in `buffer`; ends at the first that is not whole.
+fn messages(buffer: &[u8]) -> Vec<Message<'_>> {
+    let mut found = Vec::new();
+    let mut rest = buffer;
+    while let Some((length, kind, flags)) = read_header(rest) {
+        let Some(payload) = rest.get(HEADER..length) else { break };
+        found.push(Message { kind, flags, payload });
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
+fn read_header(bytes: &[u8]) -> Option<(usize, u16, u16)> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let flags = u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?);
+    Some((usize::try_from(length).ok()?, kind, flags))
+}
+
+/// The interface number and the address in the payload of an `RTM_NEWADDR`.
+fn read_address(payload: &[u8]) -> Option<(u32, Held)> {
+    let [family, prefix, flags, _scope] = *payload.first_chunk()?;
+    let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
+    let mut rest = payload.get(ADDRESS_HEADER..)?;
+    let (mut local, mut remote) = (None, None);
+    while let Some(length) = rest.first_chunk().map(|bytes| usize::from(u16::from_ne_bytes(*bytes))) {
+        let Some(value) = rest.get(4..length) else { break };
+        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
+        match kind {
+            IFA_LOCAL => local = value.first_chunk::<4>().copied(),
+            IFA_ADDRESS => remote = value.first_chunk::<4>().copied(),
+            _ => {}
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    let held = Held {
+        // On a point-to-point link the other one is the peer's.
+        address: local.or(remote)?.into(),
+        prefix,
+        secondary: flags & IFA_F_SECONDARY != 0,
+    };
+    (family == AF_INET).then_some((index, held))
+}
+
+#[cfg(test)]
+mod tests;

@@ -207,15 +207,21 @@ fn end_group(child: &mut Child, ended: &OwnedFd) {
         }
     };
     signal(Signal::TERM);
-    let end = Instant::now() + GROUP_PATIENCE;
-    while Instant::now() < end && has_members(child.id()) {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for_members(child.id(), GROUP_PATIENCE);
     signal(Signal::KILL);
-    if wait_readable(ended, AFTER_KILL, None) == Ok(true) {
+    wait_for_members(child.id(), AFTER_KILL);
+    if wait_readable(ended, Duration::ZERO, None) == Ok(true) {
         let _ = child.wait();
     } else {
         log::error!("process {} does not end on KILL: {}", child.id(), describe(child.id()));
+    }
+}
+
+/// Waits until nothing runs in `group`, for `patience` at most.
+fn wait_for_members(group: u32, patience: Duration) {
+    let end = Instant::now() + patience;
+    while Instant::now() < end && has_members(group) {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,0 +1,110 @@
+//! Against the real kernel, each test in a network namespace of its own.
+
+use super::*;
+use nix::sched::{CloneFlags, unshare};
+use proptest::prelude::*;
+use std::process::Command;
+
+const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// A fresh namespace for this thread, with one interface `eth0` that is up and has `addresses`.
+fn network(addresses: &[&str]) -> Interface {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    ip("link add eth0 type veth peer name far");
+    ip("link set eth0 up");
+    ip("link set far up");
+    for address in addresses {
+        ip(&format!("addr add {address} dev eth0"));
+    }
+    interface("eth0").unwrap()
+}
+
+fn held(address: &str, prefix: u8) -> Held {
+    Held { address: address.parse().unwrap(), prefix, secondary: false }
+}
+
+#[test]
+fn adding_twice_is_adding_once() {
+    let eth0 = network(&["172.16.0.11/16"]);
+    assert!(!holds(&eth0, VIP).unwrap());
+    assert_eq!(add(&eth0, VIP, 16).unwrap(), Added::Added);
+    assert_eq!(add(&eth0, VIP, 16).unwrap(), Added::AlreadyThere);
+    assert_eq!(add(&eth0, VIP, 24).unwrap(), Added::AlreadyThere, "another prefix too");
+    let list = list(&eth0).unwrap();
+    assert_eq!(list.len(), 2);
+    assert!(list.contains(&Held { address: VIP, prefix: 16, secondary: true }));
+    assert!(own_addresses().unwrap().contains(&VIP));
+}
+
+#[test]
+fn removing_what_is_absent_is_fine() {
+    let eth0 = network(&["172.16.0.11/16"]);
+    assert_eq!(remove(&eth0, VIP).unwrap(), Removed::NotThere);
+}
+
+#[test]
+fn every_entry_goes_whatever_its_prefix() {
+    let eth0 = network(&["172.16.0.11/16", "172.16.0.99/16", "172.16.0.99/27", "172.16.0.99/32"]);
+    assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
+    assert!(!holds(&eth0, VIP).unwrap());
+    assert_eq!(list(&eth0).unwrap(), [held("172.16.0.11", 16)]);
+}
+
+#[test]
+fn the_first_address_of_a_network_goes_alone() {
+    for promotes in ["0", "1"] {
+        let eth0 = network(&["172.16.0.99/16", "172.16.0.11/16", "172.16.0.12/16"]);
+        let setting = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
+        std::fs::write(setting, promotes).unwrap();
+        assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
+        let left: Vec<_> = list(&eth0).unwrap().iter().map(|held| held.address).collect();
+        assert_eq!(left, [Ipv4Addr::new(172, 16, 0, 11), Ipv4Addr::new(172, 16, 0, 12)]);
+        assert_eq!(std::fs::read_to_string(setting).unwrap().trim(), promotes);
+    }
+}
+
+#[test]
+fn a_missing_interface_is_named() {
+    network(&[]);
+    let error = interface("eth7").unwrap_err();
+    assert_eq!(error.to_string(), "no interface eth7");
+    let gone = Interface { name: "eth7".to_owned(), index: 77 };
+    assert_eq!(remove(&gone, VIP).unwrap(), Removed::NotThere);
+    let error = add(&gone, VIP, 16).unwrap_err();
+    assert!(error.is_no_interface(), "{error:?}");
+}
+
+#[test]
+fn hundreds_of_addresses_are_listed() {
+    let eth0 = network(&[]);
+    for n in 1..=1000_u32 {
+        let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + n);
+        assert_eq!(add(&eth0, address, 16).unwrap(), Added::Added);
+    }
+    assert_eq!(list(&eth0).unwrap().len(), 1000);
+}
+
+#[test]
+fn the_prefix_is_the_configured_one_or_that_of_the_narrowest_own_network() {
+    let own = [held("172.16.0.11", 16), held("172.16.0.12", 24), held("10.0.0.1", 8), held("172.16.0.99", 30)];
+    assert_eq!(prefix_for(&own, VIP, None), 24);
+    assert_eq!(prefix_for(&own, VIP, Some(20)), 20);
+    assert_eq!(prefix_for(&own, Ipv4Addr::new(192, 168, 0, 1), None), 32);
+    assert_eq!(prefix_for(&[], VIP, None), 32);
+    assert_eq!(prefix_for(&[held("1.2.3.4", 0)], VIP, None), 0);
+}
+
+proptest! {
+    #[test]
+    fn whatever_arrives_is_read_without_a_panic(bytes: Vec<u8>) {
+        for message in messages(&bytes) {
+            let _ = read_address(message.payload);
+            let _ = message.error();
+        }
+    }
+}
