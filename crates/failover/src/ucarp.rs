@@ -1,1 +1,180 @@
-//! TBD
+//! The ucarp that called us: which process it is, how it was started, and making it step back or end.
+//!
+//! It is named by id and start time and only ever signalled through a descriptor that was checked against both, so
+//! no other process can be hit. Its whole identity fits in one word, because a hook's ucarp may be gone a moment
+//! after the hook has handed its work on.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::process::{self, Identity, Stat};
+
+mod options;
+
+pub use crate::process::Stopped as Resigned;
+pub use options::Options;
+
+/// The program's name.
+const UCARP: &str = "ucarp";
+
+/// What failed, on which process, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// We were not started by ucarp.
+    #[error("the caller (process {pid}, {comm:?}) is not ucarp")]
+    NotUcarp {
+        /// The parent's id.
+        pid: u32,
+        /// The parent's name.
+        comm: String,
+    },
+    /// Text that should name a ucarp does not.
+    #[error("{word:?} does not name a ucarp")]
+    NotACaller {
+        /// The text.
+        word: String,
+    },
+    /// The ucarp is not there any more.
+    #[error("ucarp (process {pid}) is gone")]
+    Gone {
+        /// Its id.
+        pid: u32,
+    },
+    /// A signal could not be sent, or had no effect.
+    #[error("cannot {operation} ucarp (process {pid})")]
+    Signal {
+        /// `yield`, `resign` …
+        operation: &'static str,
+        /// Its id.
+        pid: u32,
+        /// Why.
+        #[source]
+        source: process::Error,
+    },
+}
+
+/// A running ucarp.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Process id.
+    pub pid: u32,
+    /// Start time in clock ticks since boot.
+    pub start: u64,
+    /// How it was started.
+    pub options: Options,
+}
+
+impl Caller {
+    /// The ucarp that started this program.
+    pub fn parent() -> Result<Self, Error> {
+        let pid = std::os::unix::process::parent_id();
+        let caller = Self::of(pid)?;
+        // A parent that ended while it was looked at has been replaced; its id may be another process already.
+        if std::os::unix::process::parent_id() == pid { Ok(caller) } else { Err(Error::Gone { pid }) }
+    }
+
+    /// The ucarp that serves `vip` on `interface`, for runs by hand. Of several, the one that runs longest: the others
+    /// are its children on their way to be a hook.
+    pub fn find(interface: &str, vip: Ipv4Addr) -> Option<Self> {
+        let serves = |caller: &Self| {
+            let named = caller.options.interface.as_deref();
+            caller.options.vip == Some(vip) && named.is_none_or(|name| name == interface)
+        };
+        process::all()
+            .into_iter()
+            .filter_map(|pid| Self::of(pid).ok())
+            .filter(serves)
+            .min_by_key(|caller| (caller.start, caller.pid))
+    }
+
+    fn of(pid: u32) -> Result<Self, Error> {
+        let stat = Stat::of(pid).filter(|stat| !stat.has_ended());
+        let stat = stat.ok_or(Error::Gone { pid })?;
+        if !is_ucarp(pid, &stat.comm) {
+            return Err(Error::NotUcarp { pid, comm: stat.comm });
+        }
+        // It holds the password if that was given with -p: never to be logged.
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).map_err(|_| Error::Gone { pid })?;
+        let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+        Ok(Self { pid, start: stat.start, options: Options::parse(&words) })
+    }
+
+    /// Which process it is.
+    pub fn identity(&self) -> Identity {
+        Identity { pid: self.pid, start: self.start }
+    }
+
+    /// Whether it still runs: the same id and the same start time.
+    pub fn is_alive(&self) -> bool {
+        self.identity().is_alive()
+    }
+
+    /// Whether it was started less than `than` ago.
+    pub fn is_young(&self, than: Duration) -> bool {
+        self.identity().age() < than
+    }
+
+    /// Yields: USR2. A MASTER goes BACKUP, runs `vip-down` and listens again after 3 s; a BACKUP does nothing.
+    pub fn step_back(&self) -> Result<(), Error> {
+        self.signal("yield", Signal::USR2)
+    }
+
+    /// Tells it to end, without waiting: TERM. For hooks, for which ucarp waits.
+    pub fn terminate(&self) -> Result<(), Error> {
+        self.signal("terminate", Signal::TERM)
+    }
+
+    /// Ends it: TERM, and KILL if it is still there after `patience` (it ignores TERM while its link is down).
+    /// It runs `vip-down` only on TERM with `-z`, so the address is the caller's care.
+    pub fn resign(&self, patience: Duration) -> Result<Resigned, Error> {
+        process::stop(self.identity(), patience, None).map_err(|e| self.failed("resign", e))
+    }
+
+    fn signal(&self, operation: &'static str, signal: Signal) -> Result<(), Error> {
+        let process = self.identity().open().map_err(|e| self.failed(operation, e))?;
+        let process = process.ok_or(Error::Gone { pid: self.pid })?;
+        process.signal(signal).map_err(|e| self.failed(operation, e))
+    }
+
+    fn failed(&self, operation: &'static str, source: process::Error) -> Error {
+        Error::Signal { operation, pid: self.pid, source }
+    }
+}
+
+/// By the name the kernel shows, or by its file: an upgrade leaves the file's name as `ucarp (deleted)`.
+fn is_ucarp(pid: u32, comm: &str) -> bool {
+    let file = || std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let named =
+        |path: std::path::PathBuf| path.file_name().is_some_and(|name| name == UCARP || name == "ucarp (deleted)");
+    comm == UCARP || file().is_some_and(named)
+}
+
+impl fmt::Display for Caller {
+    /// One word: `PID@START/OPTIONS`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.identity(), self.options)
+    }
+}
+
+impl FromStr for Caller {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self, Error> {
+        let parse = || {
+            let (identity, options) = word.split_once('/')?;
+            let Identity { pid, start } = identity.parse().ok()?;
+            let options = options.parse().ok()?;
+            Some(Self { pid, start, options })
+        };
+        parse().ok_or_else(|| Error::NotACaller { word: word.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! How a ucarp was started, read from its command line the way its own getopt reads it.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The letters that take a value. `-m` is missing from the list in ucarp 1.5.2 itself, which then only knows
+/// `--mcastip`; a version that knows it gives it a value.
+const WITH_VALUE: &str = "ismvpabkxudrfo";
+
+/// The long names and their letters, as ucarp has them.
+const LONG: [(&str, char); 22] = [
+    ("interface", 'i'),
+    ("srcip", 's'),
+    ("mcastip", 'm'),
+    ("vhid", 'v'),
+    ("pass", 'p'),
+    ("preempt", 'P'),
+    ("neutral", 'n'),
+    ("addr", 'a'),
+    ("help", 'h'),
+    ("advbase", 'b'),
+    ("advskew", 'k'),
+    ("upscript", 'u'),
+    ("downscript", 'd'),
+    ("deadratio", 'r'),
+    ("debug", 'D'),
+    ("shutdown", 'z'),
+    ("facility", 'f'),
+    ("daemonize", 'B'),
+    ("ignoreifstate", 'S'),
+    ("nomcast", 'M'),
+    ("passfile", 'o'),
+    ("xparam", 'x'),
+];
+
+/// What of ucarp's options matters here. The password is never kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Virtual host id, the number that advertisements carry; 0 if none was given.
+    pub vhid: u8,
+    /// Seconds between advertisements.
+    pub advbase: u8,
+    /// 256ths of a second added to that.
+    pub advskew: u8,
+    /// How many intervals without an advertisement mean death.
+    pub deadratio: u32,
+    /// The virtual address.
+    pub vip: Option<Ipv4Addr>,
+    /// This machine's own address.
+    pub source: Option<Ipv4Addr>,
+    /// The interface; without one ucarp takes the first.
+    pub interface: Option<String>,
+    /// Where advertisements go.
+    pub group: Ipv4Addr,
+    /// `-z`: runs `vip-down` when it is told to end.
+    pub shutdown_script: bool,
+    /// `-P`: takes over from a slower MASTER.
+    pub preempt: bool,
+    /// `-n`: does not run `vip-down` when it starts.
+    pub neutral: bool,
+    /// `-S`: stays MASTER without a link.
+    pub ignore_link: bool,
+    /// `-x`: the hooks' third argument.
+    pub xparam: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            vhid: 0,
+            advbase: 1,
+            advskew: 0,
+            deadratio: 3,
+            vip: None,
+            source: None,
+            interface: None,
+            group: Ipv4Addr::new(224, 0, 0, 18),
+            shutdown_script: false,
+            preempt: false,
+            neutral: false,
+            ignore_link: false,
+            xparam: None,
+        }
+    }
+}
+
+impl Options {
+    /// Reads a command line, the program's name first. As getopt does it: letters in a cluster, values attached or
+    /// in the next word, long names cut short, the last of several counts. What ucarp would refuse is passed over.
+    pub fn parse<S: AsRef<OsStr>>(argv: &[S]) -> Self {
+        let mut options = Self::default();
+        let words: Vec<_> = argv.iter().map(|word| word.as_ref().to_string_lossy()).collect();
+        let mut words = words.iter().skip(1).map(AsRef::as_ref);
+        while let Some(word) = words.next() {
+            if word == "--" {
+                break;
+            } else if let Some(long) = word.strip_prefix("--") {
+                let (name, attached) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+                let Some(letter) = long_option(name) else { continue };
+                let value = if WITH_VALUE.contains(letter) { attached.or_else(|| words.next()) } else { None };
+                options.set(letter, value.unwrap_or_default());
+            } else if let Some(cluster) = word.strip_prefix('-') {
+                options.set_cluster(cluster, &mut words);
+            }
+        }
+        options
+    }
+
+    /// The time between two advertisements.
+    pub fn interval(&self) -> Duration {
+        Duration::from_secs(self.advbase.into()) + skew(self.advskew)
+    }
+
+    /// How long no advertisement must be heard until a BACKUP becomes MASTER.
+    pub fn dead_time(&self) -> Duration {
+        Duration::from_secs(u64::from(self.advbase) * u64::from(self.deadratio)) + skew(self.advskew)
+    }
+
+    fn set_cluster<'a>(&mut self, cluster: &'a str, words: &mut impl Iterator<Item = &'a str>) {
+        for (at, letter) in cluster.char_indices() {
+            if WITH_VALUE.contains(letter) {
+                let attached = &cluster[at + letter.len_utf8()..];
+                let value = if attached.is_empty() { words.next().unwrap_or_default() } else { attached };
+                return self.set(letter, value);
+            }
+            self.set(letter, "");
+        }
+    }
+
+    fn set(&mut self, letter: char, value: &str) {
+        match letter {
+            'i' => self.interface = Some(value.to_owned()),
+            'x' => self.xparam = Some(value.to_owned()),
+            's' => self.source = value.parse().ok().or(self.source),
+            'a' => self.vip = value.parse().ok().or(self.vip),
+            'm' => self.group = value.parse().unwrap_or(self.group),
+            'v' => self.vhid = byte(value),
+            'b' => self.advbase = byte(value),
+            'k' => self.advskew = byte(value),
+            'r' => self.deadratio = (strtoul(value) & u64::from(u32::MAX)).try_into().unwrap_or_default(),
+            'z' => self.shutdown_script = true,
+            'P' => self.preempt = true,
+            'n' => self.neutral = true,
+            'S' => self.ignore_link = true,
+            _ => {}
+        }
+    }
+}
+
+/// The letter of a long name: an exact one, or the only one that begins so.
+fn long_option(name: &str) -> Option<char> {
+    let mut starting = LONG.iter().filter(|(long, _)| long.starts_with(name));
+    if let Some((_, letter)) = LONG.iter().find(|(long, _)| *long == name) {
+        return Some(*letter);
+    }
+    let (_, letter) = starting.next()?;
+    starting.next().is_none().then_some(*letter)
+}
+
+fn skew(skew: u8) -> Duration {
+    Duration::from_micros(u64::from(skew) * 1_000_000 / 256)
+}
+
+/// As ucarp stores small numbers: the low byte of what strtoul(3) makes of the text.
+fn byte(text: &str) -> u8 {
+    strtoul(text).to_le_bytes()[0]
+}
+
+/// strtoul(3) with base 0: hexadecimal after `0x`, octal after `0`, anything behind the number ignored.
+fn strtoul(text: &str) -> u64 {
+    let text = text.trim_start();
+    let (negative, text) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let lower = text.to_ascii_lowercase();
+    let (digits, base) = match (lower.strip_prefix("0x"), lower.strip_prefix('0')) {
+        (Some(digits), _) => (digits, 16),
+        (None, Some(digits)) => (digits, 8),
+        (None, None) => (lower.as_str(), 10),
+    };
+    let end = digits.find(|c: char| !c.is_digit(base)).unwrap_or(digits.len());
+    let number = if end == 0 { 0 } else { u64::from_str_radix(&digits[..end], base).unwrap_or(u64::MAX) };
+    if negative { number.wrapping_neg() } else { number }
+}
+
+/// Text that should be options in one word is not.
+#[derive(Debug, thiserror::Error)]
+#[error("not a list of options")]
+pub struct NotOptions;
+
+impl fmt::Display for Options {
+    /// One word, `KEY=VALUE` with commas. Names from the command line are written in hexadecimal: they may hold any
+    /// character.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "vhid={},advbase={},advskew={},deadratio={},group={}",
+            self.vhid, self.advbase, self.advskew, self.deadratio, self.group
+        )?;
+        for (key, address) in [("vip", self.vip), ("source", self.source)] {
+            if let Some(address) = address {
+                write!(f, ",{key}={address}")?;
+            }
+        }
+        for (key, name) in [("interface", &self.interface), ("xparam", &self.xparam)] {
+            if let Some(name) = name {
+                write!(f, ",{key}=")?;
+                name.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+            }
+        }
+        let flags = [
+            ("shutdown", self.shutdown_script),
+            ("preempt", self.preempt),
+            ("neutral", self.neutral),
+            ("ignoreifstate", self.ignore_link),
+        ];
+        for (key, _) in flags.iter().filter(|(_, set)| *set) {
+            write!(f, ",{key}=1")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Options {
+    type Err = NotOptions;
+
+    fn from_str(word: &str) -> Result<Self, NotOptions> {
+        let mut options = Self::default();
+        for pair in word.split(',') {
+            let (key, value) = pair.split_once('=').ok_or(NotOptions)?;
+            options.set_named(key, value).ok_or(NotOptions)?;
+        }
+        Ok(options)
+    }
+}
+
+impl Options {
+    fn set_named(&mut self, key: &str, value: &str) -> Option<()> {
+        match key {
+            "vhid" => self.vhid = value.parse().ok()?,
+            "advbase" => self.advbase = value.parse().ok()?,
+            "advskew" => self.advskew = value.parse().ok()?,
+            "deadratio" => self.deadratio = value.parse().ok()?,
+            "group" => self.group = value.parse().ok()?,
+            "vip" => self.vip = Some(value.parse().ok()?),
+            "source" => self.source = Some(value.parse().ok()?),
+            "interface" => self.interface = Some(unhex(value)?),
+            "xparam" => self.xparam = Some(unhex(value)?),
+            "shutdown" => self.shutdown_script = true,
+            "preempt" => self.preempt = true,
+            "neutral" => self.neutral = true,
+            "ignoreifstate" => self.ignore_link = true,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn unhex(text: &str) -> Option<String> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    let bytes = pairs.map(|pair| u8::try_from(digit(pair.first()?)? * 16 + digit(pair.get(1)?)?).ok());
+    String::from_utf8(bytes.collect::<Option<_>>()?).ok()
+}
