@@ -1,1 +1,360 @@
-//! TBD
+//! One promotion or demotion at a time on a machine; the last one asked for decides.
+//!
+//! A hook asks by writing a [`Ticket`], which takes the place of any earlier one: the order of the writes is the order
+//! of the calls. The background work that carries the newest ticket tells whoever holds the lock to roll back and end,
+//! and takes it; work whose ticket was replaced gives up. So of any number of calls the last one acts, and never two
+//! at once.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::cancel::{Cancel, Cancelled};
+use crate::folder::{self, Folder};
+use crate::process::Identity;
+
+/// Where the lock and the newest ticket are.
+pub const FOLDER: &str = "/run/moosefs-ucarp";
+const LOCK: &str = "lock";
+const TICKET: &str = "ticket";
+/// How often a waiting run looks whether the lock is free.
+const STEP: Duration = Duration::from_millis(20);
+
+/// What failed, on which object, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call failed.
+    #[error("cannot {operation} {object}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The object it was tried on.
+        object: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The lock's folder cannot be opened.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Somebody else could change what lies in the folder.
+    #[error("{path} is not only root's (owner {owner}, mode {mode:o}); remove it")]
+    Unsafe {
+        /// The folder.
+        path: String,
+        /// Its owner's id.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A later call took this one's place.
+    #[error("a later call took this one's place")]
+    Superseded,
+    /// Another run goes on.
+    #[error("a {role} has been running for {for_s} s (process {pid})", for_s = since.as_secs())]
+    Busy {
+        /// Its process.
+        pid: u32,
+        /// What it does.
+        role: Role,
+        /// For how long.
+        since: Duration,
+    },
+    /// The work was told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// Text that should be a ticket is not.
+    #[error("{text:?} is not a ticket")]
+    NotATicket {
+        /// The text.
+        text: String,
+    },
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Becoming the master.
+    Promotion,
+    /// Going back to metalogger duty.
+    Demotion,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Promotion => "promotion",
+            Self::Demotion => "demotion",
+        })
+    }
+}
+
+/// A request, as one word: `ROLE-NANOSECONDS-PID`. No two are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    /// What is asked for.
+    pub role: Role,
+    /// Nanoseconds since boot.
+    pub issued: u64,
+    /// The process that asked.
+    pub pid: u32,
+}
+
+impl Ticket {
+    fn new(role: Role) -> Self {
+        Self { role, issued: u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX), pid: std::process::id() }
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.role, self.issued, self.pid)
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let mut parts = text.split('-');
+        let mut parse = || {
+            let role = match parts.next()? {
+                "promotion" => Role::Promotion,
+                "demotion" => Role::Demotion,
+                _ => return None,
+            };
+            let issued = parts.next()?.parse().ok()?;
+            let pid = parts.next()?.parse().ok()?;
+            parts.next().is_none().then_some(Ticket { role, issued, pid })
+        };
+        parse().ok_or_else(|| Error::NotATicket { text: text.to_owned() })
+    }
+}
+
+/// Who holds the lock: the line in the lock file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    identity: Identity,
+    role: Role,
+    /// Nanoseconds since boot.
+    since: u64,
+}
+
+impl Holder {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let identity = words.next()?.parse().ok()?;
+        let Ticket { role, issued: since, .. } = words.next()?.parse().ok()?;
+        Some(Self { identity, role, since })
+    }
+}
+
+/// The folder with the lock and the newest ticket.
+#[derive(Debug)]
+pub struct Locks {
+    folder: Folder,
+}
+
+impl Locks {
+    /// The machine's own, in [`FOLDER`].
+    pub fn system() -> Result<Self, Error> {
+        Self::open(Path::new(FOLDER))
+    }
+
+    /// The ones in the folder at `path`, which is made if it is absent.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        match rustix::fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(io("make folder", path.display(), e)),
+        }
+        let folder = Folder::open(path)?;
+        let status = rustix::fs::fstat(&folder).map_err(|e| io("look at", path.display(), e))?;
+        if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
+            return Err(Error::Unsafe {
+                path: path.display().to_string(),
+                owner: status.st_uid,
+                mode: status.st_mode & 0o7777,
+            });
+        }
+        Ok(Self { folder })
+    }
+
+    /// Asks for `role`: from here on this is the newest request. Takes no lock, so it never waits.
+    pub fn request(&self, role: Role) -> Result<Ticket, Error> {
+        let ticket = Ticket::new(role);
+        // Written aside and moved in whole: a reader finds the old one or the new one.
+        let aside = format!("{TICKET}.{}.{}", ticket.pid, ticket.issued);
+        let mut file = self.open_file(&aside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+        let written = file.write_all(ticket.to_string().as_bytes());
+        let moved = written.map_err(|e| io("write", &aside, e)).and_then(|()| {
+            rustix::fs::renameat(&self.folder, &aside, &self.folder, TICKET).map_err(|e| io("rename", &aside, e))
+        });
+        if moved.is_err() {
+            let _ = self.folder.remove(aside.as_ref());
+        }
+        moved.map(|()| ticket)
+    }
+
+    /// Takes the lock for `ticket`. A run that holds it is told to end, and waited for.
+    ///
+    /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`.
+    pub fn acquire(self, ticket: &Ticket, patience: Duration, cancel: &Cancel) -> Result<Lock, Error> {
+        let file = self.lock_file()?;
+        let end = Instant::now() + patience;
+        let mut told = None;
+        loop {
+            if self.newest()?.is_some_and(|newest| newest != *ticket) {
+                return Err(Error::Superseded);
+            }
+            if try_lock(&file)? {
+                return self.hold(file, ticket.role, Some(*ticket));
+            }
+            let holder = read_holder(&file);
+            // Asked after the holder was read: if this ticket is the newest still, the holder's is an older one.
+            if self.newest()?.is_some_and(|newest| newest != *ticket) {
+                return Err(Error::Superseded);
+            }
+            if let Some(holder) = holder.filter(|holder| told != Some(*holder)) {
+                log::info!("telling the running {} (process {}) to end", holder.role, holder.identity.pid);
+                tell_to_end(&holder);
+                told = Some(holder);
+            }
+            if Instant::now() >= end {
+                return Err(busy(holder));
+            }
+            cancel.sleep(STEP)?;
+        }
+    }
+
+    /// Takes the lock if nobody holds it, for a run by hand: it disturbs nobody, and a later hook still comes first.
+    pub fn acquire_if_free(self, role: Role) -> Result<Lock, Error> {
+        let file = self.lock_file()?;
+        if try_lock(&file)? {
+            let newest = self.newest()?;
+            self.hold(file, role, newest)
+        } else {
+            Err(busy(read_holder(&file)))
+        }
+    }
+
+    fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
+        let identity = Identity::current().ok_or_else(|| {
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            io("read", "/proc/self/stat", source)
+        })?;
+        // Where a ticket has the time of asking, this has the time of taking.
+        let line = format!("{identity} {}\n", Ticket::new(role));
+        // Longer first, cut after: no moment without a holder in the file.
+        file.write_all_at(line.as_bytes(), 0)
+            .and_then(|()| file.set_len(line.len() as u64))
+            .map_err(|e| io("write", LOCK, e))?;
+        let lock = Lock { locks: self, ticket, _file: file };
+        if lock.superseded() {
+            return Err(Error::Superseded);
+        }
+        Ok(lock)
+    }
+
+    /// The newest ticket; none if nobody has asked since the machine started.
+    fn newest(&self) -> Result<Option<Ticket>, Error> {
+        let mut text = String::new();
+        let read = match self.folder.read(TICKET.as_ref()) {
+            Ok(mut file) => std::io::Read::read_to_string(&mut file, &mut text),
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        read.map_err(|e| io("read", TICKET, e))?;
+        text.parse().map(Some)
+    }
+
+    fn lock_file(&self) -> Result<File, Error> {
+        self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Error> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&self.folder, name, flags, mode).map_err(|e| io("open", name, e))?;
+        Ok(File::from(fd))
+    }
+}
+
+/// The lock, held. Dropping it releases it.
+#[derive(Debug)]
+pub struct Lock {
+    locks: Locks,
+    /// The newest ticket when the lock was taken.
+    ticket: Option<Ticket>,
+    _file: File,
+}
+
+impl Lock {
+    /// Whether a newer request has arrived: time to roll back and end. What cannot be read counts as none, since TERM
+    /// comes along with it.
+    pub fn superseded(&self) -> bool {
+        match self.locks.newest() {
+            Ok(newest) => newest.is_some() && newest != self.ticket,
+            Err(e) => {
+                log::warn!("cannot read the newest request: {e}");
+                false
+            }
+        }
+    }
+}
+
+fn try_lock(file: &File) -> Result<bool, Error> {
+    match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(e) => Err(io("lock", LOCK, e)),
+    }
+}
+
+fn read_holder(file: &File) -> Option<Holder> {
+    let mut bytes = [0; 256];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(&bytes[..length]).ok()?;
+    Holder::parse(text.lines().next()?)
+}
+
+/// TERM to the holder, if it is still the process that took the lock. The wait for the lock shows whether it worked.
+fn tell_to_end(holder: &Holder) {
+    let told = holder.identity.open().and_then(|process| match process {
+        Some(process) => process.signal(Signal::TERM),
+        None => Ok(()),
+    });
+    if let Err(e) = told {
+        log::warn!("{e}");
+    }
+}
+
+fn busy(holder: Option<Holder>) -> Error {
+    // A holder that has not written its name yet has just begun.
+    let now = since_boot();
+    Error::Busy {
+        pid: holder.map_or(0, |holder| holder.identity.pid),
+        role: holder.map_or(Role::Promotion, |holder| holder.role),
+        since: holder.map_or(Duration::ZERO, |holder| now.saturating_sub(Duration::from_nanos(holder.since))),
+    }
+}
+
+fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+fn io(operation: &'static str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Error {
+    Error::Io { operation, object: object.to_string(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests;
