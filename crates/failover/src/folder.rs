@@ -200,6 +200,18 @@ pub struct Owner {
     pub gid: u32,
 }
 
+impl Owner {
+    /// The user `user` with `group`, or with the user's own group; `None` if there is no such user or group.
+    pub fn named(user: &str, group: Option<&str>) -> Option<Self> {
+        let user = nix::unistd::User::from_name(user).ok()??;
+        let gid = match group {
+            Some(group) => nix::unistd::Group::from_name(group).ok()??.gid,
+            None => user.gid,
+        };
+        Some(Self { uid: user.uid.as_raw(), gid: gid.as_raw() })
+    }
+}
+
 fn io(operation: &'static str, path: &Path, errno: Errno) -> Error {
     Error::Io { operation, path: path.to_owned(), source: errno.into() }
 }
