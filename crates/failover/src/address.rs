@@ -168,7 +168,7 @@ pub fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Error> {
     let mut removed = Removed::NotThere;
     let netlink = Netlink::open().map_err(failed)?;
     for entry in before.iter().filter(|held| held.address == vip) {
-        let kept = Promotion::ensure(interface, &before, entry);
+        let kept = Promotion::ensure(interface, &before, *entry);
         let result = netlink.change(Change::Remove, interface, vip, entry.prefix);
         drop(kept);
         match result {
@@ -188,7 +188,7 @@ pub fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Error> {
 struct Promotion(Option<String>);
 
 impl Promotion {
-    fn ensure(interface: &Interface, held: &[Held], going: &Held) -> Self {
+    fn ensure(interface: &Interface, held: &[Held], going: Held) -> Self {
         let others =
             held.iter().any(|other| other.secondary && other.prefix == going.prefix && going.contains(other.address));
         let path = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");

@@ -38,6 +38,7 @@ const LONG: [(&str, char); 22] = [
 
 /// What of ucarp's options matters here. The password is never kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of ucarp's")]
 pub struct Options {
     /// Virtual host id, the number that advertisements carry; 0 if none was given.
     pub vhid: u8,
