@@ -1,78 +1,11 @@
-//! Many processes that want the same lock.
+//! The rules, one by one; `tests/lock_storm.rs` has them all at once.
 
 use super::*;
-use std::process::{Child, Command};
+use std::process::Command;
 
 const LONG: Duration = Duration::from_secs(60);
-/// Tells [`contender`] that it is wanted, and for which folder.
-const FOLDER_FOR_CONTENDER: &str = "LOCK_TEST_FOLDER";
-
 fn locks(path: &Path) -> Locks {
     Locks::open(path).unwrap()
-}
-
-/// What a background run does: takes the lock with the ticket it was given, works until it is told to end or is done,
-/// and writes down when it began and ended. Not a test by itself: [`contend`] starts it as a process.
-#[test]
-fn contender() {
-    let Some(folder) = std::env::var_os(FOLDER_FOR_CONTENDER) else { return };
-    let ticket: Ticket = std::env::var("LOCK_TEST_TICKET").unwrap().parse().unwrap();
-    let cancel = Cancel::on_signals().unwrap();
-    let folder = Path::new(&folder);
-    let log = |word: &str| {
-        let mut log = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
-        log.write_all(format!("{word} {ticket}\n").as_bytes()).unwrap();
-    };
-    match locks(folder).acquire(&ticket, LONG, &cancel) {
-        Ok(lock) => {
-            log("begin");
-            let ended = cancel.sleep(Duration::from_secs(3));
-            // Rolling back takes its time, and nobody may begin before it is done.
-            std::thread::sleep(Duration::from_millis(50));
-            log(if ended.is_ok() && !lock.superseded() { "done" } else { "undone" });
-        }
-        Err(Error::Superseded | Error::Cancelled(_)) => {}
-        Err(e) => log(&format!("failed: {e}")),
-    }
-}
-
-fn contend(folder: &Path, ticket: &Ticket) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        // One thread: the main one, so that signals are blocked before any other is started.
-        .args(["--exact", "lock::tests::contender", "--nocapture", "--test-threads=1"])
-        .env(FOLDER_FOR_CONTENDER, folder)
-        .env("LOCK_TEST_TICKET", ticket.to_string())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-#[test]
-fn in_a_storm_the_last_call_acts_and_never_two_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("run");
-    let mut last = None;
-    let mut children = Vec::new();
-    for n in 0..30_u64 {
-        let role = if n % 2 == 0 { Role::Promotion } else { Role::Demotion };
-        let ticket = locks(&folder).request(role).unwrap();
-        children.push(contend(&folder, &ticket));
-        last = Some(ticket);
-        // From all at once to one after the other.
-        std::thread::sleep(Duration::from_millis(n * 3));
-    }
-    for child in &mut children {
-        let status = child.wait().unwrap();
-        assert!(status.success(), "{status}");
-    }
-    let log = std::fs::read_to_string(folder.join("log")).unwrap();
-    let lines: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap()).collect();
-    for pair in lines.chunks(2) {
-        assert!(pair[0].0 == "begin" && pair.len() == 2 && pair[1].1 == pair[0].1, "{log}");
-    }
-    let done: Vec<_> = lines.iter().filter(|(word, _)| *word == "done").collect();
-    assert_eq!(done.len(), 1, "{log}");
-    assert_eq!(done[0].1, last.unwrap().to_string(), "{log}");
 }
 
 #[test]
@@ -124,19 +57,6 @@ fn a_holder_that_does_not_end_is_named_after_the_patience() {
     drop(held);
     deaf.kill().unwrap();
     deaf.wait().unwrap();
-}
-
-#[test]
-fn the_lock_of_a_killed_run_is_free() {
-    let dir = tempfile::tempdir().unwrap();
-    let ticket = locks(dir.path()).request(Role::Promotion).unwrap();
-    let mut child = contend(dir.path(), &ticket);
-    while !dir.path().join("log").exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    locks(dir.path()).acquire_if_free(Role::Demotion).unwrap();
 }
 
 #[test]
