@@ -1,7 +1,10 @@
 //! Command lines as people write them, and a real ucarp.
 
 use super::*;
+use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 fn parse(line: &str) -> Options {
     Options::parse(&line.split(' ').collect::<Vec<_>>())
@@ -55,6 +58,86 @@ fn a_caller_that_is_not_ucarp_is_refused() {
     assert!(matches!(Caller::parent(), Err(Error::NotUcarp { .. })));
     assert!("12@34".parse::<Caller>().is_err());
     assert!("12@34/vhid=300".parse::<Caller>().is_err());
+}
+
+/// A child that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+/// A real ucarp for `vip` in a network namespace of its own, whose hooks write lines to `log`; back when it is MASTER.
+fn ucarp(vip: &str, log: &std::path::Path) -> Running {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    ip("link add eth0 type veth peer name far");
+    ip("addr add 172.16.0.11/16 dev eth0");
+    ip("link set eth0 up");
+    ip("link set far up");
+    let hook = |name: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        let path = log.with_file_name(name);
+        std::fs::write(&path, format!("#!/bin/sh\necho {name} >> {}\n", log.display())).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let mut command = Command::new("/usr/sbin/ucarp");
+    command.args(["-zr1", "-i", "eth0", "-s", "172.16.0.11", "-v", "10", "-p", "secret", "-a", vip]);
+    command.arg("-u").arg(hook("up")).arg("-d").arg(hook("down"));
+    let running = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for(log, "down\nup\n");
+    running
+}
+
+fn wait_for(log: &std::path::Path, expected: &str) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while std::fs::read_to_string(log).unwrap_or_default() != expected {
+        assert!(Instant::now() < end, "{:?}", std::fs::read_to_string(log));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_real_ucarp_is_found_steps_back_and_resigns() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let running = ucarp("172.16.0.97", &log);
+    let vip = Ipv4Addr::new(172, 16, 0, 97);
+    assert_eq!(Caller::find("eth1", vip), None);
+    let caller = Caller::find("eth0", vip).unwrap();
+    assert_eq!(caller.pid, running.0.id());
+    assert!(caller.is_alive() && caller.is_young(Duration::from_secs(60)) && !caller.is_young(Duration::ZERO));
+    assert_eq!(caller.options.dead_time(), Duration::from_secs(1));
+    assert!(caller.options.shutdown_script);
+    caller.step_back().unwrap();
+    wait_for(&log, "down\nup\ndown\n");
+    wait_for(&log, "down\nup\ndown\nup\n");
+    assert_eq!(caller.resign(Duration::from_secs(20)).unwrap(), Resigned::OnTerm);
+    wait_for(&log, "down\nup\ndown\nup\ndown\n");
+    assert!(!caller.is_alive());
+    assert_eq!(caller.resign(Duration::ZERO).unwrap(), Resigned::AlreadyGone);
+    assert!(matches!(caller.step_back(), Err(Error::Gone { .. })));
+    assert_eq!(Caller::find("eth0", vip), None);
+}
+
+#[test]
+fn a_ucarp_without_a_link_ignores_term_and_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let _running = ucarp("172.16.0.98", &log);
+    let caller = Caller::find("eth0", Ipv4Addr::new(172, 16, 0, 98)).unwrap();
+    ip("link set far down");
+    wait_for(&log, "down\nup\ndown\n");
+    assert_eq!(caller.resign(Duration::from_millis(500)).unwrap(), Resigned::Killed);
+    assert!(!caller.is_alive());
 }
 
 proptest! {
