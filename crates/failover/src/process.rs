@@ -46,6 +46,12 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The program is nowhere to be found.
+    #[error("{name} is not installed, neither beside this program nor in {}", FOLDERS.join(", "))]
+    NotInstalled {
+        /// Its name.
+        name: String,
+    },
     /// The program was not done in time and has been ended.
     #[error("{} was not done after {after:?} ({state}) and was ended", program.display())]
     Deadline {
@@ -167,10 +173,11 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| is_executable(path))
 }
 
-/// The path of the program `name`: beside this one, else where programs are.
-pub fn find_beside(name: &str) -> Option<PathBuf> {
+/// The path of the program `name` of ours: beside this one, else where programs are.
+pub fn find_beside(name: &str) -> Result<PathBuf, Error> {
     let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(name));
-    beside.filter(|path| is_executable(path)).or_else(|| find_program(name))
+    let found = beside.filter(|path| is_executable(path)).or_else(|| find_program(name));
+    found.ok_or_else(|| Error::NotInstalled { name: name.to_owned() })
 }
 
 /// Closes every descriptor but the standard three: what a caller left open by mistake (ucarp does) would otherwise

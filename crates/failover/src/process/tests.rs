@@ -84,5 +84,6 @@ fn cancelling_ends_a_child_at_once() {
 fn programs_are_found_by_name() {
     assert_eq!(find_program("sleep"), Some(PathBuf::from("/usr/bin/sleep")));
     assert_eq!(find_program("no-such-program"), None);
-    assert_eq!(find_beside("no-such-program"), None);
+    let error = find_beside("no-such-program").unwrap_err().to_string();
+    assert!(error.starts_with("no-such-program is not installed"), "{error}");
 }
