@@ -1,2 +1,131 @@
-//! TBD
-fn main() {}
+//! What ucarp runs when this machine becomes MASTER: adds the virtual address, hands the rest to `mfs-promote` in the
+//! background, and is back in milliseconds, since ucarp says nothing to its rivals before.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use failover::address::{self, Added};
+use failover::config::{self, Config};
+use failover::lock::{Locks, Role};
+use failover::ucarp::Caller;
+use failover::{logging, process};
+
+/// Add the virtual address and start the promotion of this machine in the background.
+///
+/// ucarp runs this when the machine becomes MASTER (ucarp -u /usr/bin/vip-up). If nothing could be started that would
+/// serve on the address, the address is removed again and the calling ucarp told to end, so that another machine takes
+/// over. Messages go to syslog, or to the terminal.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Interface that gets the address
+    interface: String,
+    /// The virtual address (IPv4)
+    vip: Ipv4Addr,
+    /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg (ucarp -x)
+    xparam: Option<String>,
+}
+
+fn main() -> ExitCode {
+    process::close_inherited();
+    if std::io::stderr().is_terminal() {
+        logging::to_stderr("vip-up", 0);
+    } else {
+        logging::to_syslog("vip-up");
+    }
+    let caller = Caller::parent().ok();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            if let Some(caller) = caller.filter(|_| error.use_stderr()) {
+                log::error!("{error}");
+                terminate(&caller);
+            }
+            error.exit();
+        }
+    };
+    if let Err(error) = run(&arguments, caller.as_ref()) {
+        log::error!("{}", logging::chain(&*error));
+        if let Some(caller) = &caller {
+            step_down(&arguments, caller);
+        }
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn run(arguments: &Arguments, caller: Option<&Caller>) -> Result<(), Box<dyn Error>> {
+    let config = Config::for_xparam(arguments.xparam.as_deref())?;
+    let interface = address::interface(&arguments.interface)?;
+    let prefix = address::prefix_for(&address::list(&interface)?, arguments.vip, config.prefix_length);
+    let added = address::add(&interface, arguments.vip, prefix)?;
+    match hand_over(arguments, caller) {
+        Ok(pid) => {
+            let done = if added == Added::Added { "added to" } else { "was on" };
+            log::info!("{} {done} {}; promotion started (process {pid})", arguments.vip, arguments.interface);
+            Ok(())
+        }
+        Err(error) => {
+            if added == Added::Added {
+                address::remove(&interface, arguments.vip)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Starts the promotion. From the ticket on, any earlier promotion or demotion gives way to it.
+fn hand_over(arguments: &Arguments, caller: Option<&Caller>) -> Result<u32, Box<dyn Error>> {
+    let program = process::find_beside("mfs-promote")?;
+    let ticket = Locks::system()?.request(Role::Promotion)?;
+    let mut words: Vec<OsString> = vec![
+        format!("--interface={}", arguments.interface).into(),
+        format!("--vip={}", arguments.vip).into(),
+        format!("--ticket={ticket}").into(),
+    ];
+    words.extend(caller.map(|caller| format!("--hook={caller}").into()));
+    if let Some(name) = &arguments.xparam {
+        let mut word = OsString::from("--config=");
+        word.push(config::path_for_xparam(name)?);
+        words.push(word);
+    }
+    Ok(process::launch(&program, &words)?)
+}
+
+/// Gives the address up for another machine. It must not stay, whoever added it: ucarp without -z leaves it there.
+fn step_down(arguments: &Arguments, caller: &Caller) {
+    let removed = address::interface(&arguments.interface)
+        .and_then(|interface| address::remove(&interface, arguments.vip))
+        .map(|_| ());
+    if let Err(error) = removed.or_else(|e| if e.is_no_interface() { Ok(()) } else { Err(e) }) {
+        log::error!("{}", logging::chain(&error));
+    }
+    terminate(caller);
+}
+
+/// Tells ucarp to end. It does so when this program has returned, so there is nothing to wait for.
+fn terminate(caller: &Caller) {
+    match caller.terminate() {
+        Ok(()) => log::error!(
+            "nothing would serve here: told ucarp (process {}) to end, so that another machine takes over. Put right what \
+             is named above, then start ucarp again",
+            caller.pid
+        ),
+        Err(error) => log::error!("{}", logging::chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,175 @@
+//! A machine for one hook: a test's own network and its own `/run` and `/etc/mfs`, the hook beside a recorder in place
+//! of `mfs-promote`, and real ucarp.
+
+#![allow(dead_code, reason = "each hook's tests use a part")]
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use failover::process::{Identity, stop};
+use nix::sched::{CloneFlags, unshare};
+
+/// The address that moves.
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
+
+/// Everything a test needs; all of it is gone with the test.
+pub(crate) struct Machine {
+    folder: tempfile::TempDir,
+    hook: PathBuf,
+}
+
+impl Machine {
+    /// A machine with `eth0` 172.16.0.11/16, and `hook`, whose `mfs-promote` writes down how it was started and goes
+    /// on running.
+    ///
+    /// The calling thread is moved into new namespaces, so each test needs its own (the test harness sees to that).
+    pub(crate) fn new(hook: &str) -> Self {
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("these tests run as root");
+        run("mount --make-rprivate /");
+        for private in ["/run", "/etc/mfs"] {
+            run(&format!("mount -t tmpfs none {private}"));
+        }
+        for setting in [
+            "link add eth0 type veth peer name far",
+            "addr add 172.16.0.11/16 dev eth0",
+            "link set eth0 up",
+            "link set far up",
+        ] {
+            run(&format!("ip {setting}"));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("hook");
+        std::fs::copy(hook, &copy).unwrap();
+        let machine = Self { folder, hook: copy };
+        let files = machine.path("");
+        machine.put_promote(&format!(
+            "#!/bin/sh\ncd_was=$(readlink /proc/$$/cwd)\ncd {files}\nls /proc/self/fd > fds\necho $cd_was > cwd\n\
+             env | cut -d= -f1 | grep -v -e PWD -e _ | sort > env\necho $$ > pid\n\
+             printf '%s\\n' \"$@\" > args.new\nmv args.new args\nexec sleep 60\n",
+            files = files.display()
+        ));
+        machine
+    }
+
+    /// A file of this machine's.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Puts another program in the place of `mfs-promote`.
+    pub(crate) fn put_promote(&self, text: &str) {
+        let path = self.path("mfs-promote");
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Puts something there that cannot be started.
+    pub(crate) fn break_promote(&self) {
+        self.put_promote("\0not a program");
+    }
+
+    /// Runs the hook by hand.
+    pub(crate) fn hook(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.hook).args(arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Runs the hook with descriptors open that it has no use for.
+    pub(crate) fn hook_with_open_files(&self) -> Output {
+        let script = format!("exec 7</etc/passwd 9</etc/hosts; exec {} eth0 {VIP}", self.hook.display());
+        Command::new("/bin/sh").args(["-c", &script]).output().unwrap()
+    }
+
+    /// Starts a real ucarp that runs the hook as `option` (`-u` or `-d`).
+    pub(crate) fn ucarp(&self, option: &str, more: &[&str]) -> Running {
+        let mut command = Command::new("/usr/sbin/ucarp");
+        command.args(["-i", "eth0", "-s", "172.16.0.11", "-v", "10", "-p", "secret", "-a", "172.16.0.99", "-r", "1"]);
+        command.arg(option).arg(&self.hook).args(more);
+        Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// The arguments that `mfs-promote` was started with; waits for it.
+    pub(crate) fn promote_arguments(&self) -> Vec<String> {
+        until("mfs-promote was started", || self.path("args").exists());
+        self.read("args").lines().map(str::to_owned).collect()
+    }
+
+    /// The text of one of the recorder's files.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The recorder that runs in place of `mfs-promote`.
+    pub(crate) fn promote(&self) -> Identity {
+        Identity::of(self.read("pid").trim().parse().unwrap()).expect("mfs-promote runs on after the hook")
+    }
+
+    /// The prefixes that the VIP has on `eth0`.
+    pub(crate) fn vip_prefixes(&self) -> Vec<u8> {
+        let eth0 = failover::address::interface("eth0").unwrap();
+        let held = failover::address::list(&eth0).unwrap();
+        held.iter().filter(|held| held.address == VIP).map(|held| held.prefix).collect()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Ok(pid) = std::fs::read_to_string(self.path("pid")) {
+            if let Some(identity) = pid.trim().parse().ok().and_then(Identity::of) {
+                let _ = stop(identity, Duration::from_secs(2), None);
+            }
+        }
+    }
+}
+
+/// A child that is ended with the test.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    /// Whether it ends within half a minute.
+    pub(crate) fn ends(&mut self) -> bool {
+        let end = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < end {
+            if self.0.try_wait().unwrap().is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits until `holds` is true; fails after half a minute.
+pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command that must succeed.
+pub(crate) fn run(command: &str) {
+    let mut words = command.split(' ');
+    let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+    assert!(status.success(), "{command}");
+}
+
+/// What a finished hook wrote to standard error.
+pub(crate) fn messages(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The newest request for a promotion or a demotion.
+pub(crate) fn newest_ticket() -> String {
+    std::fs::read_to_string(Path::new(failover::lock::FOLDER).join("ticket")).unwrap()
+}
