@@ -1,2 +1,112 @@
-//! TBD
-fn main() {}
+//! What ucarp runs when this machine becomes BACKUP, and when ucarp starts: removes the virtual address, hands the rest
+//! to `mfs-promote` in the background, and is back in milliseconds. It needs no configuration, goes on past every error
+//! and reports them all.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use failover::address::{self, Removed};
+use failover::lock::{self, Locks, Role};
+use failover::ucarp::Caller;
+use failover::{config, logging, process};
+
+/// Remove the virtual address and start the demotion of this machine in the background.
+///
+/// ucarp runs this when the machine becomes BACKUP, and each time ucarp starts (ucarp -d /usr/bin/vip-down). Where the
+/// address is not there and no master runs, nothing happens. It works without any configuration file. Messages go to
+/// syslog, or to the terminal.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Interface that loses the address
+    interface: String,
+    /// The virtual address (IPv4)
+    vip: Ipv4Addr,
+    /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg for the demotion (ucarp -x)
+    xparam: Option<String>,
+}
+
+fn main() -> ExitCode {
+    process::close_inherited();
+    if std::io::stderr().is_terminal() {
+        logging::to_stderr("vip-down", 0);
+    } else {
+        logging::to_syslog("vip-down");
+    }
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| {
+        if error.use_stderr() {
+            log::error!("{error}");
+        }
+        error.exit()
+    });
+    let mut failed = false;
+    let mut report = |error: &dyn Error| {
+        log::error!("{}", logging::chain(error));
+        failed = true;
+    };
+    // The address first: another machine may have it already.
+    if let Err(error) = remove(&arguments) {
+        report(&error);
+    }
+    // Without a ticket mfs-promote asks for one itself.
+    let ticket = Locks::system().and_then(|locks| locks.request(Role::Demotion));
+    let ticket = ticket.inspect_err(|error| report(error)).ok();
+    let file = arguments.xparam.as_deref().map(config::path_for_xparam);
+    let file = file.and_then(|file| file.inspect_err(|error| report(error)).ok());
+    if let Err(error) = hand_over(&arguments, ticket, file) {
+        report(&error);
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn remove(arguments: &Arguments) -> Result<(), address::Error> {
+    let removed =
+        address::interface(&arguments.interface).and_then(|interface| address::remove(&interface, arguments.vip));
+    match removed {
+        Ok(Removed::Removed) => log::info!("{} removed from {}", arguments.vip, arguments.interface),
+        Ok(Removed::NotThere) => log::info!("{} was not on {}", arguments.vip, arguments.interface),
+        Err(error) if error.is_no_interface() => {
+            log::info!("{} is gone, and {} with it", arguments.interface, arguments.vip);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Starts the demotion. A running promotion gives way to it.
+fn hand_over(
+    arguments: &Arguments,
+    ticket: Option<lock::Ticket>,
+    file: Option<std::path::PathBuf>,
+) -> Result<(), process::Error> {
+    let mut words: Vec<OsString> = vec![
+        "--demote".into(),
+        format!("--interface={}", arguments.interface).into(),
+        format!("--vip={}", arguments.vip).into(),
+    ];
+    words.extend(ticket.map(|ticket| format!("--ticket={ticket}").into()));
+    words.extend(Caller::parent().ok().map(|caller| format!("--hook={caller}").into()));
+    if let Some(file) = file {
+        let mut word = OsString::from("--config=");
+        word.push(file);
+        words.push(word);
+    }
+    let pid = process::launch(&process::find_beside("mfs-promote")?, &words)?;
+    log::info!("demotion started (process {pid})");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}
