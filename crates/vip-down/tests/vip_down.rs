@@ -4,7 +4,7 @@
 mod support;
 
 use failover::ucarp::Caller;
-use support::{Machine, messages, newest_ticket, run, until};
+use support::{Machine, messages, newest_ticket, run};
 
 const HOOK: &str = env!("CARGO_BIN_EXE_vip-down");
 
@@ -35,6 +35,7 @@ fn an_absent_address_or_interface_is_fine() {
     let machine = Machine::new(HOOK);
     let output = machine.hook(&["eth0", "172.16.0.99"]);
     assert!(output.status.success(), "{}", messages(&output));
+    machine.promote_arguments();
     run("ip link del eth0");
     let output = machine.hook(&["eth0", "172.16.0.99"]);
     assert!(output.status.success(), "{}", messages(&output));
@@ -49,11 +50,11 @@ fn a_broken_or_missing_configuration_does_not_matter() {
     std::fs::write("/etc/mfs/mfspromote.cfg", "garbage\n").unwrap();
     assert!(machine.hook(&["eth0", "172.16.0.99"]).status.success());
     assert!(machine.vip_prefixes().is_empty());
+    machine.promote_arguments();
     let output = machine.hook(&["eth0", "172.16.0.99", "absent"]);
     assert!(output.status.success(), "{}", messages(&output));
-    until("the second demotion was started", || {
-        machine.promote_arguments().contains(&"--config=/etc/mfs/mfspromote-absent.cfg".to_owned())
-    });
+    let arguments = machine.promote_arguments();
+    assert!(arguments.contains(&"--config=/etc/mfs/mfspromote-absent.cfg".to_owned()), "{arguments:?}");
 }
 
 #[test]

@@ -83,10 +83,12 @@ fn ucarp(vip: &str, log: &std::path::Path) -> Running {
     ip("link set eth0 up");
     ip("link set far up");
     let hook = |name: &str| {
-        use std::os::unix::fs::PermissionsExt;
-        let path = log.with_file_name(name);
-        std::fs::write(&path, format!("#!/bin/sh\necho {name} >> {}\n", log.display())).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let (text, path) = (log.with_extension("new"), log.with_file_name(name));
+        std::fs::write(&text, format!("#!/bin/sh\necho {name} >> {}\n", log.display())).unwrap();
+        // Copied by another process: one that this process has open for writing, however briefly, may be inherited by
+        // another test's child at that moment, and cannot be run then.
+        let status = Command::new("install").args(["-m", "755"]).args([&text, &path]).status().unwrap();
+        assert!(status.success());
         path
     };
     let mut command = Command::new("/usr/sbin/ucarp");

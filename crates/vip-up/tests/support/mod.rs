@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each hook's tests use a part")]
 
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -42,12 +41,12 @@ impl Machine {
         }
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("hook");
-        std::fs::copy(hook, &copy).unwrap();
+        install(Path::new(hook), &copy);
         let machine = Self { folder, hook: copy };
         let files = machine.path("");
         machine.put_promote(&format!(
-            "#!/bin/sh\ncd_was=$(readlink /proc/$$/cwd)\ncd {files}\nls /proc/self/fd > fds\necho $cd_was > cwd\n\
-             env | cut -d= -f1 | grep -v -e PWD -e _ | sort > env\necho $$ > pid\n\
+            "#!/bin/sh\ncd_was=$(readlink /proc/$$/cwd)\ncd {files} || exit\nls /proc/self/fd > fds\necho $cd_was > cwd\n\
+             env | cut -d= -f1 | grep -v -e PWD -e _ | sort > env\necho $$ >> pids\n\
              printf '%s\\n' \"$@\" > args.new\nmv args.new args\nexec sleep 60\n",
             files = files.display()
         ));
@@ -61,9 +60,9 @@ impl Machine {
 
     /// Puts another program in the place of `mfs-promote`.
     pub(crate) fn put_promote(&self, text: &str) {
-        let path = self.path("mfs-promote");
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let source = self.path("mfs-promote.new");
+        std::fs::write(&source, text).unwrap();
+        install(&source, &self.path("mfs-promote"));
     }
 
     /// Puts something there that cannot be started.
@@ -90,10 +89,13 @@ impl Machine {
         Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
     }
 
-    /// The arguments that `mfs-promote` was started with; waits for it.
+    /// The arguments that `mfs-promote` was started with; waits for it. Each run's are given once.
     pub(crate) fn promote_arguments(&self) -> Vec<String> {
         until("mfs-promote was started", || self.path("args").exists());
-        self.read("args").lines().map(str::to_owned).collect()
+        let arguments = self.read("args").lines().map(str::to_owned).collect();
+        // The next one is another run's.
+        std::fs::remove_file(self.path("args")).unwrap();
+        arguments
     }
 
     /// The text of one of the recorder's files.
@@ -103,7 +105,9 @@ impl Machine {
 
     /// The recorder that runs in place of `mfs-promote`.
     pub(crate) fn promote(&self) -> Identity {
-        Identity::of(self.read("pid").trim().parse().unwrap()).expect("mfs-promote runs on after the hook")
+        let pids = self.read("pids");
+        let pid = pids.lines().next_back().unwrap().parse().unwrap();
+        Identity::of(pid).expect("mfs-promote runs on after the hook")
     }
 
     /// The prefixes that the VIP has on `eth0`.
@@ -116,12 +120,17 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(self.path("pid")) {
-            if let Some(identity) = pid.trim().parse().ok().and_then(Identity::of) {
-                let _ = stop(identity, Duration::from_secs(2), None);
-            }
+        let pids = std::fs::read_to_string(self.path("pids")).unwrap_or_default();
+        for identity in pids.lines().filter_map(|pid| Identity::of(pid.parse().ok()?)) {
+            let _ = stop(identity, Duration::from_secs(2), None);
         }
     }
+}
+
+/// Makes `to` a program with what is in `from`. By another process: a file that this one has open for writing, however
+/// briefly, may be inherited by another test's child at that moment, and cannot be run then ("text file busy").
+fn install(from: &Path, to: &Path) {
+    run(&format!("install -m 755 {} {}", from.display(), to.display()));
 }
 
 /// A child that is ended with the test.
