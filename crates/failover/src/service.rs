@@ -146,7 +146,7 @@ impl Services {
     pub fn start_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
         if let Control::Unit(unit) = &self.master {
             let dropin = RestoreOnce::install(unit, cancel)?;
-            let started = self.systemctl("start", unit, deadline, cancel);
+            let started = systemctl("start", unit, deadline, cancel);
             dropin.remove(cancel)?;
             return started;
         }
@@ -162,7 +162,7 @@ impl Services {
     pub fn start(&self, daemon: Daemon, cancel: &Cancel) -> Result<(), Error> {
         let Some(control) = self.control(daemon) else { return Err(Error::NoProgram(daemon.program())) };
         match control {
-            Control::Unit(unit) => self.systemctl("start", unit, self.start_timeout, cancel),
+            Control::Unit(unit) => systemctl("start", unit, self.start_timeout, cancel),
             Control::Script(name) => {
                 let args = [OsString::from(name), "start".into()];
                 run("start", control, &find("service")?, &args, self.start_timeout, cancel)
@@ -178,7 +178,7 @@ impl Services {
         let mut patience = deadline;
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // A stop is never cut short: half a stop helps nobody.
-            match self.systemctl("stop", unit, deadline, &Cancel::new()) {
+            match systemctl("stop", unit, deadline, &Cancel::new()) {
                 Ok(()) => (),
                 Err(e) => {
                     log::warn!("{e}; killing pid {pid}");
@@ -196,10 +196,6 @@ impl Services {
         let Control::Script(name) = &self.master else { return Ok(()) };
         let path = PathBuf::from(format!("/run/{name}.pid"));
         std::fs::write(&path, format!("{pid}\n")).map_err(|source| Error::Write { path, source })
-    }
-
-    fn systemctl(&self, verb: &'static str, unit: &str, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        run(verb, &Control::Unit(unit.to_owned()), &find("systemctl")?, &[verb.into(), unit.into()], deadline, cancel)
     }
 }
 
@@ -252,6 +248,10 @@ fn find(name: &'static str) -> Result<PathBuf, Error> {
     process::find_program(name).ok_or(Error::NoProgram(name))
 }
 
+fn systemctl(verb: &'static str, unit: &str, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+    run(verb, &Control::Unit(unit.to_owned()), &find("systemctl")?, &[verb.into(), unit.into()], deadline, cancel)
+}
+
 fn run(
     verb: &'static str,
     control: &Control,
@@ -277,7 +277,7 @@ impl RestoreOnce {
     fn install(unit: &str, cancel: &Cancel) -> Result<Self, Error> {
         let found = show_exec_start(unit, cancel)?;
         let argv = argv_of(&found).ok_or_else(|| Error::ExecStart { unit: unit.to_owned(), found: found.clone() })?;
-        if argv.iter().any(|word| *word == "-a") {
+        if argv.contains(&"-a") {
             return Ok(Self { path: None });
         }
         let folder = PathBuf::from(format!("/run/systemd/system/{unit}.service.d"));
