@@ -1,2 +1,233 @@
-//! TBD
-fn main() {}
+//! `mfs-promote`: makes this machine the MooseFS master, or gives the virtual IP up.
+
+mod args;
+mod demotion;
+mod prepare;
+mod promotion;
+mod recover;
+mod report;
+mod run;
+mod settle;
+mod stepdown;
+mod target;
+mod work;
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use failover::address::{self, Interface};
+use failover::cancel::Cancel;
+use failover::config::Config;
+use failover::lock::{self, Lock, Locks, Role};
+use failover::logging::{self, chain};
+use failover::ucarp::{Caller, Options};
+
+use crate::args::Args;
+use crate::demotion::{Demoted, Demotion};
+use crate::promotion::{Failure, Promoted, Promotion};
+use crate::run::Run;
+use crate::target::Target;
+
+const NAME: &str = "mfs-promote";
+/// How long the run before this one may take to roll back: it may have to end a master that is loading.
+const LOCK_PATIENCE: Duration = Duration::from_secs(120);
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match start(&args).and_then(|cancel| dispatch(&args, &cancel)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            log::error!("{}", chain(e.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logging, detachment from ucarp, and signals, in this order.
+fn start(args: &Args) -> Result<Cancel> {
+    if args.is_hook() {
+        logging::to_syslog(NAME);
+        // Fails only if this process leads a group already, which is as good.
+        let _ = nix::unistd::setsid();
+    } else {
+        logging::to_stderr(NAME, args.verbose);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into());
+    }
+    Ok(Cancel::on_signals()?)
+}
+
+/// Runs the verb; `Ok(false)` if it was done and the answer is no.
+fn dispatch(args: &Args, cancel: &Cancel) -> Result<bool> {
+    if args.status {
+        report::status(&config(args)?)
+    } else if args.check_config {
+        report::check_config(&config(args)?)
+    } else if args.dry_run {
+        report::dry_run(&config(args)?, args.interface.as_deref().zip(args.vip), cancel)
+    } else if args.demote {
+        demote(args, cancel)
+    } else {
+        promote(args, cancel)
+    }
+}
+
+fn config(args: &Args) -> std::result::Result<Config, failover::config::Error> {
+    match &args.config {
+        Some(path) => Config::load(path),
+        None => Config::for_xparam(None),
+    }
+}
+
+/// Becomes the master; on failure everything is put back, the address goes, and ucarp steps down.
+fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
+    let (Some(name), Some(vip)) = (&args.interface, args.vip) else {
+        return Err("a promotion needs --interface and --vip; --dry-run shows what it would do".into());
+    };
+    let interface = address::interface(name);
+    if !args.is_hook() {
+        refuse_without_address(interface.as_ref().map_err(ToString::to_string)?, vip)?;
+    }
+    let caller = args.hook.clone().or_else(|| Caller::find(name, vip));
+    let Some(lock) = take_lock(args, Role::Promotion, cancel)? else { return Ok(true) };
+    let mut run = Run::new("promotion", Some(vip));
+    let target = config(args).map_err(Box::<dyn Error>::from).and_then(|config| Ok(Target::open(config)?));
+    let (target, interface) = match (target, interface) {
+        (Ok(target), Ok(interface)) => (target, interface),
+        (Err(e), _) => return give_up(e, name, vip, caller.as_ref()),
+        (_, Err(e)) => return give_up(e.into(), name, vip, caller.as_ref()),
+    };
+    let options = caller.as_ref().map(|caller| caller.options.clone()).unwrap_or_default();
+    let promoted = Promotion::new(&target, &interface, vip, &options, cancel, &mut run).promote();
+    let outcome = match &promoted {
+        Ok(Promoted::Serving) => "serving",
+        Ok(Promoted::AlreadyServing) => "already serving",
+        Err(failure) => {
+            run.record.error = Some(chain(failure));
+            failed(failure, name, vip, caller.as_ref())
+        }
+    };
+    if promoted.is_ok() {
+        archive(&target, &mut run, cancel);
+    }
+    run.end(outcome, Some(&target.state));
+    drop(lock);
+    Ok(promoted.is_ok())
+}
+
+/// Logs why the promotion failed, steps down, and names the outcome.
+fn failed(failure: &Failure, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> &'static str {
+    let how = stepdown::wanted(failure);
+    match how {
+        stepdown::StepDown::None => log::info!("promotion given up: {}", chain(failure)),
+        _ => log::error!("promotion failed: {}", chain(failure)),
+    }
+    stepdown::step_down(how, interface, vip, caller);
+    match how {
+        stepdown::StepDown::Resign => "stopped",
+        _ => "yielded",
+    }
+}
+
+/// A promotion that could not even begin: the address must not stay either.
+fn give_up(why: Box<dyn Error>, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> Result<bool> {
+    stepdown::step_down(stepdown::StepDown::Resign, interface, vip, caller);
+    Err(why)
+}
+
+fn refuse_without_address(interface: &Interface, vip: Ipv4Addr) -> Result<()> {
+    if address::holds(interface, vip)? {
+        return Ok(());
+    }
+    Err(format!(
+        "{vip} is not on {}: ucarp gives it to the machine that wins, and another one may be serving. \
+         --dry-run shows what a promotion would do here",
+        interface.name
+    )
+    .into())
+}
+
+/// Goes back to metalogger duty. Works without a usable configuration: the defaults are then better than nothing.
+fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
+    let address = args.interface.as_deref().zip(args.vip);
+    if let (false, Some((name, vip))) = (args.is_hook(), address) {
+        if address::interface(name).and_then(|found| address::holds(&found, vip)).unwrap_or(false) {
+            return Err(
+                format!("{vip} is on {name}: stop ucarp, it calls vip-down and that demotes this machine").into()
+            );
+        }
+    }
+    let config = config(args).unwrap_or_else(|e| {
+        log::error!("going on with defaults: {}", chain(&e));
+        Config::fallback()
+    });
+    let Some(lock) = take_lock(args, Role::Demotion, cancel)? else { return Ok(true) };
+    let mut run = Run::new("demotion", args.vip);
+    let target = Target::open(config)?;
+    let options = args.hook.as_ref().map_or_else(Options::default, |caller| caller.options.clone());
+    let grace = if args.is_hook() { demotion::grace(&options) } else { Duration::ZERO };
+    let demotion = Demotion { target: &target, address, grace, lock: &lock, cancel, run: &mut run };
+    let demoted = demotion.demote();
+    let outcome = match &demoted {
+        Ok(Demoted::NothingToDo) => "nothing to demote",
+        Ok(Demoted::Kept) => "master kept",
+        Ok(Demoted::Stopped) => "demoted",
+        Err(demotion::Failure::Cancelled(_)) => "overtaken by a later call",
+        Err(failure) => {
+            log::error!("demotion failed: {}", chain(failure));
+            run.record.error = Some(chain(failure));
+            "failed"
+        }
+    };
+    if demoted.is_ok() {
+        archive(&target, &mut run, cancel);
+    }
+    run.end(outcome, Some(&target.state));
+    Ok(demoted.is_ok())
+}
+
+/// The right to act; `None` if a later call has it.
+fn take_lock(args: &Args, role: Role, cancel: &Cancel) -> Result<Option<Lock>> {
+    let locks = Locks::system()?;
+    let taken = match &args.ticket {
+        Some(ticket) => locks.acquire(ticket, LOCK_PATIENCE, cancel),
+        // vip-down could not draw one.
+        None if args.is_hook() => {
+            let ticket = locks.request(role)?;
+            locks.acquire(&ticket, LOCK_PATIENCE, cancel)
+        }
+        None => locks.acquire_if_free(role),
+    };
+    match taken {
+        Ok(lock) => Ok(Some(lock)),
+        Err(lock::Error::Superseded) => {
+            log::info!("{role} not begun: a later call decides");
+            Ok(None)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
+fn archive(target: &Target, run: &mut Run, cancel: &Cancel) {
+    let _ = rustix::process::nice(19);
+    match work::archive_leftovers(&target.data, &target.config, cancel) {
+        Ok(archives) if archives.is_empty() => (),
+        Ok(archives) => {
+            let names = archives.join(", ");
+            run.done("archive", format_args!("{names} written, read back and compared; the originals are removed"));
+            run.record.archive = Some(names);
+        }
+        Err(work::Error::Archive(failover::archive::Error::Cancelled(_))) => {
+            log::info!("archive: left to the next run, a later call comes first");
+        }
+        Err(e) => log::warn!("what was set aside stays in {}/mfs-promote: {}", target.data.path().display(), chain(&e)),
+    }
+}

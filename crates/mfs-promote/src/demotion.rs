@@ -1,0 +1,107 @@
+//! Going back to metalogger duty.
+//!
+//! The hook has taken the address away already, so the master serves nobody. Why the hook was called it is not told:
+//! ucarp was restarted beside a healthy master (the address comes back after ucarp's dead time), or a rival won. The
+//! grace waits for the answer.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use failover::address;
+use failover::cancel::{Cancel, Cancelled};
+use failover::lock::Lock;
+use failover::moosefs::{self, Daemon};
+use failover::ucarp::Options;
+
+use crate::recover;
+use crate::run::{Run, human};
+use crate::target::{self, Target};
+
+/// Added to ucarp's dead time and its polling step.
+const MARGIN: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why the demotion failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// An interrupted promotion.
+    #[error("an earlier run was interrupted, and its work can neither be finished nor undone")]
+    Recover(#[from] recover::Error),
+    /// Whether a master runs.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// The daemons.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// A later call.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// How a demotion went well.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Demoted {
+    /// No master was running.
+    NothingToDo,
+    /// The address came back: the master is still needed.
+    Kept,
+    /// The master is stopped.
+    Stopped,
+}
+
+/// A demotion in progress.
+pub(crate) struct Demotion<'a> {
+    pub(crate) target: &'a Target,
+    /// Where the address was, if a hook called.
+    pub(crate) address: Option<(&'a str, Ipv4Addr)>,
+    /// How long to wait for the address to come back.
+    pub(crate) grace: Duration,
+    pub(crate) lock: &'a Lock,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) run: &'a mut Run,
+}
+
+impl Demotion<'_> {
+    /// Stops the master, unless the address comes back within the grace.
+    pub(crate) fn demote(self) -> Result<Demoted, Failure> {
+        recover::finish_interrupted(self.target, self.run)?;
+        if self.target.running(Daemon::Master)?.is_none() {
+            self.run.done("check", format_args!("no master runs here"));
+            return Ok(Demoted::NothingToDo);
+        }
+        if self.address_comes_back()? {
+            self.run.done("grace", format_args!("the address is back; the master was not touched"));
+            return Ok(Demoted::Kept);
+        }
+        self.run.done("grace", format_args!("the address did not come back"));
+        self.target.stop(Daemon::Master)?;
+        self.run.done("stop", format_args!("mfsmaster stopped"));
+        if self.target.running(Daemon::Metalogger)?.is_none() {
+            self.target.start_metalogger()?;
+            self.run.done("metalogger", format_args!("started"));
+        }
+        Ok(Demoted::Stopped)
+    }
+
+    fn address_comes_back(&self) -> Result<bool, Failure> {
+        let Some((interface, vip)) = self.address else { return Ok(false) };
+        log::info!("waiting {} in case {vip} comes back: a restart of ucarp looks just like this", human(self.grace));
+        let end = Instant::now() + self.grace;
+        loop {
+            // An interface that is gone holds nothing.
+            let back = address::interface(interface).and_then(|found| address::holds(&found, vip)).unwrap_or(false);
+            if back || self.lock.superseded() {
+                return Ok(true);
+            }
+            if Instant::now() >= end {
+                return Ok(false);
+            }
+            self.cancel.sleep(LOOK_EVERY)?;
+        }
+    }
+}
+
+/// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling.
+pub(crate) fn grace(options: &Options) -> Duration {
+    options.dead_time() + options.interval() + MARGIN
+}

@@ -1,0 +1,174 @@
+//! Everything of a promotion that touches nothing: inventory, plan, and the copy of the image in the stage.
+//!
+//! Done while the election settles. When the metalogger has stopped and flushed, the plan is made again from what
+//! lies there then; only if it starts from another image is that copied anew.
+
+use failover::cancel::{Cancel, Cancelled};
+use failover::config::Config;
+use failover::folder;
+use failover::metadata::{Base, Note, Plan, Refusal, Severity, inventory, plan, stage};
+use failover::moosefs::{self, Daemon, Version};
+use failover::process;
+use rustix::fs::Stat;
+use std::path::Path;
+
+use crate::target::Target;
+use crate::work::{self, Work};
+
+/// How long `mfsmaster -v` may take.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Why nothing can be staged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The data folder cannot be read.
+    #[error(transparent)]
+    Inventory(#[from] inventory::Error),
+    /// What lies there must not be served.
+    #[error("no promotion from the files here")]
+    Refused(#[from] Refusal),
+    /// The stage could not be written.
+    #[error(transparent)]
+    Stage(#[from] stage::Error),
+    /// The work folder could not be made.
+    #[error(transparent)]
+    Work(#[from] work::Error),
+    /// A file of the data folder cannot be looked at.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// `mfsmaster -v` failed.
+    #[error("cannot find out the release of mfsmaster")]
+    Release(#[source] process::Error),
+    /// `mfsmaster -v` printed something else.
+    #[error(transparent)]
+    Version(#[from] moosefs::Error),
+    /// There is no such program.
+    #[error("there is no program mfsmaster; install the package of the MooseFS master")]
+    NoMaster,
+    /// A master that cannot load change logs by itself.
+    #[error("mfsmaster {0} cannot load change logs by itself; this needs MooseFS 2.0 or later")]
+    TooOld(Version),
+    /// Told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// A stage with the image in it, and the plan it was made for.
+pub(crate) struct Prepared {
+    pub(crate) work: Work,
+    plan: Plan,
+    source: Source,
+    jump: u64,
+}
+
+/// Which file the staged image was copied from.
+#[derive(PartialEq, Eq)]
+struct Source {
+    name: Option<std::ffi::OsString>,
+    inode: u64,
+    size: i64,
+    modified: (i64, u64),
+}
+
+/// Makes the plan and copies its image into a fresh stage.
+pub(crate) fn begin(target: &Target, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+    check_release(cancel)?;
+    let plan = make_plan(target)?;
+    let source = source_of(target, &plan)?;
+    let work = Work::create(&target.data, id)?;
+    let jump = jump_for(&target.config, &plan);
+    let prepared = Prepared { work, plan, source, jump };
+    match prepared.copy_image(target, cancel) {
+        Ok(()) => Ok(prepared),
+        Err(e) => {
+            prepared.work.discard(&target.data)?;
+            Err(e)
+        }
+    }
+}
+
+impl Prepared {
+    /// What is prepared, for the log.
+    pub(crate) fn summary(&self) -> String {
+        format!("{}, {} changes, to version {}", base(&self.plan), self.plan.changes, self.plan.end_version)
+    }
+
+    /// What is added to every version.
+    pub(crate) fn jump(&self) -> u64 {
+        self.jump
+    }
+
+    /// Completes the stage with what lies in the data folder now, and returns the plan that it follows.
+    pub(crate) fn finish(&mut self, target: &Target, cancel: &Cancel) -> Result<Plan, Error> {
+        self.plan = make_plan(target)?;
+        let source = source_of(target, &self.plan)?;
+        if source != self.source {
+            log::info!("the metalogger has a newer image by now; copying that one");
+            self.work.stage.remove(stage::IMAGE.as_ref())?;
+            self.source = source;
+            self.jump = jump_for(&target.config, &self.plan);
+            self.copy_image(target, cancel)?;
+        }
+        stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
+        self.work.stage.sync()?;
+        Ok(self.plan.clone())
+    }
+
+    fn copy_image(&self, target: &Target, cancel: &Cancel) -> Result<(), Error> {
+        Ok(stage::copy_image(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?)
+    }
+}
+
+/// `ml, image metadata_ml.mfs.back of version 7`
+pub(crate) fn base(plan: &Plan) -> String {
+    match &plan.base {
+        Base::Image { name, version, .. } => {
+            format!("{}, image {} of version {version}", plan.lineage, Path::new(name).display())
+        }
+        Base::New => format!("{}, from the first change of a new file system", plan.lineage),
+    }
+}
+
+/// Logs a remark of the plan with the weight it has.
+pub(crate) fn log_note(note: &Note) {
+    match note.severity() {
+        Severity::Info => log::info!("plan: {note}"),
+        Severity::Warning => log::warn!("plan: {note}"),
+    }
+}
+
+/// The jump of versions for this plan: a new file system has no version to jump from.
+pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
+    match plan.base {
+        Base::Image { .. } => config.epoch_jump,
+        Base::New => 0,
+    }
+}
+
+fn make_plan(target: &Target) -> Result<Plan, Error> {
+    Ok(plan::make(&inventory::take(&target.data)?)?)
+}
+
+fn source_of(target: &Target, plan: &Plan) -> Result<Source, Error> {
+    let Base::Image { name, .. } = &plan.base else {
+        return Ok(Source { name: None, inode: 0, size: 0, modified: (0, 0) });
+    };
+    let status: Option<Stat> = target.data.status(name)?;
+    Ok(status.map_or(Source { name: None, inode: 0, size: 0, modified: (0, 0) }, |status| Source {
+        name: Some(name.clone()),
+        inode: status.st_ino,
+        size: status.st_size,
+        modified: (status.st_mtime, status.st_mtime_nsec),
+    }))
+}
+
+/// Checks that the installed master restores by itself.
+pub(crate) fn check_release(cancel: &Cancel) -> Result<Version, Error> {
+    let program = process::find_program(Daemon::Master.program()).ok_or(Error::NoMaster)?;
+    let finished = process::run(&program, &["-v"], ANSWER, cancel).map_err(Error::Release)?;
+    let version = Version::parse(&finished.output)?;
+    if version < Version::AUTO_RESTORE {
+        return Err(Error::TooOld(version));
+    }
+    Ok(version)
+}

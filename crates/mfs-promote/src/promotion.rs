@@ -1,0 +1,362 @@
+//! Becoming the master. The order of the lines in [`Promotion::steps`] is the order of the work.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use failover::address::Interface;
+use failover::cancel::{Cancel, Cancelled};
+use failover::metadata::{Lineage, Plan, inventory, plan};
+use failover::moosefs::{self, Daemon};
+use failover::service;
+use failover::ucarp::Options;
+
+use crate::prepare::{self, Prepared};
+use crate::recover;
+use crate::run::{Run, human};
+use crate::settle::{self, Settle};
+use crate::target::{self, Target};
+use crate::work::{self, Undone, roll_back};
+
+/// Between two questions to a starting master.
+const ASK_EVERY: Duration = Duration::from_millis(10);
+/// A daemon that is not running this long after its start was ordered has died.
+const BIRTH: Duration = Duration::from_secs(2);
+
+/// Why this machine does not serve. Everything is back in its place when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The election went another way, or could not be watched.
+    #[error(transparent)]
+    Settle(#[from] settle::Error),
+    /// No plan, or it could not be staged.
+    #[error(transparent)]
+    Prepare(#[from] prepare::Error),
+    /// Files could not be moved.
+    #[error(transparent)]
+    Work(#[from] work::Error),
+    /// A daemon could not be started or stopped.
+    #[error(transparent)]
+    Service(#[from] service::Error),
+    /// A daemon could not be looked at.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// A part of the machine is missing.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// The commit of an earlier run could not be ended.
+    #[error("an earlier run was interrupted, and its work can neither be finished nor undone")]
+    Recover(#[from] recover::Error),
+    /// The master ended while it was starting.
+    #[error("mfsmaster ended while it was starting; its own log lines say why")]
+    Died,
+    /// The master does not answer.
+    #[error("mfsmaster runs but does not answer on port {port} after {}", human(*after))]
+    Mute {
+        /// The client port.
+        port: u16,
+        /// How long it was asked.
+        after: Duration,
+        /// The last answer.
+        #[source]
+        source: moosefs::Error,
+    },
+    /// The master serves less than planned.
+    #[error("mfsmaster serves version {served:?}, planned was {planned}: it did not replay what was staged")]
+    Behind {
+        /// What it says it serves.
+        served: Option<u64>,
+        /// What it has to serve.
+        planned: u64,
+    },
+    /// The master serves another file system.
+    #[error("mfsmaster serves the file system with metaid {served:#x}, planned was {planned:#x}")]
+    Foreign {
+        /// What it says it serves.
+        served: u64,
+        /// What it has to serve.
+        planned: u64,
+    },
+    /// Told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// How a promotion went well.
+pub(crate) enum Promoted {
+    /// A new master was started.
+    Serving,
+    /// A healthy master was running already and was left alone.
+    AlreadyServing,
+}
+
+/// A promotion in progress.
+pub(crate) struct Promotion<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) interface: &'a Interface,
+    pub(crate) vip: Ipv4Addr,
+    pub(crate) options: &'a Options,
+    pub(crate) cancel: &'a Cancel,
+    pub(crate) run: &'a mut Run,
+    undo: Undo,
+}
+
+/// What has to be undone if the promotion fails now.
+#[derive(Default)]
+struct Undo {
+    prepared: Option<Prepared>,
+    metalogger_stopped: bool,
+    master_started: bool,
+}
+
+impl<'a> Promotion<'a> {
+    pub(crate) fn new(
+        target: &'a Target,
+        interface: &'a Interface,
+        vip: Ipv4Addr,
+        options: &'a Options,
+        cancel: &'a Cancel,
+        run: &'a mut Run,
+    ) -> Self {
+        Self { target, interface, vip, options, cancel, run, undo: Undo::default() }
+    }
+
+    /// Promotes this machine, or puts everything back and says why not.
+    pub(crate) fn promote(mut self) -> Result<Promoted, Failure> {
+        let result = self.steps();
+        if result.is_err() {
+            self.undo();
+        }
+        result
+    }
+
+    fn steps(&mut self) -> Result<Promoted, Failure> {
+        recover::finish_interrupted(self.target, self.run)?;
+        if self.already_serving()? {
+            self.serve();
+            return Ok(Promoted::AlreadyServing);
+        }
+        self.settle_and_prepare()?;
+        self.stop_metalogger()?;
+        let plan = self.stage()?;
+        self.commit(&plan)?;
+        self.start_master()?;
+        self.prove(&plan)?;
+        self.target.state.clear_journal().map_err(work::Error::from)?;
+        self.serve();
+        Ok(Promoted::Serving)
+    }
+
+    /// Whether a master runs here that has everything this machine knows of: ucarp was restarted beside it. One that
+    /// lacks changes is a leftover, started by mistake: it is stopped.
+    fn already_serving(&mut self) -> Result<bool, Failure> {
+        if self.target.running(Daemon::Master)?.is_none() {
+            return Ok(false);
+        }
+        let known = inventory::take(&self.target.data).map_err(prepare::Error::from)?;
+        let copy_end = match plan::make(&known) {
+            Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
+            Ok(_) => 0,
+            Err(refusal) => {
+                log::warn!("the files here cannot be compared with the running master: {refusal}");
+                0
+            }
+        };
+        let served = match self.target.ask_master(Some(self.vip)) {
+            Ok(info) => info.metadata_version.unwrap_or(u64::MAX),
+            Err(e) => {
+                log::warn!("mfsmaster runs here but does not answer: {}", failover::logging::chain(&e));
+                0
+            }
+        };
+        if served > 0 && served >= copy_end {
+            self.run.record.version = Some(served);
+            self.run.done("check", format_args!("mfsmaster is already serving version {served} here; left alone"));
+            return Ok(true);
+        }
+        log::warn!(
+            "mfsmaster runs here at version {served}, the metalogger's copy reaches version {copy_end}: \
+             stopping that master"
+        );
+        self.target.stop(Daemon::Master)?;
+        self.run.done("check", format_args!("stopped a master that lacks changes"));
+        Ok(false)
+    }
+
+    /// Waits for the election to settle, and meanwhile does all that touches nothing.
+    fn settle_and_prepare(&mut self) -> Result<(), Failure> {
+        let settle = Settle {
+            interface: self.interface,
+            vip: self.vip,
+            options: self.options,
+            margin: self.target.config.settle_margin,
+        };
+        let (target, cancel, id) = (self.target, self.cancel, self.run.id());
+        let begun = Instant::now();
+        let (settled, (prepared, prepared_in)) = std::thread::scope(|scope| {
+            let preparing = scope.spawn(|| {
+                let prepared = prepare::begin(target, id, cancel);
+                if prepared.is_err() {
+                    // Nothing to wait for: the next machine is to have its turn at once.
+                    cancel.cancel();
+                }
+                (prepared, begun.elapsed())
+            });
+            let settled = settle.wait(cancel);
+            if settled.is_err() {
+                cancel.cancel();
+            }
+            (settled, preparing.join().expect("preparing does not panic"))
+        });
+        let prepared = prepared.map(|prepared| self.undo.prepared.insert(prepared));
+        // Whichever failed first has cancelled the other one.
+        let (settled, prepared) = match (settled, prepared) {
+            (Ok(settled), Ok(prepared)) => (settled, prepared),
+            (Err(settle::Error::Cancelled(_)), Err(e)) | (Ok(_), Err(e)) => return Err(e.into()),
+            (Err(e), _) => return Err(e.into()),
+        };
+        self.run.timed("prepare", prepared_in, format_args!("{}", prepared.summary()));
+        self.run.done("settle", format_args!("{settled}; {} is ours", self.vip));
+        Ok(())
+    }
+
+    fn stop_metalogger(&mut self) -> Result<(), Failure> {
+        self.cancel.check()?;
+        self.undo.metalogger_stopped = self.target.stop(Daemon::Metalogger)?;
+        let what = if self.undo.metalogger_stopped { "stopped" } else { "was not running" };
+        self.run.done("metalogger", format_args!("{what}"));
+        Ok(())
+    }
+
+    /// Plans again with what the metalogger has flushed, and completes the stage.
+    fn stage(&mut self) -> Result<Plan, Failure> {
+        let prepared = self.undo.prepared.as_mut().expect("prepared before it is staged");
+        let plan = prepared.finish(self.target, self.cancel)?;
+        for note in &plan.notes {
+            prepare::log_note(note);
+        }
+        let jump = prepared.jump();
+        self.run.record.version = Some(plan.end_version + jump);
+        self.run.record.changes = Some(plan.changes);
+        self.run.record.set_aside = plan.set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        self.run.done(
+            "stage",
+            format_args!(
+                "{} to version {} (served as {})",
+                prepare::base(&plan),
+                plan.end_version,
+                plan.end_version + jump
+            ),
+        );
+        Ok(plan)
+    }
+
+    fn commit(&mut self, plan: &Plan) -> Result<(), Failure> {
+        self.cancel.check()?;
+        let prepared = self.undo.prepared.as_ref().expect("staged before it is committed");
+        let Target { data, state, .. } = self.target;
+        prepared.work.commit(data, state, &plan.set_aside, self.undo.metalogger_stopped)?;
+        self.run.done("commit", format_args!("{} files set aside, the staged set is in place", plan.set_aside.len()));
+        Ok(())
+    }
+
+    fn start_master(&mut self) -> Result<(), Failure> {
+        self.cancel.check()?;
+        self.undo.master_started = true;
+        let deadline = self.target.services.start_deadline(self.target.image_size());
+        self.target.services.start_master(deadline, self.cancel)?;
+        self.run.done("start", format_args!("mfsmaster started"));
+        Ok(())
+    }
+
+    /// Asks the master until it answers what was planned.
+    fn prove(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let patience = self.target.services.start_deadline(self.target.image_size());
+        let begun = Instant::now();
+        let planned = self.run.record.version.unwrap_or_default();
+        let info = loop {
+            match self.target.ask_master(Some(self.vip)) {
+                Ok(info) => break info,
+                Err(source) if begun.elapsed() > patience => {
+                    let port = self.target.config.client_port;
+                    return Err(Failure::Mute { port, after: patience, source });
+                }
+                Err(_) => self.cancel.sleep(ASK_EVERY)?,
+            }
+            if begun.elapsed() > BIRTH && self.target.running(Daemon::Master)?.is_none() {
+                return Err(Failure::Died);
+            }
+        };
+        if info.metadata_version.is_none_or(|served| served < planned) {
+            return Err(Failure::Behind { served: info.metadata_version, planned });
+        }
+        match info.metaid {
+            Some(served) if plan.metaid != 0 && served != plan.metaid => {
+                return Err(Failure::Foreign { served, planned: plan.metaid });
+            }
+            _ => (),
+        }
+        let served = info.metadata_version.unwrap_or(planned);
+        self.run.done("prove", format_args!("MooseFS {} answers with version {served}", info.release));
+        log::info!("serving on {} {} after the call of vip-up", self.vip, human(self.run.elapsed()));
+        Ok(())
+    }
+
+    /// What belongs to a serving master but is not needed to serve: failures are reported, not fatal.
+    fn serve(&mut self) {
+        let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", failover::logging::chain(e));
+        if let Ok(Some(pid)) = self.target.running(Daemon::Master) {
+            if let Err(e) = self.target.services.adopt_master(pid) {
+                warn("the init script will not know the master", &e);
+            }
+        }
+        if self.target.services.control(Daemon::Cgiserv).is_some() {
+            match self.target.services.start(Daemon::Cgiserv, self.cancel) {
+                Ok(()) => self.run.done("cgiserv", format_args!("started")),
+                Err(e) => warn("the web interface is not up", &e),
+            }
+        }
+        if matches!(self.target.running(Daemon::Metalogger), Ok(None)) {
+            match self.target.start_metalogger() {
+                Ok(()) => self.run.done("metalogger", format_args!("started; it copies from this master now")),
+                Err(e) => warn("the metalogger is not up, so this machine keeps no second copy", &e),
+            }
+        }
+    }
+
+    /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the
+    /// next run if files could not be moved back.
+    fn undo(&mut self) {
+        let undo = std::mem::take(&mut self.undo);
+        let report = |what: &str, e: &dyn std::error::Error| {
+            log::error!("{what}: {}", failover::logging::chain(e));
+        };
+        if undo.master_started {
+            if let Ok(Some(pid)) = self.target.running(Daemon::Master) {
+                // Killed, not stopped: a clean stop would write a new image over what was staged.
+                if let Err(e) = self.target.services.stop(Daemon::Master, pid, Duration::ZERO) {
+                    report("the master that did not serve cannot be ended", &e);
+                }
+            }
+        }
+        match self.target.state.journal() {
+            Ok(Some(journal)) => match roll_back(&self.target.data, &self.target.state, &journal) {
+                Ok(Undone::Back) => log::info!("roll-back: every file is where it was"),
+                Ok(Undone::Kept) => log::warn!("roll-back: the master had written, so its history stays in place"),
+                Err(e) => report("roll-back failed; the next run tries again", &e),
+            },
+            Ok(None) => (),
+            Err(e) => report("roll-back failed", &e),
+        }
+        if let Some(prepared) = undo.prepared {
+            if let Err(e) = prepared.work.discard(&self.target.data) {
+                log::debug!("work folder kept: {}", failover::logging::chain(&e));
+            }
+        }
+        if undo.metalogger_stopped {
+            match self.target.start_metalogger() {
+                Ok(()) => log::info!("roll-back: metalogger started again"),
+                Err(e) => report("the metalogger cannot be started again", &e),
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Giving the virtual IP up, so that another machine can serve.
+//!
+//! A machine that holds the address and serves nothing is the worst end of all: whatever went wrong, the address goes
+//! first, then ucarp steps back once (yield) or ends (resign).
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use failover::address::{self, Removed};
+use failover::logging::chain;
+use failover::metadata::stage;
+use failover::ucarp::{Caller, Resigned};
+
+use crate::promotion::Failure;
+use crate::{prepare, settle};
+
+/// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a failure asks of ucarp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StepDown {
+    /// It has stepped back already, or a later call decides.
+    None,
+    /// Step back once, so that a better machine can win.
+    Yield,
+    /// End: this machine cannot serve.
+    Resign,
+}
+
+/// What `failure` asks of ucarp.
+pub(crate) fn wanted(failure: &Failure) -> StepDown {
+    match failure {
+        Failure::Cancelled(_)
+        | Failure::Settle(settle::Error::Cancelled(_))
+        | Failure::Prepare(prepare::Error::Cancelled(_) | prepare::Error::Stage(stage::Error::Cancelled(_))) => {
+            StepDown::None
+        }
+        Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. }) => StepDown::Yield,
+        _ => StepDown::Resign,
+    }
+}
+
+/// Takes the address away and makes ucarp step down.
+pub(crate) fn step_down(how: StepDown, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) {
+    if how == StepDown::None {
+        return;
+    }
+    remove_address(interface, vip);
+    let Some(caller) = caller else {
+        log::error!("no ucarp serves {vip} here, so nothing was told to step down");
+        return;
+    };
+    match how {
+        StepDown::None => (),
+        StepDown::Yield => match caller.step_back() {
+            Ok(()) => log::warn!("ucarp (pid {}) told to step back once, so that another machine can win", caller.pid),
+            Err(e) => log::error!("{}", chain(&e)),
+        },
+        StepDown::Resign => match caller.resign(PATIENCE) {
+            Ok(Resigned::Killed) => {
+                log::error!(
+                    "ucarp (pid {}) ignored TERM and was killed: start it again when this machine can serve",
+                    caller.pid
+                );
+                // It had no time to call vip-down.
+                remove_address(interface, vip);
+            }
+            Ok(_) => {
+                log::error!(
+                    "ucarp (pid {}) stopped: this machine takes no part in elections until it is started again",
+                    caller.pid
+                );
+            }
+            Err(e) => log::error!("{}", chain(&e)),
+        },
+    }
+}
+
+fn remove_address(interface: &str, vip: Ipv4Addr) {
+    match address::interface(interface).and_then(|found| address::remove(&found, vip)) {
+        Ok(Removed::Removed) => log::warn!("{vip} removed from {interface}"),
+        Ok(Removed::NotThere) => (),
+        Err(e) => log::error!("{}", chain(&e)),
+    }
+}

@@ -1,0 +1,103 @@
+//! What a run works on: opened once, passed to every step.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use failover::cancel::Cancel;
+use failover::config::Config;
+use failover::folder::{self, Folder, Owner};
+use failover::moosefs::{self, Daemon, Info};
+use failover::service::{self, Services};
+use failover::state::{self, State};
+
+/// How long a running master may take to answer before it counts as hung.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// Why the run cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The data folder.
+    #[error("no data folder; is DATA_PATH in mfsmaster.cfg right?")]
+    Data(#[source] folder::Error),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The daemons.
+    #[error(transparent)]
+    Service(#[from] service::Error),
+    /// The user the daemons run as.
+    #[error("there is no user {user} or no group {group}; are WORKING_USER and WORKING_GROUP in mfsmaster.cfg right?")]
+    User {
+        /// `WORKING_USER`
+        user: String,
+        /// `WORKING_GROUP`
+        group: String,
+    },
+}
+
+/// This machine's data folder, daemons and state.
+pub(crate) struct Target {
+    pub(crate) config: Config,
+    pub(crate) data: Folder,
+    pub(crate) owner: Owner,
+    pub(crate) services: Services,
+    pub(crate) state: State,
+}
+
+impl Target {
+    pub(crate) fn open(config: Config) -> Result<Self, Error> {
+        let group = config.working_group.as_deref();
+        let owner = Owner::named(&config.working_user, group).ok_or_else(|| Error::User {
+            user: config.working_user.clone(),
+            group: group.unwrap_or("of that user").to_owned(),
+        })?;
+        Ok(Self {
+            data: Folder::open(&config.data_path).map_err(Error::Data)?,
+            owner,
+            services: Services::find(&config)?,
+            state: State::open()?,
+            config,
+        })
+    }
+
+    /// The process of `daemon` on this machine's data folder.
+    pub(crate) fn running(&self, daemon: Daemon) -> Result<Option<u32>, moosefs::Error> {
+        moosefs::running(&self.data, daemon)
+    }
+
+    /// Asks the master on this machine; `vip` is where it listens if it listens on that alone.
+    pub(crate) fn ask_master(&self, vip: Option<Ipv4Addr>) -> Result<Info, moosefs::Error> {
+        let host = self.config.client_host;
+        let host = if host.is_unspecified() { vip.unwrap_or(Ipv4Addr::LOCALHOST) } else { host };
+        moosefs::info(SocketAddrV4::new(host, self.config.client_port), ANSWER)
+    }
+
+    /// The size of the largest image in the data folder: what starts and stops of the master take time for.
+    pub(crate) fn image_size(&self) -> u64 {
+        let size = |name: &std::ffi::OsString| {
+            let image = name.to_string_lossy().starts_with("metadata");
+            let status = if image { self.data.status(name).ok().flatten() } else { None };
+            status.and_then(|status| u64::try_from(status.st_size).ok())
+        };
+        self.data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
+    }
+
+    /// Stops `daemon` if it runs and waits until it is gone. Says whether it ran.
+    pub(crate) fn stop(&self, daemon: Daemon) -> Result<bool, Error> {
+        let Ok(Some(pid)) = self.running(daemon) else { return Ok(false) };
+        self.services.stop(daemon, pid, self.services.stop_deadline(self.image_size()))?;
+        Ok(true)
+    }
+
+    /// Starts the metalogger and waits until it runs.
+    pub(crate) fn start_metalogger(&self) -> Result<(), Error> {
+        // Never cut short: it is the end of every roll-back.
+        let cancel = Cancel::new();
+        self.services.start(Daemon::Metalogger, &cancel)?;
+        let end = Instant::now() + ANSWER;
+        while matches!(self.running(Daemon::Metalogger), Ok(None)) && Instant::now() < end {
+            let _ = cancel.sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
