@@ -1,0 +1,109 @@
+//! ucarp changes its mind, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
+//! exactly one machine ends up serving.
+
+use lab::{Cluster, Result};
+use nix::sys::signal::Signal;
+
+use crate::{SOON, nothing_lost};
+
+#[test]
+fn ucarp_restarted_beside_a_healthy_master() -> Result<()> {
+    // The cluster comes up like a first installation: the master was started by hand, then ucarp beside it.
+    let cluster = Cluster::build().masters(1).start()?;
+    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    let load = cluster.client().keep_writing()?;
+    let (pid, files) = (cluster.master_pid("m1"), cluster.files("m1")?);
+    let mark = cluster.mark();
+
+    cluster.restart_ucarp("m1")?;
+    cluster.wait_for_log_since(mark, "m1", "promotion ended: already serving", SOON)?;
+    load.wait_for_progress(SOON)?;
+    assert_eq!(cluster.master_pid("m1"), pid, "the master was not stopped");
+    assert_eq!(cluster.files("m1")?, files, "no file was moved");
+    nothing_lost(&load)
+}
+
+#[test]
+fn ucarp_started_on_a_standby_touches_nothing() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let metalogger = cluster.daemon("m2", "mfsmetalogger")?;
+    let mark = cluster.mark();
+    cluster.restart_ucarp("m2")?;
+    cluster.wait_for_log_since(mark, "m2", "demotion ended: nothing to demote", SOON)?;
+    assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger);
+    assert_eq!(cluster.serving(), ["m1"]);
+    Ok(())
+}
+
+#[test]
+fn all_three_start_at_once_and_exactly_one_serves() -> Result<()> {
+    let cluster = Cluster::build().masters(3).skew("m2", 0).skew("m3", 0).start()?;
+    let load = cluster.client().keep_writing()?;
+    for standby in ["m1", "m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    // The serving machine loses its power and two equal ones time out together; then it comes back between them.
+    cluster.power_off("m1")?;
+    let by = cluster.wait_for_serving_other_than("m1", SOON)?.by;
+    cluster.power_on("m1")?;
+    load.wait_for_progress(SOON)?;
+    nothing_lost(&load)?;
+    assert_eq!(cluster.serving(), [by]);
+
+    // The whole cluster goes and comes back.
+    let load = cluster.client().keep_writing()?;
+    load.stop()?;
+    for machine in ["m1", "m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(machine, SOON)?;
+    }
+    for machine in ["m1", "m2", "m3"] {
+        cluster.power_off(machine)?;
+    }
+    for machine in ["m1", "m2", "m3"] {
+        cluster.power_on(machine)?;
+    }
+    let mark = cluster.mark();
+    let by = cluster.wait_for_serving_other_than("nobody", SOON)?.by;
+    cluster.wait_for_log_since(mark, &by, "promotion ended: serving", SOON)?;
+    assert_eq!(cluster.serving(), [by]);
+    nothing_lost(&load)
+}
+
+#[test]
+fn preempted_during_the_settle_time() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    let (master, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);
+
+    cluster.isolate("m1")?;
+    cluster.wait_for_log("m2", "Switching to state: MASTER", SOON)?;
+    cluster.heal("m1")?;
+    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", "demotion ended: nothing to demote", SOON)?;
+    load.wait_for_progress(SOON)?;
+    assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger, "no daemon was touched");
+    assert_eq!(cluster.master_pid("m2"), None);
+    assert_eq!(cluster.master_pid("m1"), master);
+    let files = cluster.files("m2")?;
+    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    nothing_lost(&load)
+}
+
+#[test]
+fn a_demoted_master_stops_and_its_metalogger_runs_again() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.kill("m1", "mfsmetalogger", Signal::SIGTERM)?;
+    // The administrator tells the serving machine to step back.
+    cluster.kill("m1", "ucarp", Signal::SIGUSR2)?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log("m1", "demotion ended: demoted", SOON)?;
+    assert_eq!(cluster.master_pid("m1"), None);
+    load.wait_for_progress(SOON)?;
+    cluster.daemon("m1", "mfsmetalogger")?;
+    cluster.wait_for_metalogger_in_step("m1", SOON)?;
+    assert_eq!(cluster.serving(), ["m2"]);
+    nothing_lost(&load)
+}
