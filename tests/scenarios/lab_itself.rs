@@ -5,12 +5,23 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lab::{Cluster, Hooks, Result};
 
 const SOON: Duration = Duration::from_secs(30);
+
+#[test]
+fn our_programs_are_built() -> Result<()> {
+    let folder = lab::built_programs()?;
+    assert!(
+        ["vip-up", "vip-down", "mfs-promote"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+    );
+    Ok(())
+}
 
 #[test]
 fn cluster_comes_up_and_the_check_finds_what_is_missing_and_what_is_changed() -> Result<()> {
@@ -100,8 +111,37 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
 }
 
 #[test]
+fn one_way_split_and_small_disk() -> Result<()> {
+    let cluster = Cluster::build()
+        .hooks(Hooks::AddressOnly)
+        .masters(2)
+        .small_disk("m2", 32)
+        .start()?;
+    // Nothing listens there: a refusal comes at once, where packets pass both ways.
+    let reaches = |from, to: &str| {
+        let knock = format!("exec 3<> /dev/tcp/{to}/9");
+        cluster
+            .run(from, &["timeout", "1", "bash", "-c", &knock])
+            .map(|output| output.status.code() != Some(124))
+    };
+    assert!(reaches("m1", "m2")? && reaches("m2", "cs1")?);
+    cluster.block("m2", "m1")?;
+    assert!(!reaches("m1", "m2")? && reaches("m2", "cs1")?);
+    cluster.unblock()?;
+    assert!(reaches("m1", "m2")?);
+
+    let full = cluster.run("m2", &["fallocate", "-l", "64M", "/var/lib/mfs/filler"])?;
+    assert!(!full.status.success());
+    cluster.must("m2", &["fallocate", "-l", "8M", "/var/lib/mfs/filler"])?;
+    cluster.power_off("m2")?;
+    cluster.power_on("m2")?;
+    assert!(cluster.files("m2")?.contains(&"filler".to_owned()));
+    Ok(())
+}
+
+#[test]
 fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
-    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).start()?;
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).fresh().start()?;
     let error = cluster
         .wait_for_log("m1", "never", Duration::from_millis(10))
         .expect_err("nobody logs that");
@@ -111,13 +151,16 @@ fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
         "{text}"
     );
     assert!(text.contains("c1   lab: power on"), "{text}");
+    let folder = cluster.folder().to_owned();
+    drop(cluster);
+    assert!(!folder.exists());
     Ok(())
 }
 
 /// Runs the cluster of the next test in a process of its own, kills that, and looks for anything left behind.
 #[test]
 fn killed_test_leaves_nothing() -> Result<()> {
-    let mut child = Command::new(std::env::current_exe().expect("own executable"))
+    let child = Command::new(std::env::current_exe().expect("own executable"))
         .args([
             "--ignored",
             "--exact",
@@ -127,7 +170,8 @@ fn killed_test_leaves_nothing() -> Result<()> {
         .stdout(Stdio::piped())
         .spawn()
         .expect("start myself again");
-    let lines = BufReader::new(child.stdout.take().expect("a pipe"))
+    let mut child = Killed(child);
+    let lines = BufReader::new(child.0.stdout.take().expect("a pipe"))
         .lines()
         .map_while(std::io::Result::ok);
     let mut facts = lines.skip_while(|line| !line.contains("FOLDER ")).take(2);
@@ -140,8 +184,7 @@ fn killed_test_leaves_nothing() -> Result<()> {
     assert_eq!(namespaces.len(), 4 * 3 + 1, "{namespaces:?}");
     assert_eq!(namespaces.intersection(&namespaces_in_use()).count(), namespaces.len());
 
-    child.kill().expect("kill the child");
-    child.wait().expect("wait for the child");
+    drop(child);
     let deadline = Instant::now() + SOON;
     while namespaces.intersection(&namespaces_in_use()).next().is_some() {
         assert!(
@@ -155,10 +198,20 @@ fn killed_test_leaves_nothing() -> Result<()> {
         !mounts.contains(&folder.to_string_lossy().into_owned()),
         "mounts are left"
     );
-    assert!(folder.exists());
+    // Another test's cluster may have swept it already.
     lab::sweep()?;
     assert!(!folder.exists(), "the sweep leaves the folder of a dead test");
     Ok(())
+}
+
+/// A child that is killed at the end of a test, however the test ends.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

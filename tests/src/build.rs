@@ -47,6 +47,7 @@ pub struct Builder {
     settings: BTreeMap<String, BTreeMap<String, String>>,
     files: Vec<(Option<String>, String, Vec<u8>, u32)>,
     ucarp: Vec<String>,
+    limits: BTreeMap<String, u32>,
 }
 
 impl Builder {
@@ -60,6 +61,7 @@ impl Builder {
             settings: BTreeMap::new(),
             files: Vec::new(),
             ucarp: Vec::new(),
+            limits: BTreeMap::new(),
         }
     }
 
@@ -118,6 +120,12 @@ impl Builder {
     pub fn file_on(mut self, machine: &str, path: &str, content: impl Into<Vec<u8>>, mode: u32) -> Self {
         self.files
             .push((Some(machine.to_owned()), path.to_owned(), content.into(), mode));
+        self
+    }
+
+    /// The data folder of a machine has a file system of its own of so many megabytes (the master's charts need 5).
+    pub fn small_disk(mut self, machine: &str, megabytes: u32) -> Self {
+        self.limits.insert(machine.to_owned(), megabytes);
         self
     }
 
@@ -208,7 +216,13 @@ impl Builder {
                 machine.install(path, content, *mode)?;
             }
         }
-        self.first_metadata(machines)
+        self.first_metadata(machines)?;
+        for machine in machines {
+            self.limits
+                .get(&machine.name)
+                .map_or(Ok(()), |megabytes| machine.limit_data(*megabytes))?;
+        }
+        Ok(())
     }
 
     /// Puts the first metadata on the disk of `m1`.

@@ -16,7 +16,7 @@ use crate::events::{Event, EventLog, LAB};
 use crate::hooks::Hooks;
 use crate::load::Client;
 use crate::machine::{Machine, Role};
-use crate::moosefs::{self, DATA};
+use crate::moosefs;
 use crate::process::{Daemon, poll};
 use crate::switch::Switch;
 use crate::watch::{Overlap, Watch};
@@ -133,6 +133,20 @@ impl Cluster {
         Ok(self.events.note(name, "lab: isolated beyond its link"))
     }
 
+    /// Packets from one machine to another are dropped, one way, until [`Cluster::unblock`].
+    pub fn block(&self, from: &str, to: &str) -> Result<Moment> {
+        self.machine(from)?;
+        self.machine(to)?;
+        self.switch.block(from, to)?;
+        Ok(self.events.note(from, &format!("lab: blocked towards {to}")))
+    }
+
+    /// Ends every [`Cluster::block`].
+    pub fn unblock(&self) -> Result<Moment> {
+        self.switch.unblock()?;
+        Ok(self.events.note(LAB, "lab: nothing is blocked any more"))
+    }
+
     /// Ends [`Cluster::cut`] and [`Cluster::isolate`].
     pub fn heal(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
@@ -141,8 +155,7 @@ impl Cluster {
         Ok(self.events.note(name, "lab: network whole again"))
     }
 
-    /// Runs a script in the switch's network namespace, as nftables rules of the bridge family for a one-way split. The
-    /// far end of a machine's cable is called `v-NAME`.
+    /// Runs a script in the switch's network namespace. The far end of a machine's cable is called `v-NAME`.
     pub fn on_switch(&self, script: &str) -> Result<()> {
         self.switch.shell(script)
     }
@@ -239,6 +252,15 @@ impl Cluster {
         self.watch.overlaps()
     }
 
+    /// The longest of the [`Cluster::overlaps`].
+    pub fn longest_overlap(&self) -> Duration {
+        self.overlaps()
+            .iter()
+            .map(|overlap| overlap.to - overlap.from)
+            .max()
+            .unwrap_or_default()
+    }
+
     /// The metadata version of the master on this machine, asked from inside.
     pub fn master_version(&self, name: &str) -> Result<u64> {
         let init = self.machine(name)?.init()?;
@@ -283,7 +305,7 @@ impl Cluster {
 
     /// A machine's data folder as seen from the host, for tests that damage it.
     pub fn data(&self, name: &str) -> Result<PathBuf> {
-        Ok(self.machine(name)?.disk(DATA))
+        self.machine(name)?.data()
     }
 
     /// The version that this machine's metalogger copy reaches on disk (its log is flushed once a second).

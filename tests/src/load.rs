@@ -11,13 +11,15 @@ use crate::error::{file, system};
 use crate::events::EventLog;
 use crate::machine::Machine;
 use crate::moosefs::{CHECK, MOUNT};
-use crate::oplog::{Line, METADATA_LOG, WRITES_LOG, parse_log};
+use crate::oplog::{Line, METADATA_LOG, Op, WRITES_LOG, parse_log};
 use crate::{Error, Result, locked, process};
 
 /// Operations per second of each of the two loops.
 const RATE: u32 = 200;
 /// Where the client's log is in the machine; on its disk, so that the host can read it.
 const LOGS: &str = "/var/lib/lab";
+/// A gap that a person would notice.
+const NOTICEABLE: Duration = Duration::from_millis(500);
 /// Operations that still run when the load is stopped may take so long.
 const LAST_WORDS: Duration = Duration::from_secs(60);
 /// The final check may take so long.
@@ -103,13 +105,19 @@ impl Workload {
         Ok([read(METADATA_LOG)?, read(WRITES_LOG)?])
     }
 
-    /// Waits until each loop got an acknowledgement for a request made after this call.
+    /// Whether a metadata operation and a write were acknowledged that began after `since`.
+    pub fn works_since(&self, since: Moment) -> Result<bool> {
+        let fresh = |line: &&Line| line.errno.is_none() && line.start >= since;
+        let [metadata, writes] = self.lines()?;
+        let written = |line: &Line| matches!(line.op, Op::Write(_));
+        Ok(metadata.iter().rev().any(|line| fresh(&line)) && writes.iter().rev().filter(fresh).any(written))
+    }
+
+    /// Waits until a metadata operation and a write are acknowledged that began after this call.
     pub fn wait_for_progress(&self, within: Duration) -> Result<()> {
         let since = Moment::now();
-        let after = |line: &Line| line.errno.is_none() && line.start >= since;
         let done = process::poll(within, || {
-            let lines = self.lines().ok()?;
-            lines.iter().all(|log| log.iter().rev().any(after)).then_some(())
+            self.works_since(since).is_ok_and(|works| works).then_some(())
         });
         done.ok_or_else(|| Error::Expired {
             what: format!("acknowledgements of both loops of the client ({})", self.console()),
@@ -124,7 +132,16 @@ impl Workload {
 
     /// The longest gap between acknowledgements that ends after `since`, up to now if none came any more.
     pub fn outage(&self, since: Moment) -> Result<Outage> {
-        let [metadata, writes] = self.lines()?.map(|lines| longest_gap(&lines, since, Moment::now()));
+        let longest = |lines: Vec<Line>| gaps(&lines, since, Moment::now()).max().unwrap_or_default();
+        let [metadata, writes] = self.lines()?.map(longest);
+        Ok(Outage { metadata, writes })
+    }
+
+    /// All the time that was spent in gaps of more than half a second which end after `since`. More than the longest gap
+    /// where the client was served again and then waited once more, as for its chunkservers.
+    pub fn time_without_service(&self, since: Moment) -> Result<Outage> {
+        let total = |lines: Vec<Line>| gaps(&lines, since, Moment::now()).filter(|gap| *gap > NOTICEABLE).sum();
+        let [metadata, writes] = self.lines()?.map(total);
         Ok(Outage { metadata, writes })
     }
 
@@ -193,14 +210,15 @@ impl Drop for Workload {
     }
 }
 
-fn longest_gap(lines: &[Line], since: Moment, now: Moment) -> Duration {
+/// The times between acknowledgements, those that end after `since`, and the one that lasts until now.
+fn gaps(lines: &[Line], since: Moment, now: Moment) -> impl Iterator<Item = Duration> {
     let ends = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
     let ends: Vec<Moment> = ends.chain([now]).collect();
-    let gaps = ends
-        .windows(2)
-        .filter(|pair| pair[1] >= since)
-        .map(|pair| pair[1] - pair[0]);
-    gaps.max().unwrap_or_default()
+    let pairs = ends.windows(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>();
+    pairs
+        .into_iter()
+        .filter(move |(_, to)| *to >= since)
+        .map(|(from, to)| to - from)
 }
 
 #[cfg(test)]
@@ -217,7 +235,8 @@ mod tests {
             errno: None,
         };
         let lines = [line(10), line(100), line(110), line(170), line(180)];
-        assert_eq!(longest_gap(&lines, Moment(120), Moment(190)), Duration::from_nanos(60));
-        assert_eq!(longest_gap(&lines, Moment(200), Moment(300)), Duration::from_nanos(120));
+        let longest = |since, now| gaps(&lines, Moment(since), Moment(now)).max();
+        assert_eq!(longest(120, 190), Some(Duration::from_nanos(60)));
+        assert_eq!(longest(200, 300), Some(Duration::from_nanos(120)));
     }
 }

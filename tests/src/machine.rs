@@ -90,9 +90,8 @@ impl Machine {
 
     /// Makes the user of MooseFS the owner of a file on the disk.
     pub fn give_to_mfs(&self, path: &Path) -> Result<()> {
-        let user = User::from_name("mfs").map_err(system("look for the user mfs"))?;
-        let user = user.ok_or_else(|| Error::Programs("there is no user mfs: install the moosefs packages".into()))?;
-        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).map_err(file("hand over", path))
+        let (user, group) = mfs_user()?;
+        chown(path, Some(user), Some(group)).map_err(file("hand over", path))
     }
 
     /// Writes a file that the machine finds under `path` from its next start on.
@@ -103,6 +102,30 @@ impl Machine {
         }
         fs::write(&path, content).map_err(file("write", &path))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(file("set the mode of", &path))
+    }
+
+    /// Puts the data folder, with what is in it, on a file system of its own of so many megabytes.
+    pub(crate) fn limit_data(&self, megabytes: u32) -> Result<()> {
+        let (user, group) = mfs_user()?;
+        let mut command = Command::new("mkfs.ext4");
+        command
+            .args(["-q", "-m", "0", "-E", &format!("root_owner={user}:{group}"), "-d"])
+            .arg(self.disk(DATA))
+            .arg(self.image())
+            .arg(format!("{megabytes}M"));
+        process::must(command, &self.folder, PATIENCE).map(drop)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.folder.join("disk.img")
+    }
+
+    /// The data folder, as seen from the host; one of limited size is there only while the machine is on.
+    pub fn data(&self) -> Result<PathBuf> {
+        if self.image().exists() {
+            return Ok(self.root()?.join(DATA.trim_start_matches('/')));
+        }
+        Ok(self.disk(DATA))
     }
 
     /// A folder of the machine's disk, as seen from the host; valid whether it is on or off.
@@ -153,20 +176,10 @@ impl Machine {
 
     /// Process 1 of a new machine, and where its id on this host will arrive.
     fn start_init(&self) -> Result<(Child, Receiver<Pid>)> {
-        let flags = [
-            "--net",
-            "--mount",
-            "--pid",
-            "--uts",
-            "--fork",
-            "--kill-child",
-            "bash",
-            "-c",
-            SCRIPT,
-            "machine",
-        ];
-        let mut command = process::unshare(&flags);
-        command.arg(&self.name).arg(&self.folder).args(DISK);
+        let script = self.folder.join("machine.sh");
+        fs::write(&script, SCRIPT).map_err(file("write", &script))?;
+        let mut command = process::unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash"]);
+        command.arg(script).arg(&self.name).arg(&self.folder).args(DISK);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
         let console = self.folder.join("console");
         command.stderr(fs::File::create(&console).map_err(file("create", &console))?);
@@ -258,6 +271,14 @@ impl Machine {
             .find(|one| all.iter().all(|other| other.pid != one.parent))
             .cloned()
     }
+}
+
+/// The ids of the user that MooseFS runs as.
+fn mfs_user() -> Result<(u32, u32)> {
+    let user = User::from_name("mfs").map_err(system("look for the user mfs"))?;
+    let missing = || Error::Programs("there is no user mfs: install the moosefs packages".to_owned());
+    user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
+        .ok_or_else(missing)
 }
 
 impl Drop for Machine {

@@ -1,5 +1,5 @@
 # Process 1 of a machine: builds the machine's root, says "ready PID", then reaps until it is killed.
-# Usage: bash -c SCRIPT machine NAME FOLDER DISK-PATH...   in new mount, pid, uts and network namespaces.
+# Usage: bash machine.sh NAME FOLDER DISK-PATH...   in new mount, pid, uts and network namespaces.
 exec 2>&1
 set -eu
 name=$1 folder=$2
@@ -33,6 +33,7 @@ for path; do # the disk: folders that survive a power cut
     mkdir -p "./$path"
     mount --bind "$folder/disk$path" "./$path"
 done
+if [ -e "$folder/disk.img" ]; then mount -o loop "$folder/disk.img" ./var/lib/mfs; fi
 cp -a "$folder/files/." .
 
 echo "$name" > /proc/sys/kernel/hostname

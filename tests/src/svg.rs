@@ -137,7 +137,7 @@ impl Picture<'_> {
         for mark in marks {
             if mark.what == state.begin {
                 open.get_or_insert(self.seconds(mark.at));
-            } else if mark.what == state.end {
+            } else if mark.what == state.end || mark.what == "power off" {
                 spans.extend(open.take().map(|from| (from, self.seconds(mark.at))));
             }
         }

@@ -93,6 +93,20 @@ END"
         self.shell(&format!("ip link set v-{name} {to}"))
     }
 
+    /// Drops what comes from one machine and would go to another.
+    pub(crate) fn block(&self, from: &str, to: &str) -> Result<()> {
+        self.shell(&format!(
+            "nft add table bridge lab
+             nft add chain bridge lab forward '{{ type filter hook forward priority 0; }}'
+             nft add rule bridge lab forward iifname v-{from} oifname v-{to} drop"
+        ))
+    }
+
+    /// Drops nothing any more.
+    pub(crate) fn unblock(&self) -> Result<()> {
+        self.shell("nft delete table bridge lab 2> /dev/null || :")
+    }
+
     /// The cable goes away, with a machine that was powered off.
     pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.shell(&format!("ip link del v-{name} 2> /dev/null || :"))

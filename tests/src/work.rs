@@ -101,10 +101,14 @@ impl HostLock {
                 .open(&path)
         };
         let mut pending = Some(open().map_err(file("open", &path))?);
+        let mut told = false;
         let taken = crate::process::poll(PATIENCE, || {
             match Flock::lock(pending.take()?, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => Some(Ok(lock)),
                 Err((file, Errno::EWOULDBLOCK)) => {
+                    if !std::mem::replace(&mut told, true) {
+                        eprintln!("waiting for the cluster of process {} to end", holder(&path));
+                    }
                     pending = Some(file);
                     None
                 }

@@ -67,10 +67,18 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
 
     let story = Timeline::collect(&cluster, &load, screen.zero)?;
     fs::write(&args.svg, story.svg())?;
-    let outage = load.outage(screen.zero)?;
-    println!("\nthe longest time without an acknowledgement:");
-    println!("  metadata operations  {:5.1} s", outage.metadata.as_secs_f64());
-    println!("  writes               {:5.1} s", outage.writes.as_secs_f64());
+    let (longest, all) = (load.outage(screen.zero)?, load.time_without_service(screen.zero)?);
+    println!("\nwithout an acknowledgement  longest    in all");
+    for (name, longest, all) in [
+        ("metadata operations", longest.metadata, all.metadata),
+        ("writes", longest.writes, all.writes),
+    ] {
+        println!(
+            "  {name:24} {:6.1} s  {:6.1} s",
+            longest.as_secs_f64(),
+            all.as_secs_f64()
+        );
+    }
     println!("picture: {}", args.svg.display());
     if !served_again {
         println!("\nnobody served the client again within {} s", args.patience);
@@ -124,11 +132,7 @@ impl Screen<'_> {
         let Some(taken) = self.cluster.answering().filter(|taken| taken.by != "m1") else {
             return Ok(false);
         };
-        let lines = self.load.lines()?;
-        Ok(lines.iter().all(|log| {
-            log.last()
-                .is_some_and(|line| line.end > taken.at && line.errno.is_none())
-        }))
+        Ok(self.load.works_since(taken.at)?)
     }
 
     fn show_marks(&mut self) {
