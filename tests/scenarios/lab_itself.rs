@@ -15,11 +15,7 @@ const SOON: Duration = Duration::from_secs(30);
 #[test]
 fn our_programs_are_built() -> Result<()> {
     let folder = lab::built_programs()?;
-    assert!(
-        ["vip-up", "vip-down", "mfs-promote"]
-            .iter()
-            .all(|name| folder.join(name).is_file())
-    );
+    assert!(["vip-up", "vip-down", "mfs-promote"].iter().all(|name| folder.join(name).is_file()));
     Ok(())
 }
 
@@ -44,10 +40,7 @@ fn cluster_comes_up_and_the_check_finds_what_is_missing_and_what_is_changed() ->
     cluster.must("c1", &["sh", "-c", "echo other > /mnt/mfs/data/0/w0"])?;
     let after = load.verify()?;
     assert_eq!(after.lost.len(), 2, "{after:?}");
-    assert!(
-        after.lost[0].contains("w0") && after.lost[1].contains("g0"),
-        "{after:?}"
-    );
+    assert!(after.lost[0].contains("w0") && after.lost[1].contains("g0"), "{after:?}");
     assert!(cluster.overlaps().is_empty());
     Ok(())
 }
@@ -60,20 +53,10 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     // A power cycle keeps the disk and nothing else.
     cluster.must(
         "m3",
-        &[
-            "touch",
-            "/var/lib/mfs/kept",
-            "/var/lib/moosefs-ucarp/kept",
-            "/root/forgotten",
-            "/run/forgotten",
-        ],
+        &["touch", "/var/lib/mfs/kept", "/var/lib/moosefs-ucarp/kept", "/root/forgotten", "/run/forgotten"],
     )?;
     cluster.power_off("m3")?;
-    assert!(
-        cluster
-            .run("m3", &["true"])
-            .is_err_and(|error| error.to_string().contains("is off"))
-    );
+    assert!(cluster.run("m3", &["true"]).is_err_and(|error| error.to_string().contains("is off")));
     let begin = Instant::now();
     cluster.power_on("m3")?;
     eprintln!("power_on took {:?}", begin.elapsed());
@@ -85,23 +68,16 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
 
     // Isolated, a standby promotes itself; its link stays up. Healed, one of the two steps back.
     cluster.isolate("m2")?;
-    cluster.expect("m2 to hold the address too", SOON, || {
-        cluster.holds_vip("m2").then_some(())
-    })?;
+    cluster.expect("m2 to hold the address too", SOON, || cluster.holds_vip("m2").then_some(()))?;
     assert!(cluster.holds_vip("m1"));
     assert_eq!(cluster.must("m2", &["cat", "/sys/class/net/eth0/carrier"])?.trim(), "1");
     cluster.heal("m2")?;
-    cluster.expect("m2 to give the address back", SOON, || {
-        (!cluster.holds_vip("m2")).then_some(())
-    })?;
+    cluster.expect("m2 to give the address back", SOON, || (!cluster.holds_vip("m2")).then_some(()))?;
 
     // A pulled cable takes the link away; the client waits; healed, it goes on.
     let mark = cluster.mark();
     let cut = cluster.cut("cs1")?;
-    assert_eq!(
-        cluster.must("cs1", &["cat", "/sys/class/net/eth0/carrier"])?.trim(),
-        "0"
-    );
+    assert_eq!(cluster.must("cs1", &["cat", "/sys/class/net/eth0/carrier"])?.trim(), "0");
     cluster.wait_for_log_since(mark, "m1", "chunkserver disconnected", SOON)?;
     cluster.heal("cs1")?;
     load.wait_for_progress(Duration::from_secs(90))?;
@@ -112,17 +88,11 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
 
 #[test]
 fn one_way_split_and_small_disk() -> Result<()> {
-    let cluster = Cluster::build()
-        .hooks(Hooks::AddressOnly)
-        .masters(2)
-        .small_disk("m2", 32)
-        .start()?;
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(2).small_disk("m2", 32).start()?;
     // Nothing listens there: a refusal comes at once, where packets pass both ways.
     let reaches = |from, to: &str| {
         let knock = format!("exec 3<> /dev/tcp/{to}/9");
-        cluster
-            .run(from, &["timeout", "1", "bash", "-c", &knock])
-            .map(|output| output.status.code() != Some(124))
+        cluster.run(from, &["timeout", "1", "bash", "-c", &knock]).map(|output| output.status.code() != Some(124))
     };
     assert!(reaches("m1", "m2")? && reaches("m2", "cs1")?);
     cluster.block("m2", "m1")?;
@@ -142,14 +112,9 @@ fn one_way_split_and_small_disk() -> Result<()> {
 #[test]
 fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
     let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).fresh().start()?;
-    let error = cluster
-        .wait_for_log("m1", "never", Duration::from_millis(10))
-        .expect_err("nobody logs that");
+    let error = cluster.wait_for_log("m1", "never", Duration::from_millis(10)).expect_err("nobody logs that");
     let text = error.to_string();
-    assert!(
-        text.contains("m1 to log /never/") && text.contains("Switching to state: MASTER"),
-        "{text}"
-    );
+    assert!(text.contains("m1 to log /never/") && text.contains("Switching to state: MASTER"), "{text}");
     assert!(text.contains("c1   lab: power on"), "{text}");
     let folder = cluster.folder().to_owned();
     drop(cluster);
@@ -161,23 +126,14 @@ fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
 #[test]
 fn killed_test_leaves_nothing() -> Result<()> {
     let child = Command::new(std::env::current_exe().expect("own executable"))
-        .args([
-            "--ignored",
-            "--exact",
-            "--nocapture",
-            "lab_itself::cluster_that_is_killed",
-        ])
+        .args(["--ignored", "--exact", "--nocapture", "lab_itself::cluster_that_is_killed"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("start myself again");
     let mut child = Killed(child);
-    let lines = BufReader::new(child.0.stdout.take().expect("a pipe"))
-        .lines()
-        .map_while(std::io::Result::ok);
+    let lines = BufReader::new(child.0.stdout.take().expect("a pipe")).lines().map_while(std::io::Result::ok);
     let mut facts = lines.skip_while(|line| !line.contains("FOLDER ")).take(2);
-    let folder = facts
-        .next()
-        .and_then(|line| line.split("FOLDER ").nth(1).map(PathBuf::from));
+    let folder = facts.next().and_then(|line| line.split("FOLDER ").nth(1).map(PathBuf::from));
     let folder = folder.expect("the child's cluster comes up");
     let namespaces: BTreeSet<String> = facts.next().expect("a line").split(' ').map(str::to_owned).collect();
     // Four machines and the switch.
@@ -187,17 +143,11 @@ fn killed_test_leaves_nothing() -> Result<()> {
     drop(child);
     let deadline = Instant::now() + SOON;
     while namespaces.intersection(&namespaces_in_use()).next().is_some() {
-        assert!(
-            Instant::now() < deadline,
-            "processes are left in the namespaces of a dead test"
-        );
+        assert!(Instant::now() < deadline, "processes are left in the namespaces of a dead test");
         std::thread::sleep(Duration::from_millis(50));
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
-    assert!(
-        !mounts.contains(&folder.to_string_lossy().into_owned()),
-        "mounts are left"
-    );
+    assert!(!mounts.contains(&folder.to_string_lossy().into_owned()), "mounts are left");
     // Another test's cluster may have swept it already.
     lab::sweep()?;
     assert!(!folder.exists(), "the sweep leaves the folder of a dead test");
@@ -223,10 +173,7 @@ fn cluster_that_is_killed() -> Result<()> {
     cluster.power_off("m1")?;
     println!("FOLDER {}", cluster.folder().display());
     let own = namespaces_of(std::process::id());
-    let inside = descendants(std::process::id())
-        .into_iter()
-        .flat_map(namespaces_of)
-        .filter(|one| !own.contains(one));
+    let inside = descendants(std::process::id()).into_iter().flat_map(namespaces_of).filter(|one| !own.contains(one));
     let inside: BTreeSet<String> = inside.collect();
     println!("{}", inside.into_iter().collect::<Vec<_>>().join(" "));
     std::thread::sleep(Duration::from_secs(600));
@@ -240,11 +187,7 @@ fn namespaces_in_use() -> BTreeSet<String> {
 
 fn namespaces_of(process: u32) -> BTreeSet<String> {
     let link = |kind| fs::read_link(format!("/proc/{process}/ns/{kind}")).ok();
-    ["net", "mnt", "pid"]
-        .into_iter()
-        .filter_map(link)
-        .map(|link| link.to_string_lossy().into_owned())
-        .collect()
+    ["net", "mnt", "pid"].into_iter().filter_map(link).map(|link| link.to_string_lossy().into_owned()).collect()
 }
 
 fn all_processes() -> impl Iterator<Item = u32> {
@@ -259,21 +202,14 @@ fn descendants(process: u32) -> Vec<u32> {
         stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
     };
     let children = all_processes().filter(|pid| parent_of(*pid) == Some(process));
-    children
-        .flat_map(|child| [vec![child], descendants(child)].concat())
-        .collect()
+    children.flat_map(|child| [vec![child], descendants(child)].concat()).collect()
 }
 
 /// How `testdata/metadata.mfs` was made; prints where the new one is.
 #[test]
 #[ignore = "only to make testdata/metadata.mfs again"]
 fn makes_the_first_image() -> Result<()> {
-    let cluster = Cluster::build()
-        .hooks(Hooks::AddressOnly)
-        .masters(1)
-        .chunkservers(0)
-        .fresh()
-        .start()?;
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).chunkservers(0).fresh().start()?;
     cluster.must("m1", &["mfsmaster", "stop"])?;
     let made = cluster.data("m1")?.join("metadata.mfs");
     let kept = std::env::temp_dir().join("metadata.mfs");

@@ -103,10 +103,7 @@ impl Builder {
 
     /// A setting of `/etc/mfs/FILE.cfg` on every machine, as `("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1")`.
     pub fn setting(mut self, file: &str, key: &str, value: &str) -> Self {
-        self.settings
-            .entry(file.to_owned())
-            .or_default()
-            .insert(key.to_owned(), value.to_owned());
+        self.settings.entry(file.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -118,8 +115,7 @@ impl Builder {
 
     /// A file on one machine.
     pub fn file_on(mut self, machine: &str, path: &str, content: impl Into<Vec<u8>>, mode: u32) -> Self {
-        self.files
-            .push((Some(machine.to_owned()), path.to_owned(), content.into(), mode));
+        self.files.push((Some(machine.to_owned()), path.to_owned(), content.into(), mode));
         self
     }
 
@@ -145,16 +141,7 @@ impl Builder {
         self.install(&machines, &hooks)?;
         let switch = Switch::start(work.path())?;
         let watch = Watch::start(&machines, switch.pid(), &events);
-        let cluster = Cluster {
-            watch,
-            machines,
-            switch,
-            work,
-            lock,
-            events,
-            hooks,
-            ucarp: self.ucarp.clone(),
-        };
+        let cluster = Cluster { watch, machines, switch, work, lock, events, hooks, ucarp: self.ucarp.clone() };
         cluster.bring_up(STEP, !matches!(self.beginning, Beginning::Fresh))?;
         Ok(cluster)
     }
@@ -202,25 +189,15 @@ impl Builder {
                 machine.install("/usr/bin/workload", &workload, 0o755)?;
             }
         }
-        hooks.install(
-            machines
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(|machine| matches!(machine.role, Role::Master(_))),
-        )?;
+        hooks.install(machines.iter().map(AsRef::as_ref).filter(|machine| matches!(machine.role, Role::Master(_))))?;
         for (only, path, content, mode) in &self.files {
-            for machine in machines
-                .iter()
-                .filter(|machine| only.as_ref().is_none_or(|name| *name == machine.name))
-            {
+            for machine in machines.iter().filter(|machine| only.as_ref().is_none_or(|name| *name == machine.name)) {
                 machine.install(path, content, *mode)?;
             }
         }
         self.first_metadata(machines)?;
         for machine in machines {
-            self.limits
-                .get(&machine.name)
-                .map_or(Ok(()), |megabytes| machine.limit_data(*megabytes))?;
+            self.limits.get(&machine.name).map_or(Ok(()), |megabytes| machine.limit_data(*megabytes))?;
         }
         Ok(())
     }

@@ -20,11 +20,7 @@ impl Moment {
     /// Seconds since an earlier moment; negative if it was later.
     #[allow(clippy::cast_precision_loss)] // differences within a test are far below 2^52 ns
     pub fn seconds_since(self, earlier: Self) -> f64 {
-        if self >= earlier {
-            (self.0 - earlier.0) as f64 / 1e9
-        } else {
-            -((earlier.0 - self.0) as f64 / 1e9)
-        }
+        if self >= earlier { (self.0 - earlier.0) as f64 / 1e9 } else { -((earlier.0 - self.0) as f64 / 1e9) }
     }
 }
 

@@ -76,19 +76,14 @@ impl Cluster {
 
     /// The machines that run ucarp.
     pub fn masters(&self) -> impl Iterator<Item = &Arc<Machine>> {
-        self.machines
-            .iter()
-            .filter(|machine| matches!(machine.role, Role::Master(_)))
+        self.machines.iter().filter(|machine| matches!(machine.role, Role::Master(_)))
     }
 
     /// The client machine.
     pub fn client(&self) -> Client {
         // The builder makes exactly one, the last machine.
         let machine = Arc::clone(&self.machines[self.machines.len() - 1]);
-        Client {
-            machine,
-            events: Arc::clone(&self.events),
-        }
+        Client { machine, events: Arc::clone(&self.events) }
     }
 
     // Blows of fate.
@@ -176,20 +171,8 @@ impl Cluster {
         let skew = if let Role::Master(skew) = machine.role { skew } else { 0 };
         let [up, down] = self.hooks.scripts();
         let (address, vip, skew) = (machine.address.to_string(), VIP.to_string(), skew.to_string());
-        let mut line = vec![
-            "ucarp",
-            "-B",
-            "-i",
-            "eth0",
-            "-s",
-            &address,
-            "-v",
-            "10",
-            "-o",
-            "/etc/mfs/ucarp.pass",
-            "-a",
-            &vip,
-        ];
+        let mut line =
+            vec!["ucarp", "-B", "-i", "eth0", "-s", &address, "-v", "10", "-o", "/etc/mfs/ucarp.pass", "-a", &vip];
         line.extend(["-u", &up, "-d", &down, "-z", "-b", "1", "-r", "3", "-k", &skew]);
         line.extend(self.ucarp.iter().map(String::as_str));
         machine.must(&line, COMMAND).map(drop)
@@ -227,19 +210,14 @@ impl Cluster {
 
     /// Whether the machine holds the virtual address now.
     pub fn holds_vip(&self, name: &str) -> bool {
-        self.machine(name)
-            .and_then(|machine| machine.init())
-            .is_ok_and(|init| network::holds(init, VIP))
+        self.machine(name).and_then(|machine| machine.init()).is_ok_and(|init| network::holds(init, VIP))
     }
 
     /// The machines that hold the virtual address and whose master answers on 9421 now.
     pub fn serving(&self) -> Vec<String> {
         let serves =
             |machine: &&Arc<Machine>| self.holds_vip(&machine.name) && self.master_version(&machine.name).is_ok();
-        self.masters()
-            .filter(serves)
-            .map(|machine| machine.name.clone())
-            .collect()
+        self.masters().filter(serves).map(|machine| machine.name.clone()).collect()
     }
 
     /// The machine that answers through the virtual address, seen from the network, and since when.
@@ -254,30 +232,21 @@ impl Cluster {
 
     /// The longest of the [`Cluster::overlaps`].
     pub fn longest_overlap(&self) -> Duration {
-        self.overlaps()
-            .iter()
-            .map(|overlap| overlap.to - overlap.from)
-            .max()
-            .unwrap_or_default()
+        self.overlaps().iter().map(|overlap| overlap.to - overlap.from).max().unwrap_or_default()
     }
 
     /// The metadata version of the master on this machine, asked from inside.
     pub fn master_version(&self, name: &str) -> Result<u64> {
         let init = self.machine(name)?.init()?;
         let address = network::client_port(std::net::Ipv4Addr::LOCALHOST);
-        network::inside(init, || moosefs::info(address, ANSWER))?.map_err(|source| Error::System {
-            what: format!("ask the master on {name}"),
-            source,
-        })
+        network::inside(init, || moosefs::info(address, ANSWER))?
+            .map_err(|source| Error::System { what: format!("ask the master on {name}"), source })
     }
 
     /// A daemon's main process, by its id on this host.
     pub fn daemon(&self, name: &str, program: &str) -> Result<Daemon> {
         let found = self.machine(name)?.daemon(program);
-        found.ok_or_else(|| Error::NotRunning {
-            machine: name.to_owned(),
-            program: program.to_owned(),
-        })
+        found.ok_or_else(|| Error::NotRunning { machine: name.to_owned(), program: program.to_owned() })
     }
 
     /// The master's main process, if it runs there.
@@ -344,17 +313,13 @@ impl Cluster {
     /// Waits for a log line after a mark.
     pub fn wait_for_log_since(&self, mark: usize, name: &str, pattern: &str, within: Duration) -> Result<Event> {
         let regex = Regex::new(pattern)?;
-        let found = self.events.wait(mark, within, |event| {
-            event.machine == name && regex.is_match(&event.text)
-        });
+        let found = self.events.wait(mark, within, |event| event.machine == name && regex.is_match(&event.text));
         found.ok_or_else(|| self.expired(&format!("{name} to log /{pattern}/"), within))
     }
 
     /// Waits until a master answers INFO through the virtual address, from any machine but this one.
     pub fn wait_for_serving_other_than(&self, name: &str, within: Duration) -> Result<Taken> {
-        self.wait_for_answer(&format!("another machine than {name} to serve"), within, |by| {
-            by != name
-        })
+        self.wait_for_answer(&format!("another machine than {name} to serve"), within, |by| by != name)
     }
 
     /// Waits until this machine answers INFO through the virtual address.
@@ -363,12 +328,7 @@ impl Cluster {
     }
 
     fn wait_for_answer(&self, what: &str, within: Duration, wanted: impl Fn(&str) -> bool) -> Result<Taken> {
-        let asked = || {
-            self.watch
-                .answering()
-                .filter(|(by, _)| wanted(by))
-                .map(|(by, at)| Taken { by, at })
-        };
+        let asked = || self.watch.answering().filter(|(by, _)| wanted(by)).map(|(by, at)| Taken { by, at });
         self.expect(what, within, asked)
     }
 
@@ -378,24 +338,14 @@ impl Cluster {
         let mut wanted = None;
         self.expect(&format!("the metalogger on {name} to be in step"), within, || {
             if wanted.is_none() {
-                wanted = self
-                    .serving()
-                    .first()
-                    .and_then(|server| self.master_version(server).ok());
+                wanted = self.serving().first().and_then(|server| self.master_version(server).ok());
             }
-            moosefs::copy_reaches(&folder)
-                .zip(wanted)
-                .filter(|(reached, wanted)| reached >= wanted)
-                .map(drop)
+            moosefs::copy_reaches(&folder).zip(wanted).filter(|(reached, wanted)| reached >= wanted).map(drop)
         })
     }
 
     fn expired(&self, what: &str, within: Duration) -> Error {
-        Error::Expired {
-            what: what.to_owned(),
-            within,
-            recent: self.events.recent(),
-        }
+        Error::Expired { what: what.to_owned(), within, recent: self.events.recent() }
     }
 
     // How it comes up.

@@ -106,8 +106,5 @@ pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(
 /// For `map_err`: a system call failed.
 pub(crate) fn system<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
     let what = what.into();
-    move |source| Error::System {
-        what,
-        source: source.into(),
-    }
+    move |source| Error::System { what, source: source.into() }
 }

@@ -46,12 +46,7 @@ pub struct EventLog {
 impl EventLog {
     pub(crate) fn new(folder: &Path) -> Arc<Self> {
         let (events, grown) = (Mutex::default(), Condvar::new());
-        Arc::new(Self {
-            begin: Moment::now(),
-            folder: folder.to_owned(),
-            events,
-            grown,
-        })
+        Arc::new(Self { begin: Moment::now(), folder: folder.to_owned(), events, grown })
     }
 
     /// The moment the log was opened.
@@ -72,13 +67,7 @@ impl EventLog {
         // Only a convenience for people: the log in memory is what tests look at.
         if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(path) {
             let wall = event.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let _ = writeln!(
-                file,
-                "{:9.3} {:.3} {}",
-                at.seconds_since(self.begin),
-                wall.as_secs_f64(),
-                event.text
-            );
+            let _ = writeln!(file, "{:9.3} {:.3} {}", at.seconds_since(self.begin), wall.as_secs_f64(), event.text);
         }
         locked(&self.events).push(event);
         self.grown.notify_all();
@@ -165,10 +154,7 @@ impl Drop for Syslog {
 
 /// A syslog datagram without `<priority>` and time stamp.
 fn without_header(line: &str) -> &str {
-    let line = line
-        .split_once('>')
-        .filter(|(head, _)| head.starts_with('<'))
-        .map_or(line, |(_, rest)| rest);
+    let line = line.split_once('>').filter(|(head, _)| head.starts_with('<')).map_or(line, |(_, rest)| rest);
     let line = line.trim_end_matches(['\0', '\n']);
     // `Nov 22 22:38:08 `, as the C library writes it.
     let stamped =
@@ -182,10 +168,7 @@ mod tests {
 
     #[test]
     fn header_of_the_c_library_is_removed() {
-        assert_eq!(
-            without_header("<30>Nov 22 22:38:08 ucarp[7]: [INFO] hello"),
-            "ucarp[7]: [INFO] hello"
-        );
+        assert_eq!(without_header("<30>Nov 22 22:38:08 ucarp[7]: [INFO] hello"), "ucarp[7]: [INFO] hello");
         assert_eq!(without_header("<30>mfs-promote[8]: hello"), "mfs-promote[8]: hello");
         assert_eq!(without_header("plain"), "plain");
     }

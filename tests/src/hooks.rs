@@ -53,19 +53,11 @@ impl Hooks {
     pub(crate) fn install<'a>(&self, machines: impl Iterator<Item = &'a Machine>) -> Result<()> {
         let read = |folder: &Path, name: &str| {
             let path = folder.join(name);
-            fs::read(&path)
-                .map_err(file("read", path))
-                .map(|content| (name.to_owned(), content))
+            fs::read(&path).map_err(file("read", path)).map(|content| (name.to_owned(), content))
         };
         let contents = match self {
-            Self::Ours { folder } => PROGRAMS
-                .iter()
-                .map(|name| read(folder, name))
-                .collect::<Result<Vec<_>>>()?,
-            Self::Shell { folder } => SCRIPTS
-                .iter()
-                .map(|name| read(folder, name))
-                .collect::<Result<Vec<_>>>()?,
+            Self::Ours { folder } => PROGRAMS.iter().map(|name| read(folder, name)).collect::<Result<Vec<_>>>()?,
+            Self::Shell { folder } => SCRIPTS.iter().map(|name| read(folder, name)).collect::<Result<Vec<_>>>()?,
             Self::AddressOnly => ADDRESS_ONLY.map(|(name, text)| (name.to_owned(), text.into())).to_vec(),
         };
         for machine in machines {
@@ -124,10 +116,7 @@ impl Hooks {
 /// next to the executable.
 pub fn built_programs() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| find_programs(PROGRAMS))
-        .clone()
-        .map_err(Error::Programs)
+    BUILT.get_or_init(|| find_programs(PROGRAMS)).clone().map_err(Error::Programs)
 }
 
 /// A program of this crate, next to the running executable.
@@ -148,10 +137,7 @@ fn find_programs(names: &[&str]) -> std::result::Result<PathBuf, String> {
     }
     match names.iter().find(|name| !folder.join(name).is_file()) {
         None => Ok(folder),
-        Some(name) => Err(format!(
-            "{name} is not in {}: run `cargo build --workspace --bins`",
-            folder.display()
-        )),
+        Some(name) => Err(format!("{name} is not in {}: run `cargo build --workspace --bins`", folder.display())),
     }
 }
 
@@ -160,20 +146,13 @@ fn profile_folder() -> std::result::Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("cannot find my own executable: {error}"))?;
     let folder = own.parent().ok_or("my own executable is in no folder")?;
     let aside = folder.ends_with("deps") || folder.ends_with("examples");
-    Ok(if aside {
-        folder.parent().unwrap_or(folder)
-    } else {
-        folder
-    }
-    .to_owned())
+    Ok(if aside { folder.parent().unwrap_or(folder) } else { folder }.to_owned())
 }
 
 fn build(folder: &Path) -> std::result::Result<(), String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command
-        .args(["build", "--quiet", "--workspace", "--bins"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(["build", "--quiet", "--workspace", "--bins"]).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     if folder.ends_with("release") {
         command.arg("--release");
     }
@@ -184,9 +163,5 @@ fn build(folder: &Path) -> std::result::Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!(
-        "cargo build --workspace --bins: {}\n{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    ))
+    Err(format!("cargo build --workspace --bins: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr)))
 }

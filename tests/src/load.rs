@@ -64,21 +64,14 @@ impl Client {
             let path = self.machine.disk(LOGS).join(log);
             fs::write(&path, "").map_err(file("empty", path))?;
         }
-        let mut command = self
-            .machine
-            .command(&["workload", "run", MOUNT, LOGS, &rate.to_string()])?;
+        let mut command = self.machine.command(&["workload", "run", MOUNT, LOGS, &rate.to_string()])?;
         let logs = self.machine.disk(LOGS);
         let console = fs::File::create(logs.join("console")).map_err(file("create", logs.join("console")))?;
         let output = console.try_clone().map_err(file("share", logs.join("console")))?;
         command.stdin(Stdio::piped()).stdout(output).stderr(console);
         let child = process::spawn_for_life(command)?;
         let (machine, events) = (Arc::clone(&self.machine), Arc::clone(&self.events));
-        let load = Workload {
-            child: Mutex::new(Some(child)),
-            machine,
-            events,
-            logs,
-        };
+        let load = Workload { child: Mutex::new(Some(child)), machine, events, logs };
         load.wait_for_progress(Duration::from_secs(30))?;
         Ok(load)
     }
@@ -98,9 +91,7 @@ impl Workload {
     pub fn lines(&self) -> Result<[Vec<Line>; 2]> {
         let read = |name| {
             let path = self.logs.join(name);
-            fs::read_to_string(&path)
-                .map_err(file("read", path))
-                .and_then(|text| parse_log(&text))
+            fs::read_to_string(&path).map_err(file("read", path)).and_then(|text| parse_log(&text))
         };
         Ok([read(METADATA_LOG)?, read(WRITES_LOG)?])
     }
@@ -116,9 +107,7 @@ impl Workload {
     /// Waits until a metadata operation and a write are acknowledged that began after this call.
     pub fn wait_for_progress(&self, within: Duration) -> Result<()> {
         let since = Moment::now();
-        let done = process::poll(within, || {
-            self.works_since(since).is_ok_and(|works| works).then_some(())
-        });
+        let done = process::poll(within, || self.works_since(since).is_ok_and(|works| works).then_some(()));
         done.ok_or_else(|| Error::Expired {
             what: format!("acknowledgements of both loops of the client ({})", self.console()),
             within,
@@ -163,11 +152,7 @@ impl Workload {
             None => {
                 let _ = nix::sys::signal::killpg(process::pid_of(&child), nix::sys::signal::Signal::SIGKILL);
                 let what = "the client's last operation to return".to_owned();
-                Err(Error::Expired {
-                    what,
-                    within: LAST_WORDS,
-                    recent: self.events.recent(),
-                })
+                Err(Error::Expired { what, within: LAST_WORDS, recent: self.events.recent() })
             }
         }
     }
@@ -180,23 +165,11 @@ impl Workload {
         let report = self.machine.must(&["workload", "check", CHECK, LOGS], CHECK_TIME);
         self.machine.must(&["umount", "-l", CHECK], Duration::from_secs(10))?;
         let report = report?;
-        let lost = report
-            .lines()
-            .filter_map(|line| line.strip_prefix("lost "))
-            .map(str::to_owned)
-            .collect();
+        let lost = report.lines().filter_map(|line| line.strip_prefix("lost ")).map(str::to_owned).collect();
         let lines = self.lines()?.concat();
         let acknowledged = lines.iter().filter(|line| line.errno.is_none()).count();
-        let failed = lines
-            .iter()
-            .filter(|line| line.errno.is_some())
-            .map(Line::to_string)
-            .collect();
-        Ok(Verdict {
-            acknowledged,
-            failed,
-            lost,
-        })
+        let failed = lines.iter().filter(|line| line.errno.is_some()).map(Line::to_string).collect();
+        Ok(Verdict { acknowledged, failed, lost })
     }
 }
 
@@ -215,10 +188,7 @@ fn gaps(lines: &[Line], since: Moment, now: Moment) -> impl Iterator<Item = Dura
     let ends = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
     let ends: Vec<Moment> = ends.chain([now]).collect();
     let pairs = ends.windows(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>();
-    pairs
-        .into_iter()
-        .filter(move |(_, to)| *to >= since)
-        .map(|(from, to)| to - from)
+    pairs.into_iter().filter(move |(_, to)| *to >= since).map(|(from, to)| to - from)
 }
 
 #[cfg(test)]
@@ -228,12 +198,7 @@ mod tests {
 
     #[test]
     fn gap_counts_from_the_last_answer_before_the_event_and_to_now() {
-        let line = |end: u64| Line {
-            start: Moment(end),
-            end: Moment(end),
-            op: Op::Write("w".into()),
-            errno: None,
-        };
+        let line = |end: u64| Line { start: Moment(end), end: Moment(end), op: Op::Write("w".into()), errno: None };
         let lines = [line(10), line(100), line(110), line(170), line(180)];
         let longest = |since, now| gaps(&lines, Moment(since), Moment(now)).max();
         assert_eq!(longest(120, 190), Some(Duration::from_nanos(60)));

@@ -73,15 +73,7 @@ impl Machine {
         fs::create_dir_all(&files).map_err(file("create", &files))?;
         let syslog = Syslog::listen(&folder.join("log.socket"), name, events)?;
         let (name, events, power) = (name.to_owned(), Arc::clone(events), Mutex::new(None));
-        let machine = Self {
-            name,
-            address,
-            role,
-            folder,
-            events,
-            power,
-            _syslog: syslog,
-        };
+        let machine = Self { name, address, role, folder, events, power, _syslog: syslog };
         for path in [DATA, CHUNKS] {
             machine.give_to_mfs(&machine.disk(path))?;
         }
@@ -141,10 +133,7 @@ impl Machine {
     /// Process 1 of the machine, by its id on this host.
     pub(crate) fn init(&self) -> Result<Pid> {
         let power = locked(&self.power);
-        power
-            .as_ref()
-            .map(|power| power.init)
-            .ok_or_else(|| Error::Off(self.name.clone()))
+        power.as_ref().map(|power| power.init).ok_or_else(|| Error::Off(self.name.clone()))
     }
 
     /// Whether the machine is on.
@@ -163,10 +152,7 @@ impl Machine {
             let _ = shell.wait();
             let console = fs::read_to_string(self.folder.join("console")).unwrap_or_default();
             self.events.note(&self.name, &format!("console: {console}"));
-            return Err(Error::NotUp {
-                name: self.name.clone(),
-                recent: self.events.recent(),
-            });
+            return Err(Error::NotUp { name: self.name.clone(), recent: self.events.recent() });
         };
         *locked(&self.power) = Some(Power { shell, init });
         switch.connect(&self.name, init, self.address)?;
@@ -187,9 +173,7 @@ impl Machine {
         let (sender, ready) = channel();
         let (name, events, output) = (self.name.clone(), Arc::clone(&self.events), shell.stdout.take());
         thread::spawn(move || {
-            for line in output
-                .into_iter()
-                .flat_map(|pipe| BufReader::new(pipe).lines().map_while(std::io::Result::ok))
+            for line in output.into_iter().flat_map(|pipe| BufReader::new(pipe).lines().map_while(std::io::Result::ok))
             {
                 match line.strip_prefix("ready ").and_then(|pid| pid.parse().ok()) {
                     Some(pid) => drop(sender.send(Pid::from_raw(pid))),
@@ -209,11 +193,7 @@ impl Machine {
         let ended = process::wait(&mut power.shell, PATIENCE).map_err(system(format!("wait for {}", self.name)))?;
         if ended.is_none() {
             let what = format!("the end of everything in {}", self.name);
-            return Err(Error::Expired {
-                what,
-                within: PATIENCE,
-                recent: self.events.recent(),
-            });
+            return Err(Error::Expired { what, within: PATIENCE, recent: self.events.recent() });
         }
         Ok(())
     }
@@ -221,9 +201,7 @@ impl Machine {
     /// A command to be run in the machine.
     pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(&self, line: &[S]) -> Result<Command> {
         let mut command = Command::new("nsenter");
-        command
-            .args(["-t", &self.init()?.to_string(), "-m", "-p", "-n", "-u", "-r", "-w"])
-            .args(line);
+        command.args(["-t", &self.init()?.to_string(), "-m", "-p", "-n", "-u", "-r", "-w"]).args(line);
         command
             .stdin(Stdio::null())
             .env_clear()
@@ -240,17 +218,9 @@ impl Machine {
     /// Runs a command in the machine that must succeed, and returns what it printed.
     pub fn must<S: AsRef<std::ffi::OsStr>>(&self, line: &[S], within: Duration) -> Result<String> {
         process::must(self.command(line)?, &self.folder, within).map_err(|error| match error {
-            Error::Command {
-                command,
-                outcome,
-                output,
-                ..
-            } => Error::Command {
-                command,
-                outcome,
-                output,
-                recent: self.events.recent(),
-            },
+            Error::Command { command, outcome, output, .. } => {
+                Error::Command { command, outcome, output, recent: self.events.recent() }
+            }
             other => other,
         })
     }
@@ -262,14 +232,8 @@ impl Machine {
 
     /// The main process of a daemon: the one whose parent is another program.
     pub fn daemon(&self, program: &str) -> Option<Daemon> {
-        let all: Vec<Daemon> = self
-            .processes()
-            .into_iter()
-            .filter(|process| process.name == program)
-            .collect();
-        all.iter()
-            .find(|one| all.iter().all(|other| other.pid != one.parent))
-            .cloned()
+        let all: Vec<Daemon> = self.processes().into_iter().filter(|process| process.name == program).collect();
+        all.iter().find(|one| all.iter().all(|other| other.pid != one.parent)).cloned()
     }
 }
 
@@ -277,8 +241,7 @@ impl Machine {
 fn mfs_user() -> Result<(u32, u32)> {
     let user = User::from_name("mfs").map_err(system("look for the user mfs"))?;
     let missing = || Error::Programs("there is no user mfs: install the moosefs packages".to_owned());
-    user.map(|user| (user.uid.as_raw(), user.gid.as_raw()))
-        .ok_or_else(missing)
+    user.map(|user| (user.uid.as_raw(), user.gid.as_raw())).ok_or_else(missing)
 }
 
 impl Drop for Machine {

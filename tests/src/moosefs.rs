@@ -36,12 +36,8 @@ pub(crate) fn info(address: SocketAddr, within: Duration) -> io::Result<u64> {
         let mut body = vec![0; number(length).min(65_536)];
         stream.read_exact(&mut body)?;
         if number(kind) == MATOCL_INFO as usize {
-            let field = body
-                .get(META_VERSION..META_VERSION + 8)
-                .and_then(|bytes| bytes.try_into().ok());
-            return field
-                .map(u64::from_be_bytes)
-                .ok_or_else(|| io::Error::other("an unknown form of INFO"));
+            let field = body.get(META_VERSION..META_VERSION + 8).and_then(|bytes| bytes.try_into().ok());
+            return field.map(u64::from_be_bytes).ok_or_else(|| io::Error::other("an unknown form of INFO"));
         }
     }
 }
@@ -50,24 +46,14 @@ fn number(bytes: &[u8]) -> usize {
     bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
 }
 
-/// The version that a metalogger's copy in `folder` reaches: one more than its last whole change, or its image's.
+/// The version that a metalogger's copy in `folder` reaches: one more than its last whole change, or its image's. A copy of a
+/// fresh file system has changes and no image.
 pub(crate) fn copy_reaches(folder: &Path) -> Option<u64> {
-    let image = fs::read(folder.join("metadata_ml.mfs.back")).ok()?;
-    let image = image
-        .get(8..16)
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u64::from_be_bytes)?;
+    let image = fs::read(folder.join("metadata_ml.mfs.back")).ok();
+    let version = image.and_then(|image| Some(u64::from_be_bytes(image.get(8..16)?.try_into().ok()?)));
     let log = fs::read(folder.join("changelog_ml.0.mfs")).unwrap_or_default();
-    let whole = log
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(&[][..], |end| &log[..end]);
-    let last = whole
-        .rsplit(|byte| *byte == b'\n')
-        .next()
-        .and_then(|line| std::str::from_utf8(line).ok());
-    let change = last
-        .and_then(|line| line.split_once(':'))
-        .and_then(|(id, _)| id.parse::<u64>().ok());
-    Some(change.map_or(image, |id| (id + 1).max(image)))
+    let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &log[..end]);
+    let last = whole.rsplit(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
+    let change = last.and_then(|line| line.split_once(':')).and_then(|(id, _)| id.parse::<u64>().ok());
+    version.max(change.map(|id| id + 1))
 }

@@ -26,10 +26,7 @@ pub(crate) fn inside<T: Send>(pid: Pid, work: impl FnOnce() -> T + Send) -> Resu
         let worker = scope.spawn(|| enter(pid).map(|()| work()));
         worker.join().unwrap_or_else(|_| {
             let source = std::io::Error::other("the thread panicked");
-            Err(Error::System {
-                what: format!("work in the network of {pid}"),
-                source,
-            })
+            Err(Error::System { what: format!("work in the network of {pid}"), source })
         })
     })
 }
@@ -39,9 +36,7 @@ pub(crate) fn holds(init: Pid, address: Ipv4Addr) -> bool {
     let leaf = format!("|-- {address}");
     let table = fs::read_to_string(format!("/proc/{init}/net/fib_trie")).unwrap_or_default();
     let lines: Vec<&str> = table.lines().map(str::trim).collect();
-    lines
-        .windows(2)
-        .any(|pair| pair[0] == leaf && pair[1] == "/32 host LOCAL")
+    lines.windows(2).any(|pair| pair[0] == leaf && pair[1] == "/32 host LOCAL")
 }
 
 /// Whether something listens on the clients' port of the machine with this process 1.

@@ -83,28 +83,21 @@ fn parse(text: &str) -> Option<Line> {
         "write" => Op::Write(name()?),
         _ => return None,
     };
-    let errno = if failed {
-        Some(words.next()?.parse().ok()?)
-    } else {
-        None
-    };
+    let errno = if failed { Some(words.next()?.parse().ok()?) } else { None };
     Some(Line { start, end, op, errno })
 }
 
 /// The whole lines of a log; a last line without its end was not acknowledged.
 pub fn parse_log(text: &str) -> Result<Vec<Line>> {
-    text.split_inclusive('\n')
-        .filter_map(|line| line.strip_suffix('\n'))
-        .map(str::parse)
-        .collect()
+    text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::parse).collect()
 }
 
 /// What a file of this name must hold: 64 bytes to 8 KiB that follow from the name.
 pub fn content(name: &str) -> Vec<u8> {
     // FNV-1a, then xorshift: short, and different for names that differ in one digit.
-    let start = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    });
+    let start = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let mut state = start | 1;
     let blocks = 8 + start % 1016;
     (0..blocks)
@@ -125,12 +118,7 @@ mod tests {
     fn lines_survive_writing_and_reading() {
         let op = Op::Rename("names/1/f1".into(), "names/1/g1".into());
         for errno in [None, Some(5)] {
-            let line = Line {
-                start: Moment(1),
-                end: Moment(2),
-                op: op.clone(),
-                errno,
-            };
+            let line = Line { start: Moment(1), end: Moment(2), op: op.clone(), errno };
             assert_eq!(line.to_string().parse::<Line>().unwrap(), line);
         }
     }

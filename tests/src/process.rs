@@ -34,9 +34,7 @@ pub(crate) fn spawn_for_life(mut command: Command) -> Result<Child> {
     command.process_group(0);
     let (answer, result) = channel();
     let gone = |_| io::Error::other("the keeper thread is gone");
-    let sent = locked(keeper)
-        .send((command, answer))
-        .map_err(|_| io::Error::other("the keeper thread is gone"));
+    let sent = locked(keeper).send((command, answer)).map_err(|_| io::Error::other("the keeper thread is gone"));
     let child = sent.and_then(|()| result.recv().map_err(gone)?);
     child.map_err(|source| Error::Spawn { program, source })
 }
@@ -54,17 +52,9 @@ pub(crate) fn run(mut command: Command, scratch: &Path, within: Duration) -> Res
     static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let program = line_of(&command);
-    let failed = |source| Error::Spawn {
-        program: program.clone(),
-        source,
-    };
-    let (out, err) = (
-        scratch.join(format!("run-{number}.out")),
-        scratch.join(format!("run-{number}.err")),
-    );
-    command
-        .stdout(File::create(&out).map_err(failed)?)
-        .stderr(File::create(&err).map_err(failed)?);
+    let failed = |source| Error::Spawn { program: program.clone(), source };
+    let (out, err) = (scratch.join(format!("run-{number}.out")), scratch.join(format!("run-{number}.err")));
+    command.stdout(File::create(&out).map_err(failed)?).stderr(File::create(&err).map_err(failed)?);
     let mut child = command.process_group(0).spawn().map_err(failed)?;
     let status = wait(&mut child, within).map_err(failed)?;
     if status.is_none() {
@@ -178,17 +168,11 @@ impl Daemon {
         let mut fields = tail.split_whitespace();
         let state = fields.next()?;
         let parent = fields.next()?.parse().ok()?;
-        (state != "Z").then_some(Self {
-            pid: pid.parse().ok()?,
-            parent,
-            name,
-        })
+        (state != "Z").then_some(Self { pid: pid.parse().ok()?, parent, name })
     }
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.pid), signal).map_err(crate::error::system(format!(
-            "signal {signal} to {} ({})",
-            self.name, self.pid
-        )))
+        kill(Pid::from_raw(self.pid), signal)
+            .map_err(crate::error::system(format!("signal {signal} to {} ({})", self.name, self.pid)))
     }
 }

@@ -24,18 +24,8 @@ struct State {
 }
 
 const STATES: [State; 3] = [
-    State {
-        begin: "power off",
-        end: "power on",
-        colour: "#d8d8d8",
-        inset: 0.0,
-    },
-    State {
-        begin: "holds the address",
-        end: "does not hold the address any more",
-        colour: "#f2b457",
-        inset: 6.0,
-    },
+    State { begin: "power off", end: "power on", colour: "#d8d8d8", inset: 0.0 },
+    State { begin: "holds the address", end: "does not hold the address any more", colour: "#f2b457", inset: 6.0 },
     State {
         begin: "answers on 9421 through the address",
         end: "does not answer through the address any more",
@@ -46,19 +36,13 @@ const STATES: [State; 3] = [
 
 /// Draws a timeline as an SVG document.
 pub(crate) fn draw(story: &Timeline) -> String {
-    let picture = Picture {
-        story,
-        end: story.end.seconds_since(story.zero),
-    };
+    let picture = Picture { story, end: story.end.seconds_since(story.zero) };
     let lanes: Vec<&String> = story.masters.iter().collect();
     let mut out = String::new();
     for (number, machine) in lanes.iter().enumerate() {
         picture.machine(&mut out, machine, top(number));
     }
-    for (number, (name, acks)) in [("metadata", &story.metadata), ("writes", &story.writes)]
-        .into_iter()
-        .enumerate()
-    {
+    for (number, (name, acks)) in [("metadata", &story.metadata), ("writes", &story.writes)].into_iter().enumerate() {
         picture.acknowledgements(&mut out, name, acks, top(lanes.len() + number));
     }
     let bottom = top(lanes.len() + 2);
@@ -100,33 +84,18 @@ impl Picture<'_> {
         let marks: Vec<&Mark> = self.story.marks.iter().filter(|mark| mark.machine == machine).collect();
         for state in &STATES {
             for (from, to) in self.spans(&marks, state) {
-                self.bar(
-                    out,
-                    from,
-                    to,
-                    y + state.inset,
-                    LANE - 8.0 - 2.0 * state.inset,
-                    state.colour,
-                );
+                self.bar(out, from, to, y + state.inset, LANE - 8.0 - 2.0 * state.inset, state.colour);
             }
         }
-        for mark in marks
-            .iter()
-            .filter(|mark| mark.what.starts_with("ucarp ") && self.seconds(mark.at) > -BEFORE)
-        {
+        for mark in marks.iter().filter(|mark| mark.what.starts_with("ucarp ") && self.seconds(mark.at) > -BEFORE) {
             let x = self.x(self.seconds(mark.at));
             let _ = writeln!(
                 out,
                 "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{y:.1}\" y2=\"{:.1}\" stroke=\"#444\"/>",
                 y + LANE - 8.0
             );
-            let _ = writeln!(
-                out,
-                "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"9\">{}</text>",
-                x + 2.0,
-                y + 8.0,
-                mark.what
-            );
+            let _ =
+                writeln!(out, "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"9\">{}</text>", x + 2.0, y + 8.0, mark.what);
         }
     }
 
@@ -157,11 +126,7 @@ impl Picture<'_> {
 
     fn acknowledgements(&self, out: &mut String, name: &str, acks: &[Moment], y: f64) {
         let _ = writeln!(out, "<text x=\"10\" y=\"{:.1}\">{name}</text>", y + LANE / 2.0);
-        let times: Vec<f64> = acks
-            .iter()
-            .map(|at| self.seconds(*at))
-            .filter(|at| *at > -BEFORE)
-            .collect();
+        let times: Vec<f64> = acks.iter().map(|at| self.seconds(*at)).filter(|at| *at > -BEFORE).collect();
         let bins = self.bins(&times);
         let most = bins.iter().copied().max().unwrap_or(1).max(1);
         let mut from = -BEFORE;
@@ -201,10 +166,8 @@ impl Picture<'_> {
         let mut second = Duration::ZERO;
         while second.as_secs_f64() <= self.end {
             let x = self.x(second.as_secs_f64());
-            let _ = writeln!(
-                out,
-                "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{y:.1}\" stroke=\"#00000018\"/>"
-            );
+            let _ =
+                writeln!(out, "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{y:.1}\" stroke=\"#00000018\"/>");
             let _ = writeln!(
                 out,
                 "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} s</text>",
@@ -229,11 +192,7 @@ mod tests {
     #[test]
     fn picture_shows_the_takeover_and_the_gap() {
         let second = |seconds: u64| Moment(seconds * 1_000_000_000);
-        let mark = |at, machine: &str, what: &str| Mark {
-            at: second(at),
-            machine: machine.into(),
-            what: what.into(),
-        };
+        let mark = |at, machine: &str, what: &str| Mark { at: second(at), machine: machine.into(), what: what.into() };
         let story = Timeline {
             zero: second(10),
             end: second(20),

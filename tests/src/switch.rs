@@ -24,24 +24,15 @@ impl Switch {
         let mut command = unshare(&["--net", "sleep", "infinity"]);
         command.stdin(std::process::Stdio::null());
         let keeper = spawn_for_life(command)?;
-        let switch = Self {
-            keeper,
-            scratch: scratch.to_owned(),
-        };
+        let switch = Self { keeper, scratch: scratch.to_owned() };
         let own = std::fs::read_link("/proc/self/ns/net").ok();
         let path = format!("/proc/{}/ns/net", switch.pid());
         let away = poll(QUICK, || {
-            std::fs::read_link(&path)
-                .ok()
-                .filter(|link| Some(link) != own.as_ref() && switch.is_sleeping())
+            std::fs::read_link(&path).ok().filter(|link| Some(link) != own.as_ref() && switch.is_sleeping())
         });
         if away.is_none() {
             let (what, recent) = ("the switch's namespace".to_owned(), String::new());
-            return Err(Error::Expired {
-                what,
-                within: QUICK,
-                recent,
-            });
+            return Err(Error::Expired { what, within: QUICK, recent });
         }
         // The bridge's own address is where the lab asks from; the machines' guards never look at it.
         switch.shell(

@@ -45,14 +45,7 @@ impl Timeline {
             acknowledged.map(|line| line.end).collect()
         });
         let masters = cluster.masters().map(|machine| machine.name.clone()).collect();
-        Ok(Self {
-            zero,
-            end: Moment::now(),
-            masters,
-            marks,
-            metadata,
-            writes,
-        })
+        Ok(Self { zero, end: Moment::now(), masters, marks, metadata, writes })
     }
 
     /// The marks from just before zero on, one per line.
@@ -81,21 +74,12 @@ impl Mark {
             "mfs-promote" | "vip-up" | "vip-down" => format!("{program}: {message}"),
             _ => format!("{program}: {}", important(message)?),
         };
-        Some(Self {
-            at: event.at,
-            machine: event.machine.clone(),
-            what,
-        })
+        Some(Self { at: event.at, machine: event.machine.clone(), what })
     }
 
     /// `+3.1 s  m2   ucarp MASTER`.
     pub fn line(&self, zero: Moment) -> String {
-        format!(
-            "{:+6.1} s  {:4} {}",
-            self.at.seconds_since(zero),
-            self.machine,
-            self.what
-        )
+        format!("{:+6.1} s  {:4} {}", self.at.seconds_since(zero), self.machine, self.what)
     }
 }
 
@@ -109,10 +93,7 @@ fn important(message: &str) -> Option<&str> {
         "connection lost",
         "hole in change files",
     ];
-    TELLING
-        .iter()
-        .any(|telling| message.contains(telling))
-        .then_some(message)
+    TELLING.iter().any(|telling| message.contains(telling)).then_some(message)
 }
 
 #[cfg(test)]
@@ -121,21 +102,13 @@ mod tests {
     use std::time::SystemTime;
 
     fn what(text: &str) -> Option<String> {
-        let event = Event {
-            at: Moment(0),
-            wall: SystemTime::UNIX_EPOCH,
-            machine: "m2".into(),
-            text: text.into(),
-        };
+        let event = Event { at: Moment(0), wall: SystemTime::UNIX_EPOCH, machine: "m2".into(), text: text.into() };
         Mark::of(&event).map(|mark| mark.what)
     }
 
     #[test]
     fn only_telling_lines_make_marks() {
-        assert_eq!(
-            what("ucarp[7]: [WARNING] Switching to state: MASTER").as_deref(),
-            Some("ucarp MASTER")
-        );
+        assert_eq!(what("ucarp[7]: [WARNING] Switching to state: MASTER").as_deref(), Some("ucarp MASTER"));
         assert_eq!(what("lab: power off").as_deref(), Some("power off"));
         assert_eq!(what("mfs-promote[9]: serving").as_deref(), Some("mfs-promote: serving"));
         assert_eq!(what("ucarp[7]: [WARNING] Spawning [x]"), None);

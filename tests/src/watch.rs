@@ -49,19 +49,13 @@ pub(crate) struct Watch {
 impl Watch {
     /// `observer` is a process in the network from which the address is asked.
     pub(crate) fn start(machines: &[Arc<Machine>], observer: Pid, events: &Arc<EventLog>) -> Self {
-        let masters = machines
-            .iter()
-            .filter(|machine| matches!(machine.role, Role::Master(_)));
+        let masters = machines.iter().filter(|machine| matches!(machine.role, Role::Master(_)));
         let masters: Vec<Arc<Machine>> = masters.cloned().collect();
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
         let mut threads = Vec::new();
         {
-            let (masters, events, seen, stop) = (
-                masters.clone(),
-                Arc::clone(events),
-                Arc::clone(&seen),
-                Arc::clone(&stop),
-            );
+            let (masters, events, seen, stop) =
+                (masters.clone(), Arc::clone(events), Arc::clone(&seen), Arc::clone(&stop));
             threads.push(thread::spawn(move || sample(&masters, &events, &seen, &stop)));
         }
         {
@@ -82,10 +76,7 @@ impl Watch {
     /// All overlaps so far, the one that goes on included.
     pub(crate) fn overlaps(&self) -> Vec<Overlap> {
         let seen = locked(&self.seen);
-        let open = seen.open.clone().map(|open| Overlap {
-            to: Moment::now(),
-            ..open
-        });
+        let open = seen.open.clone().map(|open| Overlap { to: Moment::now(), ..open });
         seen.overlaps.iter().cloned().chain(open).collect()
     }
 }
@@ -105,9 +96,7 @@ fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop:
     while !stop.load(Ordering::Relaxed) {
         let mut serving = Vec::new();
         for machine in masters {
-            let now = machine
-                .init()
-                .map_or([false; 2], |init| [network::holds(init, VIP), network::listens(init)]);
+            let now = machine.init().map_or([false; 2], |init| [network::holds(init, VIP), network::listens(init)]);
             let before = last.insert(machine.name.clone(), now).unwrap_or_default();
             for (index, [begin, end]) in CHANGES.into_iter().enumerate() {
                 if now[index] != before[index] {
@@ -132,11 +121,7 @@ impl Seen {
     fn count(&mut self, serving: Vec<String>) {
         let now = Moment::now();
         if serving.len() > 1 {
-            self.open.get_or_insert(Overlap {
-                from: now,
-                to: now,
-                machines: serving,
-            });
+            self.open.get_or_insert(Overlap { from: now, to: now, machines: serving });
         } else if let Some(open) = self.open.take() {
             self.overlaps.push(Overlap { to: now, ..open });
         }
@@ -146,9 +131,7 @@ impl Seen {
 /// Asks INFO through the virtual address and finds out by the hardware address who answered.
 fn probe(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let named = |hardware: String| {
-        let machine = masters
-            .iter()
-            .find(|machine| hardware_address(machine.address) == hardware);
+        let machine = masters.iter().find(|machine| hardware_address(machine.address) == hardware);
         machine.map_or(hardware, |machine| machine.name.clone())
     };
     while !stop.load(Ordering::Relaxed) {

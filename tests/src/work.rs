@@ -92,18 +92,11 @@ impl HostLock {
         let base = base();
         fs::create_dir_all(&base).map_err(file("create", &base))?;
         let path = base.join("lock");
-        let open = || {
-            OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .read(true)
-                .write(true)
-                .open(&path)
-        };
+        let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut pending = Some(open().map_err(file("open", &path))?);
         let mut told = false;
-        let taken = crate::process::poll(PATIENCE, || {
-            match Flock::lock(pending.take()?, FlockArg::LockExclusiveNonblock) {
+        let taken =
+            crate::process::poll(PATIENCE, || match Flock::lock(pending.take()?, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => Some(Ok(lock)),
                 Err((file, Errno::EWOULDBLOCK)) => {
                     if !std::mem::replace(&mut told, true) {
@@ -113,8 +106,7 @@ impl HostLock {
                     None
                 }
                 Err((_, errno)) => Some(Err(errno)),
-            }
-        });
+            });
         match taken {
             Some(Ok(mut file)) => {
                 let _ = file.set_len(0);

@@ -39,21 +39,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
-    let hooks = args
-        .shell_hooks
-        .clone()
-        .map_or_else(Hooks::ours, |folder| Ok(Hooks::Shell { folder }))?;
+    let hooks = args.shell_hooks.clone().map_or_else(Hooks::ours, |folder| Ok(Hooks::Shell { folder }))?;
     println!("starting three masters' machines, a chunkserver and a client ...");
     let cluster = Cluster::build().masters(3).hooks(hooks).start()?;
     let load = cluster.client().keep_writing()?;
     println!("m1 serves, m2 and m3 stand by, the client keeps writing\n");
-    let mut screen = Screen {
-        cluster: &cluster,
-        load: &load,
-        zero: Moment::now(),
-        shown: cluster.mark(),
-        counted: [0; 2],
-    };
+    let mut screen =
+        Screen { cluster: &cluster, load: &load, zero: Moment::now(), shown: cluster.mark(), counted: [0; 2] };
     screen.watch_until(ORDINARY, |_, since| since >= ORDINARY)?;
 
     screen.zero = cluster.power_off("m1")?;
@@ -69,15 +61,10 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     fs::write(&args.svg, story.svg())?;
     let (longest, all) = (load.outage(screen.zero)?, load.time_without_service(screen.zero)?);
     println!("\nwithout an acknowledgement  longest    in all");
-    for (name, longest, all) in [
-        ("metadata operations", longest.metadata, all.metadata),
-        ("writes", longest.writes, all.writes),
-    ] {
-        println!(
-            "  {name:24} {:6.1} s  {:6.1} s",
-            longest.as_secs_f64(),
-            all.as_secs_f64()
-        );
+    for (name, longest, all) in
+        [("metadata operations", longest.metadata, all.metadata), ("writes", longest.writes, all.writes)]
+    {
+        println!("  {name:24} {:6.1} s  {:6.1} s", longest.as_secs_f64(), all.as_secs_f64());
     }
     println!("picture: {}", args.svg.display());
     if !served_again {
@@ -144,10 +131,7 @@ impl Screen<'_> {
     }
 
     fn show_rate(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let now = self
-            .load
-            .lines()?
-            .map(|log| log.iter().filter(|line| line.errno.is_none()).count());
+        let now = self.load.lines()?.map(|log| log.iter().filter(|line| line.errno.is_none()).count());
         let [metadata, writes] = [now[0] - self.counted[0], now[1] - self.counted[1]];
         self.counted = now;
         let at = Moment::now().seconds_since(self.zero);

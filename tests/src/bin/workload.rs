@@ -41,10 +41,7 @@ fn run(mount: &Path, logs: &Path, rate: &str) -> Result<(), Failure> {
     let mut metadata = Loop::new(mount, &logs.join(METADATA_LOG), pause, &stop)?;
     let mut writes = Loop::new(mount, &logs.join(WRITES_LOG), pause, &stop)?;
     thread::scope(|scope| {
-        let loops = [
-            scope.spawn(move || metadata.names()),
-            scope.spawn(move || writes.data()),
-        ];
+        let loops = [scope.spawn(move || metadata.names()), scope.spawn(move || writes.data())];
         let ended = io::copy(&mut io::stdin().lock(), &mut io::sink());
         stop.store(true, Ordering::Relaxed);
         for one in loops {
@@ -66,13 +63,7 @@ struct Loop<'a> {
 impl<'a> Loop<'a> {
     fn new(mount: &'a Path, log: &Path, pause: Duration, stop: &'a AtomicBool) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
-        Ok(Self {
-            mount,
-            log,
-            pause,
-            next: Instant::now(),
-            stop,
-        })
+        Ok(Self { mount, log, pause, next: Instant::now(), stop })
     }
 
     /// Folders of fifty files, each created and then renamed.
@@ -116,15 +107,8 @@ impl<'a> Loop<'a> {
         thread::sleep(self.next.saturating_duration_since(Instant::now()));
         self.next = Instant::now().max(self.next + self.pause);
         let start = Moment::now();
-        let errno = perform(self.mount, &op)
-            .err()
-            .map(|error| error.raw_os_error().unwrap_or(-1));
-        let line = Line {
-            start,
-            end: Moment::now(),
-            op,
-            errno,
-        };
+        let errno = perform(self.mount, &op).err().map(|error| error.raw_os_error().unwrap_or(-1));
+        let line = Line { start, end: Moment::now(), op, errno };
         self.log.write_all(format!("{line}\n").as_bytes())?;
         Ok(errno.is_none())
     }
@@ -192,32 +176,14 @@ fn check(mount: &Path, logs: &Path) -> Result<(), Failure> {
 /// Adds what a line of the log promises.
 fn demand(wanted: &mut BTreeMap<String, Wanted>, line: Line) {
     match (line.op, line.errno) {
-        (Op::Mkdir(name), None) => drop(wanted.insert(
-            name.clone(),
-            Wanted {
-                names: vec![name],
-                written: false,
-            },
-        )),
+        (Op::Mkdir(name), None) => drop(wanted.insert(name.clone(), Wanted { names: vec![name], written: false })),
         (Op::Create(name), None) => {
             // A rename may have been done although its answer never came.
             let names = vec![name.clone(), name.replace("/f", "/g")];
             wanted.insert(name, Wanted { names, written: false });
         }
-        (Op::Rename(from, to), None) => drop(wanted.insert(
-            from,
-            Wanted {
-                names: vec![to],
-                written: false,
-            },
-        )),
-        (Op::Write(name), None) => drop(wanted.insert(
-            name.clone(),
-            Wanted {
-                names: vec![name],
-                written: true,
-            },
-        )),
+        (Op::Rename(from, to), None) => drop(wanted.insert(from, Wanted { names: vec![to], written: false })),
+        (Op::Write(name), None) => drop(wanted.insert(name.clone(), Wanted { names: vec![name], written: true })),
         (_, Some(_)) => {}
     }
 }
@@ -234,10 +200,7 @@ fn complaint(mount: &Path, wanted: &Wanted) -> Option<String> {
         if seen.iter().any(Result::is_ok) {
             return None;
         }
-        return seen
-            .into_iter()
-            .find_map(Result::err)
-            .map(|error| format!("{name}: {error}"));
+        return seen.into_iter().find_map(Result::err).map(|error| format!("{name}: {error}"));
     }
     let mut found = Vec::new();
     match File::open(paths.first()?).and_then(|mut file| file.read_to_end(&mut found)) {
