@@ -243,6 +243,21 @@ pub enum Refusal {
         /// What breaks the log before that place.
         damage: Option<Damage>,
     },
+    /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
+    #[error(
+        "this machine's own files as master end at version {own}; the metalogger's copy has a hole before that, but \
+         {} reaches to change {last}: going on without it would lose changes; copy the missing change logs from \
+         another machine here, or move that log away",
+        shown(file)
+    )]
+    MlHasMore {
+        /// End version of the own files.
+        own: u64,
+        /// The last change behind the hole.
+        last: u64,
+        /// The log that holds it.
+        file: OsString,
+    },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
         "only this machine's own files as master are complete (version {own}), but {} shows that the metalogger has \

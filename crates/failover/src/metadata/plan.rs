@@ -92,7 +92,7 @@ pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
     let metaid = metaid_of(inventory, chosen)?;
     nothing_beyond(inventory, lineage, chosen.end)?;
     if lineage == Lineage::Own {
-        nothing_beyond(inventory, Lineage::Ml, chosen.end)?;
+        ml_has_no_more(inventory, chosen.end)?;
     }
     let mut notes = vec![Note::Lineage(choice)];
     notes.extend(left_out);
@@ -326,6 +326,19 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(
         offset: segment.start,
         damage: damage.copied(),
     })
+}
+
+/// The own files hold all that the metalogger's logs hold, also behind a hole.
+fn ml_has_no_more(inventory: &Inventory, own: u64) -> Result<(), Refusal> {
+    let spans = inventory.spans(Lineage::Ml).into_iter();
+    match spans.filter(|s| s.last >= own).max_by_key(|s| s.last) {
+        None => Ok(()),
+        Some(Span { log, last, .. }) => Err(Refusal::MlHasMore {
+            own,
+            last,
+            file: inventory.logs[log].name.clone(),
+        }),
+    }
 }
 
 /// Torn, damaged and contradicting places that concern changes the plan needs.

@@ -51,6 +51,7 @@ fn lines_that_are_none() {
         "7: 9|CREA",
         "7: 9|CREATE(1,2",
         "7: 9|CREATE(1,2))",
+        "7: 9|CREATE)",
         "7: 9|create(1)",
         "7: |CREATE(1)",
         "7 9|CREATE(1)",

@@ -273,24 +273,37 @@ fn ml_or_own() {
 }
 
 #[test]
-fn own_never_fills_a_hole_of_ml() {
+fn the_lineages_never_fill_each_others_holes() {
     let hole = lines(10..=20, 0) + &lines(25..=30, 0);
-    let data = Data::new()
-        .image(ML, 10, 1)
-        .file(ML_LOG, hole)
-        .log("changelog.0.mfs", 1..=27, 0);
-    assert!(matches!(
-        data.plan(),
+    let ml = || Data::new().image(ML, 10, 1).file(ML_LOG, &hole);
+    let (needed, first, last) = (21, 25, 30);
+    match ml().log(OWN_LOG, 1..=27, 0).plan() {
         Err(Refusal::Hole {
-            needed: 21,
-            first: 25,
-            last: 30,
+            needed: n,
+            first: f,
+            last: l,
             ..
-        })
-    ));
+        }) => assert_eq!((n, f, l), (needed, first, last)),
+        other => panic!("{other:?}"),
+    }
+    // Own files that reach further than the hole, but not as far as what lies behind it.
+    match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=27, 0).plan() {
+        Err(Refusal::MlHasMore {
+            own: 28,
+            last: 30,
+            file,
+        }) => assert_eq!(file, ML_LOG),
+        other => panic!("{other:?}"),
+    }
+    match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=22, 0).plan() {
+        Err(Refusal::MlHasMore { own: 23, last: 30, .. }) => {}
+        other => panic!("{other:?}"),
+    }
     // A base of its own and all that `ml` has makes it the better copy.
-    let data = data.image(OWN, 5, 1).log("changelog.0.mfs", 1..=30, 0);
-    assert_eq!(outline(&data), Ok((Lineage::Own, 5, 31)));
+    assert_eq!(
+        outline(&ml().image(OWN, 5, 1).log(OWN_LOG, 1..=30, 0)),
+        Ok((Lineage::Own, 5, 31))
+    );
 }
 
 #[test]

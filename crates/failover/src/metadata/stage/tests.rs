@@ -126,7 +126,7 @@ fn files_that_changed_after_the_plan_are_an_error() {
         log(&simple().file("changelog_ml.0.mfs", lines(12..=50, 0))).is_ok(),
         "only longer"
     );
-    let image = |data: &Data| copy_image(&data.folder(), &plan, &Data::new().folder(), me(), 0, &cancel);
+    let image = |data: &Data| copy_image(&data.folder(), &plan, &Data::new().folder(), me(), JUMP, &cancel);
     assert!(matches!(
         image(&simple().image("metadata_ml.mfs.back", 11, 1)),
         Err(Error::ImageChanged { .. })
