@@ -79,12 +79,16 @@ impl Caller {
         if std::os::unix::process::parent_id() == pid { Ok(caller) } else { Err(Error::Gone { pid }) }
     }
 
-    /// The ucarp that serves `vip` on `interface`, for runs by hand. Of several, the one that runs longest: the others
-    /// are its children on their way to be a hook.
+    /// The ucarp that serves `vip` on `interface`, for runs by hand; one in a container with a network of its own does
+    /// not count. Of several, the one that runs longest: the others are its children on their way to be a hook.
     pub fn find(interface: &str, vip: Ipv4Addr) -> Option<Self> {
+        let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+        let here = network("thread-self");
         let serves = |caller: &Self| {
             let named = caller.options.interface.as_deref();
-            caller.options.vip == Some(vip) && named.is_none_or(|name| name == interface)
+            caller.options.vip == Some(vip)
+                && named.is_none_or(|name| name == interface)
+                && network(&caller.pid.to_string()) == here
         };
         process::all()
             .into_iter()

@@ -114,6 +114,11 @@ fn a_real_ucarp_is_found_steps_back_and_resigns() {
     let running = ucarp("172.16.0.97", &log);
     let vip = Ipv4Addr::new(172, 16, 0, 97);
     assert_eq!(Caller::find("eth1", vip), None);
+    let elsewhere = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        Caller::find("eth0", vip)
+    });
+    assert_eq!(elsewhere.join().unwrap(), None, "it serves another network");
     let caller = Caller::find("eth0", vip).unwrap();
     assert_eq!(caller.pid, running.0.id());
     assert!(caller.is_alive() && caller.is_young(Duration::from_secs(60)) && !caller.is_young(Duration::ZERO));
