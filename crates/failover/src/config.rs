@@ -511,6 +511,14 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_exactly_these_keys() {
+        let page = include_str!("../../../docs/configuration.md");
+        let table = page.split("## Keys of mfspromote.cfg").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+        let keys: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        assert_eq!(keys, KEYS);
+    }
+
+    #[test]
     fn an_xparam_names_a_file_and_nothing_else() {
         assert_eq!(path_for_xparam("vip2").unwrap(), Path::new("/etc/mfs/mfspromote-vip2.cfg"));
         for bad in ["", "../x", "a/b", ".hidden", "a b"] {

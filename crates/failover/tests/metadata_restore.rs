@@ -22,13 +22,8 @@ struct Master {
 
 impl Master {
     fn new() -> Self {
-        let mfs = nix::unistd::User::from_name("mfs")
-            .unwrap()
-            .expect("this test needs the user mfs");
-        let owner = Owner {
-            uid: mfs.uid.as_raw(),
-            gid: mfs.gid.as_raw(),
-        };
+        let mfs = nix::unistd::User::from_name("mfs").unwrap().expect("this test needs the user mfs");
+        let owner = Owner { uid: mfs.uid.as_raw(), gid: mfs.gid.as_raw() };
         let dir = tempfile::tempdir().unwrap();
         let master = Self { dir, owner };
         std::fs::create_dir(master.data()).unwrap();
@@ -45,18 +40,10 @@ impl Master {
     fn restore(&self) -> Output {
         let config = self.dir.path().join("mfsmaster.cfg");
         let data = self.data();
-        let text = format!(
-            "WORKING_USER = mfs\nDATA_PATH = {}\nSYSLOG_IDENT = staged\n",
-            data.display()
-        );
+        let text = format!("WORKING_USER = mfs\nDATA_PATH = {}\nSYSLOG_IDENT = staged\n", data.display());
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new("mfsmaster");
-        command
-            .arg("-c")
-            .arg(config)
-            .arg("restore")
-            .output()
-            .expect("this test needs mfsmaster")
+        command.arg("-c").arg(config).arg("restore").output().expect("this test needs mfsmaster")
     }
 
     /// What the restored image is.
@@ -88,11 +75,7 @@ fn loads(data: &Path, jump: u64) {
     let output = master.restore();
     assert!(output.status.success(), "{output:?}");
     let (signature, version, metaid) = (*b"MFSM 2.0", plan.end_version + jump, plan.metaid);
-    let expected = Image::Complete {
-        signature,
-        version,
-        metaid,
-    };
+    let expected = Image::Complete { signature, version, metaid };
     assert_eq!(master.result(), expected, "{output:?}");
 }
 
@@ -132,17 +115,11 @@ fn an_image_without_changes() {
 fn stock_mfsmaster_drops_a_torn_log() {
     let master = Master::new();
     for entry in set("3.0.117-torn-ml").read_dir().unwrap() {
-        let (from, to) = (
-            entry.as_ref().unwrap().path(),
-            master.data().join(entry.unwrap().file_name()),
-        );
+        let (from, to) = (entry.as_ref().unwrap().path(), master.data().join(entry.unwrap().file_name()));
         std::fs::copy(from, &to).unwrap();
         std::os::unix::fs::chown(to, Some(master.owner.uid), Some(master.owner.gid)).unwrap();
     }
     let output = master.restore();
     assert!(output.status.success(), "{output:?}");
-    assert!(
-        matches!(master.result(), Image::Complete { version: 67, .. }),
-        "{output:?}"
-    );
+    assert!(matches!(master.result(), Image::Complete { version: 67, .. }), "{output:?}");
 }
