@@ -44,8 +44,8 @@ fn leftovers_of_an_earlier_stint_are_set_aside_not_merged() -> Result<()> {
     let data = cluster.data("m2")?;
     fs::copy(data.join("metadata_ml.mfs.back"), data.join("metadata.mfs.back")).expect("an old image");
     let version = cluster.master_version("m1")?;
-    let dead: String = (2..version + 500).map(|id| format!("{id}: 1600000000|ACCESS(1)\n")).collect();
-    fs::write(data.join("changelog.0.mfs"), dead).expect("a dead branch");
+    let dead: Vec<String> = (2..version + 500).map(|id| format!("{id}: 1600000000|ACCESS(1)\n")).collect();
+    fs::write(data.join("changelog.0.mfs"), dead.concat()).expect("a dead branch");
 
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;

@@ -211,7 +211,7 @@ impl<'a> Promotion<'a> {
         // Whichever failed first has cancelled the other one.
         let (settled, prepared) = match (settled, prepared) {
             (Ok(settled), Ok(prepared)) => (settled, prepared),
-            (Err(settle::Error::Cancelled(_)), Err(e)) | (Ok(_), Err(e)) => return Err(e.into()),
+            (Ok(_) | Err(settle::Error::Cancelled(_)), Err(e)) => return Err(e.into()),
             (Err(e), _) => return Err(e.into()),
         };
         self.run.timed("prepare", prepared_in, format_args!("{}", prepared.summary()));

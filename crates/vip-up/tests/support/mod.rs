@@ -111,6 +111,7 @@ impl Machine {
     }
 
     /// The prefixes that the VIP has on `eth0`.
+    #[expect(clippy::unused_self, reason = "the machine is the network namespace of this thread")]
     pub(crate) fn vip_prefixes(&self) -> Vec<u8> {
         let eth0 = failover::address::interface("eth0").unwrap();
         let held = failover::address::list(&eth0).unwrap();
