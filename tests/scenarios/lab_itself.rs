@@ -110,6 +110,21 @@ fn one_way_split_and_small_disk() -> Result<()> {
 }
 
 #[test]
+fn cluster_ends_quickly_although_its_client_hangs() -> Result<()> {
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).start()?;
+    let load = cluster.client().keep_writing()?;
+    let off = cluster.power_off("m1")?;
+    cluster.expect("the client to hang", SOON, || {
+        load.outage(off).is_ok_and(|outage| outage.writes > Duration::from_secs(2)).then_some(())
+    })?;
+    let begin = Instant::now();
+    drop(load);
+    drop(cluster);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    Ok(())
+}
+
+#[test]
 fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
     let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).fresh().start()?;
     let error = cluster.wait_for_log("m1", "never", Duration::from_millis(10)).expect_err("nobody logs that");

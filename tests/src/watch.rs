@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
@@ -16,6 +16,10 @@ use crate::{VIP, locked, moosefs, network};
 
 /// How often each machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(25);
+/// How often the listeners of a machine are listed that holds the address.
+const LISTENERS_OF_HOLDER: Duration = Duration::from_millis(100);
+/// And those of one that does not.
+const LISTENERS_OF_OTHERS: Duration = Duration::from_secs(1);
 /// How long the master may take to answer before it counts as silent.
 const ANSWER: Duration = Duration::from_millis(500);
 
@@ -90,14 +94,40 @@ impl Drop for Watch {
     }
 }
 
+/// What was last seen of a machine.
+#[derive(Default)]
+struct Sight {
+    holds: bool,
+    listens: bool,
+    listeners_read: Option<Instant>,
+}
+
+impl Sight {
+    /// Looks again. The kernel takes milliseconds to list listeners, so they are read seldom where it matters little.
+    fn look(&mut self, machine: &Machine) {
+        let Ok(init) = machine.init() else {
+            *self = Self::default();
+            return;
+        };
+        self.holds = network::holds(init, VIP);
+        let pause = if self.holds { LISTENERS_OF_HOLDER } else { LISTENERS_OF_OTHERS };
+        if self.listeners_read.is_none_or(|last| last.elapsed() >= pause) {
+            self.listens = network::listens(init);
+            self.listeners_read = Some(Instant::now());
+        }
+    }
+}
+
 /// Looks at each machine's addresses and listeners.
 fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
-    let mut last: BTreeMap<String, [bool; 2]> = BTreeMap::new();
+    let mut sights: BTreeMap<&str, Sight> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
         let mut serving = Vec::new();
         for machine in masters {
-            let now = machine.init().map_or([false; 2], |init| [network::holds(init, VIP), network::listens(init)]);
-            let before = last.insert(machine.name.clone(), now).unwrap_or_default();
+            let sight = sights.entry(&machine.name).or_default();
+            let before = [sight.holds, sight.listens];
+            sight.look(machine);
+            let now = [sight.holds, sight.listens];
             for (index, [begin, end]) in CHANGES.into_iter().enumerate() {
                 if now[index] != before[index] {
                     events.note(&machine.name, if now[index] { begin } else { end });
