@@ -15,6 +15,7 @@ use super::changelog::{self, Scan, Segment};
 use super::compare::{Side, compare};
 use super::image::{self, Image};
 use super::names::{self, Name};
+use super::peek::peek;
 use crate::folder::{self, Folder};
 
 pub use super::names::Role;
@@ -52,6 +53,9 @@ pub struct LogFile {
     pub rank: u32,
     /// What is in it.
     pub scan: Scan,
+    /// False if only its first and last line were read, because all of it lies below every image that could be the
+    /// base: no plan needs it.
+    pub scanned: bool,
     /// Bytes.
     pub size: u64,
     /// Last modification, Unix seconds of this machine's clock.
@@ -204,6 +208,9 @@ impl Inventory {
     }
 }
 
+/// What a name is, if it is neither an image nor a log.
+type Looked = Result<Option<What>, folder::Error>;
+
 /// Takes the inventory of the data folder.
 pub fn take(folder: &Folder) -> Result<Inventory, Error> {
     let mut inventory = Inventory::default();
@@ -212,6 +219,7 @@ pub fn take(folder: &Folder) -> Result<Inventory, Error> {
             inventory.look_at(folder, name, kind);
         }
     }
+    inventory.scan_logs(folder);
     inventory
         .logs
         .sort_by_key(|log| (log.lineage == Lineage::Own, log.rank));
@@ -235,7 +243,7 @@ impl Inventory {
     }
 
     /// Files an image or a log; what it is otherwise.
-    fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Result<Option<What>, folder::Error> {
+    fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Looked {
         let Some(status) = folder.status(name)? else {
             return Ok(None);
         };
@@ -250,43 +258,89 @@ impl Inventory {
             Name::Temporary => What::Temporary,
             Name::Template => What::Template,
             Name::Foreign => What::Foreign,
-            Name::Image { lineage, role } => {
-                let mut file = folder.read(name)?;
-                return Ok(match image::read(&mut file).and_then(|i| Ok((i, stamp(&file)?))) {
-                    Ok((image, (size, modified))) => {
-                        let name = name.to_owned();
-                        self.images.push(ImageFile {
-                            name,
-                            lineage,
-                            role,
-                            image,
-                            size,
-                            modified,
-                        });
-                        None
-                    }
-                    Err(error) => Some(What::Unreadable(error.to_string())),
-                });
-            }
-            Name::Log { lineage, rank } => {
-                let file = folder.read(name)?;
-                return Ok(match changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))) {
-                    Ok((scan, (size, modified))) => {
-                        let name = name.to_owned();
-                        self.logs.push(LogFile {
-                            name,
-                            lineage,
-                            rank,
-                            scan,
-                            size,
-                            modified,
-                        });
-                        None
-                    }
-                    Err(error) => Some(What::Unreadable(error.to_string())),
-                });
-            }
+            Name::Image { lineage, role } => return self.add_image(folder.read(name)?, name, lineage, role),
+            Name::Log { lineage, rank } => return self.add_log(folder.read(name)?, name, lineage, rank),
         }))
+    }
+
+    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Looked {
+        match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
+            Ok((image, (size, modified))) => self.images.push(ImageFile {
+                name: name.to_owned(),
+                lineage,
+                role,
+                image,
+                size,
+                modified,
+            }),
+            Err(error) => return Ok(Some(What::Unreadable(error.to_string()))),
+        }
+        Ok(None)
+    }
+
+    /// Adds a log with what its two ends tell; whether to read all of it is decided when all images are known.
+    fn add_log(&mut self, mut file: File, name: &OsStr, lineage: Lineage, rank: u32) -> Looked {
+        match peek(&mut file).and_then(|ends| Ok((ends, stamp(&file)?))) {
+            Ok((ends, (size, modified))) => self.logs.push(LogFile {
+                name: name.to_owned(),
+                lineage,
+                rank,
+                scan: Scan {
+                    segments: ends.into_iter().collect(),
+                    ..Scan::default()
+                },
+                scanned: false,
+                size,
+                modified,
+            }),
+            Err(error) => return Ok(Some(What::Unreadable(error.to_string()))),
+        }
+        Ok(None)
+    }
+
+    /// Reads the logs that a plan could need.
+    fn scan_logs(&mut self, folder: &Folder) {
+        let floor = self.floor();
+        for mut log in std::mem::take(&mut self.logs) {
+            if log.scan.last().is_some_and(|last| last < floor) {
+                self.logs.push(log);
+                continue;
+            }
+            let name = log.name.clone();
+            let scanned = folder
+                .read(&name)
+                .map(|file| changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))));
+            let what = match scanned {
+                Ok(Ok((scan, (size, modified)))) => {
+                    (log.scan, log.scanned, log.size, log.modified) = (scan, true, size, modified);
+                    self.logs.push(log);
+                    continue;
+                }
+                Ok(Err(error)) => What::Unreadable(error.to_string()),
+                Err(folder::Error::NotAFile { .. }) => What::NotAFile,
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => What::Unreadable(error.to_string()),
+            };
+            self.others.push(Other { name, what });
+        }
+    }
+
+    /// No plan uses a log that ends below this change (what it was last given is older than the base): the best image of `ml`, or that of `own` too if `own` reaches so far
+    /// that it could be chosen, or has to be compared.
+    fn floor(&self) -> u64 {
+        let (own, ml) = (self.highest_version(Lineage::Own), self.highest_version(Lineage::Ml));
+        let logs = self.logs.iter().filter(|log| log.lineage == Lineage::Own);
+        // A log whose end could not be peeked at reaches anywhere.
+        let reach = logs.map(|log| {
+            log.scan
+                .last()
+                .map_or(if log.size == 0 { 0 } else { u64::MAX }, |last| last + 1)
+        });
+        if reach.max().unwrap_or(0).max(own) <= ml {
+            ml
+        } else {
+            own.min(ml)
+        }
     }
 
     /// Finds stretches of one lineage that contradict each other at or above its best image: below, nothing is used.

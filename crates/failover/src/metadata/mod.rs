@@ -15,6 +15,7 @@ pub mod image;
 pub mod inventory;
 mod names;
 mod note;
+mod peek;
 pub mod plan;
 pub mod stage;
 #[cfg(test)]

@@ -166,6 +166,7 @@ pub fn write_log(
         next: plan.base_version,
         jump,
         written: Written::default(),
+        prefix: Vec::new(),
     };
     for run in &plan.runs {
         if run.first != writer.next {
@@ -224,6 +225,8 @@ struct Writer<'a> {
     next: u64,
     jump: u64,
     written: Written,
+    /// `ID: ` of the line being written; kept to be filled again.
+    prefix: Vec<u8>,
 }
 
 impl Writer<'_> {
@@ -255,17 +258,18 @@ impl Writer<'_> {
 
     fn write(&mut self, change: &[u8]) -> Result<(), Error> {
         let id = self.next + self.jump;
-        let prefix = format!("{id}: ");
-        let write = |out: &mut BufWriter<&File>| {
-            out.write_all(prefix.as_bytes())?;
-            out.write_all(change)?;
-            out.write_all(b"\n")
+        let mut write = || {
+            self.prefix.clear();
+            write!(self.prefix, "{id}: ")?;
+            self.out.write_all(&self.prefix)?;
+            self.out.write_all(change)?;
+            self.out.write_all(b"\n")
         };
-        write(&mut self.out).map_err(failed("write", OsStr::new(LOG)))?;
+        write().map_err(failed("write", OsStr::new(LOG)))?;
         self.written.first.get_or_insert(id);
         self.written.last = Some(id);
         self.written.lines += 1;
-        self.written.bytes += (prefix.len() + change.len() + 1) as u64;
+        self.written.bytes += (self.prefix.len() + change.len() + 1) as u64;
         self.next += 1;
         Ok(())
     }

@@ -139,3 +139,31 @@ fn a_contradiction_below_the_best_image_does_not_matter() {
         .inventory();
     assert_eq!(taken.conflicts, []);
 }
+
+#[test]
+fn logs_below_every_possible_base_are_not_read() {
+    let scanned = |data: &Data| {
+        let logs = data.inventory().logs.into_iter().filter(|log| log.scanned);
+        logs.map(|log| log.name.into_string().unwrap()).collect::<Vec<_>>()
+    };
+    let ml = || {
+        Data::new()
+            .image("metadata_ml.mfs.back", 30, 1)
+            .log("changelog_ml.0.mfs", 25..=40, 0)
+            .log("changelog_ml.1.mfs", 10..=24, 0)
+    };
+    assert_eq!(scanned(&ml()), ["changelog_ml.0.mfs"]);
+    // Own files from before an epoch jump, or any others that end below.
+    let own = |data: Data, last| {
+        data.image("metadata.mfs.back", 5, 1)
+            .log("changelog.0.mfs", 5..=last, 0)
+    };
+    assert_eq!(scanned(&own(ml(), 29)), ["changelog_ml.0.mfs"]);
+    // Own files that reach further have to be compared.
+    assert_eq!(scanned(&own(ml(), 30)).len(), 3);
+    assert_eq!(
+        scanned(&own(Data::new().log("changelog_ml.1.mfs", 10..=24, 0), 9)).len(),
+        2,
+        "no ml image"
+    );
+}
