@@ -166,15 +166,18 @@ pub fn parse(text: &[u8]) -> Option<Line<'_>> {
 
 /// Leading decimal digits as the daemons print them: no sign, no leading zero.
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = text.iter().take(20).take_while(|b| b.is_ascii_digit()).count();
-    if digits == 0 || (digits > 1 && text[0] == b'0') {
-        return None;
-    }
     let mut value = 0_u64;
-    for digit in &text[..digits] {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    let mut digits = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+        digits += 1;
     }
-    (value < LIMIT).then_some((value, &text[digits..]))
+    let plain = digits == 1 || (digits > 1 && text[0] != b'0');
+    (plain && value < LIMIT).then(|| (value, &text[digits..]))
 }
 
 /// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it.

@@ -208,9 +208,6 @@ impl Inventory {
     }
 }
 
-/// What a name is, if it is neither an image nor a log.
-type Looked = Result<Option<What>, folder::Error>;
-
 /// Takes the inventory of the data folder.
 pub fn take(folder: &Folder) -> Result<Inventory, Error> {
     let mut inventory = Inventory::default();
@@ -243,7 +240,7 @@ impl Inventory {
     }
 
     /// Files an image or a log; what it is otherwise.
-    fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Looked {
+    fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Result<Option<What>, folder::Error> {
         let Some(status) = folder.status(name)? else {
             return Ok(None);
         };
@@ -258,12 +255,12 @@ impl Inventory {
             Name::Temporary => What::Temporary,
             Name::Template => What::Template,
             Name::Foreign => What::Foreign,
-            Name::Image { lineage, role } => return self.add_image(folder.read(name)?, name, lineage, role),
-            Name::Log { lineage, rank } => return self.add_log(folder.read(name)?, name, lineage, rank),
+            Name::Image { lineage, role } => return Ok(self.add_image(folder.read(name)?, name, lineage, role)),
+            Name::Log { lineage, rank } => return Ok(self.add_log(folder.read(name)?, name, lineage, rank)),
         }))
     }
 
-    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Looked {
+    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Option<What> {
         match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
             Ok((image, (size, modified))) => self.images.push(ImageFile {
                 name: name.to_owned(),
@@ -273,13 +270,13 @@ impl Inventory {
                 size,
                 modified,
             }),
-            Err(error) => return Ok(Some(What::Unreadable(error.to_string()))),
+            Err(error) => return Some(What::Unreadable(error.to_string())),
         }
-        Ok(None)
+        None
     }
 
     /// Adds a log with what its two ends tell; whether to read all of it is decided when all images are known.
-    fn add_log(&mut self, mut file: File, name: &OsStr, lineage: Lineage, rank: u32) -> Looked {
+    fn add_log(&mut self, mut file: File, name: &OsStr, lineage: Lineage, rank: u32) -> Option<What> {
         match peek(&mut file).and_then(|ends| Ok((ends, stamp(&file)?))) {
             Ok((ends, (size, modified))) => self.logs.push(LogFile {
                 name: name.to_owned(),
@@ -293,9 +290,9 @@ impl Inventory {
                 size,
                 modified,
             }),
-            Err(error) => return Ok(Some(What::Unreadable(error.to_string()))),
+            Err(error) => return Some(What::Unreadable(error.to_string())),
         }
-        Ok(None)
+        None
     }
 
     /// Reads the logs that a plan could need.
