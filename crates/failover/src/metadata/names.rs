@@ -157,4 +157,10 @@ mod tests {
             assert_eq!(classify(name.as_bytes()), expected, "{name}");
         }
     }
+
+    #[test]
+    fn a_name_cannot_write_a_line_of_its_own_into_the_log() {
+        let name = OsStr::new("metadata\n\u{1b}[2Jserving");
+        assert_eq!(shown(name).to_string(), "metadata\\n\\x1b[2Jserving");
+    }
 }

@@ -284,11 +284,11 @@ fn finish(stage: &Folder, file: &File, name: &OsStr, owner: Owner) -> Result<(),
     Ok(stage.sync()?)
 }
 
+/// For `map_err`: copies the name only where there is an error, this is used for every line.
 fn failed(operation: &'static str, file: &OsStr) -> impl FnOnce(io::Error) -> Error {
-    let file = file.to_owned();
     move |source| Error::Io {
         operation,
-        file,
+        file: file.to_owned(),
         source,
     }
 }
