@@ -24,7 +24,7 @@ mod testing;
 pub use changelog::Scan;
 pub use image::Image;
 pub use inventory::{ImageFile, Inventory, LogFile, Other, Overlap};
-pub use note::{Note, Refusal, Severity};
+pub use note::{Choice, Note, Refusal, Severity};
 pub use plan::{Base, Plan, Run};
 pub use stage::Written;
 

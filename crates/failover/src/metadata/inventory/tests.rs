@@ -153,8 +153,14 @@ fn logs_below_every_possible_base_are_not_read() {
             .log("changelog_ml.1.mfs", 10..=24, 0)
     };
     assert_eq!(scanned(&ml()), ["changelog_ml.0.mfs"]);
-    let reaches = Data::new().image("metadata_ml.mfs.back", 30, 1).log("changelog_ml.0.mfs", 25..=30, 0);
-    assert_eq!(scanned(&reaches).len(), 1, "it ends with the first change that is needed");
+    let reaches = Data::new()
+        .image("metadata_ml.mfs.back", 30, 1)
+        .log("changelog_ml.0.mfs", 25..=30, 0);
+    assert_eq!(
+        scanned(&reaches).len(),
+        1,
+        "it ends with the first change that is needed"
+    );
     // Own files from before an epoch jump, or any others that end below.
     let own = |data: Data, last| {
         data.image("metadata.mfs.back", 5, 1)
