@@ -91,10 +91,7 @@ impl fmt::Display for Damage {
                 write!(f, "change {found} where {expected} should be at byte {offset}")
             }
             Kind::StepBack { expected, found } => {
-                write!(
-                    f,
-                    "a step back to change {found} where {expected} should be at byte {offset}"
-                )
+                write!(f, "a step back to change {found} where {expected} should be at byte {offset}")
             }
             Kind::GivenUp => write!(f, "too many breaks, not read from byte {offset} on"),
         }
@@ -182,10 +179,7 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
 
 /// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it.
 fn is_operation(text: &[u8]) -> bool {
-    let name = text
-        .iter()
-        .take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b'_')
-        .count();
+    let name = text.iter().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b'_').count();
     if name == 0 {
         return false;
     }
@@ -242,11 +236,7 @@ pub(super) struct Lines<R> {
 impl<R: Read> Lines<R> {
     /// Lines of `reader`, which stands at byte `offset` of its file.
     pub(super) fn new(reader: R, offset: u64) -> Self {
-        Self {
-            reader: BufReader::with_capacity(BLOCK, reader),
-            line: Vec::new(),
-            offset,
-        }
+        Self { reader: BufReader::with_capacity(BLOCK, reader), line: Vec::new(), offset }
     }
 
     /// The next line; `None` at the end of the file.
@@ -266,12 +256,7 @@ impl<R: Read> Lines<R> {
         }
         let offset = self.offset;
         self.offset += bytes;
-        Ok(Some(Raw {
-            offset,
-            bytes,
-            text: &self.line,
-            ended,
-        }))
+        Ok(Some(Raw { offset, bytes, text: &self.line, ended }))
     }
 
     /// The change in the line that [`Self::next`] gave last.
@@ -282,9 +267,7 @@ impl<R: Read> Lines<R> {
     /// Passes over the rest of an overlong line of which `bytes` are read.
     fn skip_line(&mut self, mut bytes: u64) -> io::Result<(u64, bool)> {
         loop {
-            let skipped = (&mut self.reader)
-                .take(BLOCK as u64)
-                .read_until(b'\n', &mut self.line)?;
+            let skipped = (&mut self.reader).take(BLOCK as u64).read_until(b'\n', &mut self.line)?;
             let ended = self.line.last() == Some(&b'\n');
             self.line.clear();
             bytes += skipped as u64;
@@ -304,10 +287,7 @@ pub fn scan(reader: impl Read) -> io::Result<Scan> {
     let mut scanner = Scanner::default();
     while let Some(raw) = lines.next()? {
         if !raw.ended {
-            scanner.scan.torn = Some(Torn {
-                offset: raw.offset,
-                bytes: raw.bytes,
-            });
+            scanner.scan.torn = Some(Torn { offset: raw.offset, bytes: raw.bytes });
         } else if let Some(line) = parse(raw.text) {
             if !scanner.accept(&raw, &line) {
                 break;
@@ -329,11 +309,7 @@ struct Scanner {
 impl Scanner {
     fn reject(&mut self, raw: &Raw<'_>) {
         let (damage, text) = self.bad.get_or_insert_with(|| {
-            let damage = Damage {
-                offset: raw.offset,
-                bytes: 0,
-                kind: Kind::Garbage,
-            };
+            let damage = Damage { offset: raw.offset, bytes: 0, kind: Kind::Garbage };
             (damage, Vec::new())
         });
         damage.bytes += raw.bytes;
@@ -354,11 +330,7 @@ impl Scanner {
             }
         }
         if self.scan.segments.len() == MAX_SEGMENTS {
-            self.scan.damage.push(Damage {
-                offset: raw.offset,
-                bytes: 0,
-                kind: Kind::GivenUp,
-            });
+            self.scan.damage.push(Damage { offset: raw.offset, bytes: 0, kind: Kind::GivenUp });
             return false;
         }
         let glued = self.note_break(raw.offset, line.id);
@@ -405,11 +377,7 @@ impl Scanner {
             return Some((id - 1, previous.first_time, damage.offset + damage.bytes));
         }
         let (expected, found) = (previous.last + 1, id);
-        let kind = if found > expected {
-            Kind::Hole { expected, found }
-        } else {
-            Kind::StepBack { expected, found }
-        };
+        let kind = if found > expected { Kind::Hole { expected, found } } else { Kind::StepBack { expected, found } };
         self.scan.damage.push(Damage { offset, bytes: 0, kind });
         None
     }
@@ -418,10 +386,7 @@ impl Scanner {
         self.scan.lines += 1;
         let operation = line.change.splitn(2, |b| *b == b'|').nth(1).unwrap_or_default();
         if let Some(id) = operation.strip_prefix(b"SETMETAID(") {
-            self.scan.metaid = metaid(id).map(|metaid| SetMetaid {
-                change: line.id,
-                metaid,
-            });
+            self.scan.metaid = metaid(id).map(|metaid| SetMetaid { change: line.id, metaid });
         }
     }
 
@@ -441,11 +406,7 @@ fn metaid(text: &[u8]) -> Option<u64> {
 fn torn_id(line: &Segment, next: u64) -> Option<Damage> {
     let (written, real) = (line.first.to_string(), next.checked_sub(1)?.to_string());
     let torn = written.strip_suffix(&real).filter(|torn| !torn.is_empty())?;
-    (line.first == line.last).then_some(Damage {
-        offset: line.start,
-        bytes: torn.len() as u64,
-        kind: Kind::Glued,
-    })
+    (line.first == line.last).then_some(Damage { offset: line.start, bytes: torn.len() as u64, kind: Kind::Glued })
 }
 
 /// Whether `text` ends in the whole line of change `next - 1`: its id, its time, its length with the newline.

@@ -35,10 +35,7 @@ pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: 
             return Ok(None);
         };
         if left.1 != right.1 {
-            return Ok(Some(Difference {
-                at: id,
-                times: (left.0, right.0),
-            }));
+            return Ok(Some(Difference { at: id, times: (left.0, right.0) }));
         }
     }
     Ok(None)
@@ -56,9 +53,7 @@ impl Changes {
             Err(_) => return Ok(None),
         };
         file.seek(SeekFrom::Start(side.segment.start))?;
-        Ok(Some(Self {
-            lines: Lines::new(file, side.segment.start),
-        }))
+        Ok(Some(Self { lines: Lines::new(file, side.segment.start) }))
     }
 
     /// Reads on to the change `id`: its time, its text.

@@ -120,11 +120,7 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Image> {
             return flawed(Flaw::Section { offset });
         }
     }
-    Ok(Image::Complete {
-        signature,
-        version,
-        metaid,
-    })
+    Ok(Image::Complete { signature, version, metaid })
 }
 
 /// Where things are in one format.
@@ -219,36 +215,19 @@ mod tests {
     fn whole_images() {
         assert_eq!(read(&mut Cursor::new(b"MFSM NEW")).unwrap(), Image::New);
         let image = read(&mut Cursor::new(complete(77, 5, &[3, 0, 100]))).unwrap();
-        assert_eq!(
-            image,
-            Image::Complete {
-                signature: *FORMAT_2_0,
-                version: 77,
-                metaid: 5
-            }
-        );
+        assert_eq!(image, Image::Complete { signature: *FORMAT_2_0, version: 77, metaid: 5 });
     }
 
     #[test]
     fn real_images() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/");
         for (name, expected) in [
-            (
-                "3.0.117-torn-ml/metadata_ml.mfs.back",
-                (*b"MFSM 2.0", 67, 0x6b03_6efa_c9f9_df1c),
-            ),
+            ("3.0.117-torn-ml/metadata_ml.mfs.back", (*b"MFSM 2.0", 67, 0x6b03_6efa_c9f9_df1c)),
             ("1.6.19-ml/metadata_ml.mfs.back", (*b"MFSM 1.5", 302, 0)),
         ] {
             let mut file = std::fs::File::open(format!("{folder}{name}")).unwrap();
             let (signature, version, metaid) = expected;
-            assert_eq!(
-                read(&mut file).unwrap(),
-                Image::Complete {
-                    signature,
-                    version,
-                    metaid
-                }
-            );
+            assert_eq!(read(&mut file).unwrap(), Image::Complete { signature, version, metaid });
         }
     }
 

@@ -177,12 +177,7 @@ impl Inventory {
                 // `end` is one behind the last: an id of 0 cannot be stepped back from.
                 let end = dead.map(|c| c.at).min().unwrap_or(s.last + 1);
                 if end > s.first {
-                    spans.push(Span {
-                        log,
-                        segment,
-                        first: s.first,
-                        last: end - 1,
-                    });
+                    spans.push(Span { log, segment, first: s.first, last: end - 1 });
                 }
             }
         }
@@ -196,14 +191,10 @@ impl Inventory {
 
     /// The highest version among a lineage's complete images; 0 without any.
     fn highest_version(&self, lineage: Lineage) -> u64 {
-        let versions = self
-            .images
-            .iter()
-            .filter(|i| i.lineage == lineage)
-            .map(|i| match i.image {
-                Image::Complete { version, .. } => version,
-                _ => 0,
-            });
+        let versions = self.images.iter().filter(|i| i.lineage == lineage).map(|i| match i.image {
+            Image::Complete { version, .. } => version,
+            _ => 0,
+        });
         versions.max().unwrap_or(0)
     }
 }
@@ -217,9 +208,7 @@ pub fn take(folder: &Folder) -> Result<Inventory, Error> {
         }
     }
     inventory.scan_logs(folder);
-    inventory
-        .logs
-        .sort_by_key(|log| (log.lineage == Lineage::Own, log.rank));
+    inventory.logs.sort_by_key(|log| (log.lineage == Lineage::Own, log.rank));
     for lineage in [Lineage::Ml, Lineage::Own] {
         inventory.find_conflicts(folder, lineage);
     }
@@ -262,14 +251,9 @@ impl Inventory {
 
     fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Option<What> {
         match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
-            Ok((image, (size, modified))) => self.images.push(ImageFile {
-                name: name.to_owned(),
-                lineage,
-                role,
-                image,
-                size,
-                modified,
-            }),
+            Ok((image, (size, modified))) => {
+                self.images.push(ImageFile { name: name.to_owned(), lineage, role, image, size, modified })
+            }
             Err(error) => return Some(What::Unreadable(error.to_string())),
         }
         None
@@ -282,10 +266,7 @@ impl Inventory {
                 name: name.to_owned(),
                 lineage,
                 rank,
-                scan: Scan {
-                    segments: ends.into_iter().collect(),
-                    ..Scan::default()
-                },
+                scan: Scan { segments: ends.into_iter().collect(), ..Scan::default() },
                 scanned: false,
                 size,
                 modified,
@@ -304,9 +285,7 @@ impl Inventory {
                 continue;
             }
             let name = log.name.clone();
-            let scanned = folder
-                .read(&name)
-                .map(|file| changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))));
+            let scanned = folder.read(&name).map(|file| changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))));
             let what = match scanned {
                 Ok(Ok((scan, (size, modified)))) => {
                     (log.scan, log.scanned, log.size, log.modified) = (scan, true, size, modified);
@@ -328,16 +307,8 @@ impl Inventory {
         let (own, ml) = (self.highest_version(Lineage::Own), self.highest_version(Lineage::Ml));
         let logs = self.logs.iter().filter(|log| log.lineage == Lineage::Own);
         // A log whose end could not be peeked at reaches anywhere.
-        let reach = logs.map(|log| {
-            log.scan
-                .last()
-                .map_or(if log.size == 0 { 0 } else { u64::MAX }, |last| last + 1)
-        });
-        if reach.max().unwrap_or(0).max(own) <= ml {
-            ml
-        } else {
-            own.min(ml)
-        }
+        let reach = logs.map(|log| log.scan.last().map_or(if log.size == 0 { 0 } else { u64::MAX }, |last| last + 1));
+        if reach.max().unwrap_or(0).max(own) <= ml { ml } else { own.min(ml) }
     }
 
     /// Finds stretches of one lineage that contradict each other at or above its best image: below, nothing is used.
@@ -352,11 +323,7 @@ impl Inventory {
                 let Some(difference) = self.difference(folder, a, b, from, to) else {
                     continue;
                 };
-                let (newer, older) = if difference.times.0 >= difference.times.1 {
-                    (a, b)
-                } else {
-                    (b, a)
-                };
+                let (newer, older) = if difference.times.0 >= difference.times.1 { (a, b) } else { (b, a) };
                 found.push(Conflict {
                     at: difference.at,
                     kept: (newer.log, newer.segment),

@@ -87,10 +87,7 @@ fn changelog(rest: &[u8]) -> Option<Name> {
     };
     let number = rest.strip_suffix(b".mfs").filter(|n| is_number(n))?;
     let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
-    Some(Name::Log {
-        lineage,
-        rank: first + number,
-    })
+    Some(Name::Log { lineage, rank: first + number })
 }
 
 /// A name for messages: another user chose it, so no newline or escape sequence of it may reach a log.
@@ -113,18 +110,8 @@ mod tests {
 
     #[test]
     fn every_name_of_the_facts() {
-        let own = |role| {
-            Some(Name::Image {
-                lineage: Lineage::Own,
-                role,
-            })
-        };
-        let ml = |role| {
-            Some(Name::Image {
-                lineage: Lineage::Ml,
-                role,
-            })
-        };
+        let own = |role| Some(Name::Image { lineage: Lineage::Own, role });
+        let ml = |role| Some(Name::Image { lineage: Lineage::Ml, role });
         let log = |lineage, rank| Some(Name::Log { lineage, rank });
         for (name, expected) in [
             ("metadata.mfs", own(Role::Current)),

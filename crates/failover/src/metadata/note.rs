@@ -121,40 +121,26 @@ impl Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let else_where = |bridged: &bool| {
-            if *bridged {
-                "another log has what is missing"
-            } else {
-                "no log has what is missing"
-            }
+            if *bridged { "another log has what is missing" } else { "no log has what is missing" }
         };
         match self {
             Self::Lineage(choice) => choice.fmt(f),
             Self::Torn { file, torn, bridged } => {
                 let Torn { offset, bytes } = torn;
                 let file = shown(file);
-                write!(
-                    f,
-                    "{file}: torn last line cut, {bytes} bytes at byte {offset}; {}",
-                    else_where(bridged)
-                )
+                write!(f, "{file}: torn last line cut, {bytes} bytes at byte {offset}; {}", else_where(bridged))
             }
             Self::Damage { file, damage, bridged } => {
                 write!(f, "{}: {damage}; {}", shown(file), else_where(bridged))
             }
             Self::Conflict { at, kept, dead, last } => {
                 let (kept, dead) = (shown(kept), shown(dead));
-                write!(
-                    f,
-                    "{dead}: changes {at} to {last} are not those of {kept}, which is newer: not used"
-                )
+                write!(f, "{dead}: changes {at} to {last} are not those of {kept}, which is newer: not used")
             }
             Self::Incomplete { file, flaw } => write!(f, "{}: not used, {flaw}", shown(file)),
             Self::Unreadable { file, why } => write!(f, "{}: not used, cannot be read: {why}", shown(file)),
             Self::LeftOut { lineage, first, last } => {
-                write!(
-                    f,
-                    "changes {first} to {last} of the {lineage} files are set aside, not used"
-                )
+                write!(f, "changes {first} to {last} of the {lineage} files are set aside, not used")
             }
         }
     }
@@ -165,15 +151,11 @@ impl fmt::Display for Choice {
         match self {
             Self::OnlyMl => f.write_str("using the metalogger's copy; this machine has no files of its own as master"),
             Self::MlReachesFurther { own } => {
-                write!(
-                    f,
-                    "using the metalogger's copy; this machine's own files end at version {own}"
-                )
+                write!(f, "using the metalogger's copy; this machine's own files end at version {own}")
             }
-            Self::OwnForked { at } => write!(
-                f,
-                "using the metalogger's copy; this machine's own files are a dead branch from change {at} on"
-            ),
+            Self::OwnForked { at } => {
+                write!(f, "using the metalogger's copy; this machine's own files are a dead branch from change {at} on")
+            }
             Self::OwnOlder { own } => write!(
                 f,
                 "using the metalogger's copy; this machine's own files end at version {own} but are older and share \
@@ -272,10 +254,7 @@ pub enum Refusal {
         file: OsString,
     },
     /// A link, FIFO or folder that `mfsmaster` would open or run into.
-    #[error(
-        "{} is not a regular file, and mfsmaster would open it or run into it; move it away",
-        shown(file)
-    )]
+    #[error("{} is not a regular file, and mfsmaster would open it or run into it; move it away", shown(file))]
     InTheWay {
         /// The object.
         file: OsString,

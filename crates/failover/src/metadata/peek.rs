@@ -27,10 +27,7 @@ fn ends(file: &mut File) -> io::Result<Option<Segment>> {
     let Some(end) = tail.iter().rposition(|b| *b == b'\n') else {
         return Ok(None);
     };
-    let start = tail[..end]
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |before| before + 1);
+    let start = tail[..end].iter().rposition(|b| *b == b'\n').map_or(0, |before| before + 1);
     let Some(last) = parse(&tail[start..end]) else {
         return Ok(None);
     };

@@ -114,12 +114,7 @@ pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
 
 fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {
     // Names the new master writes: a folder there makes it fail. Other folders it reads as bad images and passes over.
-    let written = [
-        "metadata.mfs",
-        "metadata.mfs.back",
-        "metadata.mfs.back.tmp",
-        "changelog.0.mfs",
-    ];
+    let written = ["metadata.mfs", "metadata.mfs.back", "metadata.mfs.back.tmp", "changelog.0.mfs"];
     for other in &inventory.others {
         let in_the_way = match other.what {
             // Followed if a link, waited on for ever if a FIFO: mfsmaster opens every metadata* and changelog*.
@@ -195,26 +190,12 @@ fn follow(inventory: &Inventory, spans: &[Span], file: &ImageFile, version: u64)
         last_change = Some(segment.last_time);
     }
     let base = match file.image {
-        Image::Complete {
-            signature,
-            version,
-            metaid,
-        } => Base::Image {
-            name: file.name.clone(),
-            signature,
-            version,
-            metaid,
-        },
+        Image::Complete { signature, version, metaid } => {
+            Base::Image { name: file.name.clone(), signature, version, metaid }
+        }
         _ => Base::New,
     };
-    Candidate {
-        base,
-        version,
-        runs,
-        end,
-        last_change,
-        time: last_change.unwrap_or(file.modified),
-    }
+    Candidate { base, version, runs, end, last_change, time: last_change.unwrap_or(file.modified) }
 }
 
 type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
@@ -226,10 +207,7 @@ fn choose<'a>(
 ) -> Result<Chosen<'a>, Refusal> {
     let (own, ml) = match (own, ml) {
         (None, None) => {
-            return Err(Refusal::Nothing {
-                images: inventory.images.len(),
-                logs: inventory.logs.len(),
-            });
+            return Err(Refusal::Nothing { images: inventory.images.len(), logs: inventory.logs.len() });
         }
         (None, Some(ml)) => return Ok((Lineage::Ml, ml, Choice::OnlyMl, None)),
         (Some(own), None) => {
@@ -243,11 +221,7 @@ fn choose<'a>(
     let left_out = |first: u64| {
         let last = inventory.spans(Lineage::Own).iter().map(|s| s.last).max();
         let last = last.unwrap_or(0).max(own.end.saturating_sub(1));
-        (last >= first).then_some(Note::LeftOut {
-            lineage: Lineage::Own,
-            first,
-            last,
-        })
+        (last >= first).then_some(Note::LeftOut { lineage: Lineage::Own, first, last })
     };
     let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
     match inventory.overlap {
@@ -313,11 +287,7 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(
     let log = &inventory.logs[first.log];
     let segment = inventory.segment(first);
     let previous = first.segment.checked_sub(1).map_or(0, |i| log.scan.segments[i].end);
-    let damage = log
-        .scan
-        .damage
-        .iter()
-        .find(|d| (previous..=segment.start).contains(&d.offset));
+    let damage = log.scan.damage.iter().find(|d| (previous..=segment.start).contains(&d.offset));
     Err(Refusal::Hole {
         needed: end,
         first: first.first,
@@ -333,11 +303,7 @@ fn ml_has_no_more(inventory: &Inventory, own: u64) -> Result<(), Refusal> {
     let spans = inventory.spans(Lineage::Ml).into_iter();
     match spans.filter(|s| s.last >= own).max_by_key(|s| s.last) {
         None => Ok(()),
-        Some(Span { log, last, .. }) => Err(Refusal::MlHasMore {
-            own,
-            last,
-            file: inventory.logs[log].name.clone(),
-        }),
+        Some(Span { log, last, .. }) => Err(Refusal::MlHasMore { own, last, file: inventory.logs[log].name.clone() }),
     }
 }
 
@@ -350,23 +316,14 @@ fn log_notes(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec
         // The torn change is the one behind the last segment; of a log with nothing else it is not known.
         let change = log.scan.segments.last().map(|s| s.last + 1);
         if change.is_none_or(|id| id >= chosen.version) {
-            notes.push(Note::Torn {
-                file: log.name.clone(),
-                torn,
-                bridged: change.is_some_and(|id| id < chosen.end),
-            });
+            notes.push(Note::Torn { file: log.name.clone(), torn, bridged: change.is_some_and(|id| id < chosen.end) });
         }
     }
     for conflict in &inventory.conflicts {
         let (kept, dead) = (&inventory.logs[conflict.kept.0], &inventory.logs[conflict.dead.0]);
         let last = dead.scan.segments[conflict.dead.1].last;
         if kept.lineage == lineage && last >= chosen.version {
-            notes.push(Note::Conflict {
-                at: conflict.at,
-                kept: kept.name.clone(),
-                dead: dead.name.clone(),
-                last,
-            });
+            notes.push(Note::Conflict { at: conflict.at, kept: kept.name.clone(), dead: dead.name.clone(), last });
         }
     }
     notes
@@ -384,11 +341,7 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
             (None, Some(before)) => before.last + 1 < chosen.end,
             (None, None) => false,
         };
-        relevant.then(|| Note::Damage {
-            file: log.name.clone(),
-            damage: *damage,
-            bridged,
-        })
+        relevant.then(|| Note::Damage { file: log.name.clone(), damage: *damage, bridged })
     };
     log.scan.damage.iter().filter_map(note).collect()
 }
@@ -397,18 +350,12 @@ fn file_notes(inventory: &Inventory) -> Vec<Note> {
     let mut notes = Vec::new();
     for image in &inventory.images {
         if let Image::Incomplete { reason } = image.image {
-            notes.push(Note::Incomplete {
-                file: image.name.clone(),
-                flaw: reason,
-            });
+            notes.push(Note::Incomplete { file: image.name.clone(), flaw: reason });
         }
     }
     for other in &inventory.others {
         if let What::Unreadable(why) = &other.what {
-            notes.push(Note::Unreadable {
-                file: other.name.clone(),
-                why: why.clone(),
-            });
+            notes.push(Note::Unreadable { file: other.name.clone(), why: why.clone() });
         }
     }
     notes
@@ -421,10 +368,7 @@ fn set_aside(inventory: &Inventory) -> Vec<OsString> {
     });
     let names = others.map(|other| &other.name);
     let names = names.chain(inventory.images.iter().map(|image| &image.name));
-    let mut names: Vec<OsString> = names
-        .chain(inventory.logs.iter().map(|log| &log.name))
-        .cloned()
-        .collect();
+    let mut names: Vec<OsString> = names.chain(inventory.logs.iter().map(|log| &log.name)).cloned().collect();
     names.sort();
     names
 }

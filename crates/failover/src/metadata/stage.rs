@@ -114,17 +114,8 @@ pub fn copy_image(
             staged.write_all(image::NEW).map_err(failed("write", name))?;
             Image::New
         }
-        Base::Image {
-            name: source,
-            signature,
-            version,
-            metaid,
-        } => {
-            let planned = |version| Image::Complete {
-                signature: *signature,
-                version,
-                metaid: *metaid,
-            };
+        Base::Image { name: source, signature, version, metaid } => {
+            let planned = |version| Image::Complete { signature: *signature, version, metaid: *metaid };
             let mut original = folder.read(source)?;
             let found = image::read(&mut original).map_err(failed("read", source))?;
             if found != planned(*version) {
@@ -189,15 +180,8 @@ pub fn write_log(
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
 fn check_jump(plan: &Plan, jump: u64) -> Result<(), Error> {
     let can = matches!(&plan.base, Base::Image { signature, .. } if signature == image::FORMAT_2_0);
-    let reachable = plan
-        .end_version
-        .checked_add(jump)
-        .is_some_and(|end| end < changelog::LIMIT);
-    if jump == 0 || (can && reachable) {
-        Ok(())
-    } else {
-        Err(Error::Jump { jump })
-    }
+    let reachable = plan.end_version.checked_add(jump).is_some_and(|end| end < changelog::LIMIT);
+    if jump == 0 || (can && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
 }
 
 fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel) -> Result<(), Error> {
@@ -214,9 +198,7 @@ fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel)
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed("read", source)(error)),
         };
-        staged
-            .write_all(&block[..length])
-            .map_err(failed("write", OsStr::new(IMAGE)))?;
+        staged.write_all(&block[..length]).map_err(failed("write", OsStr::new(IMAGE)))?;
     }
 }
 
@@ -232,8 +214,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn copy_run(&mut self, folder: &Folder, run: &Run, cancel: &Cancel) -> Result<(), Error> {
         let mut file = folder.read(&run.file)?;
-        file.seek(SeekFrom::Start(run.offset))
-            .map_err(failed("read", &run.file))?;
+        file.seek(SeekFrom::Start(run.offset)).map_err(failed("read", &run.file))?;
         let mut lines = Lines::new(file, run.offset);
         let mut count = 0_u64;
         while self.next <= run.last {
@@ -286,11 +267,7 @@ fn finish(stage: &Folder, file: &File, name: &OsStr, owner: Owner) -> Result<(),
 
 /// For `map_err`: copies the name only where there is an error, this is used for every line.
 fn failed(operation: &'static str, file: &OsStr) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        operation,
-        file: file.to_owned(),
-        source,
-    }
+    move |source| Error::Io { operation, file: file.to_owned(), source }
 }
 
 #[cfg(test)]

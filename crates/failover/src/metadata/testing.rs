@@ -13,9 +13,7 @@ pub(super) struct Data {
 
 impl Data {
     pub(super) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     /// A copy of one set in `testdata/`.
@@ -71,10 +69,7 @@ pub(super) fn image(version: u64, metaid: u64) -> Vec<u8> {
 
 /// One line; a later `branch` has later times, as a history after a failover has.
 pub(super) fn line(id: u64, branch: u64) -> String {
-    format!(
-        "{id}: {}|CREATE(1,f{id}_{branch},2):{id}\n",
-        1_000_000 * (branch + 1) + id
-    )
+    format!("{id}: {}|CREATE(1,f{id}_{branch},2):{id}\n", 1_000_000 * (branch + 1) + id)
 }
 
 pub(super) fn lines(ids: impl IntoIterator<Item = u64>, branch: u64) -> String {
@@ -86,8 +81,5 @@ pub(super) fn lines(ids: impl IntoIterator<Item = u64>, branch: u64) -> String {
 
 /// The user the tests run as: giving a file to it always works.
 pub(super) fn me() -> Owner {
-    Owner {
-        uid: rustix::process::getuid().as_raw(),
-        gid: rustix::process::getgid().as_raw(),
-    }
+    Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() }
 }

@@ -20,18 +20,10 @@ fn real_lines() {
         ("0: 1795380099|SESSION():1", 0, 1_795_380_099),
         ("1: 1795380117|CREATE(1,f1,f,420,0,0,0):2", 1, 1_795_380_117),
         ("4: 9|TRASH_RECOVER(5,1,x,0,1,2,3):(a/b)", 4, 9),
-        (
-            "5: 9|SCSET(a,1,1,d,0,0,C(1:2:3),K(1:2:3),A(1:2:3:4),T(1:2:3:4),2,(0:0:0),1,2,e):7",
-            5,
-            9,
-        ),
+        ("5: 9|SCSET(a,1,1,d,0,0,C(1:2:3),K(1:2:3),A(1:2:3:4),T(1:2:3:4),2,(0:0:0),1,2,e):7", 5, 9),
         ("6: 9|SNAPSHOT(1,2,3,n,0):1,2,3,4", 6, 9),
         ("7: 9|IDLE()", 7, 9),
-        (
-            "8: 9|SESADD(#9276,1,0,0000,0,0,999,999,1,9,0,4294967295,0x00000000,2130706433,/tmp/m nt|:):1",
-            8,
-            9,
-        ),
+        ("8: 9|SESADD(#9276,1,0,0000,0,0,999,999,1,9,0,4294967295,0x00000000,2130706433,/tmp/m nt|:):1", 8, 9),
     ] {
         let line = parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
         assert_eq!((line.id, line.time), (id, time), "{text}");
@@ -87,10 +79,7 @@ fn a_whole_log() {
     let text = lines(5..=20, 0);
     let scan = scanned(&text);
     assert_eq!((scan.first(), scan.last(), scan.lines), (Some(5), Some(20), 16));
-    assert_eq!(
-        (scan.last_time(), scan.end_of_good()),
-        (Some(1_000_020), text.len() as u64)
-    );
+    assert_eq!((scan.last_time(), scan.end_of_good()), (Some(1_000_020), text.len() as u64));
     assert_eq!((scan.torn, scan.damage), (None, vec![]));
     assert_eq!(scanned(""), Scan::default());
 }
@@ -104,10 +93,7 @@ fn every_torn_tail() {
         assert_eq!(scan.torn, Some(Torn { offset, bytes }));
         assert_eq!((scan.last(), scan.damage.len()), (Some(20), 0));
     }
-    assert_eq!(
-        scanned(format!("{good}{}", "\0".repeat(5000))).torn.unwrap().bytes,
-        5000
-    );
+    assert_eq!(scanned(format!("{good}{}", "\0".repeat(5000))).torn.unwrap().bytes, 5000);
     assert_eq!(scanned("12: 1795").segments, vec![]);
 }
 
@@ -116,38 +102,13 @@ fn every_break() {
     let at = lines(1..=3, 0).len() as u64;
     let after = |middle: &str, ids: &[u64]| scanned(lines(1..=3, 0) + middle + &lines(ids.iter().copied(), 0));
     for (what, scan, expected, kind) in [
-        (
-            "garbage",
-            after("\u{1}\u{2}\n", &[4, 5]),
-            vec![(1, 3), (4, 5)],
-            Kind::Garbage,
-        ),
+        ("garbage", after("\u{1}\u{2}\n", &[4, 5]), vec![(1, 3), (4, 5)], Kind::Garbage),
         ("blank", after("\n", &[5]), vec![(1, 3), (5, 5)], Kind::Garbage),
         ("two bad lines", after("x\ny\n", &[]), vec![(1, 3)], Kind::Garbage),
-        (
-            "zeros",
-            after(&("\0".repeat(300_000) + "\n"), &[6]),
-            vec![(1, 3), (6, 6)],
-            Kind::Garbage,
-        ),
-        (
-            "hole",
-            after("", &[6, 7]),
-            vec![(1, 3), (6, 7)],
-            Kind::Hole { expected: 4, found: 6 },
-        ),
-        (
-            "step back",
-            after("", &[2, 3]),
-            vec![(1, 3), (2, 3)],
-            Kind::StepBack { expected: 4, found: 2 },
-        ),
-        (
-            "same again",
-            after("", &[3]),
-            vec![(1, 3), (3, 3)],
-            Kind::StepBack { expected: 4, found: 3 },
-        ),
+        ("zeros", after(&("\0".repeat(300_000) + "\n"), &[6]), vec![(1, 3), (6, 6)], Kind::Garbage),
+        ("hole", after("", &[6, 7]), vec![(1, 3), (6, 7)], Kind::Hole { expected: 4, found: 6 }),
+        ("step back", after("", &[2, 3]), vec![(1, 3), (2, 3)], Kind::StepBack { expected: 4, found: 2 }),
+        ("same again", after("", &[3]), vec![(1, 3), (3, 3)], Kind::StepBack { expected: 4, found: 3 }),
     ] {
         assert_eq!((ranges(&scan), kinds(&scan)), (expected, vec![kind]), "{what}");
         assert_eq!((scan.damage[0].offset, scan.end_of_good()), (at, at), "{what}");

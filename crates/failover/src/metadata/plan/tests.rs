@@ -43,11 +43,7 @@ fn the_highest_complete_image_is_the_base() {
         .log(ML_LOG, 3..=20, 0);
     let plan = data.plan().unwrap();
     assert_eq!((plan.base_version, plan.end_version, plan.changes), (9, 21, 12));
-    assert!(
-        plan.notes
-            .iter()
-            .any(|n| matches!(n, Note::Incomplete { file, .. } if file == ML))
-    );
+    assert!(plan.notes.iter().any(|n| matches!(n, Note::Incomplete { file, .. } if file == ML)));
     assert_eq!(plan.last_change_time, Some(1_000_020));
 }
 
@@ -56,10 +52,7 @@ fn an_image_alone_is_enough_and_old_logs_do_not_matter() {
     assert_eq!(outline(&Data::new().image(ML, 30, 1)), Ok((Lineage::Ml, 30, 30)));
     let damaged = lines(1..=9, 0) + "garbage\n" + &lines(15..=18, 0) + "19: 17";
     let plan = Data::new().image(ML, 30, 1).file(ML_LOG, damaged).plan().unwrap();
-    assert_eq!(
-        (plan.end_version, plan.changes, plan.runs.len(), plan.notes.len()),
-        (30, 0, 0, 1)
-    );
+    assert_eq!((plan.end_version, plan.changes, plan.runs.len(), plan.notes.len()), (30, 0, 0, 1));
 }
 
 #[test]
@@ -71,16 +64,9 @@ fn overlapping_logs_are_merged() {
         .log("changelog_ml_back.0.mfs", 8..=25, 0)
         .log("changelog_ml_back.1.mfs", 1..=12, 0);
     let plan = data.plan().unwrap();
-    let runs: Vec<_> = plan
-        .runs
-        .iter()
-        .map(|r| (r.file.to_str().unwrap(), r.first, r.last))
-        .collect();
-    let expected = [
-        ("changelog_ml_back.0.mfs", 10, 25),
-        ("changelog_ml.1.mfs", 26, 30),
-        ("changelog_ml.0.mfs", 31, 40),
-    ];
+    let runs: Vec<_> = plan.runs.iter().map(|r| (r.file.to_str().unwrap(), r.first, r.last)).collect();
+    let expected =
+        [("changelog_ml_back.0.mfs", 10, 25), ("changelog_ml.1.mfs", 26, 30), ("changelog_ml.0.mfs", 31, 40)];
     assert_eq!(runs, expected);
     assert_eq!(warnings(&plan), [""; 0]);
 }
@@ -93,10 +79,7 @@ fn a_torn_last_line_is_cut_and_reported() {
     let offset = lines(10..=20, 0).len();
     let text = format!("{ML_LOG}: torn last line cut, 8 bytes at byte {offset}; no log has what is missing");
     assert_eq!(warnings(&plan), [text]);
-    let bridged = torn("21: 1000")
-        .log("changelog_ml_back.0.mfs", 5..=25, 0)
-        .plan()
-        .unwrap();
+    let bridged = torn("21: 1000").log("changelog_ml_back.0.mfs", 5..=25, 0).plan().unwrap();
     assert_eq!((bridged.end_version, warnings(&bridged).len()), (26, 0));
 }
 
@@ -111,13 +94,7 @@ fn what_lies_behind_a_hole_is_never_dropped_silently() {
     ] {
         let data = Data::new().image(ML, 10, 1).file(ML_LOG, log);
         match data.plan() {
-            Err(Refusal::Hole {
-                needed: n,
-                first: f,
-                last: 30,
-                file,
-                ..
-            }) if file == ML_LOG => {
+            Err(Refusal::Hole { needed: n, first: f, last: 30, file, .. }) if file == ML_LOG => {
                 assert_eq!((n, f), (needed, first), "{what}");
             }
             other => panic!("{what}: {other:?}"),
@@ -130,9 +107,7 @@ fn what_lies_behind_a_hole_is_never_dropped_silently() {
 
 #[test]
 fn damage_with_nothing_behind_it_is_cut_and_reported() {
-    let data = Data::new()
-        .image(ML, 10, 1)
-        .file(ML_LOG, lines(10..=20, 0) + "\0\0\0\n");
+    let data = Data::new().image(ML, 10, 1).file(ML_LOG, lines(10..=20, 0) + "\0\0\0\n");
     let plan = data.plan().unwrap();
     assert_eq!((plan.end_version, warnings(&plan).len()), (21, 1));
     assert!(warnings(&plan)[0].contains("4 bytes of garbage"));
@@ -174,40 +149,14 @@ fn an_image_saved_in_need_counts() {
 #[test]
 fn two_file_systems_never_mix() {
     let data = Data::new().image(ML, 10, 1).image("metadata.mfs.back.3", 4, 2);
-    assert!(matches!(
-        data.plan(),
-        Err(Refusal::Metaids {
-            first: 2,
-            second: 1,
-            ..
-        })
-    ));
+    assert!(matches!(data.plan(), Err(Refusal::Metaids { first: 2, second: 1, .. })));
     let data = Data::new().image(ML, 10, 1).image(OWN, 4, 0);
     assert_eq!(data.plan().unwrap().metaid, 1);
     let set = |at: u64| lines(8..at, 0) + &format!("{at}: 17|SETMETAID(7)\n") + &lines(at + 1..=20, 0);
     let data = Data::new().image(ML, 10, 1).file(ML_LOG, set(15));
-    assert!(matches!(
-        data.plan(),
-        Err(Refusal::Metaids {
-            first: 1,
-            second: 7,
-            ..
-        })
-    ));
-    assert_eq!(
-        Data::new()
-            .image(ML, 10, 0)
-            .file(ML_LOG, set(15))
-            .plan()
-            .unwrap()
-            .metaid,
-        7
-    );
-    assert_eq!(
-        Data::new().image(ML, 10, 1).file(ML_LOG, set(9)).plan().unwrap().metaid,
-        1,
-        "below the base"
-    );
+    assert!(matches!(data.plan(), Err(Refusal::Metaids { first: 1, second: 7, .. })));
+    assert_eq!(Data::new().image(ML, 10, 0).file(ML_LOG, set(15)).plan().unwrap().metaid, 7);
+    assert_eq!(Data::new().image(ML, 10, 1).file(ML_LOG, set(9)).plan().unwrap().metaid, 1, "below the base");
 }
 
 #[test]
@@ -238,18 +187,8 @@ fn ml_or_own() {
             (Lineage::Ml, 10, 21),
             Choice::MlReachesFurther { own: 21 },
         ),
-        (
-            "own is another branch",
-            both(&lines(10..=30, 0), &fork),
-            (Lineage::Ml, 10, 21),
-            Choice::OwnForked { at: 15 },
-        ),
-        (
-            "nothing in common, own older",
-            apart((50, 0), (20, 1)),
-            (Lineage::Ml, 20, 21),
-            Choice::OwnOlder { own: 51 },
-        ),
+        ("own is another branch", both(&lines(10..=30, 0), &fork), (Lineage::Ml, 10, 21), Choice::OwnForked { at: 15 }),
+        ("nothing in common, own older", apart((50, 0), (20, 1)), (Lineage::Ml, 20, 21), Choice::OwnOlder { own: 51 }),
         (
             "nothing in common, own younger",
             apart((50, 1), (20, 0)),
@@ -278,21 +217,12 @@ fn the_lineages_never_fill_each_others_holes() {
     let ml = || Data::new().image(ML, 10, 1).file(ML_LOG, &hole);
     let (needed, first, last) = (21, 25, 30);
     match ml().log(OWN_LOG, 1..=27, 0).plan() {
-        Err(Refusal::Hole {
-            needed: n,
-            first: f,
-            last: l,
-            ..
-        }) => assert_eq!((n, f, l), (needed, first, last)),
+        Err(Refusal::Hole { needed: n, first: f, last: l, .. }) => assert_eq!((n, f, l), (needed, first, last)),
         other => panic!("{other:?}"),
     }
     // Own files that reach further than the hole, but not as far as what lies behind it.
     match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=27, 0).plan() {
-        Err(Refusal::MlHasMore {
-            own: 28,
-            last: 30,
-            file,
-        }) => assert_eq!(file, ML_LOG),
+        Err(Refusal::MlHasMore { own: 28, last: 30, file }) => assert_eq!(file, ML_LOG),
         other => panic!("{other:?}"),
     }
     match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=22, 0).plan() {
@@ -300,10 +230,7 @@ fn the_lineages_never_fill_each_others_holes() {
         other => panic!("{other:?}"),
     }
     // A base of its own and all that `ml` has makes it the better copy.
-    assert_eq!(
-        outline(&ml().image(OWN, 5, 1).log(OWN_LOG, 1..=30, 0)),
-        Ok((Lineage::Own, 5, 31))
-    );
+    assert_eq!(outline(&ml().image(OWN, 5, 1).log(OWN_LOG, 1..=30, 0)), Ok((Lineage::Own, 5, 31)));
 }
 
 #[test]
@@ -311,10 +238,7 @@ fn own_alone_is_used_only_if_ml_shows_nothing_later() {
     let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
     let plan = own().plan().unwrap();
     assert_eq!((plan.lineage, warnings(&plan).len()), (Lineage::Own, 1));
-    assert_eq!(
-        outline(&own().file("metadata_ml.tmp", "MFSM NEW").file(ML_LOG, "")),
-        Ok((Lineage::Own, 10, 21))
-    );
+    assert_eq!(outline(&own().file("metadata_ml.tmp", "MFSM NEW").file(ML_LOG, "")), Ok((Lineage::Own, 10, 21)));
     assert_eq!(outline(&own().log(ML_LOG, 12..=18, 0)), Ok((Lineage::Own, 10, 21)));
     for (what, data) in [
         ("later changes", own().log(ML_LOG, 12..=25, 0)),
@@ -322,10 +246,7 @@ fn own_alone_is_used_only_if_ml_shows_nothing_later() {
         ("lower and later", own().log(ML_LOG, 2..=5, 1)),
         ("a later image, cut off", own().file(ML, "MFSM 2.0")),
     ] {
-        assert!(
-            matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })),
-            "{what}"
-        );
+        assert!(matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })), "{what}");
     }
 }
 
@@ -347,11 +268,7 @@ fn what_mfsmaster_would_run_into_is_refused() {
     let data = good();
     std::os::unix::fs::symlink(ML, data.path("metadata_link")).unwrap();
     assert!(matches!(data.plan(), Err(Refusal::InTheWay { .. })));
-    for (name, fine) in [
-        ("metadata.mfs", false),
-        ("changelog.0.mfs", false),
-        ("metadata_old", true),
-    ] {
+    for (name, fine) in [("metadata.mfs", false), ("changelog.0.mfs", false), ("metadata_old", true)] {
         let data = good();
         std::fs::create_dir(data.path(name)).unwrap();
         assert_eq!(data.plan().is_ok(), fine, "{name}");
@@ -370,17 +287,8 @@ fn everything_that_looks_like_metadata_is_set_aside() {
         "metadata_ml.mfs.back",
         "sessions_ml.mfs",
     ];
-    let kept = [
-        "metadata.mfs.empty",
-        ".mfsmaster.lock",
-        ".mfsmetalogger.lock",
-        "stats.mfs",
-        "notes.txt",
-    ];
-    let data = names
-        .iter()
-        .chain(&kept)
-        .fold(Data::new(), |data, name| data.file(name, ""));
+    let kept = ["metadata.mfs.empty", ".mfsmaster.lock", ".mfsmetalogger.lock", "stats.mfs", "notes.txt"];
+    let data = names.iter().chain(&kept).fold(Data::new(), |data, name| data.file(name, ""));
     assert_eq!(data.image(ML, 5, 1).plan().unwrap().set_aside, names);
 }
 

@@ -30,15 +30,7 @@ fn a_staged_set() {
     assert_eq!(content(&stage, IMAGE), image(10, 1));
     assert_eq!(String::from_utf8(content(&stage, LOG)).unwrap(), lines(10..=20, 0));
     let (first, last, bytes) = (Some(10), Some(20), lines(10..=20, 0).len() as u64);
-    assert_eq!(
-        written.unwrap(),
-        Written {
-            first,
-            last,
-            lines: 11,
-            bytes
-        }
-    );
+    assert_eq!(written.unwrap(), Written { first, last, lines: 11, bytes });
     for name in [IMAGE, LOG] {
         let status = std::fs::metadata(stage.path(name)).unwrap();
         assert_eq!((status.mode() & 0o7777, status.uid()), (0o640, me().uid));
@@ -49,9 +41,8 @@ fn a_staged_set() {
 fn a_jump_raises_the_version_and_every_id() {
     let (stage, written) = staged(&simple(), JUMP);
     assert_eq!(content(&stage, IMAGE), image(10 + JUMP, 1));
-    let expected: String = (10..=20)
-        .map(|id| line(id, 0).replacen(&id.to_string(), &(id + JUMP).to_string(), 1))
-        .collect();
+    let expected: String =
+        (10..=20).map(|id| line(id, 0).replacen(&id.to_string(), &(id + JUMP).to_string(), 1)).collect();
     assert_eq!(String::from_utf8(content(&stage, LOG)).unwrap(), expected);
     assert_eq!(written.unwrap().last, Some(20 + JUMP));
 }
@@ -64,33 +55,18 @@ fn a_plan_without_changes_gives_an_empty_log() {
 
 #[test]
 fn real_sets() {
-    for (set, first, last) in [
-        ("3.0.117-glued-ml", 67, 919),
-        ("3.0.117-new-ml", 1, 65),
-        ("1.6.19-ml", 302, 602),
-    ] {
+    for (set, first, last) in [("3.0.117-glued-ml", 67, 919), ("3.0.117-new-ml", 1, 65), ("1.6.19-ml", 302, 602)] {
         let (stage, written) = staged(&Data::real(set), 0);
-        assert_eq!(
-            (written.as_ref().unwrap().first, written.unwrap().last),
-            (Some(first), Some(last)),
-            "{set}"
-        );
+        assert_eq!((written.as_ref().unwrap().first, written.unwrap().last), (Some(first), Some(last)), "{set}");
         let scan = changelog::scan(content(&stage, LOG).as_slice()).unwrap();
-        assert_eq!(
-            (scan.first(), scan.last(), scan.segments.len()),
-            (Some(first), Some(last), 1),
-            "{set}"
-        );
+        assert_eq!((scan.first(), scan.last(), scan.segments.len()), (Some(first), Some(last), 1), "{set}");
     }
 }
 
 #[test]
 fn what_cannot_be_renumbered_is_refused() {
     for set in ["3.0.117-new-ml", "1.6.19-ml"] {
-        assert!(
-            matches!(staged(&Data::real(set), JUMP).1, Err(Error::Jump { jump: JUMP })),
-            "{set}"
-        );
+        assert!(matches!(staged(&Data::real(set), JUMP).1, Err(Error::Jump { jump: JUMP })), "{set}");
     }
     for jump in [u64::MAX, 1 << 63] {
         assert!(matches!(staged(&simple(), jump).1, Err(Error::Jump { .. })));
@@ -106,38 +82,18 @@ fn files_that_changed_after_the_plan_are_an_error() {
     for (what, name, text) in [
         ("rotated", "changelog_ml.0.mfs", lines(21..=30, 0)),
         ("cut", "changelog_ml.0.mfs", lines(12..=17, 0)),
-        (
-            "torn earlier",
-            "changelog_ml.0.mfs",
-            lines(12..=19, 0) + line(20, 0).trim_end(),
-        ),
-        (
-            "garbage",
-            "changelog_ml_back.0.mfs",
-            lines(1..=12, 0) + "\0\n" + &lines(13..=15, 0),
-        ),
+        ("torn earlier", "changelog_ml.0.mfs", lines(12..=19, 0) + line(20, 0).trim_end()),
+        ("garbage", "changelog_ml_back.0.mfs", lines(1..=12, 0) + "\0\n" + &lines(13..=15, 0)),
     ] {
-        assert!(
-            matches!(log(&simple().file(name, text)), Err(Error::LogChanged { .. })),
-            "{what}"
-        );
+        assert!(matches!(log(&simple().file(name, text)), Err(Error::LogChanged { .. })), "{what}");
     }
-    assert!(
-        log(&simple().file("changelog_ml.0.mfs", lines(12..=50, 0))).is_ok(),
-        "only longer"
-    );
+    assert!(log(&simple().file("changelog_ml.0.mfs", lines(12..=50, 0))).is_ok(), "only longer");
     let image = |data: &Data| copy_image(&data.folder(), &plan, &Data::new().folder(), me(), JUMP, &cancel);
-    assert!(matches!(
-        image(&simple().image("metadata_ml.mfs.back", 11, 1)),
-        Err(Error::ImageChanged { .. })
-    ));
+    assert!(matches!(image(&simple().image("metadata_ml.mfs.back", 11, 1)), Err(Error::ImageChanged { .. })));
     let gone = simple();
     std::fs::remove_file(gone.path("metadata_ml.mfs.back")).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", gone.path("metadata_ml.mfs.back")).unwrap();
-    assert!(matches!(
-        image(&gone),
-        Err(Error::Folder(folder::Error::NotAFile { .. }))
-    ));
+    assert!(matches!(image(&gone), Err(Error::Folder(folder::Error::NotAFile { .. }))));
 }
 
 #[test]
@@ -149,13 +105,7 @@ fn a_plan_with_a_gap_is_an_error() {
     assert!(matches!(log, Err(Error::NotContiguous { expected: 10, .. })));
     plan.runs.clear();
     let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), 0, &Cancel::new());
-    assert!(matches!(
-        log,
-        Err(Error::NotContiguous {
-            expected: 10,
-            found: 21
-        })
-    ));
+    assert!(matches!(log, Err(Error::NotContiguous { expected: 10, found: 21 })));
 }
 
 #[test]
