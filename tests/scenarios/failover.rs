@@ -35,7 +35,7 @@ fn power_off_of_the_master() -> Result<()> {
     assert_eq!(cluster.serving(), [by.as_str()]);
     cluster.wait_for_log(&by, "promotion ended: serving", SOON)?;
     cluster.wait_for_metalogger_in_step(&by, SOON)?;
-    nothing_lost(&load)?;
+    nothing_lost(&cluster, &load)?;
 
     let status = cluster.must(&by, &["mfs-promote", "--status"])?;
     assert!(status.contains("promotion") && status.contains("serving"), "{status}");
@@ -53,7 +53,7 @@ fn master_process_killed_and_ucarp_stopped() -> Result<()> {
     let by = taken_over(&cluster, &load, "m1", since)?;
     assert_eq!(cluster.serving(), [by]);
     assert!(!cluster.holds_vip("m1"));
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn four_failovers_round_the_ring() -> Result<()> {
         assert_eq!(cluster.master_pid(&serving), None, "{serving} came back as a standby");
         serving = by;
     }
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_machine_that_cannot_serve_resigns_and_the_third_one_serves() -> Result<()> 
     let files = cluster.files("m2")?;
     assert!(!files.iter().any(|name| name.starts_with("mfs-promote/") || name.starts_with("bak/")), "{files:?}");
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -108,5 +108,5 @@ fn a_hook_that_cannot_work_makes_ucarp_step_down() -> Result<()> {
     cluster.wait_for_serving("m3", SOON)?;
     assert_eq!(taken_over(&cluster, &load, "m2", off)?, "m3");
     assert!(!cluster.holds_vip("m2"));
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }

@@ -40,7 +40,7 @@ fn cluster_comes_up_and_the_check_finds_what_is_missing_and_what_is_changed() ->
     cluster.must("c1", &["sh", "-c", "echo other > /mnt/mfs/data/0/w0"])?;
     let after = load.verify()?;
     assert_eq!(after.lost.len(), 2, "{after:?}");
-    assert!(after.lost[0].contains("w0") && after.lost[1].contains("g0"), "{after:?}");
+    assert!(after.lost[0].what.contains("w0") && after.lost[1].what.contains("g0"), "{after:?}");
     assert!(cluster.overlaps().is_empty());
     Ok(())
 }
@@ -82,7 +82,7 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     cluster.heal("cs1")?;
     load.wait_for_progress(Duration::from_secs(90))?;
     assert!(load.outage(cut)?.writes > Duration::from_secs(5));
-    assert_eq!(load.verify()?.lost, Vec::<String>::new());
+    assert_eq!(load.verify()?.lost, []);
     Ok(())
 }
 

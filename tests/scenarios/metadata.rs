@@ -30,7 +30,7 @@ fn a_torn_last_line_costs_nothing_else() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m2", "torn.*12 bytes", SOON)?;
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn leftovers_of_an_earlier_stint_are_set_aside_not_merged() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
-    nothing_lost(&load)?;
+    nothing_lost(&cluster, &load)?;
     let names = archived(&cluster, "m2")?;
     for name in ["metadata.mfs.back", "changelog.0.mfs", "metadata_ml.mfs.back", "changelog_ml.0.mfs"] {
         assert!(names.lines().any(|line| line.ends_with(&format!("/{name}"))), "{name} in {names}");
@@ -67,7 +67,7 @@ fn first_hour_of_a_fresh_installation() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     load.wait_for_progress(SOON)?;
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn files_of_another_file_system_are_refused() -> Result<()> {
     cluster.wait_for_serving("m3", SOON)?;
     load.wait_for_progress(SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
-    nothing_lost(&load)
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -124,8 +124,9 @@ fn cold_start_of_the_last_master_uses_its_own_files() -> Result<()> {
     load.stop()?;
     cluster.power_off("m1")?;
     cluster.power_off("m2")?;
+    let mark = cluster.mark();
     cluster.power_on("m1")?;
-    cluster.wait_for_serving("m1", SOON)?;
-    cluster.wait_for_log("m1", "stage: own", SOON)?;
-    nothing_lost(&load)
+    cluster.wait_for_log_since(mark, "m1", "stage: own", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
+    nothing_lost(&cluster, &load)
 }

@@ -25,6 +25,8 @@ use crate::{Error, Result, VIP, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
+/// How the event log names a power cut.
+const POWER_OFF: &str = "lab: power off";
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -92,7 +94,7 @@ impl Cluster {
     pub fn power_off(&self, name: &str) -> Result<Moment> {
         let machine = self.machine(name)?;
         machine.init()?;
-        let at = self.events.note(name, "lab: power off");
+        let at = self.events.note(name, POWER_OFF);
         self.switch.cable(name, false)?;
         machine.end()?;
         self.switch.remove(name)?;
@@ -161,6 +163,11 @@ impl Cluster {
         let at = self.events.note(name, &format!("lab: {signal} to {program}"));
         daemon.signal(signal)?;
         Ok(at)
+    }
+
+    /// When machines lost their power.
+    pub fn power_cuts(&self) -> Vec<Moment> {
+        self.events.since(0).iter().filter(|event| event.text == POWER_OFF).map(|event| event.at).collect()
     }
 
     // Acts of an administrator.

@@ -46,10 +46,19 @@ pub struct Outage {
 pub struct Verdict {
     /// Operations that the file system acknowledged.
     pub acknowledged: usize,
-    /// Operations that returned an error: not acknowledged, listed as their log lines.
-    pub failed: Vec<String>,
+    /// Operations that returned an error: not acknowledged.
+    pub failed: Vec<Line>,
     /// Acknowledged names that are missing and contents that are wrong.
-    pub lost: Vec<String>,
+    pub lost: Vec<Lost>,
+}
+
+/// Something acknowledged that is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// When it was acknowledged.
+    pub acknowledged: Moment,
+    /// What is missing or wrong.
+    pub what: String,
 }
 
 impl Client {
@@ -165,10 +174,10 @@ impl Workload {
         let report = self.machine.must(&["workload", "check", CHECK, LOGS], CHECK_TIME);
         self.machine.must(&["umount", "-l", CHECK], Duration::from_secs(10))?;
         let report = report?;
-        let lost = report.lines().filter_map(|line| line.strip_prefix("lost ")).map(str::to_owned).collect();
+        let lost = report.lines().filter_map(lost_line).collect();
         let lines = self.lines()?.concat();
         let acknowledged = lines.iter().filter(|line| line.errno.is_none()).count();
-        let failed = lines.iter().filter(|line| line.errno.is_some()).map(Line::to_string).collect();
+        let failed = lines.into_iter().filter(|line| line.errno.is_some()).collect();
         Ok(Verdict { acknowledged, failed, lost })
     }
 }
@@ -181,6 +190,12 @@ impl Drop for Workload {
             let _ = process::wait(&mut child, Duration::from_millis(500));
         }
     }
+}
+
+/// What the check prints: `lost NANOSECONDS WHAT`.
+fn lost_line(line: &str) -> Option<Lost> {
+    let (acknowledged, what) = line.strip_prefix("lost ")?.split_once(' ')?;
+    Some(Lost { acknowledged: Moment(acknowledged.parse().ok()?), what: what.to_owned() })
 }
 
 /// The times between acknowledgements, those that end after `since`, and the one that lasts until now.

@@ -1,7 +1,8 @@
 //! The client's load, run inside the client machine.
 //!
 //! `workload run MOUNT LOGS RATE`: two loops until stdin ends, each operation in the log once it is answered.
-//! `workload check MOUNT LOGS`: looks for everything that was acknowledged; prints `lost …` lines and `checked N`.
+//! `workload check MOUNT LOGS`: looks for everything that was acknowledged; prints `lost NANOSECONDS …` lines, with the moment of
+//! the acknowledgement, and `checked N`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -147,6 +148,7 @@ fn existing<T>(result: io::Result<T>, value: T) -> io::Result<T> {
 struct Wanted {
     names: Vec<String>,
     written: bool,
+    acknowledged: Moment,
 }
 
 fn check(mount: &Path, logs: &Path) -> Result<(), Failure> {
@@ -175,21 +177,22 @@ fn check(mount: &Path, logs: &Path) -> Result<(), Failure> {
 
 /// Adds what a line of the log promises.
 fn demand(wanted: &mut BTreeMap<String, Wanted>, line: Line) {
-    match (line.op, line.errno) {
-        (Op::Mkdir(name), None) => drop(wanted.insert(name.clone(), Wanted { names: vec![name], written: false })),
-        (Op::Create(name), None) => {
-            // A rename may have been done although its answer never came.
-            let names = vec![name.clone(), name.replace("/f", "/g")];
-            wanted.insert(name, Wanted { names, written: false });
-        }
-        (Op::Rename(from, to), None) => drop(wanted.insert(from, Wanted { names: vec![to], written: false })),
-        (Op::Write(name), None) => drop(wanted.insert(name.clone(), Wanted { names: vec![name], written: true })),
-        (_, Some(_)) => {}
+    if line.errno.is_some() {
+        return;
     }
+    let (key, names, written) = match line.op {
+        Op::Mkdir(name) => (name.clone(), vec![name], false),
+        // A rename may have been done although its answer never came.
+        Op::Create(name) => (name.clone(), vec![name.clone(), name.replace("/f", "/g")], false),
+        Op::Rename(from, to) => (from, vec![to], false),
+        Op::Write(name) => (name.clone(), vec![name], true),
+    };
+    wanted.insert(key, Wanted { names, written, acknowledged: line.end });
 }
 
 fn missing_of(mount: &Path, wanted: &[Wanted]) -> Vec<String> {
-    wanted.iter().filter_map(|one| complaint(mount, one)).collect()
+    let complaints = |one| complaint(mount, one).map(|text| format!("{} {text}", one.acknowledged.0));
+    wanted.iter().filter_map(complaints).collect()
 }
 
 fn complaint(mount: &Path, wanted: &Wanted) -> Option<String> {
