@@ -145,6 +145,9 @@ pub(crate) fn roll_back(data: &Folder, state: &State, journal: &Journal) -> Resu
                 }
                 aside.rename(name, data, name)?;
             }
+            if aside.names()?.is_empty() {
+                run.remove_subfolder(ASIDE.as_ref())?;
+            }
         }
         data.sync()?;
     }
@@ -246,3 +249,6 @@ fn remove_run(data: &Folder, id: u64) -> Result<(), Error> {
 fn number(id: u64) -> OsString {
     OsString::from(id.to_string())
 }
+
+#[cfg(test)]
+mod tests;
