@@ -1,7 +1,7 @@
 //! ucarp changes its mind, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
 //! exactly one machine ends up serving.
 
-use lab::{Cluster, Result};
+use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -17,7 +17,7 @@ fn ucarp_restarted_beside_a_healthy_master() -> Result<()> {
 
     cluster.restart_ucarp("m1")?;
     cluster.wait_for_log_since(mark, "m1", "promotion ended: already serving", SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m1"), pid, "the master was not stopped");
     assert_eq!(cluster.files("m1")?, files, "no file was moved");
     nothing_lost(&cluster, &load)
@@ -46,7 +46,7 @@ fn all_three_start_at_once_and_exactly_one_serves() -> Result<()> {
     cluster.power_off("m1")?;
     let by = cluster.wait_for_serving_other_than("m1", SOON)?.by;
     cluster.power_on("m1")?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)?;
     assert_eq!(cluster.serving(), [by]);
 
@@ -87,7 +87,7 @@ fn preempted_during_the_settle_time() -> Result<()> {
     cluster.heal("m1")?;
     cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
     cluster.wait_for_log("m2", "demotion ended: nothing to demote", SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger, "no daemon was touched");
     assert_eq!(cluster.master_pid("m2"), None);
     assert_eq!(cluster.master_pid("m1"), master);
@@ -107,7 +107,7 @@ fn a_demoted_master_stops_and_its_metalogger_runs_again() -> Result<()> {
     cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m1", "demotion ended: demoted", SOON)?;
     assert_eq!(cluster.master_pid("m1"), None);
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     cluster.daemon("m1", "mfsmetalogger")?;
     cluster.wait_for_metalogger_in_step("m1", SOON)?;
     assert_eq!(cluster.serving(), ["m2"]);

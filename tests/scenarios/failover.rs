@@ -1,6 +1,6 @@
 //! A machine stops serving, another one takes over, and everything acknowledged is there.
 
-use lab::{Cluster, Moment, Result, Workload};
+use lab::{Cluster, LAST_RETRY, Moment, Result, Workload};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -17,7 +17,7 @@ fn cluster_under_load() -> Result<(Cluster, Workload)> {
 /// Waits until another machine serves and the client goes on, and returns that machine's name.
 fn taken_over(cluster: &Cluster, load: &Workload, from: &str, since: Moment) -> Result<String> {
     let taken = cluster.wait_for_serving_other_than(from, SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     eprintln!(
         "{} serves {:.1} s after {from}; the client waited {:?}",
         taken.by,

@@ -13,27 +13,29 @@ use lab::{Cluster, Moment, Result, Workload};
 /// The deadline of every wait for an event.
 const SOON: Duration = Duration::from_secs(60);
 /// MooseFS acknowledges an operation before it sends the change to the metaloggers: what was acknowledged this shortly
-/// before a power cut may exist nowhere else. No failover can bring it back, so it is counted apart, and named.
+/// before the master died may exist nowhere else. No failover can bring it back, so it is counted apart, and named.
 const LOSS_WINDOW: Duration = Duration::from_millis(50);
 
 /// Every acknowledged name and content is there, no operation failed, and at no moment did two machines serve.
 fn nothing_lost(cluster: &Cluster, load: &Workload) -> Result<()> {
     let verdict = load.verify()?;
-    let cuts = cluster.power_cuts();
-    let in_window = |moment: Moment| cuts.iter().any(|cut| moment - *cut < LOSS_WINDOW && *cut - moment < LOSS_WINDOW);
-    let in_flight = |start: Moment, end: Moment| cuts.iter().any(|cut| start - *cut < LOSS_WINDOW && *cut <= end);
+    let crashes = cluster.crashes();
+    let in_window =
+        |moment: Moment| crashes.iter().any(|crash| moment - *crash < LOSS_WINDOW && *crash - moment < LOSS_WINDOW);
+    let in_flight =
+        |start: Moment, end: Moment| crashes.iter().any(|crash| start - *crash < LOSS_WINDOW && *crash <= end);
     let (excused, lost): (Vec<_>, Vec<_>) = verdict.lost.iter().partition(|lost| in_window(lost.acknowledged));
     let (cut_off, failed): (Vec<_>, Vec<_>) = verdict.failed.iter().partition(|line| in_flight(line.start, line.end));
     eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, lost.len());
     for one in excused {
-        let before = cuts
+        let before = crashes
             .iter()
-            .map(|cut| one.acknowledged.seconds_since(*cut) * 1e3)
+            .map(|crash| one.acknowledged.seconds_since(*crash) * 1e3)
             .min_by(|a, b| a.abs().total_cmp(&b.abs()));
-        eprintln!("  acknowledged {before:.1?} ms after the power cut, replicated nowhere: {}", one.what);
+        eprintln!("  acknowledged {before:.1?} ms after the master died, replicated nowhere: {}", one.what);
     }
     for line in cut_off {
-        eprintln!("  in flight at the power cut, not acknowledged: {line}");
+        eprintln!("  in flight when the master died, not acknowledged: {line}");
     }
     assert_eq!(lost, Vec::<&lab::Lost>::new());
     assert_eq!(failed, Vec::<&lab::oplog::Line>::new());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use lab::{Cluster, Result};
+use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -17,7 +17,7 @@ fn archived(cluster: &Cluster, machine: &str) -> Result<String> {
 fn a_torn_last_line_costs_nothing_else() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.kill("m2", "mfsmetalogger", Signal::SIGKILL)?;
@@ -37,7 +37,7 @@ fn a_torn_last_line_costs_nothing_else() -> Result<()> {
 fn leftovers_of_an_earlier_stint_are_set_aside_not_merged() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     // m2 was the master once: its own image, and a history that went another way from there and further.
@@ -66,7 +66,7 @@ fn first_hour_of_a_fresh_installation() -> Result<()> {
     assert!(!cluster.files("m2")?.contains(&"metadata_ml.mfs.back".to_owned()), "no image yet");
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
 
@@ -104,7 +104,7 @@ fn files_of_another_file_system_are_refused() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", "promotion failed: no promotion from the files here.*metaid", SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m2"), None);
     nothing_lost(&cluster, &load)
 }
@@ -119,8 +119,8 @@ fn cold_start_of_the_last_master_uses_its_own_files() -> Result<()> {
     for machine in ["m1", "m2"] {
         cluster.kill(machine, "mfsmetalogger", Signal::SIGKILL)?;
     }
-    load.wait_for_progress(SOON)?;
-    load.wait_for_progress(SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.power_off("m1")?;
     cluster.power_off("m2")?;

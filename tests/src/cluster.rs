@@ -165,9 +165,11 @@ impl Cluster {
         Ok(at)
     }
 
-    /// When machines lost their power.
-    pub fn power_cuts(&self) -> Vec<Moment> {
-        self.events.since(0).iter().filter(|event| event.text == POWER_OFF).map(|event| event.at).collect()
+    /// When a master may have died with changes that it had acknowledged and not replicated: power cuts, and the
+    /// killing of its process.
+    pub fn crashes(&self) -> Vec<Moment> {
+        let crash = |event: &Event| event.text == POWER_OFF || event.text == "lab: SIGKILL to mfsmaster";
+        self.events.since(0).iter().filter(|event| crash(event)).map(|event| event.at).collect()
     }
 
     // Acts of an administrator.

@@ -41,7 +41,7 @@ pub use cluster::{Cluster, Taken};
 pub use error::Error;
 pub use events::{Event, EventLog};
 pub use hooks::{Hooks, built_programs};
-pub use load::{Client, Lost, Outage, Verdict, Workload};
+pub use load::{Client, LAST_RETRY, Lost, Outage, Verdict, Workload};
 pub use machine::{Machine, Role};
 pub use process::Daemon;
 pub use watch::Overlap;

@@ -20,8 +20,8 @@ const RATE: u32 = 200;
 const LOGS: &str = "/var/lib/lab";
 /// A gap that a person would notice.
 const NOTICEABLE: Duration = Duration::from_millis(500);
-/// Operations that still run when the load is stopped may take so long.
-const LAST_WORDS: Duration = Duration::from_secs(60);
+/// An operation whose first half a power cut took away is retried by mfsmount 30 times before it fails: some 130 s.
+pub const LAST_RETRY: Duration = Duration::from_secs(180);
 /// The final check may take so long.
 const CHECK_TIME: Duration = Duration::from_secs(300);
 
@@ -149,7 +149,7 @@ impl Workload {
             return Ok(());
         };
         drop(child.stdin.take());
-        let ended = process::wait(&mut child, LAST_WORDS).map_err(system("wait for the client's load"))?;
+        let ended = process::wait(&mut child, LAST_RETRY).map_err(system("wait for the client's load"))?;
         match ended {
             Some(status) if status.success() => Ok(()),
             Some(status) => Err(Error::Command {
@@ -161,7 +161,7 @@ impl Workload {
             None => {
                 let _ = nix::sys::signal::killpg(process::pid_of(&child), nix::sys::signal::Signal::SIGKILL);
                 let what = "the client's last operation to return".to_owned();
-                Err(Error::Expired { what, within: LAST_WORDS, recent: self.events.recent() })
+                Err(Error::Expired { what, within: LAST_RETRY, recent: self.events.recent() })
             }
         }
     }

@@ -6,7 +6,7 @@
 use failover::cancel::{Cancel, Cancelled};
 use failover::config::Config;
 use failover::folder;
-use failover::metadata::{Base, Note, Plan, Refusal, Severity, inventory, plan, stage};
+use failover::metadata::{Base, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
 use failover::moosefs::{self, Daemon, Version};
 use failover::process;
 use rustix::fs::Stat;
@@ -137,11 +137,12 @@ pub(crate) fn log_note(note: &Note) {
     }
 }
 
-/// The jump of versions for this plan: a new file system has no version to jump from.
+/// The jump of versions for this plan. A new file system has no version to jump from, and only images of the 2.0 format
+/// are known to bear it.
 pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
-    match plan.base {
-        Base::Image { .. } => config.epoch_jump,
-        Base::New => 0,
+    match &plan.base {
+        Base::Image { signature, .. } if signature == image::FORMAT_2_0 => config.epoch_jump,
+        Base::Image { .. } | Base::New => 0,
     }
 }
 

@@ -121,6 +121,7 @@ fn log_row(file: &LogFile) -> [String; 5] {
         _ => String::new(),
     };
     let content = match scan.last_time() {
+        Some(time) if !file.scanned => format!("all in the image already, last {}", when(time)),
         Some(time) => format!("{} changes, last {}", scan.lines, when(time)),
         None => "empty".to_owned(),
     };

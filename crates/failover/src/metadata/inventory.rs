@@ -252,7 +252,7 @@ impl Inventory {
     fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Option<What> {
         match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
             Ok((image, (size, modified))) => {
-                self.images.push(ImageFile { name: name.to_owned(), lineage, role, image, size, modified })
+                self.images.push(ImageFile { name: name.to_owned(), lineage, role, image, size, modified });
             }
             Err(error) => return Some(What::Unreadable(error.to_string())),
         }
