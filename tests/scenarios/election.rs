@@ -1,7 +1,7 @@
 //! ucarp changes its mind, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
 //! exactly one machine ends up serving.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, VIP};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -112,4 +112,29 @@ fn a_demoted_master_stops_and_its_metalogger_runs_again() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m1", SOON)?;
     assert_eq!(cluster.serving(), ["m2"]);
     nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_run_by_hand_never_leaves_the_address_to_nobody() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let vip = VIP.to_string();
+    let by_hand = |name: &str, verb: &[&str]| {
+        let line = [&["mfs-promote", "--interface", "eth0", "--vip", &vip], verb].concat();
+        cluster.run(name, &line).map(|output| {
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            (output.status.code(), text)
+        })
+    };
+    let (code, text) = by_hand("m2", &[])?;
+    assert!(code == Some(1) && text.contains("172.16.0.99 is not on eth0"), "{code:?} {text}");
+    let (code, text) = by_hand("m2", &["--dry-run"])?;
+    assert!(code == Some(1) && text.contains("172.16.0.99 is not on eth0"), "{code:?} {text}");
+    let (code, text) = by_hand("m1", &["--demote"])?;
+    assert!(code == Some(1) && text.contains("stop ucarp"), "{code:?} {text}");
+    let (code, text) = by_hand("m1", &[])?;
+    assert!(code == Some(0) && text.contains("already serving"), "{code:?} {text}");
+    assert_eq!(cluster.run("m1", &["mfs-promote", "--dry-run", "--demote"])?.status.code(), Some(2));
+    assert_eq!(cluster.run("m1", &["mfs-promote"])?.status.code(), Some(2));
+    assert_eq!(cluster.serving(), ["m1"]);
+    Ok(())
 }

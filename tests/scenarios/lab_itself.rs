@@ -32,13 +32,13 @@ fn cluster_comes_up_and_the_check_finds_what_is_missing_and_what_is_changed() ->
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(SOON)?;
     load.stop()?;
-    let before = load.verify()?;
+    let before = load.verify(&[])?;
     assert!(before.acknowledged > 10, "{before:?}");
     assert_eq!((before.lost.as_slice(), before.failed.as_slice()), (&[][..], &[][..]));
 
     cluster.must("c1", &["rm", "/mnt/mfs/names/0/g0"])?;
     cluster.must("c1", &["sh", "-c", "echo other > /mnt/mfs/data/0/w0"])?;
-    let after = load.verify()?;
+    let after = load.verify(&[])?;
     assert_eq!(after.lost.len(), 2, "{after:?}");
     assert!(after.lost[0].what.contains("w0") && after.lost[1].what.contains("g0"), "{after:?}");
     assert!(cluster.overlaps().is_empty());
@@ -82,7 +82,7 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     cluster.heal("cs1")?;
     load.wait_for_progress(Duration::from_secs(90))?;
     assert!(load.outage(cut)?.writes > Duration::from_secs(5));
-    assert_eq!(load.verify()?.lost, []);
+    assert_eq!(load.verify(&[])?.lost, []);
     Ok(())
 }
 

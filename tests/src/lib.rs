@@ -12,7 +12,7 @@
 //! let taken = cluster.wait_for_serving_other_than("m1", Duration::from_secs(30))?;
 //! load.wait_for_progress(Duration::from_secs(30))?;
 //! println!("{} serves, clients waited {:?}", taken.by, load.outage(off)?);
-//! assert!(load.verify()?.lost.is_empty());
+//! assert!(load.verify(&cluster.crashes())?.lost.is_empty());
 //! # Ok(())
 //! # }
 //! ```

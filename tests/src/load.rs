@@ -20,6 +20,9 @@ const RATE: u32 = 200;
 const LOGS: &str = "/var/lib/lab";
 /// A gap that a person would notice.
 const NOTICEABLE: Duration = Duration::from_millis(500);
+/// MooseFS acknowledges an operation before it sends the change to the metaloggers: what was acknowledged this shortly
+/// before the master died may exist nowhere else. No failover can bring it back, so it is told apart, and named.
+const LOSS_WINDOW: Duration = Duration::from_millis(50);
 /// An operation whose first half a power cut took away is retried by mfsmount 30 times before it fails: some 130 s.
 pub const LAST_RETRY: Duration = Duration::from_secs(180);
 /// The final check may take so long.
@@ -50,6 +53,8 @@ pub struct Verdict {
     pub failed: Vec<Line>,
     /// Acknowledged names that are missing and contents that are wrong.
     pub lost: Vec<Lost>,
+    /// Of either kind, but cut in two by a crash of the master: in words.
+    pub cut_off: Vec<String>,
 }
 
 /// Something acknowledged that is not there.
@@ -167,18 +172,35 @@ impl Workload {
     }
 
     /// Stops the load, mounts the file system once more with empty caches, and looks for everything acknowledged.
-    pub fn verify(&self) -> Result<Verdict> {
+    /// What was cut in two by the crash of a master, at the moments of `crashes`, is told apart.
+    pub fn verify(&self, crashes: &[Moment]) -> Result<Verdict> {
         self.stop()?;
         let mount = ["mfsmount", CHECK, "-H", "mfsmaster"];
         self.machine.must(&mount, Duration::from_secs(60))?;
         let report = self.machine.must(&["workload", "check", CHECK, LOGS], CHECK_TIME);
         self.machine.must(&["umount", "-l", CHECK], Duration::from_secs(10))?;
         let report = report?;
-        let lost = report.lines().filter_map(lost_line).collect();
         let lines = self.lines()?.concat();
         let acknowledged = lines.iter().filter(|line| line.errno.is_none()).count();
-        let failed = lines.into_iter().filter(|line| line.errno.is_some()).collect();
-        Ok(Verdict { acknowledged, failed, lost })
+        let mut verdict = Verdict { acknowledged, failed: Vec::new(), lost: Vec::new(), cut_off: Vec::new() };
+        for lost in report.lines().filter_map(lost_line) {
+            match crashes.iter().find(|crash| lost.acknowledged.apart(**crash) < LOSS_WINDOW) {
+                Some(crash) => verdict.cut_off.push(format!(
+                    "{} (acknowledged {:+.1} ms from the crash, replicated nowhere)",
+                    lost.what,
+                    lost.acknowledged.seconds_since(*crash) * 1e3
+                )),
+                None => verdict.lost.push(lost),
+            }
+        }
+        for line in lines.into_iter().filter(|line| line.errno.is_some()) {
+            if crashes.iter().any(|crash| line.start - *crash < LOSS_WINDOW && *crash <= line.end) {
+                verdict.cut_off.push(format!("{line} (in flight at the crash, not acknowledged)"));
+            } else {
+                verdict.failed.push(line);
+            }
+        }
+        Ok(verdict)
     }
 }
 
