@@ -23,7 +23,8 @@ const NOTICEABLE: Duration = Duration::from_millis(500);
 /// MooseFS acknowledges an operation before it sends the change to the metaloggers: what was acknowledged this shortly
 /// before the master died may exist nowhere else. No failover can bring it back, so it is told apart, and named.
 const LOSS_WINDOW: Duration = Duration::from_millis(50);
-/// An operation whose first half a power cut took away is retried by mfsmount 30 times before it fails: some 130 s.
+/// A write that a crash cut in two, after the master had logged `WRITE` and before the client knew, finds its chunk
+/// locked by itself. MooseFS forgets such a lock after 120 s, and mfsmount's next try comes up to 10 s later.
 pub const LAST_RETRY: Duration = Duration::from_secs(180);
 /// The final check may take so long.
 const CHECK_TIME: Duration = Duration::from_secs(300);
