@@ -6,11 +6,13 @@
 //! it an unknown key or a bad value is an error that names file and line.
 
 use std::fmt::{self, Display};
-use std::io::Read;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+mod document;
+
+use document::Document;
 
 /// Where `mfspromote.cfg` is, and `mfspromote-NAME.cfg` for an XPARAM of NAME.
 pub const FOLDER: &str = "/etc/mfs";
@@ -375,177 +377,5 @@ impl Collector {
     }
 }
 
-/// The entries of one file as written.
-#[derive(Debug, Default)]
-struct Document {
-    path: PathBuf,
-    entries: Vec<Entry>,
-    odd: Option<(usize, String)>,
-}
-
-#[derive(Debug)]
-struct Entry {
-    key: String,
-    value: String,
-    line: usize,
-}
-
-impl Document {
-    /// Reads one of our files: every line must make sense, and only root may be able to change it.
-    fn load(path: &Path) -> Result<Self, Error> {
-        let (document, status) = Self::read(path)?;
-        if status.mode() & 0o022 != 0 || status.uid() != 0 {
-            return Err(Error::Unsafe { path: path.to_owned() });
-        }
-        match document.odd {
-            Some((line, text)) => Err(Error::Syntax { path: document.path, line, text }),
-            None => Ok(document),
-        }
-    }
-
-    /// Reads one of MooseFS's files: lines it ignores, we ignore.
-    fn load_lenient(path: &Path) -> Result<Self, Error> {
-        Ok(Self::read(path)?.0)
-    }
-
-    fn read(path: &Path) -> Result<(Self, std::fs::Metadata), Error> {
-        let failed = |source| Error::Read { path: path.to_owned(), source };
-        let mut file = std::fs::File::open(path).map_err(failed)?;
-        let status = file.metadata().map_err(failed)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(failed)?;
-        let document = Self { path: path.to_owned(), ..Self::parse(&String::from_utf8_lossy(&text)) };
-        Ok((document, status))
-    }
-
-    fn parse(text: &str) -> Self {
-        let mut document = Self::default();
-        for (index, line) in text.lines().enumerate() {
-            if line.starts_with('#') || line.trim().is_empty() {
-                continue;
-            }
-            match line.split_once('=') {
-                Some((key, value)) if !key.trim().is_empty() => document.entries.push(Entry {
-                    key: key.trim().to_owned(),
-                    value: value.trim().to_owned(),
-                    line: index + 1,
-                }),
-                _ => document.odd = document.odd.or(Some((index + 1, line.to_owned()))),
-            }
-        }
-        document
-    }
-
-    fn get(&self, key: &str) -> Option<&Entry> {
-        self.entries.iter().rev().find(|entry| entry.key == key)
-    }
-
-    fn check_keys(&self) -> Result<(), Error> {
-        match self.entries.iter().find(|entry| !KEYS.contains(&entry.key.as_str())) {
-            Some(entry) => Err(Error::UnknownKey { path: self.path.clone(), line: entry.line, key: entry.key.clone() }),
-            None => Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn assemble(ours: &str, master: &str, metalogger: &str) -> Result<Config, Error> {
-        let ours = Document::parse(ours);
-        ours.check_keys()?;
-        Config::assemble(&ours, &Document::parse(master), &Document::parse(metalogger))
-    }
-
-    #[test]
-    fn nothing_configured_is_a_default_debian_installation() {
-        let config = assemble("", "", "").unwrap();
-        assert_eq!(config.data_path, Path::new("/var/lib/mfs"));
-        assert_eq!(config.working_user, "mfs");
-        assert_eq!((config.client_host, config.client_port), (Ipv4Addr::UNSPECIFIED, 9421));
-        assert_eq!(config.prefix_length, None);
-        assert_eq!(config.archive_format, ArchiveFormat::TarXz);
-        assert!(config.in_force.iter().all(|setting| setting.origin == Origin::Default));
-    }
-
-    #[test]
-    fn values_carry_the_line_they_came_from() {
-        let config = assemble("# ours\n\nARCHIVE_FORMAT = tlz\nPREFIX_LENGTH=16 \n", "", "").unwrap();
-        assert_eq!((config.archive_format, config.prefix_length), (ArchiveFormat::Tlz, Some(16)));
-        let format = config.in_force.iter().find(|setting| setting.key == "ARCHIVE_FORMAT").unwrap();
-        assert!(matches!(format.origin, Origin::File { line: 3, .. }), "{format:?}");
-    }
-
-    #[test]
-    fn the_daemons_own_files_say_where_and_who() {
-        let text = "DATA_PATH = /srv/mfs\nWORKING_USER = moose\nMATOCL_LISTEN_PORT = 19421\nLOCK_MEMORY = 1\n";
-        let config = assemble("", text, "DATA_PATH=/srv/mfs").unwrap();
-        assert_eq!(config.data_path, Path::new("/srv/mfs"));
-        assert_eq!((config.working_user.as_str(), config.client_port), ("moose", 19421));
-        assert!(matches!(assemble("", text, ""), Err(Error::TwoFolders { .. })));
-    }
-
-    #[test]
-    fn as_in_moosefs_the_last_definition_wins_and_there_are_no_inline_comments() {
-        let document = Document::parse("A = 1\nA = 2 # x\n # not a comment\n");
-        assert_eq!(document.get("A").unwrap().value, "2 # x");
-        assert_eq!(document.odd, Some((3, " # not a comment".to_owned())));
-    }
-
-    #[test]
-    fn errors_name_the_line_and_what_is_wanted() {
-        for (ours, wanted) in [
-            ("\nARCHIVE_FORMAT = zip\n", "line 2: ARCHIVE_FORMAT = \"zip\" is not one of tar.xz, tlz"),
-            ("SETTLE_MARGIN = soon", "line 1: SETTLE_MARGIN = \"soon\" is not a number of seconds"),
-            ("SETTLE_MARGIN = -1", "is not a number of seconds"),
-            ("PREFIX_LENGTH = 33", "is not a prefix length from 1 to 32"),
-            ("ARCHIVE_LEVEL = 10", "is not a level from 0 to 9"),
-            ("MASTER_SERVICE =", "is not a name"),
-            ("COLOR = red", "line 1: unknown key COLOR; the keys are PREFIX_LENGTH"),
-        ] {
-            let text = assemble(ours, "", "").unwrap_err().to_string();
-            assert!(text.contains(wanted), "{text}");
-        }
-    }
-
-    #[test]
-    fn the_documentation_lists_exactly_these_keys() {
-        let page = include_str!("../../../docs/configuration.md");
-        let table = page.split("## Keys of mfspromote.cfg").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
-        let keys: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
-        assert_eq!(keys, KEYS);
-    }
-
-    #[test]
-    fn an_xparam_names_a_file_and_nothing_else() {
-        assert_eq!(path_for_xparam("vip2").unwrap(), Path::new("/etc/mfs/mfspromote-vip2.cfg"));
-        for bad in ["", "../x", "a/b", ".hidden", "a b"] {
-            assert!(path_for_xparam(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_file_others_can_write_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("x.cfg");
-        std::fs::write(&path, "ARCHIVE_LEVEL = 3\n").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(matches!(Config::load(&path), Err(Error::Unsafe { .. })));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in "\\PC*") {
-            let _ = assemble(&text, &text, &text);
-        }
-
-        #[test]
-        fn what_is_written_is_what_is_read(key in "[A-Z_]{1,12}", value in "[a-z0-9/.*-]{1,12}") {
-            let document = Document::parse(&format!("{key} = {value}\n"));
-            prop_assert_eq!(&document.get(&key).unwrap().value, &value);
-        }
-    }
-}
+mod tests;
