@@ -248,7 +248,7 @@ impl Cluster {
     pub fn master_version(&self, name: &str) -> Result<u64> {
         let init = self.machine(name)?.init()?;
         let address = network::client_port(std::net::Ipv4Addr::LOCALHOST);
-        network::inside(init, || moosefs::info(address, ANSWER))?
+        network::inside(init, || moosefs::info(address, ANSWER, ANSWER))?
             .map_err(|source| Error::System { what: format!("ask the master on {name}"), source })
     }
 

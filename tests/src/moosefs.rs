@@ -24,9 +24,9 @@ const MATOCL_INFO: u32 = 511;
 /// Where MooseFS 3.0's answer of 149 bytes holds the metadata version.
 const META_VERSION: usize = 121;
 
-/// Asks a master for its metadata version, as `mfscli -SIN` does.
-pub(crate) fn info(address: SocketAddr, within: Duration) -> io::Result<u64> {
-    let mut stream = TcpStream::connect_timeout(&address, within)?;
+/// Asks a master for its metadata version, as `mfscli -SIN` does; `within` is for each part of the answer.
+pub(crate) fn info(address: SocketAddr, connecting: Duration, within: Duration) -> io::Result<u64> {
+    let mut stream = TcpStream::connect_timeout(&address, connecting)?;
     stream.set_read_timeout(Some(within))?;
     stream.write_all(&[CLTOMA_INFO.to_be_bytes(), [0; 4]].concat())?;
     loop {
