@@ -1,0 +1,148 @@
+//! One power cut of the master under load: how long until another machine serves, and what it cost the client.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::thread;
+use std::time::Duration;
+
+use lab::{Cluster, Error, Hooks, LOSS_WINDOW, Moment, Result, Verdict, Workload};
+use regex_lite::Regex;
+
+/// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
+pub(crate) const PHASES: [&str; 6] = ["settle", "metalogger", "stage", "commit", "start", "prove"];
+/// What does not happen within this does not happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The client's life before the cut, and after it works again: a second stall would count.
+const ORDINARY: Duration = Duration::from_secs(3);
+
+/// What one power cut was like.
+pub(crate) struct Takeover {
+    /// `None` if nobody served the client again, or it could not be checked.
+    pub(crate) served: Option<Served>,
+    /// Milliseconds of each of the [`PHASES`] that was logged.
+    pub(crate) phases: BTreeMap<&'static str, f64>,
+}
+
+/// A takeover that went well. Times in seconds.
+pub(crate) struct Served {
+    /// From the power cut to ucarp's "Switching to state: MASTER".
+    pub(crate) detection: f64,
+    /// From there to the first answer on 9421 through the address.
+    pub(crate) takeover: f64,
+    /// The client's longest wait for a metadata operation.
+    pub(crate) metadata: f64,
+    /// The same for a write.
+    pub(crate) writes: f64,
+    pub(crate) operations: Operations,
+}
+
+/// What became of the client's operations.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Operations {
+    pub(crate) acknowledged: usize,
+    /// Lost, and acknowledged so shortly before the cut that they existed nowhere else.
+    pub(crate) lost_in_window: usize,
+    /// Lost though a metalogger should have had them.
+    pub(crate) lost: usize,
+    /// Returned an error, so not acknowledged.
+    pub(crate) failed: usize,
+}
+
+/// Cuts the power of a fresh cluster's master.
+pub(crate) fn measure(hooks: &Hooks) -> Result<Takeover> {
+    // Neither machine is preferred, and only one is left: nobody argues about who takes over.
+    let cluster = Cluster::build().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone()).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", PATIENCE)?;
+    thread::sleep(ORDINARY + part_of_a_second());
+    let mark = cluster.mark();
+    let off = cluster.power_off("m1")?;
+    let served = served(&cluster, &load, mark, off)
+        .inspect_err(|error| eprintln!("  nobody served the client again, or it could not be checked: {error}"))
+        .ok();
+    let lines = cluster.events().since(mark);
+    let phases = phases(lines.iter().filter(|line| line.machine == "m2").map(|line| line.text.as_str()))?;
+    Ok(Takeover { served, phases })
+}
+
+/// ucarp advertises once a second, so the moment within that second decides how soon the others notice. It must not
+/// depend on how long the hooks of one kind took to start.
+fn part_of_a_second() -> Duration {
+    Duration::from_nanos(RandomState::new().hash_one(()) % 1_000_000_000)
+}
+
+fn served(cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<Served> {
+    let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+    let taken = cluster.wait_for_serving("m2", PATIENCE)?;
+    load.wait_for_progress(PATIENCE)?;
+    thread::sleep(ORDINARY);
+    let outage = load.outage(off)?;
+    Ok(Served {
+        detection: master.at.seconds_since(off),
+        takeover: taken.at.seconds_since(master.at),
+        metadata: outage.metadata.as_secs_f64(),
+        writes: outage.writes.as_secs_f64(),
+        operations: Operations::of(&load.verify()?, off),
+    })
+}
+
+impl Operations {
+    fn of(verdict: &Verdict, off: Moment) -> Self {
+        let in_window = |moment: Moment| moment - off < LOSS_WINDOW && off - moment < LOSS_WINDOW;
+        let lost_in_window = verdict.lost.iter().filter(|lost| in_window(lost.acknowledged)).count();
+        Self {
+            acknowledged: verdict.acknowledged,
+            lost_in_window,
+            lost: verdict.lost.len() - lost_in_window,
+            failed: verdict.failed.len(),
+        }
+    }
+}
+
+/// The times that `mfs-promote` logged, in milliseconds. A step may come again after the master serves (the metalogger
+/// is started then); the first one counts.
+fn phases<'a>(lines: impl Iterator<Item = &'a str>) -> Result<BTreeMap<&'static str, f64>> {
+    let form = Regex::new(r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$").map_err(Error::from)?;
+    let mut phases = BTreeMap::new();
+    for found in lines.filter_map(|line| form.captures(line)) {
+        let (Some(name), Ok(number)) = (PHASES.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {
+            continue;
+        };
+        phases.entry(*name).or_insert(if &found[3] == "s" { number * 1e3 } else { number });
+    }
+    Ok(phases)
+}
+
+impl fmt::Display for Takeover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(served) = &self.served else {
+            return f.write_str("not served again");
+        };
+        let Served { detection, takeover, metadata, writes, operations } = served;
+        write!(
+            f,
+            "detection {detection:.2} s, takeover {takeover:.2} s, client without metadata operations {metadata:.2} s, \
+             writes {writes:.2} s; lost {} of {}, and {} of the last moment",
+            operations.lost, operations.acknowledged, operations.lost_in_window
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_time_of_each_step_counts() {
+        let lines = [
+            "mfs-promote[7]: prepare: 2 files (3 ms)",
+            "mfs-promote[7]: settle: no rival heard for 1.25 s; 172.16.0.99 is ours (1.26 s)",
+            "mfs-promote[7]: metalogger: stopped (103 ms)",
+            "mfs-promote[7]: metalogger: started; it copies from this master now (9 ms)",
+            "mfs-promote[7]: serving on 172.16.0.99 1.40 s after the call of vip-up",
+        ];
+        let found = phases(lines.into_iter()).unwrap();
+        assert_eq!(found, BTreeMap::from([("settle", 1260.0), ("metalogger", 103.0)]));
+    }
+}
