@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
-use lab::{Cluster, Error, Hooks, LOSS_WINDOW, Moment, Result, Verdict, Workload};
+use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload};
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
@@ -41,8 +41,8 @@ pub(crate) struct Served {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Operations {
     pub(crate) acknowledged: usize,
-    /// Lost, and acknowledged so shortly before the cut that they existed nowhere else.
-    pub(crate) lost_in_window: usize,
+    /// Cut in two by the power cut: lost though acknowledged milliseconds before it, or failed in flight.
+    pub(crate) cut_off: usize,
     /// Lost though a metalogger should have had them.
     pub(crate) lost: usize,
     /// Returned an error, so not acknowledged.
@@ -75,7 +75,7 @@ fn part_of_a_second() -> Duration {
 fn served(cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<Served> {
     let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
     let taken = cluster.wait_for_serving("m2", PATIENCE)?;
-    load.wait_for_progress(PATIENCE)?;
+    load.wait_for_progress(LAST_RETRY)?;
     thread::sleep(ORDINARY);
     let outage = load.outage(off)?;
     Ok(Served {
@@ -83,18 +83,16 @@ fn served(cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Resul
         takeover: taken.at.seconds_since(master.at),
         metadata: outage.metadata.as_secs_f64(),
         writes: outage.writes.as_secs_f64(),
-        operations: Operations::of(&load.verify()?, off),
+        operations: Operations::of(&load.verify(&cluster.crashes())?),
     })
 }
 
 impl Operations {
-    fn of(verdict: &Verdict, off: Moment) -> Self {
-        let in_window = |moment: Moment| moment - off < LOSS_WINDOW && off - moment < LOSS_WINDOW;
-        let lost_in_window = verdict.lost.iter().filter(|lost| in_window(lost.acknowledged)).count();
+    fn of(verdict: &Verdict) -> Self {
         Self {
             acknowledged: verdict.acknowledged,
-            lost_in_window,
-            lost: verdict.lost.len() - lost_in_window,
+            cut_off: verdict.cut_off.len(),
+            lost: verdict.lost.len(),
             failed: verdict.failed.len(),
         }
     }
@@ -124,7 +122,7 @@ impl fmt::Display for Takeover {
             f,
             "detection {detection:.2} s, takeover {takeover:.2} s, client without metadata operations {metadata:.2} s, \
              writes {writes:.2} s; lost {} of {}, and {} of the last moment",
-            operations.lost, operations.acknowledged, operations.lost_in_window
+            operations.lost, operations.acknowledged, operations.cut_off
         )
     }
 }
