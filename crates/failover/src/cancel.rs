@@ -3,6 +3,7 @@
 //! A promotion that is told to stop must not die where it stands: it rolls back first. So TERM and INT do not end
 //! the process; they set this flag, and every wait (for packets, children, time) ends early when it is set.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::EventfdFlags;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 /// The work was told to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,24 +39,28 @@ impl Cancel {
         Self { set: Arc::default(), event: Arc::new(event) }
     }
 
-    /// A flag that TERM and INT set. Call it before any thread is started: the signals are blocked from here on
-    /// (children start with an empty mask all the same, the standard library sees to it).
+    /// A flag that TERM and INT set.
+    ///
+    /// They are caught, not blocked: a blocked signal stays blocked in every child, and a daemon started like that
+    /// can never be told to stop. What [`hold_back`] held back until now is dropped: it was meant for ucarp's whole
+    /// unit, since nobody knows this process yet.
     ///
     /// # Errors
-    /// If the signals cannot be blocked.
-    pub fn on_signals() -> nix::Result<Self> {
+    /// If no handler can be set.
+    pub fn on_signals() -> io::Result<Self> {
         let cancel = Self::new();
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGTERM);
-        signals.add(Signal::SIGINT);
-        signals.thread_block()?;
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
         let flag = cancel.clone();
         std::thread::spawn(move || {
-            while let Ok(signal) = signals.wait() {
-                log::info!("{} received", signal.as_str());
+            for signal in signals.forever() {
+                log::info!("signal {signal} received");
                 flag.cancel();
             }
         });
+        let held_back = ending_signals();
+        let pending = SignalFd::with_flags(&held_back, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        while let Ok(Some(_)) = pending.read_signal() {}
+        held_back.thread_unblock()?;
         Ok(cancel)
     }
 
@@ -87,6 +95,20 @@ impl Cancel {
             let _ = poll(&mut fds, timeout(left));
         }
     }
+}
+
+/// Holds TERM and INT back, in this process and in the children it starts from here on, until a child calls
+/// [`Cancel::on_signals`]. For the hooks, first thing: they are over in milliseconds.
+///
+/// When ucarp ends, a service manager ends everything else in ucarp's unit at once: the hook that has to take the
+/// address away, and the demotion it has started a moment ago.
+pub fn hold_back() {
+    // Cannot fail with these signals, and an address is to be moved in any case.
+    let _ = ending_signals().thread_block();
+}
+
+fn ending_signals() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT].into_iter().collect()
 }
 
 impl Default for Cancel {

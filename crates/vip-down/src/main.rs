@@ -12,7 +12,7 @@ use clap::Parser;
 use failover::address::{self, Removed};
 use failover::lock::{self, Locks, Role};
 use failover::ucarp::Caller;
-use failover::{config, logging, process};
+use failover::{cancel, config, logging, process};
 
 /// Remove the virtual address and start the demotion of this machine in the background.
 ///
@@ -32,6 +32,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     process::close_inherited();
+    cancel::hold_back();
     if std::io::stderr().is_terminal() {
         logging::to_stderr("vip-down", 0);
     } else {

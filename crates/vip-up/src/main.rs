@@ -12,7 +12,7 @@ use failover::address::{self, Added};
 use failover::config::{self, Config};
 use failover::lock::{Locks, Role};
 use failover::ucarp::Caller;
-use failover::{logging, process};
+use failover::{cancel, logging, process};
 
 /// Add the virtual address and start the promotion of this machine in the background.
 ///
@@ -32,6 +32,7 @@ struct Arguments {
 
 fn main() -> ExitCode {
     process::close_inherited();
+    cancel::hold_back();
     if std::io::stderr().is_terminal() {
         logging::to_stderr("vip-up", 0);
     } else {
