@@ -24,7 +24,6 @@
 pub mod address;
 pub mod archive;
 pub mod cancel;
-
 pub mod carp;
 pub mod config;
 pub mod folder;
@@ -33,6 +32,7 @@ pub mod logging;
 pub mod metadata;
 pub mod moosefs;
 pub mod process;
+pub mod scope;
 pub mod service;
 pub mod state;
 pub mod ucarp;

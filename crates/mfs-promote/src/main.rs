@@ -23,6 +23,7 @@ use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::lock::{self, Lock, Locks, Role};
 use failover::logging::{self, chain};
+use failover::scope;
 use failover::ucarp::{Caller, Options};
 
 use crate::args::Args;
@@ -49,7 +50,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logging, detachment from ucarp, and signals, in this order.
+/// Logging, detachment from ucarp, and signals, in this order: until this run has left ucarp's unit, the signals that
+/// end that unit reach it too, and the hook holds them back.
 fn start(args: &Args) -> Result<Cancel> {
     if args.is_hook() {
         logging::to_syslog(NAME);
@@ -60,6 +62,11 @@ fn start(args: &Args) -> Result<Cancel> {
     }
     if !nix::unistd::geteuid().is_root() {
         return Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into());
+    }
+    if args.is_hook() {
+        if let Err(e) = scope::enter(NAME) {
+            log::warn!("{}: stopping ucarp's unit can end this run", chain(&e));
+        }
     }
     Ok(Cancel::on_signals()?)
 }
