@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::config::{Config, ServiceManager};
+use crate::logging::chain;
 use crate::moosefs::Daemon;
 use crate::process::{self, Identity};
 
@@ -103,6 +104,8 @@ const UNIT_FOLDERS: [&str; 5] = [
     "lib/systemd/system",
 ];
 
+/// The drop-in for the one start that restores.
+const DROPIN: &str = "50-mfs-promote.conf";
 /// How fast an image surely loads and stores: the slowest disk worth a master.
 const IMAGE_BYTES_PER_SECOND: u64 = 10_000_000;
 
@@ -143,12 +146,11 @@ impl Services {
     /// Starts the master so that it replays the change logs beside its image, loading it once (`-a`).
     ///
     /// Back when the start was ordered (systemd) or the master listens (else): whether it serves, only it can say.
+    /// [`Services::plain_again`] ends it, whatever comes of the start.
     pub fn start_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
         if let Control::Unit(unit) = &self.master {
-            let dropin = RestoreOnce::install(unit, cancel)?;
-            let started = systemctl("start", unit, deadline, cancel);
-            dropin.remove(cancel)?;
-            return started;
+            restore_once(unit, cancel)?;
+            return systemctl("start", unit, deadline, cancel);
         }
         let mut args = Vec::<OsString>::new();
         if self.master_cfg.exists() {
@@ -156,6 +158,30 @@ impl Services {
         }
         args.extend(["-a".into(), "start".into()]);
         run("start", &self.master, &program(Daemon::Master)?, &args, deadline, cancel)
+    }
+
+    /// Makes later starts of the master's unit plain ones, if [`Services::start_master`] changed them: the unit must go
+    /// on refusing an unclean data folder. Also after a run that was killed; where nothing is left, nothing happens.
+    ///
+    /// A reload of the manager takes some tenths of a second, so this comes after all that clients wait for.
+    pub fn plain_again(&self) -> Result<(), Error> {
+        let Control::Unit(unit) = &self.master else { return Ok(()) };
+        let folder = dropin_folder(unit);
+        if !folder.exists() {
+            return Ok(());
+        }
+        let path = folder.join(DROPIN);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::Write { path, source }),
+            _ => (),
+        }
+        let cancel = Cancel::new();
+        if restores(&show_exec_start(unit, &cancel)?) {
+            daemon_reload(&cancel)?;
+        }
+        // Last, since it is the mark of unfinished work; one with an administrator's files in it stays.
+        let _ = std::fs::remove_dir(&folder);
+        Ok(())
     }
 
     /// Starts `daemon` as it is started at boot.
@@ -178,16 +204,25 @@ impl Services {
         let mut patience = deadline;
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // A stop is never cut short: half a stop helps nobody.
-            match systemctl("stop", unit, deadline, &Cancel::new()) {
-                Ok(()) => (),
-                Err(e) => {
-                    log::warn!("{e}; killing pid {pid}");
-                    patience = Duration::ZERO;
-                }
+            if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
+                log::warn!("{}; killing pid {pid}", chain(&e));
+                patience = Duration::ZERO;
             }
         }
         process::stop(identity, patience, None).map_err(failed)?;
         Ok(())
+    }
+
+    /// Kills the `daemon` that runs as `pid`: it writes nothing any more.
+    pub fn kill(&self, daemon: Daemon, pid: u32) -> Result<(), Error> {
+        let failed = |source| Error::Command { verb: "kill", control: daemon.to_string(), source };
+        let Some(identity) = Identity::of(pid) else { return Ok(()) };
+        process::stop(identity, Duration::ZERO, None).map_err(failed)?;
+        match self.control(daemon) {
+            // It may be one that systemd starts again.
+            Some(Control::Unit(unit)) => systemctl("stop", unit, self.stop_timeout, &Cancel::new()),
+            _ => Ok(()),
+        }
     }
 
     /// Tells an init script which process it owns now: we started the master in its place, because a script cannot
@@ -267,34 +302,29 @@ fn run(
         .map_err(|source| Error::Command { verb, control: control.to_string(), source })
 }
 
-/// A drop-in that makes one start of the master's unit restore (`-a`). Units do not pass it, and it must not stay:
-/// an administrator's plain start must go on refusing an unclean data folder.
-struct RestoreOnce {
-    path: Option<PathBuf>,
+/// Puts a drop-in beside the master's unit that makes it restore (`-a`): units do not pass it.
+fn restore_once(unit: &str, cancel: &Cancel) -> Result<(), Error> {
+    let found = show_exec_start(unit, cancel)?;
+    let argv = argv_of(&found).ok_or_else(|| Error::ExecStart { unit: unit.to_owned(), found: found.clone() })?;
+    if argv.contains(&"-a") {
+        return Ok(());
+    }
+    let folder = dropin_folder(unit);
+    let path = folder.join(DROPIN);
+    let text = format!("[Service]\nExecStart=\nExecStart={} -a {}\n", argv[0], argv[1..].join(" "));
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::write(&path, text))
+        .map_err(|source| Error::Write { path: path.clone(), source })?;
+    // A unit that nothing has kept in the manager's memory is read afresh, which saves the reload.
+    if restores(&show_exec_start(unit, cancel)?) { Ok(()) } else { daemon_reload(cancel) }
 }
 
-impl RestoreOnce {
-    fn install(unit: &str, cancel: &Cancel) -> Result<Self, Error> {
-        let found = show_exec_start(unit, cancel)?;
-        let argv = argv_of(&found).ok_or_else(|| Error::ExecStart { unit: unit.to_owned(), found: found.clone() })?;
-        if argv.contains(&"-a") {
-            return Ok(Self { path: None });
-        }
-        let folder = PathBuf::from(format!("/run/systemd/system/{unit}.service.d"));
-        let path = folder.join("50-mfs-promote.conf");
-        let text = format!("[Service]\nExecStart=\nExecStart={} -a {}\n", argv[0], argv[1..].join(" "));
-        std::fs::create_dir_all(&folder)
-            .and_then(|()| std::fs::write(&path, text))
-            .map_err(|source| Error::Write { path: path.clone(), source })?;
-        daemon_reload(cancel)?;
-        Ok(Self { path: Some(path) })
-    }
+fn dropin_folder(unit: &str) -> PathBuf {
+    PathBuf::from(format!("/run/systemd/system/{unit}.service.d"))
+}
 
-    fn remove(self, cancel: &Cancel) -> Result<(), Error> {
-        let Some(path) = self.path else { return Ok(()) };
-        std::fs::remove_file(&path).map_err(|source| Error::Write { path, source })?;
-        daemon_reload(cancel)
-    }
+fn restores(shown: &str) -> bool {
+    argv_of(shown).is_some_and(|argv| argv.contains(&"-a"))
 }
 
 fn daemon_reload(cancel: &Cancel) -> Result<(), Error> {

@@ -321,6 +321,7 @@ impl<'a> Promotion<'a> {
                 Err(e) => warn("the metalogger is not up, so this machine keeps no second copy", &e),
             }
         }
+        self.target.plain_again();
     }
 
     /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the
@@ -333,7 +334,7 @@ impl<'a> Promotion<'a> {
         if undo.master_started {
             if let Ok(Some(pid)) = self.target.running(Daemon::Master) {
                 // Killed, not stopped: a clean stop would write a new image over what was staged.
-                if let Err(e) = self.target.services.stop(Daemon::Master, pid, Duration::ZERO) {
+                if let Err(e) = self.target.services.kill(Daemon::Master, pid) {
                     report("the master that did not serve cannot be ended", &e);
                 }
             }
@@ -358,5 +359,6 @@ impl<'a> Promotion<'a> {
                 Err(e) => report("the metalogger cannot be started again", &e),
             }
         }
+        self.target.plain_again();
     }
 }

@@ -26,6 +26,7 @@ pub(crate) enum Error {
 
 /// Ends the commit of an interrupted run, if there is one: finished if its master runs, else undone.
 pub(crate) fn finish_interrupted(target: &Target, run: &mut Run) -> Result<(), Error> {
+    target.plain_again();
     let Some(journal) = target.state.journal()? else { return Ok(()) };
     if journal.phase == state::Phase::Starting && target.running(Daemon::Master)?.is_some() {
         target.state.clear_journal()?;

@@ -100,4 +100,11 @@ impl Target {
         }
         Ok(())
     }
+
+    /// Ends what the start of a restoring master changed; see [`Services::plain_again`].
+    pub(crate) fn plain_again(&self) {
+        if let Err(e) = self.services.plain_again() {
+            log::error!("a plain start of mfsmaster would restore: {}", failover::logging::chain(&e));
+        }
+    }
 }
