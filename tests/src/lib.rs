@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod booted;
 mod build;
 pub mod clock;
 mod cluster;
@@ -29,12 +30,14 @@ mod moosefs;
 mod network;
 pub mod oplog;
 mod process;
+mod root;
 mod svg;
 mod switch;
 pub mod timeline;
 mod watch;
 mod work;
 
+pub use booted::Booted;
 pub use build::Builder;
 pub use clock::Moment;
 pub use cluster::{Cluster, Taken};

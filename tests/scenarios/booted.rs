@@ -1,0 +1,163 @@
+//! One machine under a real systemd: Debian's own units of MooseFS, and ucarp in a plain unit of its own.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use lab::{Booted, Result, VIP};
+
+use crate::SOON;
+
+const MASTER: &str = "moosefs-master.service";
+const METALOGGER: &str = "moosefs-metalogger.service";
+const CGISERV: &str = "moosefs-cgiserv.service";
+const UCARP: &str = "test-ucarp.service";
+/// Nothing in it helps us: the default `KillMode` ends all that is in the unit when ucarp ends.
+const UNIT: &str = "[Service]\nExecStart=/usr/sbin/ucarp -i eth0 -s 172.16.0.11 -v 10 -o /etc/mfs/ucarp.pass \
+                    -a 172.16.0.99 -u /usr/bin/vip-up -d /usr/bin/vip-down -z\n";
+const DROPINS: &str = "/run/systemd/system/moosefs-master.service.d";
+
+/// A machine whose metalogger has a copy, and whose ucarp is not running yet.
+fn standby() -> Result<Booted> {
+    let machine = Booted::start()?;
+    machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
+    machine.install("/etc/mfs/mfsmetalogger.cfg", b"MASTER_RECONNECTION_DELAY = 1\n", 0o644)?;
+    machine.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
+    machine.install("/etc/mfs/ucarp.pass", b"lab\n", 0o600)?;
+    machine.install("/etc/hosts", format!("127.0.0.1 localhost\n{VIP} mfsmaster\n").as_bytes(), 0o644)?;
+    machine.install(&format!("/etc/systemd/system/{UCARP}"), UNIT.as_bytes(), 0o644)?;
+    let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/failover/testdata/3.0.117-torn-ml");
+    for entry in fs::read_dir(copy).expect("the copy of a metalogger").flatten() {
+        let content = fs::read(entry.path()).expect("a file of the copy");
+        machine.install(&format!("/var/lib/mfs/{}", entry.file_name().to_string_lossy()), &content, 0o640)?;
+    }
+    machine.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
+    machine.must(&["systemctl", "daemon-reload"])?;
+    machine.must(&["systemctl", "start", METALOGGER])?;
+    Ok(machine)
+}
+
+/// Starts ucarp and waits until the promotion has ended well; so many had before.
+fn promoted(machine: &Booted, before: usize) -> Result<()> {
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_log(before, "promotion ended: serving", SOON)?;
+    assert!(machine.holds(VIP));
+    assert!(machine.serves(VIP)? > 1_000_000);
+    Ok(())
+}
+
+/// Everything is in its own unit, and the next start of the master will be a plain one.
+fn serves_from_its_units(machine: &Booted) -> Result<()> {
+    let pid = machine.property(MASTER, "MainPID")?;
+    let line = machine.must(&["cat", &format!("/proc/{pid}/cmdline")])?.replace('\0', " ");
+    assert_eq!(line.trim(), "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start");
+    for (unit, process) in [(MASTER, "mfsmaster"), (METALOGGER, "mfsmetalogger")] {
+        machine.wait_for_unit(unit, "active", SOON)?;
+        let pid = machine.property(unit, "MainPID")?;
+        assert!(machine.processes(process).contains(&pid));
+        let group = machine.must(&["cat", &format!("/proc/{pid}/cgroup")])?;
+        assert!(group.contains(&format!("/system.slice/{unit}")), "{group}");
+    }
+    machine.wait_for_unit(CGISERV, "active", SOON)?;
+    master_is_plain(machine)
+}
+
+fn master_is_plain(machine: &Booted) -> Result<()> {
+    assert!(!machine.path(DROPINS).exists());
+    assert_eq!(machine.property(MASTER, "DropInPaths")?, "");
+    assert_eq!(machine.property(MASTER, "NeedDaemonReload")?, "no");
+    let command = machine.property(MASTER, "ExecStart")?;
+    assert!(command.contains("argv[]=/usr/sbin/mfsmaster -c ${CFGFILE} -f start ;"), "{command}");
+    Ok(())
+}
+
+/// Stops ucarp's unit while a demotion begins in it.
+fn stop_ucarp(machine: &Booted) -> Result<()> {
+    machine.must(&["systemctl", "stop", UCARP])?;
+    // The unit did not wait for the demotion, which is in its grace now, in a scope of its own.
+    machine.wait_for_unit(UCARP, "inactive", SOON)?;
+    assert!(!machine.holds(VIP));
+    let [demotion] = &machine.processes("mfs-promote")[..] else {
+        panic!("no demotion outlives the stop of ucarp's unit:\n{}", machine.log()?);
+    };
+    let group = machine.must(&["cat", &format!("/proc/{demotion}/cgroup")])?;
+    assert!(group.contains(&format!("/system.slice/mfs-promote-{demotion}.scope")), "{group}");
+    Ok(())
+}
+
+/// The master ended, how is its unit's `Result`; this machine copies again.
+fn demoted(machine: &Booted, result: &str) -> Result<()> {
+    assert_eq!(machine.processes("mfsmaster"), Vec::<String>::new());
+    assert_eq!(machine.property(MASTER, "Result")?, result);
+    machine.wait_for_unit(METALOGGER, "active", SOON)?;
+    machine.expect("no scope to be left", SOON, || {
+        let scopes = machine.must(&["systemctl", "list-units", "--all", "--plain", "--no-legend", "mfs-promote*"]);
+        scopes.ok()?.is_empty().then_some(())
+    })
+}
+
+#[test]
+fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()> {
+    let machine = standby()?;
+    promoted(&machine, 0)?;
+    serves_from_its_units(&machine)?;
+    let stopped = machine.wait_for_log(0, "metalogger: stopped", SOON)?;
+    assert!(stopped.ends_with(" ms)"), "a second of polling: {stopped}");
+
+    stop_ucarp(&machine)?;
+    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    demoted(&machine, "success")?;
+    assert!(machine.path("/var/lib/mfs/metadata.mfs").exists(), "a clean stop stores the metadata");
+
+    // Again with a unit that the manager keeps in memory, and with a master that hangs when it is to stop.
+    machine.must(&["systemctl", "enable", MASTER])?;
+    machine.install("/etc/mfs/mfspromote.cfg", b"STOP_TIMEOUT = 1\n", 0o644)?;
+    promoted(&machine, 1)?;
+    serves_from_its_units(&machine)?;
+    machine.must(&["kill", "-STOP", &machine.property(MASTER, "MainPID")?])?;
+    stop_ucarp(&machine)?;
+    machine.wait_for_log(1, "demotion ended: demoted", SOON)?;
+    demoted(&machine, "signal")?;
+    eprintln!("{}", machine.log()?);
+    master_is_plain(&machine)
+}
+
+#[test]
+fn a_master_that_cannot_start_leaves_everything_as_it_was() -> Result<()> {
+    let machine = standby()?;
+    let names = || machine.must(&["ls", "/var/lib/mfs"]);
+    let files = names()?;
+    machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    // ucarp was made to end, and its unit's end ended nothing of ours.
+    machine.wait_for_unit(UCARP, "inactive", SOON)?;
+    machine.wait_for_log(0, "demotion ended: nothing to demote", SOON)?;
+    let log = machine.log()?;
+    assert!(log.contains("promotion failed: mfsmaster ended while it was starting"), "{log}");
+    assert!(log.contains("roll-back: every file is where it was"), "{log}");
+    assert!(!machine.holds(VIP));
+    machine.wait_for_unit(METALOGGER, "active", SOON)?;
+    assert_eq!(names()?, files);
+    master_is_plain(&machine)?;
+
+    // Put right, it serves at the next start of ucarp, with nothing else to be done.
+    machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
+    promoted(&machine, 0)?;
+    serves_from_its_units(&machine)
+}
+
+#[test]
+fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Result<()> {
+    let machine = standby()?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.expect("the drop-in", SOON, || machine.path(DROPINS).exists().then_some(()))?;
+    machine.must(&["pkill", "-KILL", "-x", "mfs-promote"])?;
+    assert!(machine.path(DROPINS).exists(), "killed too late for this test");
+
+    machine.must(&["systemctl", "restart", UCARP])?;
+    machine.wait_for_log(0, "promotion ended:", SOON)?;
+    assert!(machine.holds(VIP));
+    assert!(machine.serves(Ipv4Addr::LOCALHOST)? > 1_000_000);
+    serves_from_its_units(&machine)
+}
