@@ -97,20 +97,25 @@ fn preempted_during_the_settle_time() -> Result<()> {
 }
 
 #[test]
-fn a_demoted_master_stops_and_its_metalogger_runs_again() -> Result<()> {
+fn a_demoted_master_stops_cleanly_and_its_metalogger_runs_again() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.kill("m1", "mfsmetalogger", Signal::SIGTERM)?;
-    // The administrator tells the serving machine to step back.
-    cluster.kill("m1", "ucarp", Signal::SIGUSR2)?;
-    cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m1", "demotion ended: demoted", SOON)?;
-    assert_eq!(cluster.master_pid("m1"), None);
-    load.wait_for_progress(LAST_RETRY)?;
-    cluster.daemon("m1", "mfsmetalogger")?;
-    cluster.wait_for_metalogger_in_step("m1", SOON)?;
-    assert_eq!(cluster.serving(), ["m2"]);
+    // The administrator tells the serving machine to step back: first a master that was started by hand, then one that
+    // was started by a promotion.
+    for (from, to) in [("m1", "m2"), ("m2", "m1")] {
+        let mark = cluster.mark();
+        cluster.kill(from, "ucarp", Signal::SIGUSR2)?;
+        cluster.wait_for_log_since(mark, to, "promotion ended: serving", SOON)?;
+        cluster.wait_for_log_since(mark, from, "demotion ended: demoted", SOON)?;
+        assert_eq!(cluster.master_pid(from), None);
+        assert!(cluster.files(from)?.contains(&"metadata.mfs".to_owned()), "the mark of a clean stop");
+        load.wait_for_progress(LAST_RETRY)?;
+        cluster.daemon(from, "mfsmetalogger")?;
+        cluster.wait_for_metalogger_in_step(from, SOON)?;
+        assert_eq!(cluster.serving(), [to]);
+    }
     nothing_lost(&cluster, &load)
 }
 

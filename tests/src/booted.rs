@@ -126,7 +126,7 @@ impl Booted {
 
     /// The version of the master behind an address of the machine.
     pub fn serves(&self, address: Ipv4Addr) -> Result<u64> {
-        let asked = network::inside(self.manager, || moosefs::info(network::client_port(address), ANSWER))?;
+        let asked = network::inside(self.manager, || moosefs::info(network::client_port(address), ANSWER, ANSWER))?;
         asked.map_err(|source| Error::System { what: format!("ask the master at {address}"), source })
     }
 
