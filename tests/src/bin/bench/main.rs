@@ -2,8 +2,8 @@
 
 mod hook;
 mod page;
+mod power_cut;
 mod stats;
-mod takeover;
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ use clap::Parser;
 use lab::Hooks;
 
 use crate::hook::HookTimes;
-use crate::takeover::Takeover;
+use crate::power_cut::PowerCut;
 
 /// Measures power cuts of the master under load, and vip-up alone: our programs, and in turn shell hooks if there are
 /// any. Writes a page with the results. Needs root.
@@ -39,8 +39,8 @@ struct Args {
 
 /// Everything measured.
 struct Measured {
-    ours: Vec<Takeover>,
-    shell: Option<Vec<Takeover>>,
+    ours: Vec<PowerCut>,
+    shell: Option<Vec<PowerCut>>,
     hook: HookTimes,
 }
 
@@ -70,9 +70,9 @@ fn benchmark(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut measured = Measured { ours: Vec::new(), shell: shell.as_ref().map(|_| Vec::new()), hook };
     for run in 1..=args.runs {
         println!("run {run} of {}", args.runs);
-        measured.ours.push(takeover("ours", &ours)?);
+        measured.ours.push(power_cut("ours", &ours)?);
         if let (Some(hooks), Some(done)) = (&shell, &mut measured.shell) {
-            done.push(takeover("shell", hooks)?);
+            done.push(power_cut("shell", hooks)?);
         }
     }
     let results = page::results(&measured);
@@ -83,8 +83,8 @@ fn benchmark(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 /// One power cut, and a line about it.
-fn takeover(name: &str, hooks: &Hooks) -> Result<Takeover, lab::Error> {
-    let done = takeover::measure(hooks)?;
+fn power_cut(name: &str, hooks: &Hooks) -> Result<PowerCut, lab::Error> {
+    let done = power_cut::measure(hooks)?;
     println!("  {name:5}  {done}");
     Ok(done)
 }

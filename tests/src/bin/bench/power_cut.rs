@@ -16,25 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's life before the cut, and after it works again: a second stall would count.
 const ORDINARY: Duration = Duration::from_secs(3);
 
-/// What one power cut was like.
-pub(crate) struct Takeover {
-    /// `None` if nobody served the client again, or it could not be checked.
-    pub(crate) served: Option<Served>,
-    /// Milliseconds of each of the [`PHASES`] that was logged.
-    pub(crate) phases: BTreeMap<&'static str, f64>,
-}
-
-/// A takeover that went well. Times in seconds.
-pub(crate) struct Served {
+/// What one power cut was like, as far as it went well. Times in seconds.
+#[derive(Default)]
+pub(crate) struct PowerCut {
     /// From the power cut to ucarp's "Switching to state: MASTER".
-    pub(crate) detection: f64,
+    pub(crate) detection: Option<f64>,
     /// From there to the first answer on 9421 through the address.
-    pub(crate) takeover: f64,
-    /// The client's longest wait for a metadata operation.
+    pub(crate) takeover: Option<f64>,
+    /// Whether both of the client's loops went on.
+    pub(crate) resumed: bool,
+    /// The client's longest wait for a metadata operation: until we gave up, where it did not go on.
     pub(crate) metadata: f64,
     /// The same for a write.
     pub(crate) writes: f64,
-    pub(crate) operations: Operations,
+    /// `None` if it could not be checked.
+    pub(crate) operations: Option<Operations>,
+    /// Milliseconds of each of the [`PHASES`] that was logged.
+    pub(crate) phases: BTreeMap<&'static str, f64>,
 }
 
 /// What became of the client's operations.
@@ -50,7 +48,7 @@ pub(crate) struct Operations {
 }
 
 /// Cuts the power of a fresh cluster's master.
-pub(crate) fn measure(hooks: &Hooks) -> Result<Takeover> {
+pub(crate) fn measure(hooks: &Hooks) -> Result<PowerCut> {
     // Neither machine is preferred, and only one is left: nobody argues about who takes over.
     let cluster = Cluster::build().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone()).start()?;
     let load = cluster.client().keep_writing()?;
@@ -58,12 +56,21 @@ pub(crate) fn measure(hooks: &Hooks) -> Result<Takeover> {
     thread::sleep(ORDINARY + part_of_a_second());
     let mark = cluster.mark();
     let off = cluster.power_off("m1")?;
-    let served = served(&cluster, &load, mark, off)
-        .inspect_err(|error| eprintln!("  nobody served the client again, or it could not be checked: {error}"))
-        .ok();
+    let mut run = PowerCut::default();
+    match run.follow(&cluster, &load, mark, off) {
+        Ok(()) => run.resumed = true,
+        Err(error) => eprintln!("  the client was not served again: {error}"),
+    }
+    // Before the check, which ends the load.
+    let outage = load.outage(off)?;
+    (run.metadata, run.writes) = (outage.metadata.as_secs_f64(), outage.writes.as_secs_f64());
+    match load.verify(&cluster.crashes()) {
+        Ok(verdict) => run.operations = Some(Operations::of(&verdict)),
+        Err(error) => eprintln!("  the client's operations cannot be checked: {error}"),
+    }
     let lines = cluster.events().since(mark);
-    let phases = phases(lines.iter().filter(|line| line.machine == "m2").map(|line| line.text.as_str()))?;
-    Ok(Takeover { served, phases })
+    run.phases = phases(lines.iter().filter(|line| line.machine == "m2").map(|line| line.text.as_str()))?;
+    Ok(run)
 }
 
 /// ucarp advertises once a second, so the moment within that second decides how soon the others notice. It must not
@@ -72,19 +79,17 @@ fn part_of_a_second() -> Duration {
     Duration::from_nanos(RandomState::new().hash_one(()) % 1_000_000_000)
 }
 
-fn served(cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<Served> {
-    let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
-    let taken = cluster.wait_for_serving("m2", PATIENCE)?;
-    load.wait_for_progress(LAST_RETRY)?;
-    thread::sleep(ORDINARY);
-    let outage = load.outage(off)?;
-    Ok(Served {
-        detection: master.at.seconds_since(off),
-        takeover: taken.at.seconds_since(master.at),
-        metadata: outage.metadata.as_secs_f64(),
-        writes: outage.writes.as_secs_f64(),
-        operations: Operations::of(&load.verify(&cluster.crashes())?),
-    })
+impl PowerCut {
+    /// Waits for each step of the takeover and notes when it came, until the client has worked for a while again.
+    fn follow(&mut self, cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<()> {
+        let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+        self.detection = Some(master.at.seconds_since(off));
+        let taken = cluster.wait_for_serving("m2", PATIENCE)?;
+        self.takeover = Some(taken.at.seconds_since(master.at));
+        load.wait_for_progress(LAST_RETRY)?;
+        thread::sleep(ORDINARY);
+        Ok(())
+    }
 }
 
 impl Operations {
@@ -112,18 +117,24 @@ fn phases<'a>(lines: impl Iterator<Item = &'a str>) -> Result<BTreeMap<&'static 
     Ok(phases)
 }
 
-impl fmt::Display for Takeover {
+impl fmt::Display for PowerCut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(served) = &self.served else {
-            return f.write_str("not served again");
-        };
-        let Served { detection, takeover, metadata, writes, operations } = served;
+        let shown = |time: Option<f64>| time.map_or("never".to_owned(), |time| format!("{time:.2} s"));
+        let more = if self.resumed { "" } else { " and more" };
         write!(
             f,
-            "detection {detection:.2} s, takeover {takeover:.2} s, client without metadata operations {metadata:.2} s, \
-             writes {writes:.2} s; lost {} of {}, and {} of the last moment",
-            operations.lost, operations.acknowledged, operations.cut_off
-        )
+            "detection {}, takeover {}, client without metadata operations {:.2} s, writes {:.2} s{more}; ",
+            shown(self.detection),
+            shown(self.takeover),
+            self.metadata,
+            self.writes
+        )?;
+        match &self.operations {
+            Some(Operations { acknowledged, cut_off, lost, .. }) => {
+                write!(f, "lost {lost} of {acknowledged}, and {cut_off} of the last moment")
+            }
+            None => f.write_str("losses unknown"),
+        }
     }
 }
 
