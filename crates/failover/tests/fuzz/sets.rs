@@ -1,0 +1,174 @@
+//! Whole data folders: real sets with damaged, renamed, lost and mixed-up files, through inventory, plan and stage.
+
+use std::cell::Cell;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use failover::cancel::Cancel;
+use failover::folder::{Folder, Owner};
+use failover::metadata::plan::Base;
+use failover::metadata::{Image, Inventory, LogFile, Note, Plan, changelog, image, inventory, plan, stage};
+
+use crate::mutate::{Rng, mutate};
+
+const JUMP: u64 = 1_000_000;
+const NAMES: &[&str] = &[
+    "metadata.mfs",
+    "metadata.mfs.back",
+    "metadata.mfs.back.1",
+    "metadata.mfs.emergency",
+    "metadata_ml.mfs.back",
+    "metadata_ml.mfs.back.1",
+    "metadata_ml.tmp",
+    "changelog.0.mfs",
+    "changelog.1.mfs",
+    "changelog_ml.0.mfs",
+    "changelog_ml.1.mfs",
+    "changelog_ml_back.0.mfs",
+    "changelog_ml_back.1.mfs",
+];
+
+type Files = Vec<(String, Vec<u8>)>;
+
+/// The real sets, the folders to work in, and what came out so far.
+pub(crate) struct Sets {
+    real: Vec<Files>,
+    data: PathBuf,
+    stage: PathBuf,
+    plans: Cell<u64>,
+    refusals: Cell<u64>,
+}
+
+impl Sets {
+    pub(crate) fn new(dir: &Path) -> Self {
+        let mut sets: Vec<PathBuf> = crate::testdata().read_dir().unwrap().map(|set| set.unwrap().path()).collect();
+        sets.sort();
+        let real = sets.iter().map(|set| files(set)).collect();
+        let (data, stage) = (dir.join("data"), dir.join("stage"));
+        Self { real, data, stage, plans: Cell::new(0), refusals: Cell::new(0) }
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        format!("{} plans, staged and read back; {} refusals", self.plans.get(), self.refusals.get())
+    }
+
+    pub(crate) fn execute(&self, rng: &mut Rng) {
+        let files = self.damaged(rng);
+        for folder in [&self.data, &self.stage] {
+            let _ = std::fs::remove_dir_all(folder);
+            std::fs::create_dir(folder).unwrap();
+        }
+        for (name, bytes) in &files {
+            std::fs::write(self.data.join(name), bytes).unwrap();
+        }
+        let folder = Folder::open(&self.data).unwrap();
+        let inventory = inventory::take(&folder).unwrap();
+        match plan::make(&inventory) {
+            Ok(plan) => {
+                self.plans.set(self.plans.get() + 1);
+                check(&plan, &inventory, &files);
+                self.stage(&folder, &plan);
+            }
+            Err(refusal) => {
+                self.refusals.set(self.refusals.get() + 1);
+                assert!(!refusal.to_string().contains(char::is_control), "{refusal}");
+            }
+        }
+    }
+
+    fn damaged(&self, rng: &mut Rng) -> Files {
+        let mut files = rng.pick(&self.real).clone();
+        let others = rng.pick(&self.real);
+        for _ in 0..=rng.below(3) {
+            let index = rng.below(files.len());
+            match rng.below(8) {
+                0 => drop(files.remove(index)),
+                1 => files[index].0 = rng.pick(NAMES).to_string(),
+                2 => files.push(((*rng.pick(NAMES)).to_owned(), files[index].1.clone())),
+                3 => files.push(rng.pick(others).clone()),
+                _ => {
+                    let other = rng.pick(others).1.clone();
+                    mutate(rng, &mut files[index].1, &other);
+                }
+            }
+            if files.is_empty() {
+                break;
+            }
+        }
+        // Of two files with one name the folder has the second.
+        let mut unique = Files::new();
+        for file in files {
+            unique.retain(|(name, _)| *name != file.0);
+            unique.push(file);
+        }
+        unique
+    }
+
+    /// Stages the plan; what is staged must be exactly what was planned.
+    fn stage(&self, folder: &Folder, plan: &Plan) {
+        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let (stage, cancel) = (Folder::open(&self.stage).unwrap(), Cancel::new());
+        let raised = match &plan.base {
+            Base::Image { signature, .. } if signature == image::FORMAT_2_0 => plan.end_version < u64::from(u32::MAX),
+            _ => false,
+        };
+        let jump = if raised { JUMP } else { 0 };
+        stage::copy_image(folder, plan, &stage, owner, jump, &cancel).unwrap();
+        let written = stage::write_log(folder, plan, &stage, owner, jump, &cancel).unwrap();
+        assert_eq!(written.lines, plan.changes);
+
+        let staged = image::read(&mut stage.read(OsStr::new(stage::IMAGE)).unwrap()).unwrap();
+        match staged {
+            Image::New => assert!(plan.base == Base::New && plan.base_version == 1),
+            Image::Complete { version, .. } => assert_eq!(version, plan.base_version + jump),
+            Image::Incomplete { .. } => panic!("an incomplete image was staged: {staged}"),
+        }
+        let scan = changelog::scan(stage.read(OsStr::new(stage::LOG)).unwrap()).unwrap();
+        assert!(scan.damage.is_empty() && scan.torn.is_none(), "{scan:?}");
+        let stretch: Vec<_> = scan.segments.iter().map(|s| (s.first, s.last + 1)).collect();
+        let (first, end) = (plan.base_version + jump, plan.end_version + jump);
+        assert_eq!(stretch, if first == end { vec![] } else { vec![(first, end)] });
+    }
+}
+
+fn files(set: &Path) -> Files {
+    let entries = set.read_dir().unwrap().map(|entry| entry.unwrap());
+    let mut files: Files =
+        entries.map(|e| (e.file_name().into_string().unwrap(), std::fs::read(e.path()).unwrap())).collect();
+    files.sort();
+    files
+}
+
+fn check(plan: &Plan, inventory: &Inventory, files: &Files) {
+    let mut next = plan.base_version;
+    for run in &plan.runs {
+        let log = inventory.logs.iter().find(|log| log.name == run.file).expect("a run of a log that is there");
+        assert!(log.lineage == plan.lineage && log.scanned && run.offset < log.size, "{plan}");
+        assert!(run.first == next && run.last >= run.first, "{plan}");
+        next = run.last + 1;
+    }
+    assert_eq!((next, next - plan.base_version), (plan.end_version, plan.changes), "{plan}");
+    assert!(plan.set_aside.is_sorted() && plan.set_aside.windows(2).all(|w| w[0] != w[1]), "{plan}");
+    assert!(!plan.to_string().replace('\n', "").contains(char::is_control), "{plan}");
+    nothing_is_dropped_silently(plan, inventory, files);
+}
+
+/// A whole line beyond the plan's end is only ever passed over with a note on its log. Of logs that end below the base
+/// only the two ends are read.
+fn nothing_is_dropped_silently(plan: &Plan, inventory: &Inventory, files: &Files) {
+    let named = |log: &LogFile| {
+        plan.notes.iter().any(|note| match note {
+            Note::Damage { file, .. } => *file == log.name,
+            Note::Conflict { dead, .. } => *dead == log.name,
+            _ => false,
+        })
+    };
+    for log in inventory.logs.iter().filter(|log| log.lineage == plan.lineage && log.scanned && !named(log)) {
+        let (_, bytes) = files.iter().find(|(name, _)| log.name == **name).unwrap();
+        for line in bytes.split_inclusive(|b| *b == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
+            if let Some(line) = changelog::parse(line) {
+                assert!(line.id < plan.end_version, "change {} of {:?} is dropped\n{plan}", line.id, log.name);
+            }
+        }
+    }
+}
