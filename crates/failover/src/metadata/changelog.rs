@@ -391,7 +391,24 @@ impl Scanner {
     }
 
     fn finish(mut self) -> Scan {
-        self.scan.damage.extend(self.bad.map(|(damage, _)| damage));
+        let Some((mut damage, text)) = self.bad.take() else {
+            return self.scan;
+        };
+        // Nothing follows that says which change a line appended to a torn one is, and digits in front of its id may
+        // be the torn line's or its own: it has to be the next change, and the torn line the beginning of the same.
+        let appended = self.scan.segments.last().and_then(|s| glued(&text, s.last + 2)).filter(|(_, _, length)| {
+            let (torn, line) = text.split_at(text.len() + 1 - usize::try_from(*length).unwrap_or(0));
+            line.starts_with(torn)
+        });
+        if let Some((id, time, length)) = appended {
+            let end = damage.offset + damage.bytes;
+            let segment = Segment { first: id, last: id, first_time: time, last_time: time, start: end - length, end };
+            self.scan.segments.push(segment);
+            self.scan.lines += 1;
+            damage.kind = Kind::Glued;
+            damage.bytes -= length;
+        }
+        self.scan.damage.push(damage);
         self.scan
     }
 }

@@ -144,6 +144,22 @@ fn a_line_appended_to_a_torn_one_is_used() {
 }
 
 #[test]
+fn the_last_line_appended_to_its_own_torn_beginning_is_used() {
+    let whole = line(4, 0);
+    for cut in 2..whole.len() {
+        let before = lines(1..=3, 0) + &whole[..cut];
+        let text = before.clone() + &whole;
+        let scan = scanned(&text);
+        assert_eq!((ranges(&scan), kinds(&scan), scan.lines), (vec![(1, 3), (4, 4)], vec![Kind::Glued], 4), "{cut}");
+        let (start, end) = (scan.segments[1].start, scan.segments[1].end);
+        assert_eq!((start, end), (before.len() as u64, text.len() as u64));
+        // After an epoch jump the id ends in the same digits: not the change that was torn.
+        let jumped = scanned(before + "200000" + &whole);
+        assert_eq!(ranges(&jumped), [(1, 3)], "{cut}");
+    }
+}
+
+#[test]
 fn a_log_broken_all_over_is_given_up() {
     let scan = scanned(lines((0..500).map(|n| 2 * n), 0));
     assert_eq!(scan.segments.len(), MAX_SEGMENTS);
