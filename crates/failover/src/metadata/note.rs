@@ -225,6 +225,18 @@ pub enum Refusal {
         /// What breaks the log before that place.
         damage: Option<Damage>,
     },
+    /// A log that cannot be read as one, so nobody knows which changes would be lost.
+    #[error(
+        "{} cannot be read as a change log: {damage}; its changes would be lost: copy it from another machine again, \
+         or move it away to go without them",
+        shown(file)
+    )]
+    Unread {
+        /// The log.
+        file: OsString,
+        /// What is wrong with it.
+        damage: Damage,
+    },
     /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
     #[error(
         "this machine's own files as master end at version {own}; the metalogger's copy has a hole before that, but \

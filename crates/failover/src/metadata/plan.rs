@@ -91,6 +91,7 @@ pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
     let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref())?;
     let metaid = metaid_of(inventory, chosen)?;
     nothing_beyond(inventory, lineage, chosen.end)?;
+    nothing_unread(inventory, lineage)?;
     if lineage == Lineage::Own {
         ml_has_no_more(inventory, chosen.end)?;
     }
@@ -296,6 +297,24 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(
         offset: segment.start,
         damage: damage.copied(),
     })
+}
+
+/// Every log that could hold more changes could be read: not one that was given up, nor a newest log without a line.
+fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
+    // The metalogger's files count even where the own ones are used: they must not know more.
+    let logs = || inventory.logs.iter().filter(|log| log.lineage == lineage || log.lineage == Lineage::Ml);
+    for log in logs().filter(|log| log.scanned) {
+        let newer = || logs().filter(|other| other.lineage == log.lineage && other.rank < log.rank);
+        let unread = log.scan.damage.iter().find(|damage| match damage.kind {
+            Kind::GivenUp => true,
+            Kind::Garbage => log.scan.lines == 0 && newer().all(|other| other.scan.segments.is_empty()),
+            _ => false,
+        });
+        if let Some(damage) = unread {
+            return Err(Refusal::Unread { file: log.name.clone(), damage: *damage });
+        }
+    }
+    Ok(())
 }
 
 /// The own files hold all that the metalogger's logs hold, also behind a hole.

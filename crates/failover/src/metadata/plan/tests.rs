@@ -114,6 +114,21 @@ fn damage_with_nothing_behind_it_is_cut_and_reported() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_is_never_passed_over() {
+    let garbage = lines(10..=20, 0).replace('\n', "\r\n");
+    let twice = (10..=90).map(|id| lines([id, id], 0)).collect::<String>();
+    for (what, log) in [("no line in it", &garbage), ("given up", &twice)] {
+        let unread = |plan| matches!(plan, Err(Refusal::Unread { file, .. }) if file == ML_LOG);
+        assert!(unread(Data::new().image(ML, 10, 1).file(ML_LOG, log).plan()), "{what}");
+        let own = Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=30, 0).image(ML, 10, 1).file(ML_LOG, log);
+        assert!(unread(own.plan()), "{what}, own used");
+    }
+    // Newer logs go on without a hole: whatever it was, it is not needed.
+    let data = Data::new().image(ML, 10, 1).log(ML_LOG, 10..=20, 0).file("changelog_ml.1.mfs", garbage);
+    assert_eq!(data.plan().unwrap().end_version, 21);
+}
+
+#[test]
 fn an_empty_file_system_needs_its_first_change() {
     let logs = |ids: std::ops::RangeInclusive<u64>| lines(ids, 0);
     for (what, image, log, expected) in [
