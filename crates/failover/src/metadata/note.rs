@@ -252,6 +252,18 @@ pub enum Refusal {
         /// The log that holds it.
         file: OsString,
     },
+    /// A higher own image that nothing ties to the metalogger's copy.
+    #[error(
+        "this machine's own image as master is of version {own}, the metalogger's copy ends at version {ml}, and no \
+         change log shows that they are one history; move the own metadata files away to use the metalogger's copy, \
+         or the metadata_ml and changelog_ml files to use the own ones"
+    )]
+    Unrelated {
+        /// Version of the own image.
+        own: u64,
+        /// End version of the metalogger's copy.
+        ml: u64,
+    },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
         "only this machine's own files as master are complete (version {own}), but {} shows that the metalogger has \

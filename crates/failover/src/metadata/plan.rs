@@ -229,8 +229,15 @@ fn choose<'a>(
         Overlap::Fork { at } => ml_with(Choice::OwnForked { at }, left_out(at)),
         _ if own.end <= ml.end => ml_with(Choice::MlReachesFurther { own: own.end }, left_out(ml.end)),
         Overlap::None if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end)),
+        // A file's date is no proof of that: a copy has a new one.
+        Overlap::None if !ends_in_a_log(inventory, own) => Err(Refusal::Unrelated { own: own.end, ml: ml.end }),
         _ => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
     }
+}
+
+/// Whether a log of this machine's own says when the last change before the end was made.
+fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
+    inventory.spans(Lineage::Own).iter().any(|span| span.last + 1 == own.end)
 }
 
 /// A file of the metalogger that shows a later or another history than `own`, though it is no base itself.

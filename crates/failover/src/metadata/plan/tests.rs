@@ -227,6 +227,16 @@ fn ml_or_own() {
 }
 
 #[test]
+fn a_files_date_does_not_make_an_own_image_the_later_history() {
+    // The own image has just been written, long after the changes of the metalogger's log.
+    let data = Data::new().image(OWN, 50, 1).image(ML, 10, 1).log(ML_LOG, 10..=20, 0);
+    assert!(matches!(data.plan(), Err(Refusal::Unrelated { own: 50, ml: 21 })));
+    // Its log says when its last change was made, and that is later.
+    let data = data.log(OWN_LOG, 30..=49, 1);
+    assert_eq!(data.plan().unwrap().end_version, 50);
+}
+
+#[test]
 fn the_lineages_never_fill_each_others_holes() {
     let hole = lines(10..=20, 0) + &lines(25..=30, 0);
     let ml = || Data::new().image(ML, 10, 1).file(ML_LOG, &hole);
