@@ -252,6 +252,23 @@ pub enum Refusal {
         /// The log that holds it.
         file: OsString,
     },
+    /// A kept image of a higher version than the one that replaced it.
+    #[error(
+        "two histories: {} is of version {current}, and {}, though older, is of version {previous}: a master with old \
+         metadata has taken over in between; move the files of the wrong history away",
+        shown(newer),
+        shown(older)
+    )]
+    StepBack {
+        /// The image in use.
+        newer: OsString,
+        /// Its version.
+        current: u64,
+        /// The image kept from before.
+        older: OsString,
+        /// Its version.
+        previous: u64,
+    },
     /// A higher own image that nothing ties to the metalogger's copy.
     #[error(
         "this machine's own image as master is of version {own}, the metalogger's copy ends at version {ml}, and no \

@@ -89,6 +89,7 @@ pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
     let own = candidate(inventory, Lineage::Own);
     let ml = candidate(inventory, Lineage::Ml);
     let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref())?;
+    no_step_back(inventory, lineage)?;
     let metaid = metaid_of(inventory, chosen)?;
     nothing_beyond(inventory, lineage, chosen.end)?;
     nothing_unread(inventory, lineage)?;
@@ -238,6 +239,24 @@ fn choose<'a>(
 /// Whether a log of this machine's own says when the last change before the end was made.
 fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
     inventory.spans(Lineage::Own).iter().any(|span| span.last + 1 == own.end)
+}
+
+/// No kept image is of a higher version than the one that replaced it: one history only goes up.
+fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
+    let highest = |role: Role| {
+        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.role == role);
+        let versions = images.filter_map(|file| match file.image {
+            Image::Complete { version, .. } => Some((version, &file.name)),
+            _ => None,
+        });
+        versions.max_by_key(|(version, _)| *version)
+    };
+    match (highest(Role::Current), highest(Role::Previous)) {
+        (Some((current, newer)), Some((previous, older))) if previous > current => {
+            Err(Refusal::StepBack { newer: newer.clone(), current, older: older.clone(), previous })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A file of the metalogger that shows a later or another history than `own`, though it is no base itself.

@@ -227,6 +227,17 @@ fn ml_or_own() {
 }
 
 #[test]
+fn a_kept_image_above_its_successor_shows_two_histories() {
+    let data = || Data::new().image(ML, 30, 1).log(ML_LOG, 30..=40, 1);
+    let stale = data().image("metadata_ml.mfs.back.1", 50, 1);
+    assert!(matches!(stale.plan(), Err(Refusal::StepBack { current: 30, previous: 50, .. })));
+    assert_eq!(data().image("metadata_ml.mfs.back.1", 30, 1).plan().unwrap().end_version, 41);
+    // Of the lineage that is not used it does not matter.
+    let own = data().image(OWN, 10, 1).image("metadata.mfs.back.1", 20, 1);
+    assert_eq!(own.plan().unwrap().end_version, 41);
+}
+
+#[test]
 fn a_files_date_does_not_make_an_own_image_the_later_history() {
     // The own image has just been written, long after the changes of the metalogger's log.
     let data = Data::new().image(OWN, 50, 1).image(ML, 10, 1).log(ML_LOG, 10..=20, 0);
