@@ -59,6 +59,8 @@ pub(crate) struct Prepared {
     plan: Plan,
     source: Source,
     jump: u64,
+    /// How many chunks the staged log unlocks behind the plan's end.
+    unlocked: u64,
 }
 
 /// Which file the staged image was copied from.
@@ -77,7 +79,7 @@ pub(crate) fn begin(target: &Target, id: u64, cancel: &Cancel) -> Result<Prepare
     let source = source_of(target, &plan)?;
     let work = Work::create(&target.data, id)?;
     let jump = jump_for(&target.config, &plan);
-    let prepared = Prepared { work, plan, source, jump };
+    let prepared = Prepared { work, plan, source, jump, unlocked: 0 };
     match prepared.copy_image(target, cancel) {
         Ok(()) => Ok(prepared),
         Err(e) => {
@@ -93,9 +95,14 @@ impl Prepared {
         format!("{}, {} changes, to version {}", base(&self.plan), self.plan.changes, self.plan.end_version)
     }
 
-    /// What is added to every version.
-    pub(crate) fn jump(&self) -> u64 {
-        self.jump
+    /// The version that a master which has loaded the stage answers with.
+    pub(crate) fn served_version(&self) -> u64 {
+        self.plan.end_version + self.jump + self.unlocked
+    }
+
+    /// How many chunks are unlocked whose writers were cut off.
+    pub(crate) fn unlocked(&self) -> u64 {
+        self.unlocked
     }
 
     /// Completes the stage with what lies in the data folder now, and returns the plan that it follows.
@@ -109,7 +116,8 @@ impl Prepared {
             self.jump = jump_for(&target.config, &self.plan);
             self.copy_image(target, cancel)?;
         }
-        stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
+        let written = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
+        self.unlocked = written.unlocked;
         self.work.stage.sync()?;
         Ok(self.plan.clone())
     }

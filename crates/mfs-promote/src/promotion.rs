@@ -234,18 +234,16 @@ impl<'a> Promotion<'a> {
         for note in &plan.notes {
             prepare::log_note(note);
         }
-        let jump = prepared.jump();
-        self.run.record.version = Some(plan.end_version + jump);
+        let served = prepared.served_version();
+        if prepared.unlocked() > 0 {
+            log::info!("stage: {} chunks unlocked whose writers were cut off in the last second", prepared.unlocked());
+        }
+        self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
         self.run.record.set_aside = plan.set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         self.run.done(
             "stage",
-            format_args!(
-                "{} to version {} (served as {})",
-                prepare::base(&plan),
-                plan.end_version,
-                plan.end_version + jump
-            ),
+            format_args!("{} to version {} (served as {served})", prepare::base(&plan), plan.end_version),
         );
         Ok(plan)
     }

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod stage;
 #[cfg(test)]
 mod testing;
+mod unlock;
 
 pub use changelog::Scan;
 pub use image::Image;

@@ -16,6 +16,7 @@ use super::changelog::{self, Lines};
 use super::image::{self, Image};
 use super::names::shown;
 use super::plan::{Base, Plan, Run};
+use super::unlock::Locks;
 use crate::cancel::{Cancel, Cancelled};
 use crate::folder::{self, Folder, Owner};
 
@@ -92,6 +93,8 @@ pub struct Written {
     pub lines: u64,
     /// Number of bytes.
     pub bytes: u64,
+    /// How many of the lines are no changes of the plan: each unlocks a chunk whose writer the crash cut off.
+    pub unlocked: u64,
 }
 
 /// Writes the plan's base to [`IMAGE`] in the folder `stage`, its version raised by `jump`.
@@ -140,7 +143,8 @@ pub fn copy_image(
 }
 
 /// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
-/// plan's end, all ids raised by `jump`, every line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
+/// plan's end, then an `UNLOCK` for each chunk that the crash left locked for nobody; all ids raised by `jump`, every
+/// line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
 pub fn write_log(
     folder: &Folder,
     plan: &Plan,
@@ -158,6 +162,7 @@ pub fn write_log(
         jump,
         written: Written::default(),
         prefix: Vec::new(),
+        locks: Locks::default(),
     };
     for run in &plan.runs {
         if run.first != writer.next {
@@ -169,6 +174,10 @@ pub fn write_log(
     if writer.next != plan.end_version {
         let (expected, found) = (writer.next, plan.end_version);
         return Err(Error::NotContiguous { expected, found });
+    }
+    for change in writer.locks.ending() {
+        writer.write(change.as_bytes())?;
+        writer.written.unlocked += 1;
     }
     writer.out.flush().map_err(failed("write", name))?;
     let written = writer.written;
@@ -209,6 +218,7 @@ struct Writer<'a> {
     written: Written,
     /// `ID: ` of the line being written; kept to be filled again.
     prefix: Vec<u8>,
+    locks: Locks,
 }
 
 impl Writer<'_> {
@@ -225,7 +235,10 @@ impl Writer<'_> {
             let raw = lines.next().map_err(failed("read", &run.file))?;
             let line = raw.filter(|raw| raw.ended).and_then(|raw| changelog::parse(raw.text));
             match line {
-                Some(line) if line.id == self.next => self.write(line.change)?,
+                Some(line) if line.id == self.next => {
+                    self.locks.see(&line);
+                    self.write(line.change)?;
+                }
                 // Changes below the base, or that another log has given already.
                 Some(line) if line.id < run.first => {}
                 _ => {

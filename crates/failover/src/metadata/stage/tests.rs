@@ -30,7 +30,7 @@ fn a_staged_set() {
     assert_eq!(content(&stage, IMAGE), image(10, 1));
     assert_eq!(String::from_utf8(content(&stage, LOG)).unwrap(), lines(10..=20, 0));
     let (first, last, bytes) = (Some(10), Some(20), lines(10..=20, 0).len() as u64);
-    assert_eq!(written.unwrap(), Written { first, last, lines: 11, bytes });
+    assert_eq!(written.unwrap(), Written { first, last, lines: 11, bytes, unlocked: 0 });
     for name in [IMAGE, LOG] {
         let status = std::fs::metadata(stage.path(name)).unwrap();
         assert_eq!((status.mode() & 0o7777, status.uid()), (0o640, me().uid));
