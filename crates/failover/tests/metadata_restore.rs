@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use failover::cancel::Cancel;
 use failover::folder::{Folder, Owner};
-use failover::metadata::{Image, Plan, image, inventory, plan, stage};
+use failover::metadata::{Image, Loss, Plan, image, inventory, plan, stage};
 
 const JUMP: u64 = 1_000_000;
 
@@ -59,7 +59,7 @@ fn set(name: &str) -> PathBuf {
 /// Plans `data` and stages it into a master's folder.
 fn staged(data: &Path, jump: u64) -> (Plan, Master) {
     let folder = Folder::open(data).unwrap();
-    let plan = plan::make(&inventory::take(&folder).unwrap()).unwrap();
+    let plan = plan::make(&inventory::take(&folder).unwrap(), Loss::Refuse).unwrap();
     let master = Master::new();
     let (stage, cancel) = (Folder::open(&master.data()).unwrap(), Cancel::new());
     stage::copy_image(&folder, &plan, &stage, master.owner, jump, &cancel).unwrap();

@@ -26,7 +26,7 @@ pub use changelog::Scan;
 pub use image::Image;
 pub use inventory::{ImageFile, Inventory, LogFile, Other, Overlap};
 pub use note::{Choice, Note, Refusal, Severity};
-pub use plan::{Base, Plan, Run};
+pub use plan::{Base, Loss, Plan, Run};
 pub use stage::Written;
 
 /// Who wrote a file: this machine as master, or its metalogger.

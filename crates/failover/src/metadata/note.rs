@@ -74,6 +74,15 @@ pub enum Note {
         /// Last one.
         last: u64,
     },
+    /// Something that only the administrator's word (`--allow-data-loss`) lets this plan leave behind.
+    Lost {
+        /// The first change that is not served.
+        end: u64,
+        /// First and last change in the file; none are known of an image that is not whole.
+        changes: Option<(u64, u64)>,
+        /// The file that is set aside.
+        file: OsString,
+    },
 }
 
 /// Why a lineage is used.
@@ -111,7 +120,7 @@ impl Note {
         let info = match self {
             Self::Lineage(choice) => !matches!(choice, Choice::OnlyOwn | Choice::OwnOlder { .. }),
             Self::Torn { bridged, .. } | Self::Damage { bridged, .. } => *bridged,
-            Self::Conflict { .. } | Self::Unreadable { .. } | Self::LeftOut { .. } => false,
+            Self::Conflict { .. } | Self::Unreadable { .. } | Self::LeftOut { .. } | Self::Lost { .. } => false,
             Self::Incomplete { .. } => true,
         };
         if info { Severity::Info } else { Severity::Warning }
@@ -141,6 +150,19 @@ impl fmt::Display for Note {
             Self::Unreadable { file, why } => write!(f, "{}: not used, cannot be read: {why}", shown(file)),
             Self::LeftOut { lineage, first, last } => {
                 write!(f, "changes {first} to {last} of the {lineage} files are set aside, not used")
+            }
+            Self::Lost { end, changes: Some((first, last)), file } => {
+                let file = shown(file);
+                write!(f, "data loss allowed: changes {first} to {last} of {file} are not served: ")?;
+                if first > end {
+                    write!(f, "changes {end} to {} are missing", first - 1)
+                } else {
+                    write!(f, "they do not belong to what is served up to version {end}")
+                }
+            }
+            Self::Lost { end, changes: None, file } => {
+                let file = shown(file);
+                write!(f, "data loss allowed: {file} shows another master since version {end}, and is not whole")
             }
         }
     }
@@ -208,7 +230,7 @@ pub enum Refusal {
     /// Changes that cannot be reached.
     #[error(
         "changes {needed} to {} are missing, changes {first} to {last} would be lost: {} has them from byte {offset} \
-         on{}; copy the missing change logs from another machine here, or move that log away to go without them",
+         on{}; {ELSEWHERE}; {WITHOUT}",
         first - 1, shown(file), cause(damage.as_ref())
     )]
     Hole {
@@ -240,8 +262,7 @@ pub enum Refusal {
     /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
     #[error(
         "this machine's own files as master end at version {own}; the metalogger's copy has a hole before that, but \
-         {} reaches to change {last}: going on without it would lose changes; copy the missing change logs from \
-         another machine here, or move that log away",
+         {} reaches to change {last}: changes {own} to {last} would be lost; {ELSEWHERE}; {WITHOUT}",
         shown(file)
     )]
     MlHasMore {
@@ -284,8 +305,9 @@ pub enum Refusal {
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
         "only this machine's own files as master are complete (version {own}), but {} shows that the metalogger has \
-         seen another master since; let mfsmetalogger download the metadata again, or move the metadata_ml and \
-         changelog_ml files away to use the own ones",
+         seen another master since, whose changes would be lost; if a master runs, restart mfsmetalogger here: it \
+         downloads the metadata again; if none does, run mfs-promote --dry-run on every other machine and serve on \
+         one that has more; {WITHOUT}",
         shown(file)
     )]
     MlUnusable {
@@ -301,6 +323,13 @@ pub enum Refusal {
         file: OsString,
     },
 }
+
+/// Where what is missing here may be found, and how it gets here.
+const ELSEWHERE: &str = "run mfs-promote --dry-run on every other machine: if one has them, serve there, or copy its \
+    change logs here under free numbers (scp MACHINE:DATA_PATH/changelog_ml.0.mfs DATA_PATH/changelog_ml_back.90.mfs)";
+/// How to go without, by hand.
+const WITHOUT: &str = "to lose them for good: mfs-promote --allow-data-loss --interface NAME --vip ADDRESS (first with \
+    --dry-run: it shows what would be lost)";
 
 fn cause(damage: Option<&Damage>) -> String {
     damage.map(|d| format!(" ({d})")).unwrap_or_default()

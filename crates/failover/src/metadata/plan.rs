@@ -2,7 +2,8 @@
 //!
 //! Pure: a function of the inventory. Within a lineage the complete image with the highest version is the best base:
 //! a lower one whose run gets that far only goes on as this one does. `ml` wins over `own`, unless `own` is the same
-//! history and reaches further. Changes that no plan of the lineage reaches are a [`Refusal`], not a footnote.
+//! history and reaches further. Changes that no plan of the lineage reaches are a [`Refusal`], not a footnote, unless
+//! the administrator allows their loss for this one run: then each is named in a note.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -32,6 +33,15 @@ pub enum Base {
     New,
 }
 
+/// Whether changes that cannot be served may be left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// No: they are a [`Refusal`].
+    Refuse,
+    /// Yes, by word of the administrator (`--allow-data-loss`): they are [`Note::Lost`].
+    Allow,
+}
+
 /// A stretch of changes to take from one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
@@ -43,6 +53,8 @@ pub struct Run {
     pub first: u64,
     /// Last change to take.
     pub last: u64,
+    /// About how many bytes they have.
+    pub bytes: u64,
 }
 
 /// What a promotion is going to use.
@@ -56,6 +68,8 @@ pub struct Plan {
     pub metaid: u64,
     /// Version of the base: id of the first change that is needed.
     pub base_version: u64,
+    /// Size of the base in bytes.
+    pub image_bytes: u64,
     /// The changes, contiguous from `base_version` on.
     pub runs: Vec<Run>,
     /// Version of a master that has replayed them: last change + 1, or `base_version` without any.
@@ -74,6 +88,7 @@ pub struct Plan {
 struct Candidate {
     base: Base,
     version: u64,
+    bytes: u64,
     runs: Vec<Run>,
     /// One behind the last change.
     end: u64,
@@ -82,22 +97,39 @@ struct Candidate {
     time: u64,
 }
 
+impl Plan {
+    /// About how many bytes the staged change log has when all ids are raised by `jump`.
+    pub fn log_bytes(&self, jump: u64) -> u64 {
+        let digits = |id: u64| u64::from(id.checked_ilog10().unwrap_or_default());
+        let longer = digits(self.end_version.saturating_add(jump)) - digits(self.base_version);
+        self.runs.iter().map(|run| run.bytes).sum::<u64>() + longer * self.changes
+    }
+
+    /// How many versions beyond the end the files go that are left behind: other machines may have followed them.
+    pub fn lost_versions(&self) -> u64 {
+        let last = self.notes.iter().filter_map(|note| match note {
+            Note::Lost { changes: Some((_, last)), .. } => Some(*last),
+            _ => None,
+        });
+        last.max().map_or(0, |last| (last + 1).saturating_sub(self.end_version))
+    }
+}
+
 /// Makes the plan for what lies in the data folder.
-pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
+pub fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     nothing_in_the_way(inventory)?;
     one_file_system(inventory)?;
     let own = candidate(inventory, Lineage::Own);
     let ml = candidate(inventory, Lineage::Ml);
-    let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref())?;
+    let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref(), loss)?;
     no_step_back(inventory, lineage)?;
     let metaid = metaid_of(inventory, chosen)?;
-    nothing_beyond(inventory, lineage, chosen.end)?;
-    nothing_unread(inventory, lineage)?;
-    if lineage == Lineage::Own {
-        ml_has_no_more(inventory, chosen.end)?;
-    }
     let mut notes = vec![Note::Lineage(choice)];
     notes.extend(left_out);
+    match loss {
+        Loss::Refuse => nothing_lost(inventory, lineage, chosen.end)?,
+        Loss::Allow => notes.extend(lost(inventory, lineage, chosen)),
+    }
     notes.extend(log_notes(inventory, lineage, chosen));
     notes.extend(file_notes(inventory));
     Ok(Plan {
@@ -105,6 +137,7 @@ pub fn make(inventory: &Inventory) -> Result<Plan, Refusal> {
         base: chosen.base.clone(),
         metaid,
         base_version: chosen.version,
+        image_bytes: chosen.bytes,
         runs: chosen.runs.clone(),
         end_version: chosen.end,
         last_change_time: chosen.last_change,
@@ -187,6 +220,7 @@ fn follow(inventory: &Inventory, spans: &[Span], file: &ImageFile, version: u64)
             offset: segment.start,
             first: end,
             last: span.last,
+            bytes: share(segment, span.last - end + 1),
         });
         end = span.last + 1;
         last_change = Some(segment.last_time);
@@ -197,7 +231,15 @@ fn follow(inventory: &Inventory, spans: &[Span], file: &ImageFile, version: u64)
         }
         _ => Base::New,
     };
-    Candidate { base, version, runs, end, last_change, time: last_change.unwrap_or(file.modified) }
+    let time = last_change.unwrap_or(file.modified);
+    Candidate { base, version, bytes: file.size, runs, end, last_change, time }
+}
+
+/// About how many bytes so many changes of a segment have.
+fn share(segment: &Segment, changes: u64) -> u64 {
+    let all = u128::from(segment.last - segment.first + 1);
+    let bytes = u128::from(segment.end - segment.start) * u128::from(changes);
+    u64::try_from(bytes.div_ceil(all)).unwrap_or(u64::MAX)
 }
 
 type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
@@ -206,6 +248,7 @@ fn choose<'a>(
     inventory: &Inventory,
     own: Option<&'a Candidate>,
     ml: Option<&'a Candidate>,
+    loss: Loss,
 ) -> Result<Chosen<'a>, Refusal> {
     let (own, ml) = match (own, ml) {
         (None, None) => {
@@ -214,8 +257,8 @@ fn choose<'a>(
         (None, Some(ml)) => return Ok((Lineage::Ml, ml, Choice::OnlyMl, None)),
         (Some(own), None) => {
             return match later_history(inventory, own) {
-                Some(file) => Err(Refusal::MlUnusable { own: own.end, file }),
-                None => Ok((Lineage::Own, own, Choice::OnlyOwn, None)),
+                Some(file) if loss == Loss::Refuse => Err(Refusal::MlUnusable { own: own.end, file }),
+                _ => Ok((Lineage::Own, own, Choice::OnlyOwn, None)),
             };
         }
         (Some(own), Some(ml)) => (own, ml),
@@ -303,6 +346,44 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
         (known, from) = (set.metaid, run.file.clone());
     }
     Ok(known)
+}
+
+/// No log holds changes that a plan which ends at `end` leaves behind.
+fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
+    nothing_beyond(inventory, lineage, end)?;
+    nothing_unread(inventory, lineage)?;
+    if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
+}
+
+/// What a plan leaves behind that only the administrator can allow: one note for each file.
+fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
+    let end = chosen.end;
+    let mut notes: Vec<Note> = Vec::new();
+    let spans = inventory.spans(lineage).into_iter().map(|span| (end, span));
+    // Beside own files, all that the metalogger has of another history is lost, also below the end.
+    let others = if lineage == Lineage::Own { inventory.spans(Lineage::Ml) } else { Vec::new() };
+    let from = match inventory.overlap {
+        Overlap::Agree { .. } => end,
+        Overlap::Fork { at } => at.min(end),
+        Overlap::None => 0,
+    };
+    let later = |span: &Span| match inventory.overlap {
+        Overlap::None => span.last >= end || inventory.segment(span).last_time > chosen.time,
+        Overlap::Agree { .. } | Overlap::Fork { .. } => true,
+    };
+    let others = others.into_iter().filter(later).map(|span| (from, span));
+    for (from, span) in spans.chain(others).filter(|(from, span)| span.last >= *from) {
+        let file = inventory.logs[span.log].name.clone();
+        notes.push(Note::Lost { end, changes: Some((span.first.max(from), span.last)), file });
+    }
+    let cut = |i: &&ImageFile| {
+        i.lineage == Lineage::Ml && i.modified > chosen.time && matches!(i.image, Image::Incomplete { .. })
+    };
+    if lineage == Lineage::Own {
+        let images = inventory.images.iter().filter(cut);
+        notes.extend(images.map(|i| Note::Lost { end, changes: None, file: i.name.clone() }));
+    }
+    notes
 }
 
 /// No log of the lineage holds changes behind a hole at `end`.
@@ -429,7 +510,8 @@ impl fmt::Display for Plan {
         for run in &self.runs {
             writeln!(f, "changes: {} to {} from {}", run.first, run.last, shown(&run.file))?;
         }
-        write!(f, "end: version {}, {} changes", self.end_version, self.changes)?;
+        writeln!(f, "end: version {}, {} changes", self.end_version, self.changes)?;
+        write!(f, "size: image of {} bytes, change log of about {} bytes", self.image_bytes, self.log_bytes(0))?;
         for note in &self.notes {
             write!(f, "\n{}: {note}", format!("{:?}", note.severity()).to_lowercase())?;
         }

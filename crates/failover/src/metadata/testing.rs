@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Inventory, Plan, Refusal, inventory, plan};
+use super::{Inventory, Loss, Plan, Refusal, inventory, plan};
 use crate::folder::{Folder, Owner};
 
 /// A data folder under construction.
@@ -55,7 +55,12 @@ impl Data {
     }
 
     pub(super) fn plan(&self) -> Result<Plan, Refusal> {
-        plan::make(&self.inventory())
+        plan::make(&self.inventory(), Loss::Refuse)
+    }
+
+    /// The plan of an administrator who allows the loss of data.
+    pub(super) fn lossy_plan(&self) -> Result<Plan, Refusal> {
+        plan::make(&self.inventory(), Loss::Allow)
     }
 }
 

@@ -340,6 +340,80 @@ fn piece() -> impl Strategy<Value = (u64, u64, usize)> {
     (1_u64..60, 0_u64..30, 0_usize..12).prop_map(|(first, length, torn)| (first, (first + length).min(60), torn))
 }
 
+/// What the notes of a plan say is lost: changes and file.
+fn losses(plan: &Plan) -> Vec<(Option<(u64, u64)>, &str)> {
+    let lost = plan.notes.iter().filter_map(|note| match note {
+        Note::Lost { changes, file, .. } => Some((*changes, file.to_str().unwrap())),
+        _ => None,
+    });
+    lost.collect()
+}
+
+#[test]
+fn what_an_allowed_loss_costs_is_named_with_its_numbers() {
+    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
+    let data = Data::new().image(ML, 10, 1).file(ML_LOG, hole).log("changelog_ml.1.mfs", 40..=45, 0);
+    assert!(matches!(data.plan(), Err(Refusal::Hole { .. })));
+    let plan = data.lossy_plan().unwrap();
+    assert_eq!((plan.end_version, plan.changes, plan.lost_versions()), (21, 11, 25));
+    assert_eq!(losses(&plan), [(Some((25, 30)), ML_LOG), (Some((40, 45)), "changelog_ml.1.mfs")]);
+    let text = "data loss allowed: changes 25 to 30 of changelog_ml.0.mfs are not served: changes 21 to 24 are missing";
+    assert!(warnings(&plan).contains(&text.to_owned()), "{:?}", warnings(&plan));
+    assert!(plan.set_aside.contains(&ML_LOG.into()), "the archive has them");
+}
+
+#[test]
+fn own_files_are_served_over_the_metaloggers_only_if_loss_is_allowed() {
+    let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
+    let later = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 1);
+    for (what, data, lost) in [
+        ("later changes", own().log(ML_LOG, 12..=25, 0), (Some((21, 25)), ML_LOG)),
+        ("another branch", own().log(ML_LOG, 12..=18, 1), (Some((12, 18)), ML_LOG)),
+        ("an older branch", later().log(ML_LOG, 12..=18, 0), (Some((12, 18)), ML_LOG)),
+        ("lower and later", own().log(ML_LOG, 2..=5, 1), (Some((2, 5)), ML_LOG)),
+        ("a later image, cut off", own().file(ML, "MFSM 2.0"), (None, ML)),
+    ] {
+        assert!(matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })), "{what}");
+        let plan = data.lossy_plan().unwrap();
+        assert_eq!((plan.lineage, plan.end_version, losses(&plan)), (Lineage::Own, 21, vec![lost]), "{what}");
+    }
+    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
+    let data = Data::new().image(ML, 10, 1).file(ML_LOG, hole).image(OWN, 5, 1).log(OWN_LOG, 1..=27, 0);
+    assert!(matches!(data.plan(), Err(Refusal::MlHasMore { own: 28, last: 30, .. })));
+    let plan = data.lossy_plan().unwrap();
+    assert_eq!((plan.lineage, plan.end_version), (Lineage::Own, 28));
+    assert_eq!(losses(&plan), [(Some((28, 30)), ML_LOG)]);
+}
+
+#[test]
+fn no_word_of_the_administrator_mixes_file_systems_or_makes_one_up() {
+    let metaids = Data::new().image(ML, 10, 1).image("metadata.mfs.back.3", 4, 2);
+    assert!(matches!(metaids.lossy_plan(), Err(Refusal::Metaids { .. })));
+    let new = Data::new().file("metadata_ml.tmp", "MFSM NEW").log(ML_LOG, 2..=9, 0);
+    assert!(matches!(new.lossy_plan(), Err(Refusal::Nothing { .. })));
+    let link = Data::new().image(ML, 10, 1);
+    std::os::unix::fs::symlink(ML, link.path("metadata_link")).unwrap();
+    assert!(matches!(link.lossy_plan(), Err(Refusal::InTheWay { .. })));
+}
+
+#[test]
+fn refusals_name_the_commands_that_come_next() {
+    let data = Data::new().image(ML, 10, 1).log(ML_LOG, 12..=30, 0);
+    let text = data.plan().unwrap_err().to_string();
+    for command in ["mfs-promote --dry-run on every other machine", "scp MACHINE:", "--allow-data-loss --interface"] {
+        assert!(text.contains(command), "{command} in {text}");
+    }
+}
+
+#[test]
+fn the_size_of_the_staged_set() {
+    let plan = Data::new().image(ML, 10, 1).log(ML_LOG, 1..=29, 0).plan().unwrap();
+    assert_eq!(plan.image_bytes, crate::metadata::testing::image(10, 1).len() as u64);
+    let (estimate, exact) = (plan.log_bytes(0), lines(10..=29, 0).len() as u64);
+    assert!(estimate.abs_diff(exact) < exact / 10, "{estimate}, {exact}");
+    assert_eq!(plan.log_bytes(1_000_000), estimate + 20 * 5);
+}
+
 proptest! {
     /// However a history is cut up, torn and repeated: the plan ends where the ids that some file holds whole end,
     /// or refuses because there are more behind.
@@ -365,8 +439,14 @@ proptest! {
             data = data.file(&format!("{name}.{number}.mfs"), text);
         }
         let end = (version..200).find(|id| !held.contains(id)).unwrap();
+        let lossy = data.lossy_plan().unwrap();
+        prop_assert_eq!(lossy.end_version, end);
+        let named: std::collections::BTreeSet<u64> =
+            losses(&lossy).iter().filter_map(|(changes, _)| *changes).flat_map(|(first, last)| first..=last).collect();
+        prop_assert_eq!(named, held.iter().copied().filter(|id| *id > end).collect());
         match data.plan() {
             Ok(plan) => {
+                prop_assert_eq!(&plan, &lossy, "nothing to lose: the same plan");
                 prop_assert_eq!(plan.end_version, end);
                 prop_assert!(held.iter().all(|id| *id < end));
             }
