@@ -177,6 +177,26 @@ impl Folder {
             .map_err(|e| io("change the owner of", &path, e))
     }
 
+    /// Gives the folder itself to `owner`.
+    pub fn give_away(&self, owner: Owner) -> Result<(), Error> {
+        rustix::fs::fchown(&self.fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .map_err(|e| io("change the owner of", &self.path, e))
+    }
+
+    /// How many bytes users other than root can still write here.
+    pub fn free(&self) -> Result<u64, Error> {
+        let status = rustix::fs::fstatvfs(&self.fd).map_err(|e| io("look at the file system of", &self.path, e))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether a copy of the file `name` made here shares its blocks (reflink). Tried on a file without a name.
+    pub fn shares_blocks(&self, name: &OsStr) -> bool {
+        let Ok(original) = self.read(name) else { return false };
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let unnamed = rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR);
+        unnamed.is_ok_and(|unnamed| rustix::fs::ioctl_ficlone(&unnamed, &original).is_ok())
+    }
+
     /// Flushes the folder's own entries to disk.
     pub fn sync(&self) -> Result<(), Error> {
         rustix::fs::fsync(&self.fd).map_err(|e| io("flush", &self.path, e))
@@ -251,6 +271,16 @@ mod tests {
         for name in ["", ".", "..", "a/b", "/etc/passwd"] {
             assert!(matches!(folder.read(name.as_ref()), Err(Error::Name { .. })), "{name:?}");
         }
+    }
+
+    #[test]
+    fn asking_for_space_leaves_nothing_behind() {
+        let (dir, folder) = scratch();
+        std::fs::write(dir.path().join("a"), "a").unwrap();
+        assert!(folder.free().unwrap() > 0);
+        let _ = folder.shares_blocks("a".as_ref());
+        assert!(!folder.shares_blocks("absent".as_ref()));
+        assert_eq!(folder.names().unwrap(), ["a"]);
     }
 
     #[test]

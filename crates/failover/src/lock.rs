@@ -27,6 +27,8 @@ use crate::process::Identity;
 pub const FOLDER: &str = "/run/moosefs-ucarp";
 const LOCK: &str = "lock";
 const TICKET: &str = "ticket";
+/// Who rehearses: of the same form as the lock.
+const REHEARSAL: &str = "rehearsal";
 /// How often a waiting run looks whether the lock is free.
 const STEP: Duration = Duration::from_millis(20);
 
@@ -88,6 +90,8 @@ pub enum Role {
     Promotion,
     /// Going back to metalogger duty.
     Demotion,
+    /// Trying a promotion out: never asked for by ticket, and never in the way of the others.
+    Rehearsal,
 }
 
 impl fmt::Display for Role {
@@ -95,6 +99,7 @@ impl fmt::Display for Role {
         f.write_str(match self {
             Self::Promotion => "promotion",
             Self::Demotion => "demotion",
+            Self::Rehearsal => "rehearsal",
         })
     }
 }
@@ -131,6 +136,7 @@ impl FromStr for Ticket {
             let role = match parts.next()? {
                 "promotion" => Role::Promotion,
                 "demotion" => Role::Demotion,
+                "rehearsal" => Role::Rehearsal,
                 _ => return None,
             };
             let issued = parts.next()?.parse().ok()?;
@@ -248,21 +254,46 @@ impl Locks {
     }
 
     fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
-        let identity = Identity::current().ok_or_else(|| {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            io("read", "/proc/self/stat", source)
-        })?;
-        // Where a ticket has the time of asking, this has the time of taking.
-        let line = format!("{identity} {}\n", Ticket::new(role));
-        // Longer first, cut after: no moment without a holder in the file.
-        file.write_all_at(line.as_bytes(), 0)
-            .and_then(|()| file.set_len(line.len() as u64))
-            .map_err(|e| io("write", LOCK, e))?;
+        write_holder(&file, role)?;
         let lock = Lock { locks: self, ticket, _file: file };
         if lock.superseded() {
             return Err(Error::Superseded);
         }
+        if role == Role::Promotion {
+            lock.locks.end_rehearsal();
+        }
         Ok(lock)
+    }
+
+    /// The right to rehearse, for one at a time. No promotion waits for it: whoever takes the lock for one tells the
+    /// rehearsal to end, and goes on at once. [`Error::Busy`] while another rehearsal or a promotion runs.
+    pub fn rehearse(&self) -> Result<Rehearsing, Error> {
+        let Some(rehearsing) = self.no_rehearsal()? else {
+            let file = self.open_file(REHEARSAL, OFlags::RDONLY)?;
+            return Err(busy(read_holder(&file)));
+        };
+        write_holder(&rehearsing.file, Role::Rehearsal)?;
+        // Written first, looked after: of a rehearsal and a promotion that begin together one sees the other.
+        let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
+        match holder {
+            Some(holder) if holder.role == Role::Promotion => Err(busy(Some(holder))),
+            _ => Ok(rehearsing),
+        }
+    }
+
+    /// A hold on there being no rehearsal; `None` if one runs.
+    pub fn no_rehearsal(&self) -> Result<Option<Rehearsing>, Error> {
+        let file = self.open_file(REHEARSAL, OFlags::RDWR | OFlags::CREATE)?;
+        Ok(try_lock(&file)?.then_some(Rehearsing { file }))
+    }
+
+    /// Tells a running rehearsal to end, and does not wait for that.
+    fn end_rehearsal(&self) {
+        let Ok(file) = self.open_file(REHEARSAL, OFlags::RDONLY) else { return };
+        if let Some(holder) = read_holder(&file).filter(|holder| holder.identity.is_alive()) {
+            log::info!("telling the running rehearsal (process {}) to end", holder.identity.pid);
+            tell_to_end(&holder);
+        }
     }
 
     /// The newest ticket; none if nobody has asked since the machine started.
@@ -312,12 +343,32 @@ impl Lock {
     }
 }
 
+/// The right to rehearse, or a hold on nobody rehearsing. Dropping it releases it.
+#[derive(Debug)]
+pub struct Rehearsing {
+    file: File,
+}
+
 fn try_lock(file: &File) -> Result<bool, Error> {
     match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
         Err(e) => Err(io("lock", LOCK, e)),
     }
+}
+
+/// Writes this process into a lock file that it holds.
+fn write_holder(file: &File, role: Role) -> Result<(), Error> {
+    let identity = Identity::current().ok_or_else(|| {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        io("read", "/proc/self/stat", source)
+    })?;
+    // Where a ticket has the time of asking, this has the time of taking.
+    let line = format!("{identity} {}\n", Ticket::new(role));
+    // Longer first, cut after: no moment without a holder in the file.
+    file.write_all_at(line.as_bytes(), 0)
+        .and_then(|()| file.set_len(line.len() as u64))
+        .map_err(|e| io("write", LOCK, e))
 }
 
 fn read_holder(file: &File) -> Option<Holder> {

@@ -123,6 +123,8 @@ pub struct Version {
 impl Version {
     /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
     pub const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
+    /// The first release with `mfsmaster restore`, which opens no port.
+    pub const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
 
     /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
     pub fn parse(output: &str) -> Result<Self, Error> {

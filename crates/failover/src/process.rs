@@ -21,6 +21,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 pub use identity::{Handle, Identity, Stat, Stopped, all, stop};
 
 use crate::cancel::{Cancel, Cancelled};
+use crate::folder::Owner;
 use identity::{describe, wait_readable};
 
 /// How much of a child's output is kept: its end.
@@ -125,6 +126,24 @@ impl Finished {
     }
 }
 
+/// How a child is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Manner {
+    /// The time it has.
+    pub deadline: Duration,
+    /// How long its process group has after TERM; zero for KILL at once, where nothing of it is worth an orderly end.
+    pub patience: Duration,
+    /// Whom it runs as, if not as we do.
+    pub user: Option<Owner>,
+}
+
+impl Manner {
+    /// As we are, with a deadline, and ended in order.
+    pub fn within(deadline: Duration) -> Self {
+        Self { deadline, patience: GROUP_PATIENCE, user: None }
+    }
+}
+
 /// Runs `program` to its end and collects what it prints.
 ///
 /// After `deadline`, or when told to stop, it is ended with its whole process group: TERM, and 2 s later KILL.
@@ -134,30 +153,36 @@ pub fn run<S: AsRef<OsStr>>(
     deadline: Duration,
     cancel: &Cancel,
 ) -> Result<Finished, Error> {
+    run_as(program, args, Manner::within(deadline), cancel)
+}
+
+/// As [`run`], in the manner asked for.
+pub fn run_as<S: AsRef<OsStr>>(program: &Path, args: &[S], manner: Manner, cancel: &Cancel) -> Result<Finished, Error> {
     cancel.check()?;
     let start = Instant::now();
     let output = Output::new()?;
-    let mut child = command(program, args)?
-        .stdout(output.writer()?)
-        .stderr(output.writer()?)
-        .process_group(0)
-        .spawn()
-        .map_err(|e| spawn(program, e))?;
+    let mut command = command(program, args)?;
+    command.stdout(output.writer()?).stderr(output.writer()?).process_group(0);
+    if let Some(user) = manner.user {
+        // Ours when we are root: no supplementary groups come along.
+        command.gid(user.gid).uid(user.uid);
+    }
+    let mut child = command.spawn().map_err(|e| spawn(program, e))?;
     log::debug!("started {} as process {}", program.display(), child.id());
     // Ours and not collected yet, so the id cannot mean another process.
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let ended = ended.map_err(|e| io("watch process", &child.id(), e))?;
-    let outcome = wait_readable(&ended, deadline, Some(cancel));
+    let outcome = wait_readable(&ended, manner.deadline, Some(cancel));
     if outcome == Ok(true) {
         let status = child.wait().map_err(|e| io("collect process", &child.id(), e))?;
         return Ok(Finished { program: program.to_owned(), status, output: output.close(), took: start.elapsed() });
     }
     let state = describe(child.id());
     log::warn!("ending {} after {:?}: {state}", program.display(), start.elapsed());
-    end_group(&mut child, &ended);
+    end_group(&mut child, &ended, manner.patience);
     log::debug!("{} had printed: {}", program.display(), output.close());
     outcome?;
-    Err(Error::Deadline { program: program.to_owned(), after: deadline, state })
+    Err(Error::Deadline { program: program.to_owned(), after: manner.deadline, state })
 }
 
 /// Starts `program` in the background and returns at once. It has no terminal, no input and no output, and the
@@ -205,7 +230,7 @@ fn command<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Command, Error
 }
 
 /// Ends a child and all of its process group, and collects it if that is possible.
-fn end_group(child: &mut Child, ended: &OwnedFd) {
+fn end_group(child: &mut Child, ended: &OwnedFd, patience: Duration) {
     let group = Pid::from_child(child);
     // The child is not collected before the end, so its id stays the group's.
     let signal = |signal| {
@@ -213,8 +238,10 @@ fn end_group(child: &mut Child, ended: &OwnedFd) {
             log::debug!("cannot signal group {}: {e}", child.id());
         }
     };
-    signal(Signal::TERM);
-    wait_for_members(child.id(), GROUP_PATIENCE);
+    if !patience.is_zero() {
+        signal(Signal::TERM);
+        wait_for_members(child.id(), patience);
+    }
     signal(Signal::KILL);
     wait_for_members(child.id(), AFTER_KILL);
     if wait_readable(ended, Duration::ZERO, None) == Ok(true) {

@@ -79,3 +79,41 @@ fn a_ticket_survives_as_one_word() {
         assert!(wrong.parse::<Ticket>().is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn one_rehearsal_at_a_time_and_none_beside_a_promotion() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = locks(dir.path()).rehearse().unwrap();
+    let second = locks(dir.path()).rehearse().unwrap_err();
+    assert!(matches!(second, Error::Busy { pid, role: Role::Rehearsal, .. } if pid == std::process::id()), "{second}");
+    assert!(locks(dir.path()).no_rehearsal().unwrap().is_none());
+    drop(first);
+    assert!(locks(dir.path()).no_rehearsal().unwrap().is_some());
+    let dir = tempfile::tempdir().unwrap();
+    let demotion = locks(dir.path()).acquire_if_free(Role::Demotion).unwrap();
+    locks(dir.path()).rehearse().unwrap();
+    drop(demotion);
+    let dir = tempfile::tempdir().unwrap();
+    let _promotion = locks(dir.path()).acquire_if_free(Role::Promotion).unwrap();
+    assert!(matches!(locks(dir.path()).rehearse(), Err(Error::Busy { role: Role::Promotion, .. })));
+}
+
+#[test]
+fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
+    for role in [Role::Promotion, Role::Demotion] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(Role::Rehearsal));
+        std::fs::write(dir.path().join(REHEARSAL), line).unwrap();
+        let ticket = locks(dir.path()).request(role).unwrap();
+        let lock = locks(dir.path()).acquire(&ticket, Duration::ZERO, &Cancel::new()).unwrap();
+        if role == Role::Promotion {
+            assert!(!child.wait().unwrap().success(), "ended by TERM");
+        } else {
+            assert!(child.try_wait().unwrap().is_none(), "a demotion is no reason");
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        drop(lock);
+    }
+}

@@ -11,6 +11,7 @@ use std::fmt;
 
 pub mod changelog;
 mod compare;
+pub mod emergency;
 pub mod image;
 pub mod inventory;
 mod names;
@@ -23,6 +24,7 @@ mod testing;
 mod unlock;
 
 pub use changelog::Scan;
+pub use emergency::Emergency;
 pub use image::Image;
 pub use inventory::{ImageFile, Inventory, LogFile, Other, Overlap};
 pub use note::{Choice, Note, Refusal, Severity};

@@ -87,3 +87,15 @@ fn programs_are_found_by_name() {
     let error = find_beside("no-such-program").unwrap_err().to_string();
     assert!(error.starts_with("no-such-program is not installed"), "{error}");
 }
+
+#[test]
+fn a_child_can_be_another_user_and_be_killed_at_once() {
+    let manner = Manner { user: Some(Owner { uid: 65_534, gid: 65_534 }), ..Manner::within(LONG) };
+    let id = run_as(Path::new("/usr/bin/id"), &["-u"], manner, &Cancel::new()).unwrap();
+    assert_eq!(id.output, "65534\n");
+    let groups = run_as(Path::new("/usr/bin/id"), &["-G"], manner, &Cancel::new()).unwrap();
+    assert_eq!(groups.output, "65534\n", "no group of root's comes along");
+    let deaf = ["-c", "trap '' TERM; sleep 600 & wait"];
+    let manner = Manner { deadline: Duration::from_millis(300), patience: Duration::ZERO, user: None };
+    assert!(matches!(run_as(Path::new("/bin/sh"), &deaf, manner, &Cancel::new()), Err(Error::Deadline { .. })));
+}
