@@ -5,9 +5,12 @@ mod demotion;
 mod prepare;
 mod promotion;
 mod recover;
+mod rehearsal;
 mod report;
 mod run;
+mod scratch;
 mod settle;
+mod space;
 mod stepdown;
 mod target;
 mod work;
@@ -74,11 +77,14 @@ fn start(args: &Args) -> Result<Cancel> {
 /// Runs the verb; `Ok(false)` if it was done and the answer is no.
 fn dispatch(args: &Args, cancel: &Cancel) -> Result<bool> {
     if args.status {
-        report::status(&config(args)?)
+        report::status(&config(args)?, args.json)
     } else if args.check_config {
         report::check_config(&config(args)?)
     } else if args.dry_run {
-        report::dry_run(&config(args)?, args.interface.as_deref().zip(args.vip), cancel)
+        let address = args.interface.as_deref().zip(args.vip);
+        report::dry_run(&config(args)?, address, args.loss(), args.json, cancel)
+    } else if args.rehearse {
+        rehearsal::rehearse(config(args)?, args.interface.as_deref().zip(args.vip), cancel)
     } else if args.demote {
         demote(args, cancel)
     } else {
@@ -112,7 +118,9 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         (_, Err(e)) => return give_up(e.into(), name, vip, caller.as_ref()),
     };
     let options = caller.as_ref().map(|caller| caller.options.clone()).unwrap_or_default();
-    let promoted = Promotion::new(&target, &interface, vip, &options, cancel, &mut run).promote();
+    let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run);
+    promotion.loss = args.loss();
+    let promoted = promotion.promote();
     let outcome = match &promoted {
         Ok(Promoted::Serving) => "serving",
         Ok(Promoted::AlreadyServing) => "already serving",
@@ -225,6 +233,9 @@ fn take_lock(args: &Args, role: Role, cancel: &Cancel) -> Result<Option<Lock>> {
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
 fn archive(target: &Target, run: &mut Run, cancel: &Cancel) {
     let _ = rustix::process::nice(19);
+    if let Err(e) = scratch::sweep(&target.data) {
+        log::warn!("what a rehearsal left cannot be removed: {}", chain(&e));
+    }
     match work::archive_leftovers(&target.data, &target.config, cancel) {
         Ok(archives) if archives.is_empty() => (),
         Ok(archives) => {

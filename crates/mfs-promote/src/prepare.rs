@@ -5,18 +5,24 @@
 
 use failover::cancel::{Cancel, Cancelled};
 use failover::config::Config;
-use failover::folder;
-use failover::metadata::{Base, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
+use failover::folder::{self, Folder};
+use failover::metadata::{
+    Base, Emergency, Loss, Note, Plan, Refusal, Severity, emergency, image, inventory, plan, stage,
+};
 use failover::moosefs::{self, Daemon, Version};
 use failover::process;
 use rustix::fs::Stat;
 use std::path::Path;
 
+use crate::space;
 use crate::target::Target;
 use crate::work::{self, Work};
 
 /// How long `mfsmaster -v` may take.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// The log that a running metalogger appends to.
+const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
 
 /// Why nothing can be staged.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,9 @@ pub(crate) enum Error {
     /// The stage could not be written.
     #[error(transparent)]
     Stage(#[from] stage::Error),
+    /// It does not fit.
+    #[error(transparent)]
+    Space(#[from] space::Error),
     /// The work folder could not be made.
     #[error(transparent)]
     Work(#[from] work::Error),
@@ -61,6 +70,7 @@ pub(crate) struct Prepared {
     jump: u64,
     /// How many chunks the staged log unlocks behind the plan's end.
     unlocked: u64,
+    loss: Loss,
 }
 
 /// Which file the staged image was copied from.
@@ -73,13 +83,14 @@ struct Source {
 }
 
 /// Makes the plan and copies its image into a fresh stage.
-pub(crate) fn begin(target: &Target, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+pub(crate) fn begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
     check_release(cancel)?;
-    let plan = make_plan(target)?;
+    let plan = make_plan(target, loss)?;
     let source = source_of(target, &plan)?;
-    let work = Work::create(&target.data, id)?;
     let jump = jump_for(&target.config, &plan);
-    let prepared = Prepared { work, plan, source, jump, unlocked: 0 };
+    space::check(&target.data, &plan, jump, cancel)?;
+    let work = Work::create(&target.data, id)?;
+    let prepared = Prepared { work, plan, source, jump, unlocked: 0, loss };
     match prepared.copy_image(target, cancel) {
         Ok(()) => Ok(prepared),
         Err(e) => {
@@ -107,13 +118,14 @@ impl Prepared {
 
     /// Completes the stage with what lies in the data folder now, and returns the plan that it follows.
     pub(crate) fn finish(&mut self, target: &Target, cancel: &Cancel) -> Result<Plan, Error> {
-        self.plan = make_plan(target)?;
+        self.plan = make_plan(target, self.loss)?;
         let source = source_of(target, &self.plan)?;
         if source != self.source {
             log::info!("the metalogger has a newer image by now; copying that one");
             self.work.stage.remove(stage::IMAGE.as_ref())?;
             self.source = source;
             self.jump = jump_for(&target.config, &self.plan);
+            space::check(&target.data, &self.plan, self.jump, cancel)?;
             self.copy_image(target, cancel)?;
         }
         let written = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
@@ -145,17 +157,48 @@ pub(crate) fn log_note(note: &Note) {
     }
 }
 
-/// The jump of versions for this plan. A new file system has no version to jump from, and only images of the 2.0 format
+/// The weight and the text of a remark on a plan made while the metalogger may be running: the last line of the log
+/// that it writes is torn most of the time, and whole a second later.
+pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
+    match note {
+        Note::Torn { file, torn, .. } if metalogger_runs && file == WRITTEN_BY_METALOGGER => {
+            let text =
+                format!("{WRITTEN_BY_METALOGGER}: the metalogger is writing it, {} bytes not yet a line", torn.bytes);
+            (Severity::Info, text)
+        }
+        _ => (note.severity(), note.to_string()),
+    }
+}
+
+/// Images that a master saved in need where `mfsmaster -a` looks besides the data folder.
+pub(crate) fn emergency_files(data: &Folder, config: &Config) -> Vec<Emergency> {
+    let user = nix::unistd::User::from_name(&config.working_user).ok().flatten();
+    emergency::look(data, &emergency::places(user.as_ref().map(|user| user.dir.as_path())))
+}
+
+/// What such a file means beside a plan that is served from `version` on.
+pub(crate) fn emergency_text(file: &Emergency, plan: Option<(&Plan, u64)>) -> String {
+    match plan {
+        Some((plan, version)) if file.beats(plan.metaid, version) => {
+            format!("{file}; its version is the higher one, so mfsmaster -a would serve it instead")
+        }
+        _ => file.to_string(),
+    }
+}
+
+/// The jump of versions for this plan; beyond whatever is lost by it, since other machines may have followed that. A new file system has no version to jump from, and only images of the 2.0 format
 /// are known to bear it.
 pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
     match &plan.base {
-        Base::Image { signature, .. } if signature == image::FORMAT_2_0 => config.epoch_jump,
+        Base::Image { signature, .. } if signature == image::FORMAT_2_0 && config.epoch_jump > 0 => {
+            config.epoch_jump.saturating_add(plan.lost_versions())
+        }
         Base::Image { .. } | Base::New => 0,
     }
 }
 
-fn make_plan(target: &Target) -> Result<Plan, Error> {
-    Ok(plan::make(&inventory::take(&target.data)?)?)
+fn make_plan(target: &Target, loss: Loss) -> Result<Plan, Error> {
+    Ok(plan::make(&inventory::take(&target.data)?, loss)?)
 }
 
 fn source_of(target: &Target, plan: &Plan) -> Result<Source, Error> {
@@ -180,4 +223,20 @@ pub(crate) fn check_release(cancel: &Cancel) -> Result<Version, Error> {
         return Err(Error::TooOld(version));
     }
     Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use failover::metadata::changelog::Torn;
+
+    #[test]
+    fn a_torn_line_of_a_log_being_written_is_no_warning() {
+        let torn = |file: &str| Note::Torn { file: file.into(), torn: Torn { offset: 9, bytes: 4 }, bridged: false };
+        let weight = |file, runs| remark(&torn(file), runs).0;
+        assert_eq!(weight("changelog_ml.0.mfs", true), Severity::Info);
+        assert_eq!(weight("changelog_ml.0.mfs", false), Severity::Warning);
+        assert_eq!(weight("changelog_ml.1.mfs", true), Severity::Warning);
+        assert_eq!(weight("changelog.0.mfs", true), Severity::Warning);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use failover::address::Interface;
 use failover::cancel::{Cancel, Cancelled};
-use failover::metadata::{Lineage, Plan, inventory, plan};
+use failover::metadata::{Lineage, Loss, Plan, inventory, plan};
 use failover::moosefs::{self, Daemon};
 use failover::service;
 use failover::ucarp::Options;
@@ -97,6 +97,8 @@ pub(crate) struct Promotion<'a> {
     pub(crate) options: &'a Options,
     pub(crate) cancel: &'a Cancel,
     pub(crate) run: &'a mut Run,
+    /// What the administrator says about changes that cannot be served.
+    pub(crate) loss: Loss,
     undo: Undo,
 }
 
@@ -117,7 +119,7 @@ impl<'a> Promotion<'a> {
         cancel: &'a Cancel,
         run: &'a mut Run,
     ) -> Self {
-        Self { target, interface, vip, options, cancel, run, undo: Undo::default() }
+        Self { target, interface, vip, options, cancel, run, loss: Loss::Refuse, undo: Undo::default() }
     }
 
     /// Promotes this machine, or puts everything back and says why not.
@@ -153,7 +155,7 @@ impl<'a> Promotion<'a> {
             return Ok(false);
         }
         let known = inventory::take(&self.target.data).map_err(prepare::Error::from)?;
-        let copy_end = match plan::make(&known) {
+        let copy_end = match plan::make(&known, Loss::Refuse) {
             Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
             Ok(_) => 0,
             Err(refusal) => {
@@ -190,11 +192,11 @@ impl<'a> Promotion<'a> {
             options: self.options,
             margin: self.target.config.settle_margin,
         };
-        let (target, cancel, id) = (self.target, self.cancel, self.run.id());
+        let (target, cancel, id, loss) = (self.target, self.cancel, self.run.id(), self.loss);
         let begun = Instant::now();
         let (settled, (prepared, prepared_in)) = std::thread::scope(|scope| {
             let preparing = scope.spawn(|| {
-                let prepared = prepare::begin(target, id, cancel);
+                let prepared = prepare::begin(target, id, loss, cancel);
                 if prepared.is_err() {
                     // Nothing to wait for: the next machine is to have its turn at once.
                     cancel.cancel();
@@ -237,6 +239,9 @@ impl<'a> Promotion<'a> {
         let served = prepared.served_version();
         if prepared.unlocked() > 0 {
             log::info!("stage: {} chunks unlocked whose writers were cut off in the last second", prepared.unlocked());
+        }
+        for file in prepare::emergency_files(&self.target.data, &self.target.config) {
+            log::warn!("{}", prepare::emergency_text(&file, Some((&plan, served))));
         }
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);

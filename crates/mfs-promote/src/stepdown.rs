@@ -12,7 +12,7 @@ use failover::metadata::stage;
 use failover::ucarp::{Caller, Resigned};
 
 use crate::promotion::Failure;
-use crate::{prepare, settle};
+use crate::{prepare, settle, space};
 
 /// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -33,9 +33,11 @@ pub(crate) fn wanted(failure: &Failure) -> StepDown {
     match failure {
         Failure::Cancelled(_)
         | Failure::Settle(settle::Error::Cancelled(_))
-        | Failure::Prepare(prepare::Error::Cancelled(_) | prepare::Error::Stage(stage::Error::Cancelled(_))) => {
-            StepDown::None
-        }
+        | Failure::Prepare(
+            prepare::Error::Cancelled(_)
+            | prepare::Error::Stage(stage::Error::Cancelled(_))
+            | prepare::Error::Space(space::Error::Cancelled(_)),
+        ) => StepDown::None,
         Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. }) => StepDown::Yield,
         _ => StepDown::Resign,
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use failover::cancel::Cancel;
 use failover::folder::Folder;
 use failover::metadata::plan::Base;
-use failover::metadata::{Image, Plan, Refusal, Severity, inventory, plan, stage};
+use failover::metadata::{Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
 
 use crate::case::{Case, Ours, Situation};
 use crate::history::{History, METAID};
@@ -56,7 +56,7 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
         let master = Master::new();
         situation.set.write(&master.data(), backwards);
         let folder = Folder::open(&master.data()).unwrap();
-        let plan = plan::make(&inventory::take(&folder).unwrap());
+        let plan = plan::make(&inventory::take(&folder).unwrap(), Loss::Refuse);
         match &promoted {
             Some(before) => assert_eq!(before.as_ref().map(|(plan, _)| plan), plan.as_ref(), "the order matters"),
             None => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use failover::cancel::Cancel;
 use failover::folder::{Folder, Owner};
 use failover::metadata::plan::Base;
-use failover::metadata::{Image, Inventory, LogFile, Note, Plan, changelog, image, inventory, plan, stage};
+use failover::metadata::{Image, Inventory, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage};
 
 use crate::mutate::{Rng, mutate};
 
@@ -63,7 +63,7 @@ impl Sets {
         }
         let folder = Folder::open(&self.data).unwrap();
         let inventory = inventory::take(&folder).unwrap();
-        match plan::make(&inventory) {
+        match plan::make(&inventory, Loss::Refuse) {
             Ok(plan) => {
                 self.plans.set(self.plans.get() + 1);
                 check(&plan, &inventory, &files);

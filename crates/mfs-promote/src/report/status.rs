@@ -1,0 +1,116 @@
+//! `--status`: what runs here, and the last runs.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use failover::config::Config;
+use failover::folder::Folder;
+use failover::logging::chain;
+use failover::moosefs::{self, Daemon, Info};
+use failover::state::{Journal, Record, State};
+
+use super::{Result, describe_journal, json, open_state, print, table, when};
+use crate::run::human;
+use crate::work;
+
+/// How many runs the table shows.
+const SHOWN_RUNS: usize = 10;
+
+/// Everything that is shown.
+pub(super) struct Status {
+    pub(super) data_path: std::path::PathBuf,
+    pub(super) master: Option<u32>,
+    /// What the running master says.
+    pub(super) answer: Option<std::result::Result<Info, String>>,
+    pub(super) metalogger: Option<u32>,
+    pub(super) not_archived: usize,
+    pub(super) interrupted: Option<Journal>,
+    /// `None` if no run ever was.
+    pub(super) records: Option<Vec<Record>>,
+}
+
+/// Prints what runs here, and the last runs.
+pub(crate) fn status(config: &Config, json: bool) -> Result<bool> {
+    let status = Status::gather(config)?;
+    print(&if json { json::status(&status)? } else { status.render()? });
+    Ok(true)
+}
+
+impl Status {
+    fn gather(config: &Config) -> Result<Self> {
+        let data = Folder::open(&config.data_path)?;
+        let master = moosefs::running(&data, Daemon::Master)?;
+        let state = open_state()?;
+        Ok(Self {
+            data_path: data.path().to_owned(),
+            master,
+            answer: master.map(|_| ask(config)),
+            metalogger: moosefs::running(&data, Daemon::Metalogger)?,
+            not_archived: work::runs(&data)?.len(),
+            interrupted: state.as_ref().map(State::journal).transpose()?.flatten(),
+            records: state.map(|state| state.records()).transpose()?,
+        })
+    }
+
+    fn render(&self) -> Result<String> {
+        let mut text = String::new();
+        for (daemon, pid) in [(Daemon::Master, self.master), (Daemon::Metalogger, self.metalogger)] {
+            let says = if daemon == Daemon::Master { self.answer.as_ref().map(said) } else { None };
+            let state = match pid {
+                Some(pid) => format!("runs, pid {pid}{}", says.unwrap_or_default()),
+                None => "does not run".to_owned(),
+            };
+            writeln!(text, "{:14} {state}", daemon.program())?;
+        }
+        if self.not_archived > 0 {
+            let folder = self.data_path.display();
+            writeln!(text, "{:14} {} runs in {folder}/mfs-promote", "not archived", self.not_archived)?;
+        }
+        if let Some(journal) = &self.interrupted {
+            writeln!(text, "{:14} {}", "interrupted", describe_journal(journal))?;
+        }
+        let Some(records) = &self.records else { return Ok(text + "\nno run yet\n") };
+        text.push('\n');
+        let mut rows = vec![["started", "run", "outcome", "version", "changes", "total"].map(str::to_owned)];
+        let shown = &records[records.len().saturating_sub(SHOWN_RUNS)..];
+        rows.extend(shown.iter().map(record_row));
+        table(&mut text, &rows);
+        if let Some(last) = shown.last() {
+            let step =
+                |step: &failover::state::Step| format!("{} {}", step.name, human(Duration::from_millis(step.ms)));
+            let steps: Vec<_> = last.steps.iter().map(step).collect();
+            writeln!(text, "\nsteps of the last run: {}", steps.join(", "))?;
+            if let Some(error) = &last.error {
+                writeln!(text, "it ended with: {error}")?;
+            }
+        }
+        Ok(text)
+    }
+}
+
+fn ask(config: &Config) -> std::result::Result<Info, String> {
+    let host = if config.client_host.is_unspecified() { Ipv4Addr::LOCALHOST } else { config.client_host };
+    moosefs::info(SocketAddrV4::new(host, config.client_port), Duration::from_secs(2)).map_err(|e| chain(&e))
+}
+
+fn said(answer: &std::result::Result<Info, String>) -> String {
+    match answer {
+        Ok(info) => {
+            let version = info.metadata_version.map(|version| format!(", serves version {version}"));
+            format!(", MooseFS {}{}", info.release, version.unwrap_or_default())
+        }
+        Err(e) => format!(", but: {e}"),
+    }
+}
+
+fn record_row(record: &Record) -> [String; 6] {
+    [
+        when(u64::try_from(record.started).unwrap_or_default()),
+        record.role.clone(),
+        record.outcome.clone(),
+        record.version.map_or_else(String::new, |version| version.to_string()),
+        record.changes.map_or_else(String::new, |changes| changes.to_string()),
+        human(Duration::from_millis(record.total_ms)),
+    ]
+}
