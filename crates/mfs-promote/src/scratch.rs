@@ -205,6 +205,37 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_left_at_work_is_ended_and_a_master_at_work_is_not() {
+        let (dir, data) = data();
+        let scratch = Scratch::create(&data).unwrap();
+        let code = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); time.sleep(600)";
+        let hold = |folder: &Path| {
+            let mut holder = std::process::Command::new("python3")
+                .args(["-c", code])
+                .arg(folder.join(".mfsmaster.lock"))
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+            holder
+        };
+        let mut restore = hold(scratch.restore.path());
+        // Collected here as init would collect an orphan.
+        let collected = std::thread::spawn(move || restore.wait().unwrap());
+        remove(&data).unwrap();
+        assert!(!collected.join().unwrap().success());
+        assert!(data.names().unwrap().is_empty());
+
+        let mut master = hold(dir.path());
+        let scratch = Scratch::create(&data).unwrap();
+        std::fs::hard_link(dir.path().join(".mfsmaster.lock"), scratch.restore.path().join(".mfsmaster.lock")).unwrap();
+        remove(&data).unwrap();
+        assert!(master.try_wait().unwrap().is_none(), "the master at work is not a restore");
+        master.kill().unwrap();
+        master.wait().unwrap();
+    }
+
+    #[test]
     fn the_restore_gets_a_low_priority_and_no_privilege() {
         let text = configuration(&Config::fallback(), Path::new("/x/mfs-rehearsal/restore"));
         assert!(text.starts_with("WORKING_USER = mfs\n"), "{text}");

@@ -328,8 +328,9 @@ pub enum Refusal {
 const ELSEWHERE: &str = "run mfs-promote --dry-run on every other machine: if one has them, serve there, or copy its \
     change logs here under free numbers (scp MACHINE:DATA_PATH/changelog_ml.0.mfs DATA_PATH/changelog_ml_back.90.mfs)";
 /// How to go without, by hand.
-const WITHOUT: &str = "to lose them for good: mfs-promote --allow-data-loss --interface NAME --vip ADDRESS (first with \
-    --dry-run: it shows what would be lost)";
+const WITHOUT: &str = "to lose them for good, look with mfs-promote --dry-run --allow-data-loss, and where no machine \
+    serves: ip address add ADDRESS dev NAME, mfs-promote --allow-data-loss --interface NAME --vip ADDRESS, then start \
+    ucarp again";
 
 fn cause(damage: Option<&Damage>) -> String {
     damage.map(|d| format!(" ({d})")).unwrap_or_default()
