@@ -24,13 +24,6 @@ impl Moment {
     }
 }
 
-impl Moment {
-    /// The time between two moments, whichever came first.
-    pub fn apart(self, other: Self) -> Duration {
-        Duration::from_nanos(self.0.abs_diff(other.0))
-    }
-}
-
 impl Sub for Moment {
     type Output = Duration;
 

@@ -1,6 +1,7 @@
 //! A running cluster and everything a test can do to it and ask of it.
 
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use crate::{Error, Result, VIP, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
-/// How the event log names a power cut.
+/// How the event log names a power cut: before the cable is pulled, and when nothing passes any more.
 const POWER_OFF: &str = "lab: power off";
+const CUT_OFF: &str = "lab: cut off";
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -96,6 +98,7 @@ impl Cluster {
         machine.init()?;
         let at = self.events.note(name, POWER_OFF);
         self.switch.cable(name, false)?;
+        self.events.note(name, CUT_OFF);
         machine.end()?;
         self.switch.remove(name)?;
         Ok(at)
@@ -166,10 +169,16 @@ impl Cluster {
     }
 
     /// When a master may have died with changes that it had acknowledged and not replicated: power cuts, and the
-    /// killing of its process.
-    pub fn crashes(&self) -> Vec<Moment> {
-        let crash = |event: &Event| event.text == POWER_OFF || event.text == "lab: SIGKILL to mfsmaster";
-        self.events.since(0).iter().filter(|event| crash(event)).map(|event| event.at).collect()
+    /// killing of its process. From the moment it was ordered until it was done.
+    pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
+        let events = self.events.since(0);
+        let killed = events.iter().filter(|event| event.text == "lab: SIGKILL to mfsmaster");
+        let cut = |off: &&Event| {
+            let done = |event: &&Event| event.machine == off.machine && event.text == CUT_OFF && event.at >= off.at;
+            off.at..=events.iter().find(done).map_or(off.at, |event| event.at)
+        };
+        let off = events.iter().filter(|event| event.text == POWER_OFF);
+        killed.map(|event| event.at..=event.at).chain(off.map(|event| cut(&event))).collect()
     }
 
     // Acts of an administrator.

@@ -107,7 +107,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "cold start, but the metalogger knows more",
         what: "own files end at 149; the metalogger's log has a hole from 130 to 139 and goes up to 166",
-        ours: Ours::Refuses("going on without it would lose changes"),
+        ours: Ours::Refuses("reaches to change 166"),
         build: || {
             let truth = History::real(167);
             let log = truth.log(BASE..130) + &truth.log(140..167);

@@ -52,7 +52,7 @@ fn operations(measured: &Measured) -> Vec<Row> {
     type Count = fn(&Operations) -> usize;
     const COUNTS: [(&str, Count); 4] = [
         ("acknowledged", |operations| operations.acknowledged),
-        ("cut in two by the power cut (within 50 ms of it)", |operations| operations.cut_off),
+        ("cut in two by the power cut (within 100 ms of it)", |operations| operations.cut_off),
         ("lost otherwise", |operations| operations.lost),
         ("returned an error", |operations| operations.failed),
     ];
