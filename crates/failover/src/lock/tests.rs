@@ -102,7 +102,8 @@ fn one_rehearsal_at_a_time_and_none_beside_a_promotion() {
 fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
     for role in [Role::Promotion, Role::Demotion] {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        // Ends by itself, and well, if nobody tells it to.
+        let mut child = Command::new("sleep").arg("10").spawn().unwrap();
         let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(Role::Rehearsal));
         std::fs::write(dir.path().join(REHEARSAL), line).unwrap();
         let ticket = locks(dir.path()).request(role).unwrap();
