@@ -82,9 +82,20 @@ struct Source {
     modified: (i64, u64),
 }
 
-/// Makes the plan and copies its image into a fresh stage.
+/// Makes the plan and copies its image into a fresh stage. The metalogger still runs, and may finish a download just
+/// now: then once more.
 pub(crate) fn begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
     check_release(cancel)?;
+    match try_begin(target, id, loss, cancel) {
+        Err(Error::Stage(e @ stage::Error::ImageChanged { .. })) => {
+            log::info!("{}; once more", failover::logging::chain(&e));
+            try_begin(target, id, loss, cancel)
+        }
+        begun => begun,
+    }
+}
+
+fn try_begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
     let plan = make_plan(target, loss)?;
     let source = source_of(target, &plan)?;
     let jump = jump_for(&target.config, &plan);

@@ -129,8 +129,10 @@ impl Master {
         std::fs::write(&config, text).unwrap();
         let printed = self.dir.path().join("printed");
         let file = File::create(&printed).unwrap();
-        let mut command = Command::new("mfsmaster");
-        command.arg("-c").arg(&config).args(["-a", "-x", "restore"]);
+        // A master that cannot store its result leaves it in /tmp, where every later one looks: each has its own.
+        let mut command = Command::new("unshare");
+        let own_tmp = "mount -t tmpfs tmpfs /tmp && exec mfsmaster -c \"$0\" -a -x restore";
+        command.args(["--mount", "sh", "-c", own_tmp]).arg(&config);
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         let mut child = command.spawn().expect("this test needs mfsmaster");
         let end = Instant::now() + PATIENCE;
