@@ -16,6 +16,8 @@ use crate::work;
 
 /// How many runs the table shows.
 const SHOWN_RUNS: usize = 10;
+/// The steps that have a column of their own.
+const STEPS: [&str; 7] = ["settle", "metalogger", "stage", "commit", "start", "prove", "archive"];
 
 /// Everything that is shown.
 pub(super) struct Status {
@@ -72,18 +74,12 @@ impl Status {
         }
         let Some(records) = &self.records else { return Ok(text + "\nno run yet\n") };
         text.push('\n');
-        let mut rows = vec![["started", "run", "outcome", "version", "changes", "total"].map(str::to_owned)];
+        let mut rows = vec![heading()];
         let shown = &records[records.len().saturating_sub(SHOWN_RUNS)..];
         rows.extend(shown.iter().map(record_row));
         table(&mut text, &rows);
-        if let Some(last) = shown.last() {
-            let step =
-                |step: &failover::state::Step| format!("{} {}", step.name, human(Duration::from_millis(step.ms)));
-            let steps: Vec<_> = last.steps.iter().map(step).collect();
-            writeln!(text, "\nsteps of the last run: {}", steps.join(", "))?;
-            if let Some(error) = &last.error {
-                writeln!(text, "it ended with: {error}")?;
-            }
+        if let Some(error) = shown.last().and_then(|last| last.error.as_ref()) {
+            writeln!(text, "\nthe last run ended with: {error}")?;
         }
         Ok(text)
     }
@@ -104,13 +100,29 @@ fn said(answer: &std::result::Result<Info, String>) -> String {
     }
 }
 
-fn record_row(record: &Record) -> [String; 6] {
-    [
-        when(u64::try_from(record.started).unwrap_or_default()),
-        record.role.clone(),
-        record.outcome.clone(),
-        record.version.map_or_else(String::new, |version| version.to_string()),
-        record.changes.map_or_else(String::new, |changes| changes.to_string()),
-        human(Duration::from_millis(record.total_ms)),
-    ]
+fn heading() -> [String; 6 + STEPS.len()] {
+    row(["started", "run", "outcome", "version", "changes"].map(str::to_owned), STEPS.map(str::to_owned), "total")
+}
+
+/// A run, with how long each of its steps took; a step that comes twice counts as it came first.
+fn record_row(record: &Record) -> [String; 6 + STEPS.len()] {
+    let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
+    let time = |ms: u64| human(Duration::from_millis(ms));
+    let took = |name: &str| record.steps.iter().find(|step| step.name == name);
+    row(
+        [
+            when(u64::try_from(record.started).unwrap_or_default()),
+            record.role.clone(),
+            record.outcome.clone(),
+            number(record.version),
+            number(record.changes),
+        ],
+        STEPS.map(|name| took(name).map_or_else(String::new, |step| time(step.ms))),
+        &time(record.total_ms),
+    )
+}
+
+fn row(what: [String; 5], steps: [String; STEPS.len()], total: &str) -> [String; 6 + STEPS.len()] {
+    let mut cells = what.into_iter().chain(steps).chain([total.to_owned()]);
+    std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
