@@ -183,7 +183,7 @@ times. The client makes up to 200 metadata operations and 200 writes a second.
 - takeover: from that line to the first answer on port 9421 through the virtual address, asked every 10 to 30 ms.
 - client without ...: the longest wait for an acknowledgement from the cut until 3 s after the client works again.
 - lost: acknowledged, and not there when the file system is mounted anew at the end. MooseFS acknowledges before it
-  replicates, so what was acknowledged within 50 ms of the cut may have existed on the lost machine only; it is counted apart.
+  replicates, so what was acknowledged within 100 ms of the cut may have existed on the lost machine only; it is counted apart.
 - Where the client did not go on within three minutes of the takeover, its waits count as long as we watched: they are longer.
 - The steps are the times that mfs-promote logs. stage is what is left of it after settle: most of it runs beside settle.
 
