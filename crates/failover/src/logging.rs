@@ -8,6 +8,7 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 
@@ -53,6 +54,12 @@ pub fn to_stderr(ident: &str, verbosity: u8) {
         })
         .target(Target::Stderr)
         .try_init();
+}
+
+/// `2026-11-22 21:04:31 UTC`
+pub fn when(unix: u64) -> String {
+    let time = i64::try_from(unix).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
+    time.map_or_else(|| format!("at {unix}"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// An error and its causes in one line: `cannot do x: y failed: no such file`.

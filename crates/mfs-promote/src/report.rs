@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
+use failover::logging::when;
 use failover::state::{self, Journal, State};
 
 pub(crate) use config::check_config;
@@ -53,12 +53,6 @@ fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
         text.push_str(format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end());
         text.push('\n');
     }
-}
-
-/// `2026-11-22 21:04:31 UTC`
-fn when(unix: u64) -> String {
-    let time = i64::try_from(unix).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
-    time.map_or_else(|| format!("at {unix}"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// `53.1 MB`

@@ -7,6 +7,7 @@ use super::Lineage;
 use super::changelog::{Damage, Torn};
 use super::image::Flaw;
 use super::names::shown;
+use crate::logging::when;
 
 /// How much a [`Note`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +100,10 @@ pub enum Choice {
     OwnForked {
         /// The first different change.
         at: u64,
+        /// When the last change of `own` was made, Unix seconds.
+        own_time: u64,
+        /// When the last change of `ml` was made.
+        ml_time: u64,
     },
     /// The metalogger's copy: nothing shows that `own`, though higher, continues it.
     OwnOlder {
@@ -175,9 +180,13 @@ impl fmt::Display for Choice {
             Self::MlReachesFurther { own } => {
                 write!(f, "using the metalogger's copy; this machine's own files end at version {own}")
             }
-            Self::OwnForked { at } => {
-                write!(f, "using the metalogger's copy; this machine's own files are a dead branch from change {at} on")
-            }
+            Self::OwnForked { at, own_time, ml_time } => write!(
+                f,
+                "using the metalogger's copy, whose last change is of {}; this machine's own files are a dead branch \
+                 from change {at} on, with the last one of {}",
+                when(*ml_time),
+                when(*own_time)
+            ),
             Self::OwnOlder { own } => write!(
                 f,
                 "using the metalogger's copy; this machine's own files end at version {own} but are older and share \

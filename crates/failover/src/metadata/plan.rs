@@ -15,6 +15,10 @@ use super::inventory::{ImageFile, Inventory, LogFile, Overlap, Role, Span, What}
 use super::names::shown;
 use super::note::{Choice, Note, Refusal};
 
+mod loss;
+
+use loss::{lost, nothing_lost};
+
 /// What a plan starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
@@ -270,7 +274,7 @@ fn choose<'a>(
     };
     let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
     match inventory.overlap {
-        Overlap::Fork { at } => ml_with(Choice::OwnForked { at }, left_out(at)),
+        Overlap::Fork { at } => ml_with(Choice::OwnForked { at, own_time: own.time, ml_time: ml.time }, left_out(at)),
         _ if own.end <= ml.end => ml_with(Choice::MlReachesFurther { own: own.end }, left_out(ml.end)),
         Overlap::None if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end)),
         // A file's date is no proof of that: a copy has a new one.
@@ -346,91 +350,6 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
         (known, from) = (set.metaid, run.file.clone());
     }
     Ok(known)
-}
-
-/// No log holds changes that a plan which ends at `end` leaves behind.
-fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
-    nothing_beyond(inventory, lineage, end)?;
-    nothing_unread(inventory, lineage)?;
-    if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
-}
-
-/// What a plan leaves behind that only the administrator can allow: one note for each file.
-fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
-    let end = chosen.end;
-    let mut notes: Vec<Note> = Vec::new();
-    let spans = inventory.spans(lineage).into_iter().map(|span| (end, span));
-    // Beside own files, all that the metalogger has of another history is lost, also below the end.
-    let others = if lineage == Lineage::Own { inventory.spans(Lineage::Ml) } else { Vec::new() };
-    let from = match inventory.overlap {
-        Overlap::Agree { .. } => end,
-        Overlap::Fork { at } => at.min(end),
-        Overlap::None => 0,
-    };
-    let later = |span: &Span| match inventory.overlap {
-        Overlap::None => span.last >= end || inventory.segment(span).last_time > chosen.time,
-        Overlap::Agree { .. } | Overlap::Fork { .. } => true,
-    };
-    let others = others.into_iter().filter(later).map(|span| (from, span));
-    for (from, span) in spans.chain(others).filter(|(from, span)| span.last >= *from) {
-        let file = inventory.logs[span.log].name.clone();
-        notes.push(Note::Lost { end, changes: Some((span.first.max(from), span.last)), file });
-    }
-    let cut = |i: &&ImageFile| {
-        i.lineage == Lineage::Ml && i.modified > chosen.time && matches!(i.image, Image::Incomplete { .. })
-    };
-    if lineage == Lineage::Own {
-        let images = inventory.images.iter().filter(cut);
-        notes.extend(images.map(|i| Note::Lost { end, changes: None, file: i.name.clone() }));
-    }
-    notes
-}
-
-/// No log of the lineage holds changes behind a hole at `end`.
-fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
-    let beyond: Vec<Span> = inventory.spans(lineage).into_iter().filter(|s| s.last >= end).collect();
-    let Some(first) = beyond.iter().min_by_key(|s| s.first) else {
-        return Ok(());
-    };
-    let log = &inventory.logs[first.log];
-    let segment = inventory.segment(first);
-    let previous = first.segment.checked_sub(1).map_or(0, |i| log.scan.segments[i].end);
-    let damage = log.scan.damage.iter().find(|d| (previous..=segment.start).contains(&d.offset));
-    Err(Refusal::Hole {
-        needed: end,
-        first: first.first,
-        last: beyond.iter().map(|s| s.last).max().unwrap_or(first.last),
-        file: log.name.clone(),
-        offset: segment.start,
-        damage: damage.copied(),
-    })
-}
-
-/// Every log that could hold more changes could be read: not one that was given up, nor a newest log without a line.
-fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
-    // The metalogger's files count even where the own ones are used: they must not know more.
-    let logs = || inventory.logs.iter().filter(|log| log.lineage == lineage || log.lineage == Lineage::Ml);
-    for log in logs().filter(|log| log.scanned) {
-        let newer = || logs().filter(|other| other.lineage == log.lineage && other.rank < log.rank);
-        let unread = log.scan.damage.iter().find(|damage| match damage.kind {
-            Kind::GivenUp => true,
-            Kind::Garbage => log.scan.lines == 0 && newer().all(|other| other.scan.segments.is_empty()),
-            _ => false,
-        });
-        if let Some(damage) = unread {
-            return Err(Refusal::Unread { file: log.name.clone(), damage: *damage });
-        }
-    }
-    Ok(())
-}
-
-/// The own files hold all that the metalogger's logs hold, also behind a hole.
-fn ml_has_no_more(inventory: &Inventory, own: u64) -> Result<(), Refusal> {
-    let spans = inventory.spans(Lineage::Ml).into_iter();
-    match spans.filter(|s| s.last >= own).max_by_key(|s| s.last) {
-        None => Ok(()),
-        Some(Span { log, last, .. }) => Err(Refusal::MlHasMore { own, last, file: inventory.logs[log].name.clone() }),
-    }
 }
 
 /// Torn, damaged and contradicting places that concern changes the plan needs.

@@ -202,7 +202,12 @@ fn ml_or_own() {
             (Lineage::Ml, 10, 21),
             Choice::MlReachesFurther { own: 21 },
         ),
-        ("own is another branch", both(&lines(10..=30, 0), &fork), (Lineage::Ml, 10, 21), Choice::OwnForked { at: 15 }),
+        (
+            "own is another branch",
+            both(&lines(10..=30, 0), &fork),
+            (Lineage::Ml, 10, 21),
+            Choice::OwnForked { at: 15, own_time: 1_000_030, ml_time: 2_000_020 },
+        ),
         ("nothing in common, own older", apart((50, 0), (20, 1)), (Lineage::Ml, 20, 21), Choice::OwnOlder { own: 51 }),
         (
             "nothing in common, own younger",
