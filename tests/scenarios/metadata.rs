@@ -6,21 +6,11 @@ use std::io::Write as _;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
-
-/// The content of the archives in the backup folder of a machine: the names in them.
-fn archived(cluster: &Cluster, machine: &str) -> Result<String> {
-    cluster.must(machine, &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar --list --file $a; done"])
-}
+use crate::{SOON, archived, copy_left_alone, nothing_lost};
 
 #[test]
 fn a_torn_last_line_costs_nothing_else() -> Result<()> {
-    let cluster = Cluster::build().masters(2).start()?;
-    let load = cluster.client().keep_writing()?;
-    load.wait_for_progress(LAST_RETRY)?;
-    load.stop()?;
-    cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.kill("m2", "mfsmetalogger", Signal::SIGKILL)?;
+    let (cluster, load) = copy_left_alone()?;
     let log = cluster.data("m2")?.join("changelog_ml.0.mfs");
     let mut file = fs::OpenOptions::new().append(true).open(&log).expect("the metalogger's log");
     file.write_all(b"99999: 17953").expect("a torn line");

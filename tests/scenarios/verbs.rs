@@ -6,7 +6,7 @@ use std::path::Path;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::{SOON, archived, copy_left_alone, nothing_lost};
 
 /// Where the real master is when a stand-in for it is on PATH.
 const REAL_MASTER: &str = "/usr/lib/real/mfsmaster";
@@ -96,7 +96,7 @@ fn a_failover_ends_a_rehearsal_and_does_not_wait_for_it() -> Result<()> {
     nothing_left(&cluster, "m2")?;
     let runs = json(&cluster, "m2", "--status", "sorted((r[\"role\"], r[\"outcome\"]) for r in d[\"runs\"])[1:]")?;
     assert_eq!(runs, "[('promotion', 'serving'), ('rehearsal', 'cancelled')]");
-    let archives = cluster.must("m2", &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar tf $a; done"])?;
+    let archives = archived(&cluster, "m2")?;
     assert!(!archives.contains("rehearsal"), "{archives}");
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
@@ -120,7 +120,7 @@ fn a_killed_rehearsal_is_removed_by_the_next_run_and_never_archived() -> Result<
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
     nothing_left(&cluster, "m2")?;
-    let archives = cluster.must("m2", &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar tf $a; done"])?;
+    let archives = archived(&cluster, "m2")?;
     assert_eq!(archives.lines().filter(|line| line.ends_with(".mfs.back")).count(), 1, "{archives}");
     Ok(())
 }
@@ -197,12 +197,7 @@ fn make_a_hole(data: &Path) -> (u64, u64) {
 
 #[test]
 fn a_loss_is_refused_until_the_administrator_allows_it() -> Result<()> {
-    let cluster = Cluster::build().masters(2).start()?;
-    let load = cluster.client().keep_writing()?;
-    load.wait_for_progress(LAST_RETRY)?;
-    load.stop()?;
-    cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.kill("m2", "mfsmetalogger", Signal::SIGKILL)?;
+    let (cluster, _) = copy_left_alone()?;
     let (first, last) = make_a_hole(&cluster.data("m2")?);
 
     let mark = cluster.mark();
@@ -230,7 +225,7 @@ fn a_loss_is_refused_until_the_administrator_allows_it() -> Result<()> {
     assert_eq!(promoted.status.code(), Some(0), "{log}");
     assert!(log.contains("warn: plan: data loss") && log.contains(&left) && log.contains(&missing), "{log}");
     assert!(cluster.master_version("m2")? >= first);
-    let archives = cluster.must("m2", &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar tf $a; done"])?;
+    let archives = archived(&cluster, "m2")?;
     assert!(archives.contains("changelog_ml.0.mfs"), "what was lost is kept: {archives}");
     Ok(())
 }

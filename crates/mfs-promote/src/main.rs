@@ -2,6 +2,7 @@
 
 mod args;
 mod demotion;
+mod emergency;
 mod prepare;
 mod promotion;
 mod recover;

@@ -5,15 +5,14 @@
 
 use failover::cancel::{Cancel, Cancelled};
 use failover::config::Config;
-use failover::folder::{self, Folder};
-use failover::metadata::{
-    Base, Emergency, Loss, Note, Plan, Refusal, Severity, emergency, image, inventory, plan, stage,
-};
+use failover::folder;
+use failover::metadata::{Base, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
 use failover::moosefs::{self, Daemon, Version};
 use failover::process;
 use rustix::fs::Stat;
 use std::path::Path;
 
+use crate::emergency;
 use crate::space;
 use crate::target::Target;
 use crate::work::{self, Work};
@@ -39,6 +38,9 @@ pub(crate) enum Error {
     /// It does not fit.
     #[error(transparent)]
     Space(#[from] space::Error),
+    /// An image elsewhere knows more.
+    #[error("no promotion from the files here alone")]
+    Emergency(#[from] emergency::Error),
     /// The work folder could not be made.
     #[error(transparent)]
     Work(#[from] work::Error),
@@ -100,6 +102,7 @@ fn try_begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Pr
     let source = source_of(target, &plan)?;
     let jump = jump_for(&target.config, &plan);
     space::check(&target.data, &plan, jump, cancel)?;
+    emergency::check(target, &plan, plan.end_version + jump, loss)?;
     let work = Work::create(&target.data, id)?;
     let prepared = Prepared { work, plan, source, jump, unlocked: 0, loss };
     match prepared.copy_image(target, cancel) {
@@ -142,6 +145,7 @@ impl Prepared {
         let written = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
         self.unlocked = written.unlocked;
         self.work.stage.sync()?;
+        emergency::check(target, &self.plan, self.served_version(), self.loss)?;
         Ok(self.plan.clone())
     }
 
@@ -178,22 +182,6 @@ pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
             (Severity::Info, text)
         }
         _ => (note.severity(), note.to_string()),
-    }
-}
-
-/// Images that a master saved in need where `mfsmaster -a` looks besides the data folder.
-pub(crate) fn emergency_files(data: &Folder, config: &Config) -> Vec<Emergency> {
-    let user = nix::unistd::User::from_name(&config.working_user).ok().flatten();
-    emergency::look(data, &emergency::places(user.as_ref().map(|user| user.dir.as_path())))
-}
-
-/// What such a file means beside a plan that is served from `version` on.
-pub(crate) fn emergency_text(file: &Emergency, plan: Option<(&Plan, u64)>) -> String {
-    match plan {
-        Some((plan, version)) if file.beats(plan.metaid, version) => {
-            format!("{file}; its version is the higher one, so mfsmaster -a would serve it instead")
-        }
-        _ => file.to_string(),
     }
 }
 

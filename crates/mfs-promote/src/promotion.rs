@@ -10,6 +10,7 @@ use failover::moosefs::{self, Daemon};
 use failover::service;
 use failover::ucarp::Options;
 
+use crate::emergency;
 use crate::prepare::{self, Prepared};
 use crate::recover;
 use crate::run::{Run, human};
@@ -21,6 +22,10 @@ use crate::work::{self, Undone, roll_back};
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// A daemon that is not running this long after its start was ordered has died.
 const BIRTH: Duration = Duration::from_secs(2);
+/// A master that dies of something it finds wrong does so within this after it began to serve.
+const INFANCY: Duration = Duration::from_secs(3);
+/// Between two looks at a young master.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Why this machine does not serve. Everything is back in its place when this is returned.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,12 @@ pub(crate) enum Failure {
     /// The master ended while it was starting.
     #[error("mfsmaster ended while it was starting; its own log lines say why")]
     Died,
+    /// The master served and then ended.
+    #[error("mfsmaster ended {} after it began to serve; its own log lines say why", human(*after))]
+    DiedServing {
+        /// How long it had served.
+        after: Duration,
+    },
     /// The master does not answer.
     #[error("mfsmaster runs but does not answer on port {port} after {}", human(*after))]
     Mute {
@@ -143,6 +154,7 @@ impl<'a> Promotion<'a> {
         self.commit(&plan)?;
         self.start_master()?;
         self.prove(&plan)?;
+        self.watch()?;
         self.target.state.clear_journal().map_err(work::Error::from)?;
         self.serve();
         Ok(Promoted::Serving)
@@ -240,8 +252,8 @@ impl<'a> Promotion<'a> {
         if prepared.unlocked() > 0 {
             log::info!("stage: {} chunks unlocked whose writers were cut off in the last second", prepared.unlocked());
         }
-        for file in prepare::emergency_files(&self.target.data, &self.target.config) {
-            log::warn!("{}", prepare::emergency_text(&file, Some((&plan, served))));
+        for file in emergency::find(&self.target.data, &self.target.config) {
+            log::warn!("{file}");
         }
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
@@ -301,6 +313,22 @@ impl<'a> Promotion<'a> {
         let served = info.metadata_version.unwrap_or(planned);
         self.run.done("prove", format_args!("MooseFS {} answers with version {served}", info.release));
         log::info!("serving on {} {} after the call of vip-up", self.vip, human(self.run.elapsed()));
+        Ok(())
+    }
+
+    /// Stays for a moment to see that the master lives: one that ends now must not leave the address without a server.
+    /// A later call that ends this run finds a serving master, and decides what becomes of it.
+    fn watch(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while begun.elapsed() < INFANCY && self.cancel.sleep(LOOK_EVERY).is_ok() {
+            if self.target.running(Daemon::Master)?.is_none() {
+                return Err(Failure::DiedServing { after: begun.elapsed() });
+            }
+        }
+        if let Err(e) = self.target.ask_master(Some(self.vip)) {
+            log::warn!("watch: mfsmaster answers no more, but lives: {}", failover::logging::chain(&e));
+        }
+        self.run.done("watch", format_args!("mfsmaster lives on"));
         Ok(())
     }
 

@@ -25,13 +25,20 @@ pub struct Emergency {
     pub image: Option<Image>,
     /// Last modification, Unix seconds.
     pub modified: u64,
+    /// The user it belongs to: some of the places are open to every user.
+    pub uid: u32,
 }
 
 impl Emergency {
-    /// Whether `mfsmaster -a` would take it instead of a set of this metaid that is served from `version` on.
-    pub fn beats(&self, metaid: u64, version: u64) -> bool {
-        matches!(self.image, Some(Image::Complete { version: v, metaid: m, .. })
-            if v > version && (m == metaid || metaid == 0))
+    /// Its version, if it is a whole image of the file system with this metaid and goes beyond `version`. If `version` is
+    /// what a staged set is to be served as, `mfsmaster -a` takes this image instead.
+    pub fn beyond(&self, metaid: u64, version: u64) -> Option<u64> {
+        match self.image {
+            Some(Image::Complete { version: v, metaid: m, .. }) if v > version && (m == metaid || metaid == 0) => {
+                Some(v)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -71,6 +78,7 @@ pub fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
             path: place.join(NAME),
             image: folder.read(NAME.as_ref()).ok().and_then(read),
             modified: u64::try_from(status.st_mtime).unwrap_or_default(),
+            uid: status.st_uid,
         });
     }
     found
@@ -93,7 +101,9 @@ mod tests {
         assert!(matches!(found[0].image, Some(Image::Complete { version: 812, metaid: 7, .. })));
         assert_eq!(found[1].image, None);
         assert!(found[0].to_string().contains("(version 812, metaid 0x7); it is not used"), "{}", found[0]);
-        assert!(found[0].beats(7, 811) && !found[0].beats(7, 812) && !found[0].beats(6, 1) && !found[1].beats(7, 1));
+        let beyond = |metaid, version| found[0].beyond(metaid, version);
+        assert_eq!([beyond(7, 811), beyond(0, 1), beyond(7, 812), beyond(6, 1)], [Some(812), Some(812), None, None]);
+        assert_eq!(found[1].beyond(7, 1), None);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use failover::state::Journal;
 
 use super::style::Style;
 use super::{Result, bytes, describe_journal, json, open_state, print, shown, table, when};
-use crate::prepare;
 use crate::space::{self, Space};
+use crate::{emergency, prepare};
 
 /// Everything that a dry run finds out.
 pub(super) struct Findings {
@@ -65,13 +65,13 @@ impl Findings {
             data_path: data.path().to_owned(),
             inventory,
             plan,
-            emergency: prepare::emergency_files(&data, config),
+            emergency: emergency::find(&data, config),
             obstacles: Vec::new(),
             interrupted: open_state()?.map(|state| state.journal()).transpose()?.flatten(),
             master: moosefs::running(&data, Daemon::Master)?,
             metalogger: moosefs::running(&data, Daemon::Metalogger)?,
         };
-        findings.obstacles = findings.find_obstacles(&data, config, address, cancel)?;
+        findings.obstacles = findings.find_obstacles(&data, config, address, loss, cancel)?;
         Ok(findings)
     }
 
@@ -81,6 +81,7 @@ impl Findings {
         data: &Folder,
         config: &Config,
         address: Option<(&str, Ipv4Addr)>,
+        loss: Loss,
         cancel: &Cancel,
     ) -> Result<Vec<String>> {
         let mut obstacles = Vec::new();
@@ -91,8 +92,10 @@ impl Findings {
         }
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
         obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
-        if Owner::named(&config.working_user, config.working_group.as_deref()).is_none() {
-            let user = &config.working_user;
+        let user = &config.working_user;
+        if let Some(owner) = Owner::named(user, config.working_group.as_deref()) {
+            obstacles.extend(self.emergencies(owner.uid, loss));
+        } else {
             obstacles.push(format!("there is no user {user}: is WORKING_USER in mfsmaster.cfg right?"));
         }
         if let Some((name, vip)) = address {
@@ -101,6 +104,15 @@ impl Findings {
             }
         }
         Ok(obstacles)
+    }
+
+    /// The images saved in need that a promotion would not pass over.
+    fn emergencies(&self, uid: u32, loss: Loss) -> Vec<String> {
+        let Ok(planned) = &self.plan else { return Vec::new() };
+        let judged = |file| emergency::judge(file, &planned.plan, planned.served(), uid, self.data_path.clone());
+        let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
+        let errors = self.emergency.iter().filter_map(judged).filter(|error| !allowed(error));
+        errors.map(|error| error.to_string()).collect()
     }
 
     fn render(&self, style: Style) -> Result<String> {
@@ -113,7 +125,7 @@ impl Findings {
             writeln!(text, "\nimages saved in need outside the data folder")?;
         }
         for file in &self.emergency {
-            writeln!(text, "  {}  {}", style.warning("warning   "), self.emergency_text(file))?;
+            writeln!(text, "  {}  {file}", style.warning("warning   "))?;
         }
         if let Some(journal) = &self.interrupted {
             writeln!(text, "\ninterrupted run\n  {}", describe_journal(journal))?;
@@ -130,12 +142,6 @@ impl Findings {
             writeln!(text, "  {}", style.bad(obstacle))?;
         }
         Ok(text)
-    }
-
-    /// What an emergency file means beside the plan.
-    pub(super) fn emergency_text(&self, file: &Emergency) -> String {
-        let plan = self.plan.as_ref().ok().map(|planned| (&planned.plan, planned.served()));
-        prepare::emergency_text(file, plan)
     }
 }
 

@@ -154,7 +154,7 @@ pub(super) fn dry_run(findings: &Findings) -> Result<String> {
         change_logs: inventory.logs.iter().map(log).collect(),
         others: inventory.others.iter().map(|o| OtherJson { file: shown(&o.name), what: o.what.to_string() }).collect(),
         plan: findings.plan.as_ref().ok().map(|planned| plan(planned, metalogger_runs)),
-        emergency_files: findings.emergency.iter().map(|e| emergency(e, findings.emergency_text(e))).collect(),
+        emergency_files: findings.emergency.iter().map(emergency).collect(),
         master_pid: findings.master,
         metalogger_pid: findings.metalogger,
         interrupted_run: findings.interrupted.as_ref().map(interrupted),
@@ -260,12 +260,18 @@ fn plan(planned: &Planned, metalogger_runs: bool) -> PlanJson {
     }
 }
 
-fn emergency(file: &Emergency, text: String) -> EmergencyJson {
+fn emergency(file: &Emergency) -> EmergencyJson {
     let (version, metaid) = match &file.image {
         Some(Image::Complete { version, metaid, .. }) => (Some(*version), Some(hex(*metaid))),
         _ => (None, None),
     };
-    EmergencyJson { file: shown(file.path.as_os_str()), version, metaid, modified: file.modified, text }
+    EmergencyJson {
+        file: shown(file.path.as_os_str()),
+        version,
+        metaid,
+        modified: file.modified,
+        text: file.to_string(),
+    }
 }
 
 fn interrupted(journal: &Journal) -> Interrupted {

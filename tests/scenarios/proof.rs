@@ -1,0 +1,62 @@
+//! What is looked at before and after the start of a master, so that what serves is what was planned.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+
+use lab::{Cluster, LAST_RETRY, Result};
+use nix::sys::signal::Signal;
+
+use crate::{SOON, copy_left_alone, nothing_lost};
+
+#[test]
+fn a_master_that_dies_right_after_the_proof_keeps_nobody_waiting() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    load.stop()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", "prove: MooseFS .* answers with version", SOON)?;
+    let mark = cluster.mark();
+    cluster.kill("m2", "mfsmaster", Signal::SIGKILL)?;
+    cluster.wait_for_log("m2", "promotion failed: mfsmaster ended .* after it began to serve", SOON)?;
+    // ucarp's last vip-down comes after the promotion: then nothing acts any more.
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    assert!(!cluster.holds_vip("m2"));
+    assert!(cluster.daemon("m2", "mfsmetalogger").is_ok(), "a standby again");
+
+    // It has served: what it wrote is the history now, or nothing was written and the copy is back.
+    cluster.start_ucarp("m2")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn an_image_saved_in_need_elsewhere_is_not_passed_over() -> Result<()> {
+    const ELSEWHERE: &str = "/tmp/metadata.mfs.emergency";
+    let (cluster, load) = copy_left_alone()?;
+    let end = cluster.copy_reaches("m2")?.expect("a copy");
+    // A master of this history that went on for 50 changes, could not write into its data folder, and was stopped.
+    cluster.must("m2", &["cp", "-a", "/var/lib/mfs/metadata_ml.mfs.back", ELSEWHERE])?;
+    cluster.must("m2", &["cp", "-a", ELSEWHERE, "/var/lib/mfs/saved"])?;
+    let saved = fs::File::options().write(true).open(cluster.data("m2")?.join("saved")).expect("an image");
+    saved.write_all_at(&(end + 50).to_be_bytes(), 8).expect("its version");
+    cluster.must("m2", &["mv", "/var/lib/mfs/saved", ELSEWHERE])?;
+
+    let refused =
+        format!("{ELSEWHERE} is an image of version {}.*changes {end} to {} are only there", end + 50, end + 49);
+    let dry_run = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
+    let text = String::from_utf8_lossy(&dry_run.stdout).into_owned();
+    assert!(dry_run.status.code() == Some(1) && regex_lite::Regex::new(&refused)?.is_match(&text), "{text}");
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", &format!("promotion failed: .*{refused}"), SOON)?;
+    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+
+    cluster.must("m2", &["mv", ELSEWHERE, "/var/lib/lab/"])?;
+    cluster.start_ucarp("m2")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    nothing_lost(&cluster, &load)
+}
