@@ -6,6 +6,7 @@ mod election;
 mod failover;
 mod lab_itself;
 mod metadata;
+mod notify;
 mod proof;
 mod verbs;
 

@@ -102,6 +102,7 @@ pub const KEYS: &[&str] = &[
     "STOP_TIMEOUT",
     "ARCHIVE_FORMAT",
     "ARCHIVE_LEVEL",
+    "NOTIFY",
 ];
 
 /// Who starts and stops the daemons.
@@ -155,6 +156,8 @@ pub struct Config {
     pub archive_format: ArchiveFormat,
     /// xz level, 0 (fast) to 9 (small).
     pub archive_level: u32,
+    /// The command that is told how runs end.
+    pub notify: Option<PathBuf>,
     /// The folder of images and change logs; from MooseFS's own file.
     pub data_path: PathBuf,
     /// The user the daemons run as; from MooseFS's own file.
@@ -285,6 +288,7 @@ impl Config {
             archive_level: from.value(ours, "ARCHIVE_LEVEL", "1", "a level from 0 to 9", |t| {
                 t.parse().ok().filter(|level| *level <= 9)
             })?,
+            notify: from.optional(ours, "NOTIFY", "the full path of a command, without arguments", path)?,
             data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
             working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
             working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,

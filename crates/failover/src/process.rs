@@ -128,19 +128,21 @@ impl Finished {
 
 /// How a child is run.
 #[derive(Debug, Clone, Copy)]
-pub struct Manner {
+pub struct Manner<'a> {
     /// The time it has.
     pub deadline: Duration,
     /// How long its process group has after TERM; zero for KILL at once, where nothing of it is worth an orderly end.
     pub patience: Duration,
     /// Whom it runs as, if not as we do.
     pub user: Option<Owner>,
+    /// What its environment holds besides PATH and LANG.
+    pub environment: &'a [(&'a str, String)],
 }
 
-impl Manner {
+impl Manner<'_> {
     /// As we are, with a deadline, and ended in order.
     pub fn within(deadline: Duration) -> Self {
-        Self { deadline, patience: GROUP_PATIENCE, user: None }
+        Self { deadline, patience: GROUP_PATIENCE, user: None, environment: &[] }
     }
 }
 
@@ -157,12 +159,18 @@ pub fn run<S: AsRef<OsStr>>(
 }
 
 /// As [`run`], in the manner asked for.
-pub fn run_as<S: AsRef<OsStr>>(program: &Path, args: &[S], manner: Manner, cancel: &Cancel) -> Result<Finished, Error> {
+pub fn run_as<S: AsRef<OsStr>>(
+    program: &Path,
+    args: &[S],
+    manner: Manner<'_>,
+    cancel: &Cancel,
+) -> Result<Finished, Error> {
     cancel.check()?;
     let start = Instant::now();
     let output = Output::new()?;
     let mut command = command(program, args)?;
     command.stdout(output.writer()?).stderr(output.writer()?).process_group(0);
+    command.envs(manner.environment.iter().map(|(name, value)| (name, value)));
     if let Some(user) = manner.user {
         // Ours when we are root: no supplementary groups come along.
         command.gid(user.gid).uid(user.uid);

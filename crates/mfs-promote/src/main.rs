@@ -3,6 +3,7 @@
 mod args;
 mod demotion;
 mod emergency;
+mod notify;
 mod prepare;
 mod promotion;
 mod recover;
@@ -32,6 +33,7 @@ use failover::ucarp::{Caller, Options};
 
 use crate::args::Args;
 use crate::demotion::{Demoted, Demotion};
+use crate::notify::Event;
 use crate::promotion::{Failure, Promoted, Promotion};
 use crate::run::Run;
 use crate::target::Target;
@@ -112,24 +114,33 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let caller = args.hook.clone().or_else(|| Caller::find(name, vip));
     let Some(lock) = take_lock(args, Role::Promotion, cancel)? else { return Ok(true) };
     let mut run = Run::new("promotion", Some(vip));
-    let target = config(args).map_err(Box::<dyn Error>::from).and_then(|config| Ok(Target::open(config)?));
-    let (target, interface) = match (target, interface) {
+    let config = config(args);
+    let known = config.as_ref().ok().cloned();
+    let target = config.map_err(Box::<dyn Error>::from).and_then(|config| Ok(Target::open(config)?));
+    let (target, interface) = match (target, interface.map_err(Box::<dyn Error>::from)) {
         (Ok(target), Ok(interface)) => (target, interface),
-        (Err(e), _) => return give_up(e, name, vip, caller.as_ref()),
-        (_, Err(e)) => return give_up(e.into(), name, vip, caller.as_ref()),
+        (Err(why), _) | (_, Err(why)) => {
+            // It could not even begin: the address must not stay either.
+            stepdown::step_down(stepdown::StepDown::Resign, name, vip, caller.as_ref());
+            drop(lock);
+            run.record.error = Some(chain(why.as_ref()));
+            let _notified = known.map(|config| notify::tell(&config, Event::Resign, Some(name), &run));
+            return Err(why);
+        }
     };
     let options = caller.as_ref().map(|caller| caller.options.clone()).unwrap_or_default();
     let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run);
     promotion.loss = args.loss();
     let promoted = promotion.promote();
-    let outcome = match &promoted {
-        Ok(Promoted::Serving) => "serving",
-        Ok(Promoted::AlreadyServing) => "already serving",
+    let (outcome, event) = match &promoted {
+        Ok(Promoted::Serving) => ("serving", Some(Event::Promotion)),
+        Ok(Promoted::AlreadyServing) => ("already serving", None),
         Err(failure) => {
             run.record.error = Some(chain(failure));
             failed(failure, name, vip, caller.as_ref())
         }
     };
+    let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run));
     if promoted.is_ok() {
         archive(&target, &mut run, cancel);
     }
@@ -138,8 +149,8 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     Ok(promoted.is_ok())
 }
 
-/// Logs why the promotion failed, steps down, and names the outcome.
-fn failed(failure: &Failure, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> &'static str {
+/// Logs why the promotion failed, steps down, and names the outcome and what it is to `NOTIFY`.
+fn failed(failure: &Failure, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> (&'static str, Option<Event>) {
     let how = stepdown::wanted(failure);
     match how {
         stepdown::StepDown::None => log::info!("promotion given up: {}", chain(failure)),
@@ -147,15 +158,10 @@ fn failed(failure: &Failure, interface: &str, vip: Ipv4Addr, caller: Option<&Cal
     }
     stepdown::step_down(how, interface, vip, caller);
     match how {
-        stepdown::StepDown::Resign => "stopped",
-        _ => "yielded",
+        stepdown::StepDown::Resign => ("stopped", Some(Event::Resign)),
+        stepdown::StepDown::Yield => ("yielded", Some(Event::Yield)),
+        stepdown::StepDown::None => ("yielded", None),
     }
-}
-
-/// A promotion that could not even begin: the address must not stay either.
-fn give_up(why: Box<dyn Error>, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> Result<bool> {
-    stepdown::step_down(stepdown::StepDown::Resign, interface, vip, caller);
-    Err(why)
 }
 
 fn refuse_without_address(interface: &Interface, vip: Ipv4Addr) -> Result<()> {
@@ -191,21 +197,24 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let grace = if args.is_hook() { demotion::grace(&options) } else { Duration::ZERO };
     let demotion = Demotion { target: &target, address, grace, lock: &lock, cancel, run: &mut run };
     let demoted = demotion.demote();
-    let outcome = match &demoted {
-        Ok(Demoted::NothingToDo) => "nothing to demote",
-        Ok(Demoted::Kept) => "master kept",
-        Ok(Demoted::Stopped) => "demoted",
-        Err(demotion::Failure::Cancelled(_)) => "overtaken by a later call",
+    let (outcome, event) = match &demoted {
+        Ok(Demoted::NothingToDo) => ("nothing to demote", None),
+        Ok(Demoted::Kept) => ("master kept", None),
+        Ok(Demoted::Stopped) => ("demoted", Some(Event::Demotion)),
+        Err(demotion::Failure::Cancelled(_)) => ("overtaken by a later call", None),
         Err(failure) => {
             log::error!("demotion failed: {}", chain(failure));
             run.record.error = Some(chain(failure));
-            "failed"
+            ("failed", Some(Event::Alarm))
         }
     };
+    let interface = args.interface.as_deref();
+    let _notified = event.map(|event| notify::tell(&target.config, event, interface, &run));
     if demoted.is_ok() {
         archive(&target, &mut run, cancel);
     }
     run.end(outcome, Some(&target.state));
+    drop(lock);
     Ok(demoted.is_ok())
 }
 

@@ -236,7 +236,7 @@ impl Rehearsal<'_> {
     }
 
     /// Patient, and ended without ado: nothing of it is worth an orderly end.
-    fn manner(&self) -> Manner {
+    fn manner(&self) -> Manner<'static> {
         let deadline = self.target.services.start_deadline(self.target.image_size()) * SLOWNESS;
         Manner { patience: Duration::ZERO, ..Manner::within(deadline) }
     }

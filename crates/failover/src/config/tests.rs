@@ -53,6 +53,7 @@ fn errors_name_the_line_and_what_is_wanted() {
         ("PREFIX_LENGTH = 33", "is not a prefix length from 1 to 32"),
         ("ARCHIVE_LEVEL = 10", "is not a level from 0 to 9"),
         ("MASTER_SERVICE =", "is not a name"),
+        ("NOTIFY = mail root", "is not the full path of a command"),
         ("COLOR = red", "line 1: unknown key COLOR; the keys are PREFIX_LENGTH"),
     ] {
         let text = assemble(ours, "", "").unwrap_err().to_string();

@@ -30,6 +30,9 @@ fn the_environment_is_clean_and_the_path_absolute() {
     let finished = run(Path::new("/usr/bin/env"), &[""; 0], LONG, &Cancel::new()).unwrap();
     let names: Vec<_> = finished.output.lines().map(|line| line.split('=').next()).collect();
     assert_eq!(names, [Some("LANG"), Some("PATH")]);
+    let manner = Manner { environment: &[("FACT", "of 2 lines\nX=1".to_owned())], ..Manner::within(LONG) };
+    let finished = run_as(Path::new("/bin/sh"), &["-c", "echo \"$FACT\""], manner, &Cancel::new()).unwrap();
+    assert_eq!(finished.output, "of 2 lines\nX=1\n");
     let relative = run(Path::new("env"), &[""; 0], LONG, &Cancel::new());
     assert!(matches!(relative, Err(Error::Spawn { .. })));
 }
@@ -96,6 +99,6 @@ fn a_child_can_be_another_user_and_be_killed_at_once() {
     let groups = run_as(Path::new("/usr/bin/id"), &["-G"], manner, &Cancel::new()).unwrap();
     assert_eq!(groups.output, "65534\n", "no group of root's comes along");
     let deaf = ["-c", "trap '' TERM; sleep 600 & wait"];
-    let manner = Manner { deadline: Duration::from_millis(300), patience: Duration::ZERO, user: None };
+    let manner = Manner { patience: Duration::ZERO, ..Manner::within(Duration::from_millis(300)) };
     assert!(matches!(run_as(Path::new("/bin/sh"), &deaf, manner, &Cancel::new()), Err(Error::Deadline { .. })));
 }

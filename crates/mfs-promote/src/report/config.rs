@@ -7,6 +7,7 @@ use failover::moosefs::Daemon;
 use failover::service::Services;
 
 use super::{Result, print};
+use crate::notify;
 
 /// Prints every setting in force, aligned, with where it came from.
 pub(crate) fn check_config(config: &Config) -> Result<bool> {
@@ -23,5 +24,8 @@ pub(crate) fn check_config(config: &Config) -> Result<bool> {
         writeln!(text, "{:width$}  {control}", daemon.program())?;
     }
     print(&text);
+    if let Some(command) = &config.notify {
+        notify::check(command)?;
+    }
     Ok(true)
 }
