@@ -4,6 +4,7 @@
 mod booted;
 mod election;
 mod failover;
+mod generations;
 mod lab_itself;
 mod metadata;
 mod notify;

@@ -15,8 +15,9 @@ use nix::unistd::Pid;
 use crate::error::file;
 use crate::hooks::built_programs;
 use crate::process::{self, pid_of, poll, spawn_for_life, unshare};
+use crate::root::{self, Release};
 use crate::work::{HostLock, WorkFolder};
-use crate::{Error, Result, moosefs, network, root};
+use crate::{Error, Result, moosefs, network};
 
 /// The shell script that starts nspawn.
 const SCRIPT: &str = include_str!("booted.sh");
@@ -41,7 +42,7 @@ impl Booted {
         let programs = built_programs()?;
         let lock = HostLock::take()?;
         let work = WorkFolder::create()?;
-        let root = root::root(work.path())?;
+        let root = root::root(Release::Debian12, work.path())?;
         let console = console(&work);
         let mut command =
             unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash", "-c", SCRIPT]);

@@ -14,6 +14,7 @@ use crate::events::EventLog;
 use crate::hooks::{Hooks, own_program};
 use crate::machine::{Machine, Role};
 use crate::moosefs::{self, CHUNKS};
+use crate::root::{self, Release};
 use crate::switch::Switch;
 use crate::watch::Watch;
 use crate::work::{HostLock, WorkFolder};
@@ -48,6 +49,7 @@ pub struct Builder {
     files: Vec<(Option<String>, String, Vec<u8>, u32)>,
     ucarp: Vec<String>,
     limits: BTreeMap<String, u32>,
+    release: Option<Release>,
 }
 
 impl Builder {
@@ -62,7 +64,14 @@ impl Builder {
             files: Vec::new(),
             ucarp: Vec::new(),
             limits: BTreeMap::new(),
+            release: None,
         }
+    }
+
+    /// Every machine runs this release of Debian and MooseFS, instead of what this host has installed.
+    pub fn release(mut self, release: Release) -> Self {
+        self.release = Some(release);
+        self
     }
 
     /// So many machines with ucarp and a metalogger, `m1`, `m2` and so on; `m1` serves first.
@@ -156,12 +165,16 @@ impl Builder {
         let chunkservers =
             (1..=self.chunkservers).map(|number| (format!("cs{number}"), 40 + number, Role::Chunkserver));
         let client = [("c1".to_owned(), 61, Role::Client)];
+        let lower = match self.release {
+            Some(release) => root::root(release, work.path())?,
+            None => PathBuf::from("/"),
+        };
         masters
             .chain(chunkservers)
             .chain(client)
             .map(|(name, last, role)| {
                 let address = Ipv4Addr::new(172, 16, 0, last);
-                Machine::new(&name, address, role, work.path(), events).map(Arc::new)
+                Machine::new(&name, address, role, &lower, work.path(), events).map(Arc::new)
             })
             .collect()
     }

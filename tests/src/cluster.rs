@@ -402,7 +402,9 @@ impl Cluster {
             match machine.role {
                 Role::Master(_) if copies => self.wait_for_metalogger_in_step(&machine.name, within)?,
                 Role::Chunkserver => {
-                    let pattern = format!("chunkserver register end.*{}", machine.address);
+                    // As 3.0 says it, and as 4 does.
+                    let pattern =
+                        format!("chunkserver register end.*{0}|chunkserver {0}.* register end", machine.address);
                     self.wait_for_log(first, &pattern, within)?;
                 }
                 Role::Master(_) | Role::Client => {}

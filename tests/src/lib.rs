@@ -47,6 +47,7 @@ pub use hooks::{Hooks, built_programs};
 pub use load::{Client, LAST_RETRY, Lost, Outage, Verdict, Workload};
 pub use machine::{Machine, Role};
 pub use process::Daemon;
+pub use root::Release;
 pub use watch::Overlap;
 pub use work::sweep;
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User};
+use nix::unistd::Pid;
 
 use crate::error::{file, system};
 use crate::events::{EventLog, Syslog};
@@ -49,6 +49,8 @@ pub struct Machine {
     /// What it is for.
     pub role: Role,
     folder: PathBuf,
+    /// What its root is an overlay of.
+    lower: PathBuf,
     events: Arc<EventLog>,
     power: Mutex<Option<Power>>,
     _syslog: Syslog,
@@ -63,7 +65,14 @@ struct Power {
 
 impl Machine {
     /// Makes the folders of a machine under `work`; it is still off.
-    pub(crate) fn new(name: &str, address: Ipv4Addr, role: Role, work: &Path, events: &Arc<EventLog>) -> Result<Self> {
+    pub(crate) fn new(
+        name: &str,
+        address: Ipv4Addr,
+        role: Role,
+        lower: &Path,
+        work: &Path,
+        events: &Arc<EventLog>,
+    ) -> Result<Self> {
         let folder = work.join(name);
         for path in DISK {
             let path = folder.join(format!("disk{path}"));
@@ -73,7 +82,8 @@ impl Machine {
         fs::create_dir_all(&files).map_err(file("create", &files))?;
         let syslog = Syslog::listen(&folder.join("log.socket"), name, events)?;
         let (name, events, power) = (name.to_owned(), Arc::clone(events), Mutex::new(None));
-        let machine = Self { name, address, role, folder, events, power, _syslog: syslog };
+        let lower = lower.to_owned();
+        let machine = Self { name, address, role, folder, lower, events, power, _syslog: syslog };
         for path in [DATA, CHUNKS] {
             machine.give_to_mfs(&machine.disk(path))?;
         }
@@ -82,7 +92,7 @@ impl Machine {
 
     /// Makes the user of MooseFS the owner of a file on the disk.
     pub fn give_to_mfs(&self, path: &Path) -> Result<()> {
-        let (user, group) = mfs_user()?;
+        let (user, group) = mfs_user(&self.lower)?;
         chown(path, Some(user), Some(group)).map_err(file("hand over", path))
     }
 
@@ -98,7 +108,7 @@ impl Machine {
 
     /// Puts the data folder, with what is in it, on a file system of its own of so many megabytes.
     pub(crate) fn limit_data(&self, megabytes: u32) -> Result<()> {
-        let (user, group) = mfs_user()?;
+        let (user, group) = mfs_user(&self.lower)?;
         let mut command = Command::new("mkfs.ext4");
         command
             .args(["-q", "-m", "0", "-E", &format!("root_owner={user}:{group}"), "-d"])
@@ -165,7 +175,7 @@ impl Machine {
         let script = self.folder.join("machine.sh");
         fs::write(&script, SCRIPT).map_err(file("write", &script))?;
         let mut command = process::unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash"]);
-        command.arg(script).arg(&self.name).arg(&self.folder).args(DISK);
+        command.arg(script).arg(&self.name).arg(&self.folder).arg(&self.lower).args(DISK);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).current_dir("/");
         let console = self.folder.join("console");
         command.stderr(fs::File::create(&console).map_err(file("create", &console))?);
@@ -237,11 +247,15 @@ impl Machine {
     }
 }
 
-/// The ids of the user that MooseFS runs as.
-fn mfs_user() -> Result<(u32, u32)> {
-    let user = User::from_name("mfs").map_err(system("look for the user mfs"))?;
-    let missing = || Error::Programs("there is no user mfs: install the moosefs packages".to_owned());
-    user.map(|user| (user.uid.as_raw(), user.gid.as_raw())).ok_or_else(missing)
+/// The ids of the user that MooseFS runs as in this root.
+fn mfs_user(root: &Path) -> Result<(u32, u32)> {
+    let path = root.join("etc/passwd");
+    let users = fs::read_to_string(&path).map_err(file("read", &path))?;
+    let ids = users.lines().find_map(|line| {
+        let mut fields = line.strip_prefix("mfs:")?.split(':').skip(1);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    });
+    ids.ok_or_else(|| Error::Programs(format!("{} has no user mfs: install the moosefs packages", path.display())))
 }
 
 impl Drop for Machine {

@@ -1,16 +1,16 @@
 # Process 1 of a machine: builds the machine's root, says "ready PID", then reaps until it is killed.
-# Usage: bash machine.sh NAME FOLDER DISK-PATH...   in new mount, pid, uts and network namespaces.
+# Usage: bash machine.sh NAME FOLDER LOWER DISK-PATH...   in new mount, pid, uts and network namespaces.
 exec 2>&1
 set -eu
-name=$1 folder=$2
-shift 2
+name=$1 folder=$2 lower=$3
+shift 3
 read -r pid _ < /proc/self/stat # still the host's /proc, so the host's pid
 
 mount --make-rprivate /
 mkdir -p "$folder/over"
 mount -t tmpfs -o mode=755 tmpfs "$folder/over"
 mkdir "$folder/over/upper" "$folder/over/work" "$folder/over/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/over/upper,workdir=$folder/over/work" "$folder/over/root"
+mount -t overlay overlay -o "lowerdir=$lower,upperdir=$folder/over/upper,workdir=$folder/over/work" "$folder/over/root"
 cd "$folder/over/root"
 
 mount -t proc proc proc

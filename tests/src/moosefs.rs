@@ -21,8 +21,8 @@ pub(crate) const NEW: &[u8] = b"MFSM NEW";
 
 const CLTOMA_INFO: u32 = 510;
 const MATOCL_INFO: u32 = 511;
-/// Where MooseFS 3.0's answer of 149 bytes holds the metadata version.
-const META_VERSION: usize = 121;
+/// Where the metadata version is, by the length of the answer: MooseFS 3.0, and 4.
+const META_VERSION: [(usize, usize); 2] = [(149, 121), (205, 125)];
 
 /// Asks a master for its metadata version, as `mfscli -SIN` does; `within` is for each part of the answer.
 pub(crate) fn info(address: SocketAddr, connecting: Duration, within: Duration) -> io::Result<u64> {
@@ -36,7 +36,8 @@ pub(crate) fn info(address: SocketAddr, connecting: Duration, within: Duration) 
         let mut body = vec![0; number(length).min(65_536)];
         stream.read_exact(&mut body)?;
         if number(kind) == MATOCL_INFO as usize {
-            let field = body.get(META_VERSION..META_VERSION + 8).and_then(|bytes| bytes.try_into().ok());
+            let at = META_VERSION.iter().find(|(length, _)| *length == body.len()).map(|(_, at)| *at);
+            let field = at.and_then(|at| body.get(at..at + 8)?.try_into().ok());
             return field.map(u64::from_be_bytes).ok_or_else(|| io::Error::other("an unknown form of INFO"));
         }
     }

@@ -1,18 +1,37 @@
-//! The Debian 12 root that booted machines start from: made once by debootstrap, kept, never written to again.
+//! Roots of test machines by release: made once by debootstrap, kept, never written to again.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::error::file;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{file, system};
 use crate::process::must;
 use crate::{Error, Result};
 
-const SUITE: &str = "bookworm";
-/// What is in it beside Debian's minimum; another list makes another root.
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minimal,ucarp,\
-                        moosefs-master,moosefs-metalogger,moosefs-cgiserv";
+/// A release of Debian, and with it one of MooseFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// bookworm, with MooseFS 3.0.117.
+    Debian12,
+    /// trixie, with MooseFS 4.57.5.
+    Debian13,
+}
+
+impl Release {
+    fn suite(self) -> &'static str {
+        match self {
+            Self::Debian12 => "bookworm",
+            Self::Debian13 => "trixie",
+        }
+    }
+}
+
+/// What is in a root beside Debian's minimum; another list makes another root.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minimal,fuse3,iputils-arping,xz-utils,ucarp,\
+                        moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client,moosefs-cgiserv";
 /// Written into the root when it is complete.
 const STAMP: &str = "lab-packages";
 /// About 300 MB are loaded and unpacked.
@@ -23,22 +42,26 @@ fn cache() -> PathBuf {
     std::env::var_os("LAB_CACHE").map_or_else(|| PathBuf::from("/var/cache/moosefs-lab"), PathBuf::from)
 }
 
-/// The root; made now if it is not there. The caller holds the host's lock.
-pub(crate) fn root(scratch: &Path) -> Result<PathBuf> {
-    let cache = cache();
-    let root = cache.join(SUITE);
+/// The root of a release; made now if it is not there.
+pub(crate) fn root(release: Release, scratch: &Path) -> Result<PathBuf> {
+    let (cache, suite) = (cache(), release.suite());
+    let root = cache.join(suite);
+    fs::create_dir_all(&cache).map_err(file("create", &cache))?;
+    let lock = cache.join(format!("{suite}.lock"));
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(file("open", &lock))?;
+    let _lock = Flock::lock(open, FlockArg::LockExclusive).map_err(|(_, e)| system("lock the cache of roots")(e))?;
     if fs::read_to_string(root.join(STAMP)).is_ok_and(|packages| packages == PACKAGES) {
         return Ok(root);
     }
-    let new = cache.join(format!("{SUITE}.new"));
+    let new = cache.join(format!("{suite}.new"));
     for old in [&root, &new] {
         if old.exists() {
             fs::remove_dir_all(old).map_err(file("remove", old))?;
         }
     }
-    fs::create_dir_all(&cache).map_err(file("create", &cache))?;
+    eprintln!("making a root of {suite} in {}: once, about two minutes", cache.display());
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), SUITE]).arg(&new).arg(mirror(scratch)?);
+    debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), suite]).arg(&new).arg(mirror(scratch)?);
     must(debootstrap, scratch, PATIENCE)?;
     fs::write(new.join(STAMP), PACKAGES).map_err(file("write", new.join(STAMP)))?;
     fs::rename(&new, &root).map_err(file("rename", &new))?;
@@ -57,6 +80,6 @@ fn mirror(scratch: &Path) -> Result<String> {
     };
     let found = targets.lines().find(plain).and_then(|line| line.split(' ').nth(2));
     found.map(str::to_owned).ok_or_else(|| {
-        Error::Programs(format!("the apt sources of this machine name no mirror of Debian, so no {SUITE} can be made"))
+        Error::Programs("the apt sources of this machine name no mirror of Debian, so no root can be made".to_owned())
     })
 }

@@ -311,7 +311,8 @@ impl<'a> Promotion<'a> {
             _ => (),
         }
         let served = info.metadata_version.unwrap_or(planned);
-        self.run.done("prove", format_args!("MooseFS {} answers with version {served}", info.release));
+        let metaid = info.metaid.map(|metaid| format!(" of metaid {metaid:#x}")).unwrap_or_default();
+        self.run.done("prove", format_args!("MooseFS {} answers with version {served}{metaid}", info.release));
         log::info!("serving on {} {} after the call of vip-up", self.vip, human(self.run.elapsed()));
         Ok(())
     }

@@ -1,0 +1,35 @@
+//! MooseFS 4.57.5, on the Debian 13 that brings it: what differs from 3.0 must not matter.
+
+use lab::{Cluster, LAST_RETRY, Release, Result};
+
+use crate::{SOON, nothing_lost};
+
+#[test]
+fn two_power_cuts_on_4_57() -> Result<()> {
+    let cluster = Cluster::build().release(Release::Debian13).masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    for standby in ["m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    let dry_run = cluster.must("m2", &["mfs-promote", "--dry-run"])?;
+    let rehearsal = cluster.must("m2", &["mfs-promote", "--rehearse"])?;
+    eprintln!("{dry_run}{rehearsal}");
+    assert!(dry_run.contains("a promotion would succeed") && rehearsal.contains("a promotion would serve"));
+
+    let mut serving = "m1".to_owned();
+    for _ in 0..2 {
+        let off = cluster.power_off(&serving)?;
+        let taken = cluster.wait_for_serving_other_than(&serving, SOON)?;
+        load.wait_for_progress(LAST_RETRY)?;
+        eprintln!("{} serves {:.1} s after {serving}; {:?}", taken.by, taken.at.seconds_since(off), load.outage(off)?);
+        cluster.wait_for_log(&taken.by, "prove: MooseFS 4.57.5 answers with version .* of metaid 0x", SOON)?;
+        cluster.wait_for_log(&taken.by, "promotion ended: serving", SOON)?;
+        cluster.power_on(&serving)?;
+        for machine in ["m1", "m2", "m3"] {
+            cluster.wait_for_metalogger_in_step(machine, SOON)?;
+        }
+        assert_eq!(cluster.serving(), [taken.by.as_str()]);
+        serving = taken.by;
+    }
+    nothing_lost(&cluster, &load)
+}
