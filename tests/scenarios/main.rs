@@ -9,6 +9,7 @@ mod lab_itself;
 mod metadata;
 mod notify;
 mod proof;
+mod survivors;
 mod verbs;
 
 use std::time::Duration;
