@@ -8,6 +8,7 @@ mod generations;
 mod lab_itself;
 mod metadata;
 mod notify;
+mod old_release;
 mod proof;
 mod survivors;
 mod verbs;

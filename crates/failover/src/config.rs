@@ -292,11 +292,23 @@ impl Config {
             data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
             working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
             working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,
-            client_host: from.value(master, "MATOCL_LISTEN_HOST", "*", "an IPv4 address or *", |t| match t {
-                "*" => Some(Ipv4Addr::UNSPECIFIED),
-                _ => t.parse().ok(),
-            })?,
-            client_port: from.value(master, "MATOCL_LISTEN_PORT", "9421", "a port", |t| t.parse().ok())?,
+            client_host: from.value(
+                master,
+                either(master, "MATOCL_LISTEN_HOST", "MATOCU_LISTEN_HOST"),
+                "*",
+                "an IPv4 address or *",
+                |t| match t {
+                    "*" => Some(Ipv4Addr::UNSPECIFIED),
+                    _ => t.parse().ok(),
+                },
+            )?,
+            client_port: from.value(
+                master,
+                either(master, "MATOCL_LISTEN_PORT", "MATOCU_LISTEN_PORT"),
+                "9421",
+                "a port",
+                |t| t.parse().ok(),
+            )?,
             in_force: from.settings,
         };
         let ml_path = metalogger.get("DATA_PATH").map_or(Path::new("/var/lib/mfs"), |entry| Path::new(&entry.value));
@@ -319,6 +331,11 @@ pub fn path_for_xparam(name: &str) -> Result<PathBuf, Error> {
         return Err(Error::BadName(name.to_owned()));
     }
     Ok(Path::new(FOLDER).join(format!("mfspromote-{name}.cfg")))
+}
+
+/// The key that is given, else the newer one: until 1.6.19 they begin with `MATOCU`.
+fn either(master: &Document, key: &'static str, old: &'static str) -> &'static str {
+    if master.get(key).is_none() && master.get(old).is_some() { old } else { key }
 }
 
 fn service_manager(text: &str) -> Option<ServiceManager> {

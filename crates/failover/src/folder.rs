@@ -183,6 +183,11 @@ impl Folder {
             .map_err(|e| io("change the owner of", &self.path, e))
     }
 
+    /// Lets other users pass through to what is below, and see and change nothing here (mode 0711).
+    pub fn let_through(&self) -> Result<(), Error> {
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(0o711)).map_err(|e| io("change the mode of", &self.path, e))
+    }
+
     /// How many bytes users other than root can still write here.
     pub fn free(&self) -> Result<u64, Error> {
         let status = rustix::fs::fstatvfs(&self.fd).map_err(|e| io("look at the file system of", &self.path, e))?;

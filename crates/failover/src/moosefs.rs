@@ -123,6 +123,11 @@ pub struct Version {
 impl Version {
     /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
     pub const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
+    /// Whether its master loads change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
+    pub fn restores_itself(self) -> bool {
+        self >= Self::AUTO_RESTORE
+    }
+
     /// The first release with `mfsmaster restore`, which opens no port.
     pub const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
 

@@ -143,6 +143,31 @@ impl Services {
         self.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
     }
 
+    /// Starts the master on a data folder with one complete image, as it is started at boot.
+    ///
+    /// Back when the start was ordered (systemd) or the master listens (else).
+    pub fn start_plain_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+        match &self.master {
+            Control::Unit(unit) => systemctl("start", unit, deadline, cancel),
+            Control::Script(name) => {
+                let args = [OsString::from(name), "start".into()];
+                run("start", &self.master, &find("service")?, &args, deadline, cancel)
+            }
+            Control::Own(program) => run("start", &self.master, program, &self.own_start(&[]), deadline, cancel),
+        }
+    }
+
+    /// The arguments of mfsmaster itself for a start. Always with the verb: that of 1.6 would restart without one.
+    fn own_start(&self, options: &[&str]) -> Vec<OsString> {
+        let mut args = Vec::new();
+        if self.master_cfg.exists() {
+            args.extend(["-c".into(), self.master_cfg.clone().into()]);
+        }
+        args.extend(options.iter().map(OsString::from));
+        args.push("start".into());
+        args
+    }
+
     /// Starts the master so that it replays the change logs beside its image, loading it once (`-a`).
     ///
     /// Back when the start was ordered (systemd) or the master listens (else): whether it serves, only it can say.
@@ -152,12 +177,7 @@ impl Services {
             restore_once(unit, cancel)?;
             return systemctl("start", unit, deadline, cancel);
         }
-        let mut args = Vec::<OsString>::new();
-        if self.master_cfg.exists() {
-            args.extend(["-c".into(), self.master_cfg.clone().into()]);
-        }
-        args.extend(["-a".into(), "start".into()]);
-        run("start", &self.master, &program(Daemon::Master)?, &args, deadline, cancel)
+        run("start", &self.master, &program(Daemon::Master)?, &self.own_start(&["-a"]), deadline, cancel)
     }
 
     /// Makes later starts of the master's unit plain ones, if [`Services::start_master`] changed them: the unit must go

@@ -3,6 +3,7 @@
 mod args;
 mod demotion;
 mod emergency;
+mod metarestore;
 mod notify;
 mod prepare;
 mod promotion;

@@ -5,14 +5,16 @@
 
 use failover::cancel::{Cancel, Cancelled};
 use failover::config::Config;
-use failover::folder;
-use failover::metadata::{Base, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
+use failover::folder::{self, Folder};
+use failover::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
 use failover::moosefs::{self, Daemon, Version};
 use failover::process;
 use rustix::fs::Stat;
 use std::path::Path;
 
 use crate::emergency;
+use crate::metarestore;
+use crate::run::human;
 use crate::space;
 use crate::target::Target;
 use crate::work::{self, Work};
@@ -56,9 +58,9 @@ pub(crate) enum Error {
     /// There is no such program.
     #[error("there is no program mfsmaster; install the package of the MooseFS master")]
     NoMaster,
-    /// A master that cannot load change logs by itself.
-    #[error("mfsmaster {0} cannot load change logs by itself; this needs MooseFS 2.0 or later")]
-    TooOld(Version),
+    /// MooseFS 1.x: no image could be made.
+    #[error(transparent)]
+    Metarestore(#[from] metarestore::Error),
     /// Told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -70,6 +72,7 @@ pub(crate) struct Prepared {
     plan: Plan,
     source: Source,
     jump: u64,
+    release: Version,
     /// How many chunks the staged log unlocks behind the plan's end.
     unlocked: u64,
     loss: Loss,
@@ -87,24 +90,24 @@ struct Source {
 /// Makes the plan and copies its image into a fresh stage. The metalogger still runs, and may finish a download just
 /// now: then once more.
 pub(crate) fn begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
-    check_release(cancel)?;
-    match try_begin(target, id, loss, cancel) {
+    let release = check_release(cancel)?;
+    match try_begin(target, id, loss, release, cancel) {
         Err(Error::Stage(e @ stage::Error::ImageChanged { .. })) => {
             log::info!("{}; once more", failover::logging::chain(&e));
-            try_begin(target, id, loss, cancel)
+            try_begin(target, id, loss, release, cancel)
         }
         begun => begun,
     }
 }
 
-fn try_begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
+fn try_begin(target: &Target, id: u64, loss: Loss, release: Version, cancel: &Cancel) -> Result<Prepared, Error> {
     let plan = make_plan(target, loss)?;
     let source = source_of(target, &plan)?;
     let jump = jump_for(&target.config, &plan);
     space::check(&target.data, &plan, jump, cancel)?;
     emergency::check(target, &plan, plan.end_version + jump, loss)?;
     let work = Work::create(&target.data, id)?;
-    let prepared = Prepared { work, plan, source, jump, unlocked: 0, loss };
+    let prepared = Prepared { work, plan, source, jump, release, unlocked: 0, loss };
     match prepared.copy_image(target, cancel) {
         Ok(()) => Ok(prepared),
         Err(e) => {
@@ -123,6 +126,11 @@ impl Prepared {
     /// The version that a master which has loaded the stage answers with.
     pub(crate) fn served_version(&self) -> u64 {
         self.plan.end_version + self.jump + self.unlocked
+    }
+
+    /// The release of the master that is to serve it.
+    pub(crate) fn release(&self) -> Version {
+        self.release
     }
 
     /// How many chunks are unlocked whose writers were cut off.
@@ -146,7 +154,37 @@ impl Prepared {
         self.unlocked = written.unlocked;
         self.work.stage.sync()?;
         emergency::check(target, &self.plan, self.served_version(), self.loss)?;
+        if !self.release.restores_itself() {
+            self.restore(target, cancel)?;
+        }
         Ok(self.plan.clone())
+    }
+
+    /// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
+    fn restore(&self, target: &Target, cancel: &Cancel) -> Result<(), Error> {
+        let restore = self.work.restore_folder(&target.data, target.owner)?;
+        let move_all = |from: &Folder, to: &Folder, names: &[&str]| {
+            names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
+        };
+        move_all(&self.work.stage, &restore, &[stage::IMAGE, stage::LOG])?;
+        let deadline = target.services.start_deadline(target.image_size());
+        let took = metarestore::restore(&restore, &self.plan, target.owner, deadline, cancel)?;
+        log::info!("stage: mfsmetarestore {} made one image of it in {}", self.release, human(took));
+        move_all(&restore, &self.work.stage, &[work::CLEAN_STOP_IMAGE])?;
+        self.work.remove_restore_folder()?;
+        let sessions = match self.plan.lineage {
+            Lineage::Ml => "sessions_ml.mfs",
+            Lineage::Own => work::SESSIONS,
+        };
+        match stage::copy_file(&target.data, sessions.as_ref(), &self.work.stage, work::SESSIONS.as_ref(), target.owner)
+        {
+            Ok(()) => (),
+            // A master without them makes every client mount anew; one that is not started, too.
+            Err(e) => {
+                log::warn!("no client sessions, so clients have to mount again: {}", failover::logging::chain(&e));
+            }
+        }
+        Ok(self.work.stage.sync()?)
     }
 
     fn copy_image(&self, target: &Target, cancel: &Cancel) -> Result<(), Error> {
@@ -213,13 +251,13 @@ fn source_of(target: &Target, plan: &Plan) -> Result<Source, Error> {
     }))
 }
 
-/// Checks that the installed master restores by itself.
+/// The release of the installed master, if all that it needs to load the stage is there.
 pub(crate) fn check_release(cancel: &Cancel) -> Result<Version, Error> {
     let program = process::find_program(Daemon::Master.program()).ok_or(Error::NoMaster)?;
     let finished = process::run(&program, &["-v"], ANSWER, cancel).map_err(Error::Release)?;
     let version = Version::parse(&finished.output)?;
-    if version < Version::AUTO_RESTORE {
-        return Err(Error::TooOld(version));
+    if !version.restores_itself() {
+        metarestore::check_installed()?;
     }
     Ok(version)
 }

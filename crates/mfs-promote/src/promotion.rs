@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use failover::address::Interface;
 use failover::cancel::{Cancel, Cancelled};
 use failover::metadata::{Lineage, Loss, Plan, inventory, plan};
-use failover::moosefs::{self, Daemon};
+use failover::moosefs::{self, Daemon, Version};
 use failover::service;
 use failover::ucarp::Options;
 
@@ -183,8 +183,10 @@ impl<'a> Promotion<'a> {
             }
         };
         if served > 0 && served >= copy_end {
-            self.run.record.version = Some(served);
-            self.run.done("check", format_args!("mfsmaster is already serving version {served} here; left alone"));
+            // 1.x does not tell its version.
+            self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
+            let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
+            self.run.done("check", format_args!("mfsmaster is already serving{version} here; left alone"));
             return Ok(true);
         }
         log::warn!(
@@ -278,7 +280,12 @@ impl<'a> Promotion<'a> {
         self.cancel.check()?;
         self.undo.master_started = true;
         let deadline = self.target.services.start_deadline(self.target.image_size());
-        self.target.services.start_master(deadline, self.cancel)?;
+        let release = self.undo.prepared.as_ref().map(Prepared::release);
+        if release.is_none_or(Version::restores_itself) {
+            self.target.services.start_master(deadline, self.cancel)?;
+        } else {
+            self.target.services.start_plain_master(deadline, self.cancel)?;
+        }
         self.run.done("start", format_args!("mfsmaster started"));
         Ok(())
     }
@@ -301,7 +308,9 @@ impl<'a> Promotion<'a> {
                 return Err(Failure::Died);
             }
         };
-        if info.metadata_version.is_none_or(|served| served < planned) {
+        // 1.x does not tell its version: its image was read back before it was moved in.
+        let silent = !info.release.restores_itself();
+        if !silent && info.metadata_version.is_none_or(|served| served < planned) {
             return Err(Failure::Behind { served: info.metadata_version, planned });
         }
         match info.metaid {

@@ -21,7 +21,7 @@ use crate::run::{Run, human};
 use crate::scratch::{self, Scratch};
 use crate::space::{self, Space};
 use crate::target::Target;
-use crate::{prepare, report};
+use crate::{metarestore, prepare, report};
 
 /// How often a plan is made anew because the metalogger changed a file that it names.
 const ATTEMPTS: u32 = 3;
@@ -73,6 +73,9 @@ enum Failure {
     /// The restore failed.
     #[error("the restore failed, so would a promotion")]
     Restore(#[source] process::Error),
+    /// The restore of 1.x failed.
+    #[error("the restore failed, so would a promotion")]
+    Metarestore(#[from] metarestore::Error),
     /// Its result cannot be read.
     #[error("the restore succeeded, but its result cannot be read")]
     Unreadable(#[source] std::io::Error),
@@ -97,6 +100,7 @@ impl Failure {
             Self::Cancelled(_)
                 | Self::Stage(stage::Error::Cancelled(_))
                 | Self::Restore(process::Error::Cancelled(_))
+                | Self::Metarestore(metarestore::Error::Failed(process::Error::Cancelled(_)))
                 | Self::Prepare(prepare::Error::Cancelled(_) | prepare::Error::Release(process::Error::Cancelled(_)))
         )
     }
@@ -163,7 +167,7 @@ struct Rehearsal<'a> {
 impl Rehearsal<'_> {
     fn steps(&mut self) -> Result<Rehearsed, Failure> {
         let release = prepare::check_release(self.cancel)?;
-        if release < Version::RESTORE_ALONE {
+        if release.restores_itself() && release < Version::RESTORE_ALONE {
             return Err(Failure::CannotRestore(release));
         }
         let begun = Instant::now();
@@ -172,8 +176,13 @@ impl Rehearsal<'_> {
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
         self.run.done("stage", format_args!("{} to version {served}", prepare::base(&plan)));
-        let restored = self.restore(&scratch)?;
-        self.run.done("restore", format_args!("mfsmaster {release} restored it"));
+        let restored = if release.restores_itself() {
+            self.restore(&scratch)?
+        } else {
+            scratch.restore.give_away(self.target.owner).map_err(Failure::from)?;
+            metarestore::restore(&scratch.restore, &plan, self.target.owner, self.manner().deadline, self.cancel)?
+        };
+        self.run.done("restore", format_args!("MooseFS {release} restored it"));
         let result = check(&scratch, &plan, served)?;
         let counts = self.count(&scratch);
         self.run.done("check", format_args!("{result}, as planned"));

@@ -16,7 +16,6 @@ use failover::folder::{self, Folder, Owner};
 use failover::lock::{self, Locks};
 use failover::moosefs::{self, Daemon};
 use failover::process::{self, Identity};
-use rustix::fs::Mode;
 
 const ROOT: &str = "mfs-rehearsal";
 const RESTORE: &str = "restore";
@@ -68,7 +67,7 @@ impl Scratch {
     pub(crate) fn create(data: &Folder) -> Result<Self, Error> {
         let root = data.make_subfolder(ROOT.as_ref(), 0o700)?;
         // The user of the daemons passes through, and sees and changes nothing.
-        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o711)).map_err(|e| foreign(&root, e))?;
+        root.let_through()?;
         Ok(Self { restore: root.make_subfolder(RESTORE.as_ref(), 0o700)? })
     }
 
@@ -160,10 +159,6 @@ fn end_restore(data: &Folder, restore: &Folder) -> Result<(), Error> {
 fn identity(folder: &Folder) -> Result<(u64, u64), Error> {
     let status = folder.own_status()?;
     Ok((status.st_dev, status.st_ino))
-}
-
-fn foreign(folder: &Folder, e: rustix::io::Errno) -> Error {
-    Error::Config { path: folder.path().to_owned(), source: e.into() }
 }
 
 #[cfg(test)]

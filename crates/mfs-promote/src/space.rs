@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use failover::cancel::{Cancel, Cancelled};
 use failover::folder::{self, Folder};
-use failover::metadata::{Base, Plan};
+use failover::metadata::{Base, Plan, image};
 
 use crate::report::bytes;
 use crate::scratch;
@@ -30,7 +30,14 @@ impl Space {
     /// For `plan` in the data folder.
     pub(crate) fn of(data: &Folder, plan: &Plan, jump: u64) -> Result<Self, folder::Error> {
         let shared = matches!(&plan.base, Base::Image { name, .. } if data.shares_blocks(name));
-        Ok(Self { image: plan.image_bytes, log: plan.log_bytes(jump), shared, free: data.free()? })
+        let (image, shared) = match &plan.base {
+            // MooseFS 1.x: mfsmetarestore writes another one beside it.
+            Base::Image { signature, .. } if signature != image::FORMAT_2_0 => {
+                (plan.image_bytes.saturating_mul(if shared { 1 } else { 2 }), false)
+            }
+            _ => (plan.image_bytes, shared),
+        };
+        Ok(Self { image, log: plan.log_bytes(jump), shared, free: data.free()? })
     }
 
     /// The staged set.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use failover::address::{self, Removed};
 use failover::logging::chain;
 use failover::metadata::stage;
+use failover::process;
 use failover::ucarp::{Caller, Resigned};
 
 use crate::promotion::Failure;
-use crate::{prepare, settle, space};
+use crate::{metarestore, prepare, settle, space};
 
 /// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -36,7 +37,8 @@ pub(crate) fn wanted(failure: &Failure) -> StepDown {
         | Failure::Prepare(
             prepare::Error::Cancelled(_)
             | prepare::Error::Stage(stage::Error::Cancelled(_))
-            | prepare::Error::Space(space::Error::Cancelled(_)),
+            | prepare::Error::Space(space::Error::Cancelled(_))
+            | prepare::Error::Metarestore(metarestore::Error::Failed(process::Error::Cancelled(_))),
         ) => StepDown::None,
         Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. }) => StepDown::Yield,
         _ => StepDown::Resign,

@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use failover::archive;
 use failover::cancel::Cancel;
 use failover::config::Config;
-use failover::folder::{self, Folder};
+use failover::folder::{self, Folder, Owner};
 use failover::metadata::stage;
 use failover::state::{self, Journal, Phase, StagedFile, State};
 
@@ -21,8 +21,12 @@ const STAGE: &str = "stage";
 const ASIDE: &str = "aside";
 /// Where archives are kept, as in the howto.
 const BACKUP: &str = "bak";
-/// What a master writes only when it has served: the mark of a clean stop.
-const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
+/// Where a tool that runs as the user of the daemons works.
+const RESTORE: &str = "restore";
+/// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
+pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
+/// The client sessions of MooseFS 1.x.
+pub(crate) const SESSIONS: &str = "sessions.mfs";
 
 /// Why files could not be moved.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +70,27 @@ impl Work {
         Ok(Self { id, run, stage })
     }
 
+    /// Makes a folder in which a tool may work that runs as `user`; nobody else but root gets in.
+    pub(crate) fn restore_folder(&self, data: &Folder, user: Owner) -> Result<Folder, Error> {
+        let root = open_root(data)?.ok_or_else(|| Error::Foreign(data.path().join(ROOT)))?;
+        // The user passes through both, and sees and changes nothing in them.
+        for folder in [&root, &self.run] {
+            folder.let_through()?;
+        }
+        let restore = self.run.make_subfolder(RESTORE.as_ref(), 0o700)?;
+        restore.give_away(user)?;
+        Ok(restore)
+    }
+
+    /// Removes that folder with what is in it.
+    pub(crate) fn remove_restore_folder(&self) -> Result<(), Error> {
+        if let Some(restore) = open(&self.run, RESTORE)? {
+            clear(&restore)?;
+            self.run.remove_subfolder(RESTORE.as_ref())?;
+        }
+        Ok(())
+    }
+
     /// Moves `set_aside` out of the data folder and the staged set in, under a journal.
     pub(crate) fn commit(
         &self,
@@ -75,10 +100,10 @@ impl Work {
         metalogger_ran: bool,
     ) -> Result<(), Error> {
         let mut staged = Vec::new();
-        for name in [stage::IMAGE, stage::LOG] {
-            let Some(status) = self.stage.status(name.as_ref())? else { continue };
+        for name in self.stage.names()? {
+            let Some(status) = self.stage.status(&name)? else { continue };
             let size = u64::try_from(status.st_size).unwrap_or_default();
-            staged.push(StagedFile { name: name.to_owned(), inode: status.st_ino, size });
+            staged.push(StagedFile { name: name.to_string_lossy().into_owned(), inode: status.st_ino, size });
         }
         let journal = Journal {
             run: self.id,
@@ -106,6 +131,7 @@ impl Work {
     /// Removes the work folder of a run that moved nothing.
     pub(crate) fn discard(self, data: &Folder) -> Result<(), Error> {
         clear(&self.stage)?;
+        self.remove_restore_folder()?;
         self.run.remove_subfolder(STAGE.as_ref())?;
         remove_run(data, self.id)
     }
@@ -129,8 +155,8 @@ pub(crate) fn roll_back(data: &Folder, state: &State, journal: &Journal) -> Resu
     if let Some(run) = open_run(data, journal.run)? {
         // The staged set goes: it was made from what comes back now.
         for file in &journal.staged {
-            if data.status(file.name.as_ref())?.is_some_and(|status| status.st_ino == file.inode) {
-                data.remove(file.name.as_ref())?;
+            if let Some(name) = place_of(data, &[&file.name, stage::IMAGE], file, false)? {
+                data.remove(name.as_ref())?;
             }
         }
         if let Some(aside) = open(&run, ASIDE)? {
@@ -157,18 +183,36 @@ pub(crate) fn roll_back(data: &Folder, state: &State, journal: &Journal) -> Resu
 
 /// Whether the files in place are no longer just what was staged.
 fn master_wrote(data: &Folder, journal: &Journal) -> Result<bool, Error> {
-    if data.status(CLEAN_STOP_IMAGE.as_ref())?.is_some() {
-        return Ok(true);
+    // Those of 1.x are written all the time, and are no history.
+    for file in journal.staged.iter().filter(|file| file.name != SESSIONS) {
+        // A start renames an image of the first name to the second (1.x).
+        let names = if file.name == CLEAN_STOP_IMAGE {
+            [CLEAN_STOP_IMAGE, stage::IMAGE].as_slice()
+        } else {
+            &[file.name.as_str()]
+        };
+        if place_of(data, names, file, true)?.is_none() {
+            return Ok(true);
+        }
     }
-    for file in &journal.staged {
-        let unchanged = data
-            .status(file.name.as_ref())?
-            .is_some_and(|status| status.st_ino == file.inode && u64::try_from(status.st_size) == Ok(file.size));
-        if !unchanged {
+    // What only a master that has served leaves beside what was staged.
+    for name in [CLEAN_STOP_IMAGE, stage::LOG] {
+        if !journal.staged.iter().any(|file| file.name == name) && data.status(name.as_ref())?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Under which of `names` a staged file lies in the data folder; if asked, only at its full size and no more.
+fn place_of<'a>(data: &Folder, names: &[&'a str], file: &StagedFile, whole: bool) -> Result<Option<&'a str>, Error> {
+    for name in names {
+        let Some(status) = data.status(name.as_ref())? else { continue };
+        if status.st_ino == file.inode && (!whole || u64::try_from(status.st_size) == Ok(file.size)) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Archives what ended runs have set aside, removes the originals, and returns the archives' names.
@@ -176,9 +220,11 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
     let mut archives = Vec::new();
     for id in runs(data)? {
         let Some(run) = open_run(data, id)? else { continue };
-        if let Some(stage) = open(&run, STAGE)? {
-            clear(&stage)?;
-            run.remove_subfolder(STAGE.as_ref())?;
+        for name in [STAGE, RESTORE] {
+            if let Some(folder) = open(&run, name)? {
+                clear(&folder)?;
+                run.remove_subfolder(name.as_ref())?;
+            }
         }
         if let Some(aside) = open(&run, ASIDE)? {
             if !aside.names()?.is_empty() {

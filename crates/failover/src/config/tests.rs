@@ -35,6 +35,8 @@ fn the_daemons_own_files_say_where_and_who() {
     assert_eq!(config.data_path, Path::new("/srv/mfs"));
     assert_eq!((config.working_user.as_str(), config.client_port), ("moose", 19421));
     assert!(matches!(assemble("", text, ""), Err(Error::TwoFolders { .. })));
+    let old = assemble("", "MATOCU_LISTEN_PORT = 9521\nMATOCU_LISTEN_HOST = 10.0.0.1\n", "").unwrap();
+    assert_eq!((old.client_port, old.client_host), (9521, Ipv4Addr::new(10, 0, 0, 1)));
 }
 
 #[test]

@@ -142,6 +142,14 @@ pub fn copy_image(
     finish(stage, &staged, name, owner)
 }
 
+/// Copies a small file as it is, under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
+pub fn copy_file(from: &Folder, name: &OsStr, stage: &Folder, new_name: &OsStr, owner: Owner) -> Result<(), Error> {
+    let mut original = from.read(name)?;
+    let mut copy = stage.create(new_name, 0o600)?;
+    io::copy(&mut original, &mut copy).map_err(failed("copy", name))?;
+    finish(stage, &copy, new_name, owner)
+}
+
 /// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
 /// plan's end, then an `UNLOCK` for each chunk that the crash left locked for nobody; all ids raised by `jump`, every
 /// line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
@@ -175,9 +183,12 @@ pub fn write_log(
         let (expected, found) = (writer.next, plan.end_version);
         return Err(Error::NotContiguous { expected, found });
     }
-    for change in writer.locks.ending() {
-        writer.write(change.as_bytes())?;
-        writer.written.unlocked += 1;
+    // Tried from 3.0 on. 1.x is left as it is.
+    if format_2_0(plan) || plan.base == Base::New {
+        for change in writer.locks.ending() {
+            writer.write(change.as_bytes())?;
+            writer.written.unlocked += 1;
+        }
     }
     writer.out.flush().map_err(failed("write", name))?;
     let written = writer.written;
@@ -188,9 +199,12 @@ pub fn write_log(
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
 fn check_jump(plan: &Plan, jump: u64) -> Result<(), Error> {
-    let can = matches!(&plan.base, Base::Image { signature, .. } if signature == image::FORMAT_2_0);
     let reachable = plan.end_version.checked_add(jump).is_some_and(|end| end < changelog::LIMIT);
-    if jump == 0 || (can && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
+    if jump == 0 || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
+}
+
+fn format_2_0(plan: &Plan) -> bool {
+    matches!(&plan.base, Base::Image { signature, .. } if signature == image::FORMAT_2_0)
 }
 
 fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel) -> Result<(), Error> {
