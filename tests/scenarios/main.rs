@@ -1,4 +1,4 @@
-//! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp and the MooseFS 3.0 packages.
+//! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp, the MooseFS 3.0 packages and debootstrap.
 //! Clusters never overlap: the lab holds a lock of the host while one runs.
 
 mod booted;
@@ -13,9 +13,10 @@ mod proof;
 mod survivors;
 mod verbs;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use lab::{Cluster, LAST_RETRY, Result, Workload};
+use lab::{Cluster, LAST_RETRY, Moment, Result, Workload};
 use nix::sys::signal::Signal;
 
 /// The deadline of every wait for an event.
@@ -23,15 +24,28 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// Every acknowledged name and content is there, no operation failed, and at no moment did two machines serve.
 fn nothing_lost(cluster: &Cluster, load: &Workload) -> Result<()> {
-    let verdict = load.verify(&cluster.crashes())?;
-    eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
+    nothing_lost_but(cluster, load, &[]).map(drop)
+}
+
+/// The same, but what was acknowledged in these times may be gone, with what builds on it: returned in words.
+fn nothing_lost_but(cluster: &Cluster, load: &Workload, times: &[RangeInclusive<Moment>]) -> Result<Vec<String>> {
+    let verdict = load.verify(&[&cluster.crashes(), times].concat())?;
+    let (lost, cut_off) = (verdict.lost.len(), verdict.cut_off.len());
+    eprintln!("{} operations acknowledged, {lost} lost, {cut_off} cut in two", verdict.acknowledged);
     for one in &verdict.cut_off {
         eprintln!("  cut in two: {one}");
     }
     assert_eq!(verdict.lost, []);
     assert_eq!(verdict.failed, []);
     assert!(cluster.overlaps().is_empty(), "{:?}", cluster.overlaps());
-    Ok(())
+    Ok(verdict.cut_off)
+}
+
+/// Waits until a machine has all that the serving master had when this was called, in a copy that can be served.
+fn wait_for_whole_copy(cluster: &Cluster, machine: &str) -> Result<()> {
+    cluster.wait_for_metalogger_in_step(machine, SOON)?;
+    let dry_run = || cluster.run(machine, &["mfs-promote", "--dry-run"]).ok().filter(|run| run.status.success());
+    cluster.expect(&format!("{machine} to have a whole copy"), SOON, dry_run).map(drop)
 }
 
 /// Two machines, a load that has ended, and m2's complete copy without a metalogger that goes on writing it: ready to be

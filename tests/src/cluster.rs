@@ -147,6 +147,21 @@ impl Cluster {
         Ok(self.events.note(LAB, "lab: nothing is blocked any more"))
     }
 
+    /// The master's changes do not reach the metalogger of this machine any more: its copy falls behind, and all else
+    /// works, until [`Cluster::feed`].
+    pub fn starve(&self, name: &str) -> Result<Moment> {
+        self.machine(name)?;
+        self.switch.starve(name)?;
+        Ok(self.events.note(name, "lab: its metalogger hears nothing any more"))
+    }
+
+    /// Ends [`Cluster::starve`].
+    pub fn feed(&self, name: &str) -> Result<Moment> {
+        self.machine(name)?;
+        self.switch.feed(name)?;
+        Ok(self.events.note(name, "lab: its metalogger hears the master again"))
+    }
+
     /// Ends [`Cluster::cut`] and [`Cluster::isolate`].
     pub fn heal(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,13 +56,17 @@ pub struct Verdict {
     pub failed: Vec<Line>,
     /// Acknowledged names that are missing and contents that are wrong.
     pub lost: Vec<Lost>,
-    /// Of either kind, but cut in two by a crash of the master: in words.
+    /// Of either kind, but cut in two by a crash of the master, or a consequence of that: in words.
     pub cut_off: Vec<String>,
 }
 
 /// Something acknowledged that is not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
+    /// The name that it was about.
+    pub name: String,
+    /// When it was asked for.
+    pub started: Moment,
     /// When it was acknowledged.
     pub acknowledged: Moment,
     /// What is missing or wrong.
@@ -175,7 +179,8 @@ impl Workload {
     }
 
     /// Stops the load, mounts the file system once more with empty caches, and looks for everything acknowledged.
-    /// What was cut in two by the crash of a master, at the moments of `crashes`, is told apart.
+    /// What was cut in two by the crash of a master, at the moments of `crashes`, is told apart. A crash begins when the
+    /// copy that is promoted after it heard the last change.
     pub fn verify(&self, crashes: &[RangeInclusive<Moment>]) -> Result<Verdict> {
         self.stop()?;
         let mount = ["mfsmount", CHECK, "-H", "mfsmaster"];
@@ -186,19 +191,26 @@ impl Workload {
         let lines = self.lines()?.concat();
         let acknowledged = lines.iter().filter(|line| line.errno.is_none()).count();
         let mut verdict = Verdict { acknowledged, failed: Vec::new(), lost: Vec::new(), cut_off: Vec::new() };
+        let mut gone = Vec::new();
         for lost in report.lines().filter_map(lost_line) {
-            match crashes.iter().find(|crash| around(crash, lost.acknowledged)) {
-                Some(crash) => verdict.cut_off.push(format!(
-                    "{} (acknowledged {:+.1} ms from the crash, replicated nowhere)",
-                    lost.what,
-                    lost.acknowledged.seconds_since(*crash.end()) * 1e3
-                )),
+            match crashes.iter().find(|crash| lost.within(crash)) {
+                Some(crash) => {
+                    verdict.cut_off.push(format!(
+                        "{} (acknowledged {:+.1} ms from the crash, not in the copy that was promoted)",
+                        lost.what,
+                        lost.acknowledged.seconds_since(*crash.end()) * 1e3
+                    ));
+                    gone.push(lost.name);
+                }
                 None => verdict.lost.push(lost),
             }
         }
         for line in lines.into_iter().filter(|line| line.errno.is_some()) {
+            let builds_on = |gone: &&String| Path::new(line.op.name()).starts_with(gone);
             if crashes.iter().any(|crash| line.start - *crash.end() < LOSS_WINDOW && *crash.start() <= line.end) {
                 verdict.cut_off.push(format!("{line} (in flight at the crash, not acknowledged)"));
+            } else if let Some(gone) = gone.iter().find(builds_on) {
+                verdict.cut_off.push(format!("{line} (refused, since {gone} is gone)"));
             } else {
                 verdict.failed.push(line);
             }
@@ -217,15 +229,20 @@ impl Drop for Workload {
     }
 }
 
-/// Whether `moment` is so close to a crash that nobody else may know what happened then.
-fn around(crash: &RangeInclusive<Moment>, moment: Moment) -> bool {
-    *crash.start() - moment < LOSS_WINDOW && moment - *crash.end() < LOSS_WINDOW
+impl Lost {
+    /// Whether it was acknowledged so close to a crash that nobody else may know of it, or begun on what was lost then.
+    fn within(&self, crash: &RangeInclusive<Moment>) -> bool {
+        let around = *crash.start() - self.acknowledged < LOSS_WINDOW && self.acknowledged - *crash.end() < LOSS_WINDOW;
+        around || crash.contains(&self.started)
+    }
 }
 
-/// What the check prints: `lost NANOSECONDS WHAT`.
+/// What the check prints: `lost START END NAME WHAT`.
 fn lost_line(line: &str) -> Option<Lost> {
-    let (acknowledged, what) = line.strip_prefix("lost ")?.split_once(' ')?;
-    Some(Lost { acknowledged: Moment(acknowledged.parse().ok()?), what: what.to_owned() })
+    let mut words = line.strip_prefix("lost ")?.splitn(4, ' ');
+    let mut moment = || words.next()?.parse().ok().map(Moment);
+    let (started, acknowledged) = (moment()?, moment()?);
+    Some(Lost { name: words.next()?.to_owned(), started, acknowledged, what: words.next()?.to_owned() })
 }
 
 /// The times between acknowledgements, those that end after `since`, and the one that lasts until now.

@@ -30,6 +30,15 @@ pub enum Op {
     Write(String),
 }
 
+impl Op {
+    /// The name that it makes, or that it takes away.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Mkdir(name) | Self::Create(name) | Self::Rename(name, _) | Self::Write(name) => name,
+        }
+    }
+}
+
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {

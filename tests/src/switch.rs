@@ -10,6 +10,8 @@ use nix::unistd::Pid;
 use crate::process::{must, pid_of, poll, spawn_for_life, unshare};
 use crate::{Error, Result};
 
+/// The port on which a master answers metaloggers.
+const METALOGGER_PORT: u16 = 9419;
 const QUICK: Duration = Duration::from_secs(20);
 
 /// Holds the bridge; everything in it ends with this value.
@@ -91,6 +93,20 @@ END"
              nft add chain bridge lab forward '{{ type filter hook forward priority 0; }}'
              nft add rule bridge lab forward iifname v-{from} oifname v-{to} drop"
         ))
+    }
+
+    /// Drops what a master sends to the metalogger of a machine.
+    pub(crate) fn starve(&self, name: &str) -> Result<()> {
+        self.shell(&format!(
+            "nft add table bridge starve-{name}
+             nft add chain bridge starve-{name} forward '{{ type filter hook forward priority 0; }}'
+             nft add rule bridge starve-{name} forward oifname v-{name} tcp sport {METALOGGER_PORT} drop"
+        ))
+    }
+
+    /// Ends [`Switch::starve`].
+    pub(crate) fn feed(&self, name: &str) -> Result<()> {
+        self.shell(&format!("nft delete table bridge starve-{name} 2> /dev/null || :"))
     }
 
     /// Drops nothing any more.

@@ -1,8 +1,8 @@
 //! The client's load, run inside the client machine.
 //!
 //! `workload run MOUNT LOGS RATE`: two loops until stdin ends, each operation in the log once it is answered.
-//! `workload check MOUNT LOGS`: looks for everything that was acknowledged; prints `lost NANOSECONDS …` lines, with the moment of
-//! the acknowledgement, and `checked N`.
+//! `workload check MOUNT LOGS`: looks for everything that was acknowledged; prints `lost START END NAME …` lines, with the moments of
+//! the operation as in its log, and `checked N`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -148,7 +148,8 @@ fn existing<T>(result: io::Result<T>, value: T) -> io::Result<T> {
 struct Wanted {
     names: Vec<String>,
     written: bool,
-    acknowledged: Moment,
+    start: Moment,
+    end: Moment,
 }
 
 fn check(mount: &Path, logs: &Path) -> Result<(), Failure> {
@@ -165,7 +166,7 @@ fn check(mount: &Path, logs: &Path) -> Result<(), Failure> {
         let parts: Vec<_> = wanted.chunks(share).map(|part| scope.spawn(look(part))).collect();
         parts
             .into_iter()
-            .flat_map(|part| part.join().unwrap_or_else(|_| vec!["a checker panicked".into()]))
+            .flat_map(|part| part.join().unwrap_or_else(|_| vec!["0 0 - a checker panicked".into()]))
             .collect::<Vec<_>>()
     });
     for line in lost {
@@ -187,11 +188,14 @@ fn demand(wanted: &mut BTreeMap<String, Wanted>, line: Line) {
         Op::Rename(from, to) => (from, vec![to], false),
         Op::Write(name) => (name.clone(), vec![name], true),
     };
-    wanted.insert(key, Wanted { names, written, acknowledged: line.end });
+    wanted.insert(key, Wanted { names, written, start: line.start, end: line.end });
 }
 
 fn missing_of(mount: &Path, wanted: &[Wanted]) -> Vec<String> {
-    let complaints = |one| complaint(mount, one).map(|text| format!("{} {text}", one.acknowledged.0));
+    let complaints = |one: &Wanted| {
+        let (name, text) = (one.names.first()?, complaint(mount, one)?);
+        Some(format!("{} {} {name} {text}", one.start.0, one.end.0))
+    };
     wanted.iter().filter_map(complaints).collect()
 }
 
