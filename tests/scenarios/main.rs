@@ -2,6 +2,7 @@
 //! Clusters never overlap: the lab holds a lock of the host while one runs.
 
 mod booted;
+mod chain;
 mod election;
 mod failover;
 mod generations;

@@ -245,20 +245,28 @@ mod tests {
 
     #[test]
     fn the_reply_of_each_generation_is_read() {
-        let mut body = vec![0; 149];
-        body[..4].copy_from_slice(&[0, 3, 0, 234]);
-        body[121..129].copy_from_slice(&4013_u64.to_be_bytes());
-        let info = parse_info(&body).unwrap();
-        assert_eq!((info.release.to_string().as_str(), info.metadata_version), ("3.0.117", Some(4013)));
-        let mut body = vec![0; 205];
-        body[..4].copy_from_slice(&[0, 4, 57, 10]);
-        body[125..133].copy_from_slice(&7_u64.to_be_bytes());
-        body[141..149].copy_from_slice(&9_u64.to_be_bytes());
-        let info = parse_info(&body).unwrap();
-        assert_eq!((info.metadata_version, info.metaid), (Some(7), Some(9)));
-        let mut body = vec![0; 68];
-        body[..4].copy_from_slice(&[0, 1, 6, 19]);
-        assert_eq!(parse_info(&body).unwrap().release.to_string(), "1.6.19");
+        // (length, first four bytes, release, where the version is, where the metaid is)
+        let forms = [
+            (68, [0, 1, 6, 19], "1.6.19", None, None),
+            (76, [0, 1, 6, 27], "1.6.27", None, None),
+            (121, [0, 2, 0, 182], "2.0.91", Some(113), None),
+            (149, [0, 3, 0, 234], "3.0.117", Some(121), None),
+            (205, [0, 4, 57, 10], "4.57.5", Some(125), Some(141)),
+        ];
+        for (length, wire, release, version_at, metaid_at) in forms {
+            let mut body = vec![0xff; length];
+            body[..4].copy_from_slice(&wire);
+            for (at, number) in [(version_at, 4013_u64), (metaid_at, 0x6b03_734d_3887_29e6)] {
+                if let Some(at) = at {
+                    body[at..at + 8].copy_from_slice(&number.to_be_bytes());
+                }
+            }
+            let info = parse_info(&body).unwrap();
+            assert_eq!(info.release.to_string(), release);
+            assert_eq!(info.metadata_version, version_at.map(|_| 4013), "{release}");
+            assert_eq!(info.metaid, metaid_at.map(|_| 0x6b03_734d_3887_29e6), "{release}");
+            assert_eq!(parse_info(&body[..length - 1]), None, "{release}, one byte short");
+        }
     }
 
     #[test]

@@ -1,0 +1,226 @@
+//! A chain of failovers at random: clean stops, kills, power cuts and resets, with metaloggers that lag between and during
+//! them and machines that stay away, under a client that writes on. Nothing acknowledged is lost but what the loss window
+//! of a crash allows, and that is counted and named.
+//!
+//! `LAB_SEED` repeats a chain, `LAB_CHAIN` is its length, `LAB_RELEASE=13` runs it on Debian 13.
+
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
+use nix::sys::signal::Signal;
+
+use crate::{SOON, nothing_lost, wait_for_whole_copy};
+
+/// Failovers where nobody asks for more.
+const LENGTH: u64 = 4;
+
+#[test]
+fn chain_of_failovers() -> Result<()> {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
+    let (seed, length) = (variable("LAB_SEED").unwrap_or_else(now), variable("LAB_CHAIN").unwrap_or(LENGTH));
+    let release = (variable("LAB_RELEASE") == Some(13)).then_some(Release::Debian13);
+    eprintln!("{release:?}; again with LAB_SEED={seed} LAB_CHAIN={length}");
+    let mut chain = Chain::start(Dice(seed), release)?;
+    for number in 1..=length {
+        eprint!("{number}: ");
+        chain.failover()?;
+    }
+    nothing_lost(&chain.cluster, &chain.load)
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Random numbers that a seed repeats (`SplitMix64`).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    fn one_in(&mut self, limit: u64) -> bool {
+        self.below(limit) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
+        let index = self.below(of.len() as u64);
+        of[usize::try_from(index).expect("an index")].clone()
+    }
+
+    fn seconds(&mut self, limit: u64) -> Duration {
+        Duration::from_millis(self.below(limit * 1000))
+    }
+}
+
+/// What ends a machine's time as the master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Blow {
+    /// An administrator stops mfsmaster, then ucarp.
+    Stop,
+    /// mfsmaster is killed, and ucarp is stopped because of that.
+    KillMaster,
+    /// Everything is killed, a promotion that is not at its end too; the unit of ucarp takes the address away.
+    KillAll,
+    /// The machine loses its power.
+    PowerCut,
+    /// The same, and it boots at once, with the newest history of all.
+    Reset,
+}
+
+const BLOWS: &[Blow] = &[Blow::Stop, Blow::KillMaster, Blow::KillAll, Blow::PowerCut, Blow::PowerCut, Blow::Reset];
+
+/// A running chain.
+struct Chain {
+    cluster: Cluster,
+    load: Workload,
+    dice: Dice,
+    /// All machines, the one that ucarp prefers first.
+    order: Vec<String>,
+    serving: String,
+    /// The machine that fell and has not come back, and how it fell.
+    away: Option<(String, Blow)>,
+}
+
+impl Chain {
+    fn start(mut dice: Dice, release: Option<Release>) -> Result<Self> {
+        let mut order: Vec<String> = ["m1", "m2", "m3"].map(str::to_owned).to_vec();
+        order.swap(0, usize::try_from(dice.below(3)).expect("an index"));
+        let mut builder = Cluster::build().masters(3);
+        for (place, machine) in (0_u8..).zip(&order) {
+            builder = builder.skew(machine, place * 50);
+        }
+        for daemon in ["mfsmetalogger", "mfschunkserver"] {
+            builder = builder.setting(daemon, "MASTER_RECONNECTION_DELAY", "1");
+        }
+        let cluster = release.map_or(builder.clone(), |release| builder.release(release)).start()?;
+        let load = cluster.client().keep_writing()?;
+        Ok(Self { cluster, load, dice, order, serving: "m1".to_owned(), away: None })
+    }
+
+    /// The machines that could take over, the preferred one first.
+    fn standbys(&self) -> Vec<String> {
+        let away = self.away.as_ref().map(|(machine, _)| machine);
+        self.order.iter().filter(|machine| **machine != self.serving && Some(*machine) != away).cloned().collect()
+    }
+
+    /// One failover, from copies in step to a client that goes on.
+    fn failover(&mut self) -> Result<()> {
+        self.lag_and_catch_up()?;
+        for standby in self.standbys() {
+            wait_for_whole_copy(&self.cluster, &standby)?;
+        }
+        let (fallen, blow) = (self.serving.clone(), self.dice.pick(BLOWS));
+        // A clean stop loses nothing only onto a copy in step, and one of two standbys has to be.
+        let laggard = self.standbys().get(1).filter(|_| blow != Blow::Stop && self.dice.one_in(2)).cloned();
+        if let Some(laggard) = &laggard {
+            self.cluster.starve(laggard)?;
+            sleep(self.dice.seconds(4));
+        }
+        if matches!(blow, Blow::Stop | Blow::KillMaster) {
+            // A master that ends while it is watched makes ucarp end by itself: another story.
+            let ended = || self.cluster.daemon(&fallen, "mfs-promote").is_err().then_some(());
+            self.cluster.expect(&format!("the promotion of {fallen} to end"), SOON, ended)?;
+        }
+        let struck = self.strike(blow)?;
+        let taken = || self.cluster.answering().filter(|taken| taken.at > struck);
+        let taken = self.cluster.expect("a machine to take over", SOON, taken)?;
+        eprintln!(
+            "{blow:?} of {fallen}{}; {} serves {:.1} s later",
+            laggard.as_ref().map(|name| format!(", {name} lags")).unwrap_or_default(),
+            taken.by,
+            taken.at.seconds_since(struck)
+        );
+        if let Some(laggard) = &laggard {
+            assert_ne!(taken.by, *laggard, "a copy in step was there, on a machine that ucarp prefers");
+            self.cluster.feed(laggard)?;
+        }
+        self.load.wait_for_progress(LAST_RETRY)?;
+        self.serving = taken.by;
+        assert_eq!(self.cluster.serving(), [self.serving.as_str()]);
+        self.come_back(&fallen, blow)
+    }
+
+    /// A metalogger hears nothing for some seconds, perhaps so long that it gives its connection up, and has to catch up.
+    fn lag_and_catch_up(&mut self) -> Result<()> {
+        if self.dice.one_in(3) {
+            let laggard = self.dice.pick(&self.standbys());
+            let lag = self.dice.seconds(13);
+            eprint!("{laggard} lags for {lag:.1?}; ");
+            self.cluster.starve(&laggard)?;
+            sleep(lag);
+            self.cluster.feed(&laggard)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the serving machine's time as the master. Since when.
+    fn strike(&self, blow: Blow) -> Result<Moment> {
+        let (cluster, name) = (&self.cluster, self.serving.as_str());
+        match blow {
+            Blow::Stop => {
+                let since = Moment::now();
+                cluster.must(name, &["mfsmaster", "stop"])?;
+                cluster.stop_ucarp(name)?;
+                Ok(since)
+            }
+            Blow::KillMaster => {
+                let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
+                cluster.stop_ucarp(name)?;
+                Ok(since)
+            }
+            Blow::KillAll => {
+                let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
+                for program in ["mfsmetalogger", "ucarp", "mfs-promote"] {
+                    if cluster.daemon(name, program).is_ok() {
+                        cluster.kill(name, program, Signal::SIGKILL)?;
+                    }
+                }
+                cluster.must(name, &["vip-down", "eth0", &lab::VIP.to_string()])?;
+                Ok(since)
+            }
+            Blow::PowerCut => cluster.power_off(name),
+            Blow::Reset => {
+                let since = cluster.power_off(name)?;
+                cluster.power_on(name)?;
+                Ok(since)
+            }
+        }
+    }
+
+    /// The machine that was away comes back; the one that fell now does so too, or stays away in its turn.
+    fn come_back(&mut self, fallen: &str, blow: Blow) -> Result<()> {
+        if let Some((machine, blow)) = self.away.take() {
+            self.repair(&machine, blow)?;
+        }
+        if blow != Blow::Reset && self.dice.one_in(3) {
+            eprintln!("   {fallen} stays away");
+            self.away = Some((fallen.to_owned(), blow));
+            return Ok(());
+        }
+        self.repair(fallen, blow)
+    }
+
+    /// Ends what a blow began: a metalogger and ucarp run there again.
+    fn repair(&self, machine: &str, blow: Blow) -> Result<()> {
+        match blow {
+            Blow::Stop | Blow::KillMaster => self.cluster.start_ucarp(machine),
+            Blow::KillAll => {
+                // The demotion that vip-down began may have started it.
+                if self.cluster.daemon(machine, "mfsmetalogger").is_err() {
+                    self.cluster.must(machine, &["mfsmetalogger", "start"])?;
+                }
+                self.cluster.start_ucarp(machine)
+            }
+            Blow::PowerCut => self.cluster.power_on(machine).map(drop),
+            Blow::Reset => Ok(()),
+        }
+    }
+}
