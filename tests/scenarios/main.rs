@@ -6,6 +6,7 @@ mod chain;
 mod election;
 mod failover;
 mod generations;
+mod hand_over;
 mod lab_itself;
 mod metadata;
 mod notify;

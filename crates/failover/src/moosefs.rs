@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -173,22 +173,38 @@ pub struct Info {
 
 const CLTOMA_INFO: u32 = 510;
 const MATOCL_INFO: u32 = 511;
+const CLTOMA_MLOG_LIST: u32 = 522;
+const MATOCL_MLOG_LIST: u32 = 523;
 /// Longer than any reply known; what is longer is no master.
-const MAX_BODY: usize = 4096;
+const MAX_BODY: usize = 65_536;
 
 /// Asks the master at `address` for its INFO, within `patience`.
 ///
 /// Request: u32 type 510, u32 length 0. Reply: u32 type 511, u32 length, body; all numbers big-endian
 /// (`mfsmaster/matoclserv.c`; the layouts by length are listed in `mfscommon/MFSCommunication.h`).
 pub fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
-    let body = ask(address, patience).map_err(|source| Error::NoAnswer { address, source })?;
+    let body =
+        ask(address, [CLTOMA_INFO, MATOCL_INFO], patience).map_err(|source| Error::NoAnswer { address, source })?;
     parse_info(&body).ok_or(Error::Foreign { address, length: body.len() })
 }
 
-fn ask(address: SocketAddrV4, patience: Duration) -> io::Result<Vec<u8>> {
+/// The addresses that metaloggers are connected to the master at `address` from.
+///
+/// The reply has eight bytes for each: u16 and two u8 of its release, four of its address (`mfscli -SML` reads it so).
+pub fn metaloggers(address: SocketAddrV4, patience: Duration) -> Result<Vec<Ipv4Addr>, Error> {
+    let asked = ask(address, [CLTOMA_MLOG_LIST, MATOCL_MLOG_LIST], patience);
+    let body = asked.map_err(|source| Error::NoAnswer { address, source })?;
+    if body.len() % 8 != 0 {
+        return Err(Error::Foreign { address, length: body.len() });
+    }
+    Ok(body.chunks_exact(8).map(|entry| Ipv4Addr::new(entry[4], entry[5], entry[6], entry[7])).collect())
+}
+
+/// Asks a question without content, and returns the body of the answer.
+fn ask(address: SocketAddrV4, [question, answer]: [u32; 2], patience: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + patience;
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), patience)?;
-    let mut request = CLTOMA_INFO.to_be_bytes().to_vec();
+    let mut request = question.to_be_bytes().to_vec();
     request.extend(0_u32.to_be_bytes());
     stream.set_write_timeout(Some(patience))?;
     stream.write_all(&request)?;
@@ -209,7 +225,7 @@ fn ask(address: SocketAddrV4, patience: Duration) -> io::Result<Vec<u8>> {
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
         // Anything else is a keep-alive, sent every second.
-        if kind == MATOCL_INFO {
+        if kind == answer {
             return Ok(body);
         }
     }

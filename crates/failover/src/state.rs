@@ -12,12 +12,14 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{self, Folder};
+use crate::process::Identity;
 
 /// Where the state folder is.
 pub const FOLDER: &str = "/var/lib/moosefs-ucarp";
 /// How many records are kept.
 const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
+const HAND_OVER: &str = "hand-over.json";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +183,20 @@ impl State {
             Err(e) if !e.is_not_found() => Err(e.into()),
             _ => Ok(self.folder.sync()?),
         }
+    }
+
+    /// Notes that the ucarp `identity` is about to step back on purpose.
+    pub fn begin_hand_over(&self, identity: Identity) -> Result<(), Error> {
+        self.write(OsStr::new(HAND_OVER), &identity.to_string())
+    }
+
+    /// Whether the ucarp `identity` steps back on purpose. Answers yes only once.
+    pub fn take_hand_over(&self, identity: Identity) -> Result<bool, Error> {
+        let noted: Option<String> = self.read(OsStr::new(HAND_OVER))?;
+        if noted.is_some() {
+            self.folder.remove(OsStr::new(HAND_OVER))?;
+        }
+        Ok(noted.is_some_and(|noted| noted == identity.to_string()))
     }
 
     /// Keeps the record of a run, and drops the oldest ones.

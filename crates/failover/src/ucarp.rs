@@ -82,19 +82,19 @@ impl Caller {
     /// The ucarp that serves `vip` on `interface`, for runs by hand; one in a container with a network of its own does
     /// not count. Of several, the one that runs longest: the others are its children on their way to be a hook.
     pub fn find(interface: &str, vip: Ipv4Addr) -> Option<Self> {
-        let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-        let here = network("thread-self");
         let serves = |caller: &Self| {
             let named = caller.options.interface.as_deref();
-            caller.options.vip == Some(vip)
-                && named.is_none_or(|name| name == interface)
-                && network(&caller.pid.to_string()) == here
+            caller.options.vip == Some(vip) && named.is_none_or(|name| name == interface)
         };
-        process::all()
-            .into_iter()
-            .filter_map(|pid| Self::of(pid).ok())
-            .filter(serves)
-            .min_by_key(|caller| (caller.start, caller.pid))
+        in_this_network().filter(serves).min_by_key(|caller| (caller.start, caller.pid))
+    }
+
+    /// All that run in this network, but for those on their way to be a hook.
+    pub fn all() -> Vec<Self> {
+        let mut all: Vec<Self> = in_this_network().collect();
+        let pids: Vec<u32> = all.iter().map(|caller| caller.pid).collect();
+        all.retain(|caller| Stat::of(caller.pid).is_some_and(|stat| !pids.contains(&stat.parent)));
+        all
     }
 
     fn of(pid: u32) -> Result<Self, Error> {
@@ -149,6 +149,14 @@ impl Caller {
     fn failed(&self, operation: &'static str, source: process::Error) -> Error {
         Error::Signal { operation, pid: self.pid, source }
     }
+}
+
+/// Every ucarp that is not in a container with a network of its own.
+fn in_this_network() -> impl Iterator<Item = Caller> {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let here = network("thread-self");
+    let all = process::all().into_iter().filter_map(|pid| Caller::of(pid).ok());
+    all.filter(move |caller| network(&caller.pid.to_string()) == here)
 }
 
 /// By the name the kernel shows, or by its file: an upgrade leaves the file's name as `ucarp (deleted)`.

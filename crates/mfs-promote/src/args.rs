@@ -17,7 +17,7 @@ use failover::ucarp::Caller;
 #[command(version, arg_required_else_help = true, max_term_width = 100)]
 #[command(after_help = "Exit codes: 0 done (or: it would succeed), 1 failed (or: it would fail), 2 wrong usage.\n\
     What runs did and how long each step took: mfs-promote --status, and the system log.")]
-#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "demote", "status", "check_config"])))]
+#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check_config"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status"]).multiple(true)))]
 pub(crate) struct Args {
     /// Print what a promotion would do and touch nothing
@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Restore a copy of the metadata beside the data, as a promotion would, and check the result
     #[arg(long)]
     pub(crate) rehearse: bool,
+    /// Hand the service over to another machine: stop the master here, step back, and report who took over
+    #[arg(long)]
+    pub(crate) hand_over: bool,
     /// Stop the master here and go back to metalogger duty
     #[arg(long)]
     pub(crate) demote: bool,
@@ -39,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "listing")]
     pub(crate) json: bool,
     /// Serve what is whole although known changes are lost by it; for this run only, never given by hooks
-    #[arg(long, conflicts_with_all = ["rehearse", "demote", "status", "check_config", "hook", "ticket"])]
+    #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check_config", "hook", "ticket"])]
     pub(crate) allow_data_loss: bool,
     /// Network interface of the virtual IP
     #[arg(long, value_name = "NAME", requires = "vip")]

@@ -3,6 +3,7 @@
 mod args;
 mod demotion;
 mod emergency;
+mod handover;
 mod metarestore;
 mod notify;
 mod prepare;
@@ -89,6 +90,8 @@ fn dispatch(args: &Args, cancel: &Cancel) -> Result<bool> {
         report::dry_run(&config(args)?, address, args.loss(), args.json, cancel)
     } else if args.rehearse {
         rehearsal::rehearse(config(args)?, args.interface.as_deref().zip(args.vip), cancel)
+    } else if args.hand_over {
+        handover::hand_over(config(args)?, args.interface.as_deref().zip(args.vip), cancel)
     } else if args.demote {
         demote(args, cancel)
     } else {
@@ -195,7 +198,7 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let mut run = Run::new("demotion", args.vip);
     let target = Target::open(config)?;
     let options = args.hook.as_ref().map_or_else(Options::default, |caller| caller.options.clone());
-    let grace = if args.is_hook() { demotion::grace(&options) } else { Duration::ZERO };
+    let grace = if args.is_hook() && !on_purpose(&target, args) { demotion::grace(&options) } else { Duration::ZERO };
     let demotion = Demotion { target: &target, address, grace, lock: &lock, cancel, run: &mut run };
     let demoted = demotion.demote();
     let (outcome, event) = match &demoted {
@@ -217,6 +220,15 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     run.end(outcome, Some(&target.state));
     drop(lock);
     Ok(demoted.is_ok())
+}
+
+/// Whether the ucarp that called steps back because this machine hands over.
+fn on_purpose(target: &Target, args: &Args) -> bool {
+    let taken = args.hook.as_ref().map(|caller| target.state.take_hand_over(caller.identity()));
+    taken.transpose().unwrap_or_else(|e| {
+        log::warn!("{}", chain(&e));
+        None
+    }) == Some(true)
 }
 
 /// The right to act; `None` if a later call has it.
