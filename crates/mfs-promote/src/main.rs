@@ -7,6 +7,7 @@ mod handover;
 mod metarestore;
 mod notify;
 mod prepare;
+mod progress;
 mod promotion;
 mod recover;
 mod rehearsal;
@@ -36,6 +37,7 @@ use failover::ucarp::{Caller, Options};
 use crate::args::Args;
 use crate::demotion::{Demoted, Demotion};
 use crate::notify::Event;
+use crate::progress::Progress;
 use crate::promotion::{Failure, Promoted, Promotion};
 use crate::run::Run;
 use crate::target::Target;
@@ -259,7 +261,10 @@ fn archive(target: &Target, run: &mut Run, cancel: &Cancel) {
     if let Err(e) = scratch::sweep(&target.data) {
         log::warn!("what a rehearsal left cannot be removed: {}", chain(&e));
     }
-    match work::archive_leftovers(&target.data, &target.config, cancel) {
+    let progress = Progress::show("archiving what was set aside", || None);
+    let archived = work::archive_leftovers(&target.data, &target.config, cancel);
+    drop(progress);
+    match archived {
         Ok(archives) if archives.is_empty() => (),
         Ok(archives) => {
             let names = archives.join(", ");

@@ -17,6 +17,7 @@ use failover::moosefs::{Daemon, Version};
 use failover::process::{self, Manner};
 use failover::ucarp::Caller;
 
+use crate::progress::Progress;
 use crate::run::{Run, human};
 use crate::scratch::{self, Scratch};
 use crate::space::{self, Space};
@@ -176,12 +177,15 @@ impl Rehearsal<'_> {
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
         self.run.done("stage", format_args!("{} to version {served}", prepare::base(&plan)));
+        let result = scratch.restore.path().join(RESULT);
+        let progress = Progress::show("restoring", move || Some(result.metadata().ok()?.len()));
         let restored = if release.restores_itself() {
             self.restore(&scratch)?
         } else {
             scratch.restore.give_away(self.target.owner).map_err(Failure::from)?;
             metarestore::restore(&scratch.restore, &plan, self.target.owner, self.manner().deadline, self.cancel)?
         };
+        drop(progress);
         self.run.done("restore", format_args!("MooseFS {release} restored it"));
         let result = check(&scratch, &plan, served)?;
         let counts = self.count(&scratch);
