@@ -262,9 +262,9 @@ fn archive(target: &Target, run: &mut Run, cancel: &Cancel) {
         log::warn!("what a rehearsal left cannot be removed: {}", chain(&e));
     }
     let progress = Progress::show("archiving what was set aside", || None);
-    let archived = work::archive_leftovers(&target.data, &target.config, cancel);
+    let result = work::archive_leftovers(&target.data, &target.config, cancel);
     drop(progress);
-    match archived {
+    match result {
         Ok(archives) if archives.is_empty() => (),
         Ok(archives) => {
             let names = archives.join(", ");
