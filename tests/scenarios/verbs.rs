@@ -142,6 +142,20 @@ fn a_signal_ends_a_rehearsal_and_leaves_nothing() -> Result<()> {
 }
 
 #[test]
+fn a_rehearsal_on_a_terminal_shows_that_it_is_at_work() -> Result<()> {
+    let cluster = cluster_with_endless_restore()?;
+    cluster.wait_for_log("m2", "demotion ended", SOON)?;
+    let on_a_terminal = "setsid script -qfc 'mfs-promote --rehearse' /dev/null > /var/lib/lab/terminal 2>&1 &";
+    cluster.must("m2", &["sh", "-c", on_a_terminal])?;
+    cluster.expect("a line that counts the seconds", SOON, || {
+        let shown = cluster.must("m2", &["cat", "/var/lib/lab/terminal"]).ok()?;
+        shown.contains("restoring: 1 s").then_some(())
+    })?;
+    cluster.kill("m2", "mfs-promote", Signal::SIGTERM)?;
+    cluster.expect("the rehearsal to end", SOON, || cluster.daemon("m2", "mfs-promote").is_err().then_some(()))
+}
+
+#[test]
 fn listings_for_programs_agree_with_those_for_people() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;

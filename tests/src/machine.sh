@@ -18,13 +18,14 @@ mount -t sysfs sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
 mount -t tmpfs -o mode=755 tmpfs dev
-for device in null zero full random urandom tty fuse ptmx; do
+for device in null zero full random urandom tty fuse; do
     : > "dev/$device"
     mount --bind "/dev/$device" "dev/$device"
 done
 mkdir dev/shm dev/pts run/lock
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
-mount --bind /dev/pts dev/pts
+mount -t devpts -o newinstance,ptmxmode=666,mode=620 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
 : > dev/log
 mount --bind "$folder/log.socket" dev/log
