@@ -9,30 +9,29 @@ use failover::metadata::Loss;
 use failover::ucarp::Caller;
 
 /// Make this machine the MooseFS master, from its metalogger's copy of the metadata.
-///
-/// Called by vip-up and vip-down in the background. By hand: `--dry-run` shows what a promotion would do here and
-/// whether it would succeed; `--interface` and `--vip` without a verb promote this machine, if the address is on it.
+// One line each, so that `--help` is a screen; more of it all is in the manual page (`crates/pages`).
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
-#[command(version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done (or: it would succeed), 1 failed (or: it would fail), 2 wrong usage.\n\
-    What runs did and how long each step took: mfs-promote --status, and the system log.")]
+#[command(name = "mfs-promote", version, arg_required_else_help = true)]
+#[command(after_help = "ucarp's hooks run it; by hand, begin with --dry-run. --interface and --vip alone\n\
+    promote this machine, if it has the address. More: man mfs-promote\n\
+    Exit codes: 0 done, or it would succeed; 1 failed, or it would; 2 wrong usage.")]
 #[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check_config"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status"]).multiple(true)))]
 pub(crate) struct Args {
     /// Print what a promotion would do and touch nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Restore a copy of the metadata beside the data, as a promotion would, and check the result
+    /// Restore a copy beside the data and check the result
     #[arg(long)]
     pub(crate) rehearse: bool,
-    /// Hand the service over to another machine: stop the master here, step back, and report who took over
+    /// Make another machine serve, and report which
     #[arg(long)]
     pub(crate) hand_over: bool,
     /// Stop the master here and go back to metalogger duty
     #[arg(long)]
     pub(crate) demote: bool,
-    /// Show what runs here now, and the last promotions and demotions
+    /// Show what runs here now, and the last runs
     #[arg(long)]
     pub(crate) status: bool,
     /// Show every setting in force and where it came from
@@ -41,17 +40,17 @@ pub(crate) struct Args {
     /// With --dry-run or --status: for programs
     #[arg(long, requires = "listing")]
     pub(crate) json: bool,
-    /// Serve what is whole although known changes are lost by it; for this run only, never given by hooks
+    /// Serve what is whole although known changes are lost
     #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check_config", "hook", "ticket"])]
     pub(crate) allow_data_loss: bool,
     /// Network interface of the virtual IP
-    #[arg(long, value_name = "NAME", requires = "vip")]
+    #[arg(long, value_name = "NAME", requires = "vip", value_hint = clap::ValueHint::Other)]
     pub(crate) interface: Option<String>,
     /// The virtual IP that clients know as mfsmaster
-    #[arg(long, value_name = "ADDRESS", requires = "interface")]
+    #[arg(long, value_name = "ADDRESS", requires = "interface", value_hint = clap::ValueHint::Other)]
     pub(crate) vip: Option<Ipv4Addr>,
     /// Configuration file instead of /etc/mfs/mfspromote.cfg
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
     /// Say more; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count)]
@@ -84,6 +83,23 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_fits_a_screen() {
+        let help = Args::command().render_long_help().to_string();
+        assert!(help.lines().count() <= 24, "{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert_eq!(help, Args::command().render_help().to_string(), "-h and --help are one");
+    }
+
+    #[test]
+    fn without_arguments_it_explains_itself() {
+        let error = Args::try_parse_from(["mfs-promote"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.to_string(), Args::command().render_help().to_string());
     }
 
     #[test]

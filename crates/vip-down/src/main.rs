@@ -2,10 +2,11 @@
 //! to `mfs-promote` in the background, and is back in milliseconds. It needs no configuration, goes on past every error
 //! and reports them all.
 
+mod args;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,21 +15,7 @@ use failover::lock::{self, Locks, Role};
 use failover::ucarp::Caller;
 use failover::{cancel, config, logging, process};
 
-/// Remove the virtual address and start the demotion of this machine in the background.
-///
-/// ucarp runs this when the machine becomes BACKUP, and each time ucarp starts (ucarp -d /usr/bin/vip-down). Where the
-/// address is not there and no master runs, nothing happens. It works without any configuration file. Messages go to
-/// syslog, or to the terminal.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Interface that loses the address
-    interface: String,
-    /// The virtual address (IPv4)
-    vip: Ipv4Addr,
-    /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg for the demotion (ucarp -x)
-    xparam: Option<String>,
-}
+use crate::args::Arguments;
 
 fn main() -> ExitCode {
     process::close_inherited();
@@ -99,15 +86,4 @@ fn hand_over(
     let pid = process::launch(&process::find_beside("mfs-promote")?, &words)?;
     log::info!("demotion started (process {pid})");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
-    }
 }

@@ -1,10 +1,11 @@
 //! What ucarp runs when this machine becomes MASTER: adds the virtual address, hands the rest to `mfs-promote` in the
 //! background, and is back in milliseconds, since ucarp says nothing to its rivals before.
 
+mod args;
+
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::IsTerminal;
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -14,21 +15,7 @@ use failover::lock::{Locks, Role};
 use failover::ucarp::Caller;
 use failover::{cancel, logging, process};
 
-/// Add the virtual address and start the promotion of this machine in the background.
-///
-/// ucarp runs this when the machine becomes MASTER (ucarp -u /usr/bin/vip-up). If nothing could be started that would
-/// serve on the address, the address is removed again and the calling ucarp told to end, so that another machine takes
-/// over. Messages go to syslog, or to the terminal.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    /// Interface that gets the address
-    interface: String,
-    /// The virtual address (IPv4)
-    vip: Ipv4Addr,
-    /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg (ucarp -x)
-    xparam: Option<String>,
-}
+use crate::args::Arguments;
 
 fn main() -> ExitCode {
     process::close_inherited();
@@ -117,16 +104,5 @@ fn terminate(caller: &Caller) {
             caller.pid
         ),
         Err(error) => log::error!("{}", logging::chain(&error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Arguments::command().debug_assert();
     }
 }

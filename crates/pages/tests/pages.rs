@@ -1,0 +1,148 @@
+//! What is written for people agrees with the programs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use failover::config::{Config, Origin};
+
+/// Everything, written into a folder that the test keeps.
+fn written() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = Command::new(env!("CARGO_BIN_EXE_pages")).arg(folder.path()).output().expect("pages");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
+}
+
+/// A program of this workspace, which lies where `pages` lies.
+fn help(name: &str) -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_pages")).with_file_name(name);
+    let output = Command::new(&program).arg("--help").output();
+    let output = output.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", program.display()));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The long options that a text names, each once.
+fn options(text: &str) -> Vec<String> {
+    let plain = text.replace("\\-", "-");
+    let words = plain.split(|c: char| !(c.is_ascii_lowercase() || c == '-'));
+    let mut found: Vec<String> =
+        words.filter(|word| word.starts_with("--") && word.len() > 3).map(str::to_owned).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// What `man` shows, and what it complains about.
+fn shown(page: &Path) -> (String, String) {
+    let mut man = Command::new("man");
+    man.args(["--warnings=w", "--local-file"])
+        .arg(page)
+        .env("MANWIDTH", "80")
+        .env("MANROFFSEQ", "")
+        .env("LC_ALL", "C.UTF-8");
+    let output = man.output().expect("man: scripts/setup installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    (text, String::from_utf8(output.stderr).expect("text"))
+}
+
+#[test]
+fn pages_name_the_options_of_the_programs_and_no_others() {
+    let folder = written();
+    for name in ["mfs-promote", "vip-up", "vip-down"] {
+        let page = read(folder.path().join(format!("man/{name}.8")));
+        assert_eq!(options(&page), options(&help(name)), "{name}");
+        assert!(!page.contains("hook\\fR"), "what only hooks give is nobody's business");
+    }
+}
+
+#[test]
+fn completions_name_the_options_of_mfs_promote_and_no_others() {
+    let folder = written();
+    let wanted = options(&help("mfs-promote"));
+    for name in ["mfs-promote", "_mfs-promote"] {
+        let script = read(folder.path().join("completions").join(name));
+        for option in &wanted {
+            assert!(script.contains(option.as_str()), "{name}: {option}");
+        }
+        assert!(!script.contains("--ticket") && !script.contains("--hook"), "{name}");
+    }
+    let fish = read(folder.path().join("completions/mfs-promote.fish"));
+    for option in &wanted {
+        assert!(fish.contains(&format!("-l {}", option.trim_start_matches('-'))), "fish: {option}");
+    }
+}
+
+#[test]
+fn bash_completes_the_options() {
+    let folder = written();
+    let script = folder.path().join("completions/mfs-promote");
+    let ask = "source \"$0\"; f=$(complete -p mfs-promote); f=${f#*-F }; COMP_WORDS=(mfs-promote --dr); COMP_CWORD=1; \
+               ${f%% *} mfs-promote --dr mfs-promote; echo \"${COMPREPLY[*]}\"";
+    let output = Command::new("bash").arg("-c").arg(ask).arg(&script).output().expect("bash");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        "--dry-run",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn man_shows_every_page_without_complaint() {
+    let folder = written();
+    let pages: [(&str, &[&str]); 4] = [
+        ("mfs-promote.8", &["SYNOPSIS", "--allow-data-loss", "EXIT STATUS", "    mfs-promote --dry-run", "ucarp(8)"]),
+        ("vip-up.8", &["SYNOPSIS", "<INTERFACE>", "EXIT STATUS"]),
+        ("vip-down.8", &["SYNOPSIS", "<INTERFACE>", "EXIT STATUS"]),
+        ("mfspromote.cfg.5", &["EPOCH_JUMP", "default: 1000000", "    ARCHIVE_FORMAT = tlz", "MFS_VERSION"]),
+    ];
+    for (name, wanted) in pages {
+        let (text, complaints) = shown(&folder.path().join("man").join(name));
+        assert_eq!(complaints, "", "{name}");
+        for part in wanted {
+            assert!(text.contains(part), "{name} lacks {part:?}:\n{text}");
+        }
+        assert!(!text.contains('`'), "{name}: Markdown is left:\n{text}");
+    }
+}
+
+#[test]
+fn the_page_and_the_example_have_every_key_with_its_default() {
+    let folder = written();
+    let page = read(folder.path().join("man/mfspromote.cfg.5"));
+    let example = read(folder.path().join("mfspromote.cfg"));
+    assert!(example.lines().all(|line| line.is_empty() || line.starts_with('#')), "it changes nothing as it is");
+    for key in failover::config::KEYS {
+        assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
+        assert!(example.contains(&format!("\n# {key} =")), "{key}");
+    }
+
+    // Uncommented, it says what is in force without it.
+    let given: Vec<&str> =
+        example.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| is_setting(line)).collect();
+    assert!(given.len() > 5, "{given:?}");
+    let path: PathBuf = folder.path().join("uncommented.cfg");
+    fs::write(&path, given.join("\n")).expect("the example");
+    let config = Config::load(&path).expect("a valid example");
+    let defaults = Config::fallback();
+    let mut compared = 0;
+    for (set, default) in config.in_force.iter().zip(&defaults.in_force) {
+        assert_eq!(set.key, default.key);
+        if matches!(&set.origin, Origin::File { path: from, .. } if *from == path) {
+            assert_eq!(set.value, default.value, "{}", set.key);
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, given.len());
+}
+
+/// `KEY = VALUE`, both there.
+fn is_setting(line: &str) -> bool {
+    line.split_once(" = ").is_some_and(|(key, value)| failover::config::KEYS.contains(&key) && !value.is_empty())
+}
