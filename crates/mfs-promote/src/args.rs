@@ -87,12 +87,13 @@ mod tests {
 
     #[test]
     fn the_help_fits_a_screen() {
-        let help = Args::command().render_long_help().to_string();
+        let shown = |option| Args::try_parse_from(["mfs-promote", option]).unwrap_err().to_string();
+        let help = shown("--help");
         assert!(help.lines().count() <= 24, "{help}");
         for line in help.lines() {
             assert!(line.chars().count() <= 80, "{line}");
         }
-        assert_eq!(help, Args::command().render_help().to_string(), "-h and --help are one");
+        assert_eq!(help, shown("-h"));
     }
 
     #[test]
