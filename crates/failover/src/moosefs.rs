@@ -14,6 +14,8 @@ use nix::libc;
 
 use crate::folder::{self, Folder};
 
+pub mod change;
+
 /// Why a daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +53,14 @@ pub enum Error {
         address: SocketAddrV4,
         /// Length of the reply's body.
         length: usize,
+    },
+    /// The master does not let this machine in.
+    #[error("the master on {address} refuses this machine (status {status}): see its mfsexports.cfg")]
+    Refused {
+        /// Where it was asked.
+        address: SocketAddrV4,
+        /// The master's word (`MFS_ERROR_*` in `mfscommon/MFSCommunication.h`).
+        status: u8,
     },
     /// `mfsmaster -v` printed something else.
     #[error("cannot read a version out of {0:?}")]
@@ -152,6 +162,12 @@ impl Version {
         let major = u16::from_be_bytes([bytes[0], bytes[1]]);
         Self { major, minor: bytes[2], patch: if major >= 2 { bytes[3] / 2 } else { bytes[3] } }
     }
+
+    /// The same four bytes.
+    fn to_wire(self) -> [u8; 4] {
+        let [high, low] = self.major.to_be_bytes();
+        [high, low, self.minor, if self.major >= 2 { self.patch * 2 } else { self.patch }]
+    }
 }
 
 impl Display for Version {
@@ -204,16 +220,17 @@ pub fn metaloggers(address: SocketAddrV4, patience: Duration) -> Result<Vec<Ipv4
 fn ask(address: SocketAddrV4, [question, answer]: [u32; 2], patience: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + patience;
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), patience)?;
-    let mut request = question.to_be_bytes().to_vec();
-    request.extend(0_u32.to_be_bytes());
-    stream.set_write_timeout(Some(patience))?;
-    stream.write_all(&request)?;
+    converse(&mut stream, [question, answer], &[], end)
+}
+
+/// Sends a question, and returns the body of its answer, which has to be there at `end`.
+fn converse(stream: &mut TcpStream, [question, answer]: [u32; 2], content: &[u8], end: Instant) -> io::Result<Vec<u8>> {
+    let left = || Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+    let length = u32::try_from(content.len()).map_err(io::Error::other)?;
+    stream.set_write_timeout(Some(left().ok_or(io::ErrorKind::TimedOut)?))?;
+    stream.write_all(&[&question.to_be_bytes(), &length.to_be_bytes(), content].concat())?;
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
+        stream.set_read_timeout(Some(left().ok_or(io::ErrorKind::TimedOut)?))?;
         let mut number = [0; 4];
         stream.read_exact(&mut number)?;
         let kind = u32::from_be_bytes(number);
