@@ -25,6 +25,7 @@ pub struct Cancelled;
 #[derive(Debug, Clone)]
 pub struct Cancel {
     set: Arc<AtomicBool>,
+    signalled: Arc<AtomicBool>,
     event: Arc<OwnedFd>,
 }
 
@@ -36,7 +37,7 @@ impl Cancel {
     pub fn new() -> Self {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .expect("an eventfd needs one free descriptor");
-        Self { set: Arc::default(), event: Arc::new(event) }
+        Self { set: Arc::default(), signalled: Arc::default(), event: Arc::new(event) }
     }
 
     /// A flag that TERM and INT set.
@@ -54,6 +55,7 @@ impl Cancel {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 log::info!("signal {signal} received");
+                flag.signalled.store(true, Ordering::SeqCst);
                 flag.cancel();
             }
         });
@@ -74,6 +76,11 @@ impl Cancel {
     /// Whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::SeqCst)
+    }
+
+    /// Whether it was a signal that set the flag, and no part of this program.
+    pub fn signalled(&self) -> bool {
+        self.signalled.load(Ordering::SeqCst)
     }
 
     /// `Err(Cancelled)` once the flag is set: for use with `?` between steps.

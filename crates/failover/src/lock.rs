@@ -27,10 +27,14 @@ use crate::process::Identity;
 pub const FOLDER: &str = "/run/moosefs-ucarp";
 const LOCK: &str = "lock";
 const TICKET: &str = "ticket";
+/// Whose turn it is among the hooks.
+const TURN: &str = "turn";
 /// Who rehearses: of the same form as the lock.
 const REHEARSAL: &str = "rehearsal";
 /// How often a waiting run looks whether the lock is free.
 const STEP: Duration = Duration::from_millis(20);
+/// How long a hook waits for another one, which is done within milliseconds: ucarp waits for it meanwhile.
+const TURN_PATIENCE: Duration = Duration::from_millis(200);
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -195,6 +199,24 @@ impl Locks {
         Ok(Self { folder })
     }
 
+    /// The turn of one hook: to be held from before it changes the address until its request is written. Hooks that two
+    /// processes start at once would otherwise change the address in one order and ask in the other, and the address
+    /// would stay where the last request is for a demotion.
+    ///
+    /// `None` if another hook is stuck in its turn: the address is more urgent then.
+    pub fn turn(&self) -> Option<Turn> {
+        let file = self.open_file(TURN, OFlags::RDWR | OFlags::CREATE).ok()?;
+        let end = Instant::now() + TURN_PATIENCE;
+        while !try_lock(&file).ok()? {
+            if Instant::now() >= end {
+                log::warn!("another hook is stuck; going on beside it");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(Turn { _file: file })
+    }
+
     /// Asks for `role`: from here on this is the newest request. Takes no lock, so it never waits.
     pub fn request(&self, role: Role) -> Result<Ticket, Error> {
         let ticket = Ticket::new(role);
@@ -255,12 +277,12 @@ impl Locks {
 
     fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
         write_holder(&file, role)?;
-        let lock = Lock { locks: self, ticket, _file: file };
+        let lock = Lock { place: Place { locks: self, ticket }, _file: file };
         if lock.superseded() {
             return Err(Error::Superseded);
         }
         if role == Role::Promotion {
-            lock.locks.end_rehearsal();
+            lock.place.locks.end_rehearsal();
         }
         Ok(lock)
     }
@@ -323,15 +345,32 @@ impl Locks {
 /// The lock, held. Dropping it releases it.
 #[derive(Debug)]
 pub struct Lock {
-    locks: Locks,
-    /// The newest ticket when the lock was taken.
-    ticket: Option<Ticket>,
+    place: Place,
     _file: File,
 }
 
 impl Lock {
-    /// Whether a newer request has arrived: time to roll back and end. What cannot be read counts as none, since TERM
-    /// comes along with it.
+    /// The place of its holder in the order of requests.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether a newer request has arrived: time to roll back and end.
+    pub fn superseded(&self) -> bool {
+        self.place.superseded()
+    }
+}
+
+/// A place in the order of requests.
+#[derive(Debug)]
+pub struct Place {
+    locks: Locks,
+    /// The newest ticket when the lock was taken.
+    ticket: Option<Ticket>,
+}
+
+impl Place {
+    /// Whether a newer request has arrived. What cannot be read counts as none, since TERM comes along with it.
     pub fn superseded(&self) -> bool {
         match self.locks.newest() {
             Ok(newest) => newest.is_some() && newest != self.ticket,
@@ -341,6 +380,18 @@ impl Lock {
             }
         }
     }
+
+    /// The turn of a hook, for background work that is about to change the address: what [`Place::superseded`] says
+    /// within it stays true until it ends.
+    pub fn turn(&self) -> Option<Turn> {
+        self.locks.turn()
+    }
+}
+
+/// The turn of a hook. Dropping it ends it.
+#[derive(Debug)]
+pub struct Turn {
+    _file: File,
 }
 
 /// The right to rehearse, or a hold on nobody rehearsing. Dropping it releases it.

@@ -155,7 +155,7 @@ impl HandOver<'_> {
         if self.target.running(Daemon::Master)?.is_none() {
             return Err(not_serving("no mfsmaster runs".to_owned()));
         }
-        let info = self.target.ask_master(Some(self.vip))?;
+        let info = self.target.ask_master()?;
         run.record.version = info.metadata_version;
         if self.caller.options.preempt {
             return Err(Failure::Preempts);

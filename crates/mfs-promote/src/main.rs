@@ -29,7 +29,7 @@ use clap::Parser;
 use failover::address::{self, Interface};
 use failover::cancel::Cancel;
 use failover::config::Config;
-use failover::lock::{self, Lock, Locks, Role};
+use failover::lock::{self, Lock, Locks, Place, Role};
 use failover::logging::{self, chain};
 use failover::scope;
 use failover::ucarp::{Caller, Options};
@@ -40,6 +40,7 @@ use crate::notify::Event;
 use crate::progress::Progress;
 use crate::promotion::{Failure, Promoted, Promotion};
 use crate::run::Run;
+use crate::stepdown::StepDown;
 use crate::target::Target;
 
 const NAME: &str = "mfs-promote";
@@ -127,7 +128,7 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         (Ok(target), Ok(interface)) => (target, interface),
         (Err(why), _) | (_, Err(why)) => {
             // It could not even begin: the address must not stay either.
-            stepdown::step_down(stepdown::StepDown::Resign, name, vip, caller.as_ref());
+            stepdown::step_down(StepDown::Resign, name, vip, caller.as_ref(), Some(lock.place()));
             drop(lock);
             run.record.error = Some(chain(why.as_ref()));
             let _notified = known.map(|config| notify::tell(&config, Event::Resign, Some(name), &run));
@@ -143,7 +144,9 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         Ok(Promoted::AlreadyServing) => ("already serving", None),
         Err(failure) => {
             run.record.error = Some(chain(failure));
-            failed(failure, name, vip, caller.as_ref())
+            let how = stepdown::wanted(failure, cancel);
+            let place = lock.place();
+            failed(failure, place, || stepdown::step_down(how, name, vip, caller.as_ref(), Some(place)).then_some(how))
         }
     };
     let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run));
@@ -156,17 +159,21 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
 }
 
 /// Logs why the promotion failed, steps down, and names the outcome and what it is to `NOTIFY`.
-fn failed(failure: &Failure, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) -> (&'static str, Option<Event>) {
-    let how = stepdown::wanted(failure);
-    match how {
-        stepdown::StepDown::None => log::info!("promotion given up: {}", chain(failure)),
-        _ => log::error!("promotion failed: {}", chain(failure)),
+fn failed(
+    failure: &Failure,
+    place: &Place,
+    step_down: impl FnOnce() -> Option<StepDown>,
+) -> (&'static str, Option<Event>) {
+    let why = chain(failure);
+    if place.superseded() {
+        log::info!("promotion given up: {why}");
+    } else {
+        log::error!("promotion failed: {why}");
     }
-    stepdown::step_down(how, interface, vip, caller);
-    match how {
-        stepdown::StepDown::Resign => ("stopped", Some(Event::Resign)),
-        stepdown::StepDown::Yield => ("yielded", Some(Event::Yield)),
-        stepdown::StepDown::None => ("yielded", None),
+    match step_down() {
+        Some(StepDown::Resign) => ("stopped", Some(Event::Resign)),
+        Some(StepDown::Yield) => ("yielded", Some(Event::Yield)),
+        None => ("yielded", None),
     }
 }
 
@@ -207,7 +214,7 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
         Ok(Demoted::NothingToDo) => ("nothing to demote", None),
         Ok(Demoted::Kept) => ("master kept", None),
         Ok(Demoted::Stopped) => ("demoted", Some(Event::Demotion)),
-        Err(demotion::Failure::Cancelled(_)) => ("overtaken by a later call", None),
+        Err(demotion::Failure::Cancelled(_)) if lock.superseded() => ("overtaken by a later call", None),
         Err(failure) => {
             log::error!("demotion failed: {}", chain(failure));
             run.record.error = Some(chain(failure));

@@ -175,9 +175,11 @@ impl<'a> Promotion<'a> {
                 0
             }
         };
-        let served = match self.target.ask_master(Some(self.vip)) {
+        let served = match self.target.ask_master() {
             Ok(info) => info.metadata_version.unwrap_or(u64::MAX),
             Err(e) => {
+                // What serves is not stopped on behalf of a call that does not count any more.
+                self.cancel.check()?;
                 log::warn!("mfsmaster runs here but does not answer: {}", failover::logging::chain(&e));
                 0
             }
@@ -296,7 +298,7 @@ impl<'a> Promotion<'a> {
         let begun = Instant::now();
         let planned = self.run.record.version.unwrap_or_default();
         let info = loop {
-            match self.target.ask_master(Some(self.vip)) {
+            match self.target.ask_master() {
                 Ok(info) => break info,
                 Err(source) if begun.elapsed() > patience => {
                     let port = self.target.config.client_port;
@@ -335,7 +337,7 @@ impl<'a> Promotion<'a> {
                 return Err(Failure::DiedServing { after: begun.elapsed() });
             }
         }
-        if let Err(e) = self.target.ask_master(Some(self.vip)) {
+        if let Err(e) = self.target.ask_master() {
             log::warn!("watch: mfsmaster answers no more, but lives: {}", failover::logging::chain(&e));
         }
         self.run.done("watch", format_args!("mfsmaster lives on"));

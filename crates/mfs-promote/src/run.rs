@@ -15,7 +15,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// Begins a run: whoever holds the lock says so, and with [`Run::end`] it is all in the log who worked when.
     pub(crate) fn new(role: &str, vip: Option<impl Display>) -> Self {
+        log::info!("{role} begun");
         let now = Instant::now();
         Self {
             record: Record {

@@ -7,13 +7,13 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use failover::address::{self, Removed};
+use failover::cancel::Cancel;
+use failover::lock::Place;
 use failover::logging::chain;
-use failover::metadata::stage;
-use failover::process;
 use failover::ucarp::{Caller, Resigned};
 
 use crate::promotion::Failure;
-use crate::{metarestore, prepare, settle, space};
+use crate::settle;
 
 /// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -21,8 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What a failure asks of ucarp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepDown {
-    /// It has stepped back already, or a later call decides.
-    None,
     /// Step back once, so that a better machine can win.
     Yield,
     /// End: this machine cannot serve.
@@ -30,33 +28,41 @@ pub(crate) enum StepDown {
 }
 
 /// What `failure` asks of ucarp.
-pub(crate) fn wanted(failure: &Failure) -> StepDown {
+pub(crate) fn wanted(failure: &Failure, cancel: &Cancel) -> StepDown {
     match failure {
-        Failure::Cancelled(_)
-        | Failure::Settle(settle::Error::Cancelled(_))
-        | Failure::Prepare(
-            prepare::Error::Cancelled(_)
-            | prepare::Error::Stage(stage::Error::Cancelled(_))
-            | prepare::Error::Space(space::Error::Cancelled(_))
-            | prepare::Error::Metarestore(metarestore::Error::Failed(process::Error::Cancelled(_))),
-        ) => StepDown::None,
+        // It could have served, perhaps, and was told to end.
+        _ if cancel.signalled() => StepDown::Yield,
         Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. }) => StepDown::Yield,
         _ => StepDown::Resign,
     }
 }
 
-/// Takes the address away and makes ucarp step down.
-pub(crate) fn step_down(how: StepDown, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) {
-    if how == StepDown::None {
-        return;
+/// Takes the address away and makes ucarp step down. Says whether it did: where a later call of a hook has changed the
+/// address, that call decides.
+pub(crate) fn step_down(
+    how: StepDown,
+    interface: &str,
+    vip: Ipv4Addr,
+    caller: Option<&Caller>,
+    place: Option<&Place>,
+) -> bool {
+    let turn = place.and_then(Place::turn);
+    if place.is_some_and(Place::superseded) {
+        return false;
     }
     remove_address(interface, vip);
+    // The vip-down of the ucarp that is told now needs it.
+    drop(turn);
+    tell(how, interface, vip, caller);
+    true
+}
+
+fn tell(how: StepDown, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) {
     let Some(caller) = caller else {
         log::error!("no ucarp serves {vip} here, so nothing was told to step down");
         return;
     };
     match how {
-        StepDown::None => (),
         StepDown::Yield => match caller.step_back() {
             Ok(()) => log::warn!("ucarp (pid {}) told to step back once, so that another machine can win", caller.pid),
             Err(e) => log::error!("{}", chain(&e)),

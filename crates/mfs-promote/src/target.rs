@@ -65,10 +65,10 @@ impl Target {
         moosefs::running(&self.data, daemon)
     }
 
-    /// Asks the master on this machine; `vip` is where it listens if it listens on that alone.
-    pub(crate) fn ask_master(&self, vip: Option<Ipv4Addr>) -> Result<Info, moosefs::Error> {
+    /// Asks the master on this machine; where it listens on all addresses, on one that nobody takes away.
+    pub(crate) fn ask_master(&self) -> Result<Info, moosefs::Error> {
         let host = self.config.client_host;
-        let host = if host.is_unspecified() { vip.unwrap_or(Ipv4Addr::LOCALHOST) } else { host };
+        let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host };
         moosefs::info(SocketAddrV4::new(host, self.config.client_port), ANSWER)
     }
 

@@ -36,13 +36,15 @@ fn main() -> ExitCode {
         log::error!("{}", logging::chain(error));
         failed = true;
     };
+    let locks = Locks::system().inspect_err(|error| report(error)).ok();
+    let turn = locks.as_ref().and_then(Locks::turn);
     // The address first: another machine may have it already.
     if let Err(error) = remove(&arguments) {
         report(&error);
     }
     // Without a ticket mfs-promote asks for one itself.
-    let ticket = Locks::system().and_then(|locks| locks.request(Role::Demotion));
-    let ticket = ticket.inspect_err(|error| report(error)).ok();
+    let ticket = locks.and_then(|locks| locks.request(Role::Demotion).inspect_err(|error| report(error)).ok());
+    drop(turn);
     let file = arguments.xparam.as_deref().map(config::path_for_xparam);
     let file = file.and_then(|file| file.inspect_err(|error| report(error)).ok());
     if let Err(error) = hand_over(&arguments, ticket, file) {

@@ -49,9 +49,13 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, caller: Option<&Caller>) -> Result<(), Box<dyn Error>> {
     let config = Config::for_xparam(arguments.xparam.as_deref())?;
     let interface = address::interface(&arguments.interface)?;
+    let locks = Locks::system()?;
+    let turn = locks.turn();
     let prefix = address::prefix_for(&address::list(&interface)?, arguments.vip, config.prefix_length);
     let added = address::add(&interface, arguments.vip, prefix)?;
-    match hand_over(arguments, caller) {
+    let started = hand_over(&locks, arguments, caller);
+    drop(turn);
+    match started {
         Ok(pid) => {
             let done = if added == Added::Added { "added to" } else { "was on" };
             log::info!("{} {done} {}; promotion started (process {pid})", arguments.vip, arguments.interface);
@@ -67,9 +71,9 @@ fn run(arguments: &Arguments, caller: Option<&Caller>) -> Result<(), Box<dyn Err
 }
 
 /// Starts the promotion. From the ticket on, any earlier promotion or demotion gives way to it.
-fn hand_over(arguments: &Arguments, caller: Option<&Caller>) -> Result<u32, Box<dyn Error>> {
+fn hand_over(locks: &Locks, arguments: &Arguments, caller: Option<&Caller>) -> Result<u32, Box<dyn Error>> {
     let program = process::find_beside("mfs-promote")?;
-    let ticket = Locks::system()?.request(Role::Promotion)?;
+    let ticket = locks.request(Role::Promotion)?;
     let mut words: Vec<OsString> = vec![
         format!("--interface={}", arguments.interface).into(),
         format!("--vip={}", arguments.vip).into(),

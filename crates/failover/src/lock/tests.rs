@@ -118,3 +118,24 @@ fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
         drop(lock);
     }
 }
+
+#[test]
+fn hooks_take_turns_and_a_stuck_one_is_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = locks(dir.path()).turn().unwrap();
+    let begun = Instant::now();
+    assert!(locks(dir.path()).turn().is_none(), "ucarp waits for a hook: it goes on");
+    assert!(begun.elapsed() >= TURN_PATIENCE);
+    let second = std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let turn = locks(dir.path()).turn();
+            locks(dir.path()).request(Role::Demotion).unwrap();
+            turn
+        });
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(locks(dir.path()).newest().unwrap(), None, "it waits");
+        drop(first);
+        waiting.join().unwrap()
+    });
+    assert!(second.is_some());
+}
