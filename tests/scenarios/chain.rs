@@ -5,11 +5,11 @@
 //! `LAB_SEED` repeats a chain, `LAB_CHAIN` is its length, `LAB_RELEASE=13` runs it on Debian 13.
 
 use std::thread::sleep;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
 use nix::sys::signal::Signal;
 
+use crate::dice::{self, Dice, variable};
 use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
 /// Failovers where nobody asks for more.
@@ -17,47 +17,15 @@ const LENGTH: u64 = 4;
 
 #[test]
 fn chain_of_failovers() -> Result<()> {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
-    let (seed, length) = (variable("LAB_SEED").unwrap_or_else(now), variable("LAB_CHAIN").unwrap_or(LENGTH));
+    let (seed, length) = (dice::seed(), variable("LAB_CHAIN").unwrap_or(LENGTH));
     let release = (variable("LAB_RELEASE") == Some(13)).then_some(Release::Debian13);
     eprintln!("{release:?}; again with LAB_SEED={seed} LAB_CHAIN={length}");
-    let mut chain = Chain::start(Dice(seed), release)?;
+    let mut chain = Chain::start(Dice::new(seed), release)?;
     for number in 1..=length {
         eprint!("{number}: ");
         chain.failover()?;
     }
     nothing_lost(&chain.cluster, &chain.load)
-}
-
-fn variable(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
-}
-
-/// Random numbers that a seed repeats (`SplitMix64`).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-
-    fn one_in(&mut self, limit: u64) -> bool {
-        self.below(limit) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        let index = self.below(of.len() as u64);
-        of[usize::try_from(index).expect("an index")].clone()
-    }
-
-    fn seconds(&mut self, limit: u64) -> Duration {
-        Duration::from_millis(self.below(limit * 1000))
-    }
 }
 
 /// What ends a machine's time as the master.

@@ -3,6 +3,7 @@
 
 mod booted;
 mod chain;
+mod dice;
 mod election;
 mod failover;
 mod generations;
@@ -12,6 +13,7 @@ mod metadata;
 mod notify;
 mod old_release;
 mod proof;
+mod storm;
 mod survivors;
 mod verbs;
 

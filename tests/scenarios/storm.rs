@@ -1,0 +1,188 @@
+//! ucarp changes its mind in any rhythm: runs are cancelled at every phase, never two are at work, the last call decides,
+//! and nothing acknowledged is lost.
+
+use std::collections::BTreeMap;
+use std::thread::{scope, sleep};
+use std::time::Duration;
+
+use lab::{Cluster, LAST_RETRY, Result, VIP};
+use nix::sys::signal::Signal;
+use regex_lite::Regex;
+
+use crate::dice::{self, Dice};
+use crate::{SOON, nothing_lost};
+
+/// What a promotion logs as it goes, in this order; no master was started before the last two of the first list.
+const UNTOUCHED: &[&str] = &["promotion begun", "prepare: ", "settle: ", "metalogger: stopped", "stage: ", "commit: "];
+const STARTED: &[&str] = &["start: mfsmaster started", "prove: ", "watch: ", "promotion ended: serving"];
+/// And a demotion of a machine that serves.
+const DEMOTION: &[&str] =
+    &["demotion begun", "waiting .* in case", "grace: ", "stop: mfsmaster stopped", "demotion ended: demoted"];
+/// How many calls make a storm.
+const CALLS: u64 = 200;
+
+#[test]
+fn ucarp_steps_back_in_each_phase_of_a_promotion() -> Result<()> {
+    let (cluster, load) = m2_alone()?;
+    let files = digest(&cluster)?;
+    let mut mark = cluster.mark();
+    cluster.start_ucarp("m2")?;
+    for phase in UNTOUCHED.iter().chain(STARTED) {
+        cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
+        mark = cluster.mark();
+        cluster.kill("m2", "ucarp", Signal::SIGUSR2)?;
+        cluster.wait_for_log_since(mark, "m2", "vip-down.*demotion started", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+        mark = cluster.mark();
+        if UNTOUCHED.contains(phase) {
+            assert_eq!(cluster.master_pid("m2"), None, "{phase}");
+            assert_eq!(digest(&cluster)?, files, "every file is where it was after {phase}");
+            cluster.daemon("m2", "mfsmetalogger")?;
+        }
+    }
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
+    never_two_at_once(&cluster, "m2");
+    rests(&cluster, Call::Up)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn the_address_comes_back_in_each_phase_of_a_demotion() -> Result<()> {
+    let (cluster, load) = m2_alone()?;
+    call(&cluster, Call::Up)?;
+    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    for phase in DEMOTION {
+        let mark = cluster.mark();
+        call(&cluster, Call::Down)?;
+        cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
+        let mark = cluster.mark();
+        call(&cluster, Call::Up)?;
+        cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
+        assert_eq!(cluster.serving(), ["m2"], "{phase}");
+    }
+    never_two_at_once(&cluster, "m2");
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_promotion_that_is_ended_by_a_signal_leaves_no_address_to_nobody() -> Result<()> {
+    let cluster = Cluster::build().masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    for standby in ["m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", "metalogger: stopped", SOON)?;
+    cluster.kill("m2", "mfs-promote", Signal::SIGTERM)?;
+    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    let taken = cluster.wait_for_serving_other_than("m1", SOON)?;
+    cluster.wait_for_log(&taken.by, "promotion ended: serving", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_storm_of_calls_ends_where_the_last_one_wants() -> Result<()> {
+    let seed = dice::seed();
+    eprintln!("again with LAB_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let (cluster, load) = m2_alone()?;
+    for last in [Call::Down, Call::Up, Call::Down, Call::Up] {
+        for _ in 1..CALLS / 4 {
+            let one = dice.pick(&[Call::Up, Call::Down]);
+            if dice.one_in(8) {
+                // Two at the same moment, as a dying ucarp and a new one make them.
+                let other = dice.pick(&[Call::Up, Call::Down]);
+                scope(|scope| {
+                    let other = scope.spawn(|| call(&cluster, other));
+                    call(&cluster, one).and(other.join().expect("a call does not panic"))
+                })?;
+            } else {
+                call(&cluster, one)?;
+            }
+            sleep(Duration::from_millis(match dice.below(10) {
+                0..5 => dice.below(100),
+                5..8 => dice.below(1500),
+                _ => dice.below(6000),
+            }));
+        }
+        call(&cluster, last)?;
+        rests(&cluster, last)?;
+    }
+    load.wait_for_progress(LAST_RETRY)?;
+    never_two_at_once(&cluster, "m2");
+    cluster.wait_for_metalogger_in_step("m1", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+/// What ucarp can call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Up,
+    Down,
+}
+
+/// Calls a hook on m2 with the arguments that ucarp gives.
+fn call(cluster: &Cluster, call: Call) -> Result<()> {
+    let hook = if call == Call::Up { "vip-up" } else { "vip-down" };
+    cluster.must("m2", &[hook, "eth0", &VIP.to_string()]).map(drop)
+}
+
+/// A cluster whose m1 is a standby without ucarp, and a load. m2 has everything and its ucarp does not run, so that
+/// nobody but the test calls its hooks.
+fn m2_alone() -> Result<(Cluster, lab::Workload)> {
+    let cluster = Cluster::build().masters(2).setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1").start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.stop_ucarp("m2")?;
+    cluster.wait_for_log("m2", "demotion ended", SOON)?;
+    let mark = cluster.mark();
+    cluster.stop_ucarp("m1")?;
+    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    Ok((cluster, load))
+}
+
+/// The metadata on m2, and what is left of a run.
+fn digest(cluster: &Cluster) -> Result<String> {
+    cluster.must("m2", &["sh", "-c", "cd /var/lib/mfs; sha256sum metadata* changelog*; ls -d mfs-promote bak 2>&1; :"])
+}
+
+/// Everything has come to rest, and it is what the last call wanted.
+fn rests(cluster: &Cluster, last: Call) -> Result<()> {
+    let called = Regex::new("(?:promotion|demotion) started \\(process ([0-9]+)\\)")?;
+    let events = cluster.events().since(0);
+    let pid = events.iter().rev().filter(|event| event.machine == "m2").find_map(|event| called.captures(&event.text));
+    let pid = pid.map(|found| found[1].to_owned()).expect("a hook was called");
+    cluster.wait_for_log("m2", &format!("^mfs-promote\\[{pid}\\]: (promotion|demotion) ended: "), SOON)?;
+    let state = |name| cluster.daemon("m2", name).is_ok();
+    let wanted = || match last {
+        Call::Up => cluster.serving() == ["m2"],
+        Call::Down => !cluster.holds_vip("m2") && !state("mfsmaster") && !state("mfs-promote"),
+    };
+    cluster.expect(&format!("m2 to come to rest after {last:?}"), SOON, || wanted().then_some(()))?;
+    assert!(state("mfsmetalogger"), "a second copy is kept in either case");
+    let left =
+        cluster.must("m2", &["sh", "-c", "ls /var/lib/mfs/mfs-promote /var/lib/moosefs-ucarp/journal.json 2>&1; :"])?;
+    assert_eq!(left.matches("No such file").count(), 2, "{left}");
+    Ok(())
+}
+
+/// Each run says when it has the lock and when it has done its work; in between nobody else may.
+fn never_two_at_once(cluster: &Cluster, machine: &str) {
+    let mut at_work = BTreeMap::new();
+    let mut all = 0;
+    for event in cluster.events().since(0).iter().filter(|event| event.machine == machine) {
+        let Some((pid, text)) = event.text.strip_prefix("mfs-promote[").and_then(|text| text.split_once("]: ")) else {
+            continue;
+        };
+        if text == "promotion begun" || text == "demotion begun" {
+            all += 1;
+            at_work.insert(pid.to_owned(), event.clone());
+            assert!(at_work.len() == 1, "two at once: {at_work:?}");
+        } else if text.starts_with("promotion ended: ") || text.starts_with("demotion ended: ") {
+            assert!(at_work.remove(pid).is_some(), "{event:?} was not at work");
+        }
+    }
+    eprintln!("{all} runs had the lock, one after the other");
+    assert!(all > 0 && at_work.is_empty(), "{at_work:?}");
+}
