@@ -3,6 +3,7 @@
 
 mod booted;
 mod chain;
+mod check;
 mod dice;
 mod election;
 mod failover;

@@ -168,6 +168,10 @@ pub struct Config {
     pub client_host: Ipv4Addr,
     /// The port the master listens on for clients; from MooseFS's own file.
     pub client_port: u16,
+    /// Who may mount what; from MooseFS's own file.
+    pub exports: PathBuf,
+    /// The name under which this machine's metalogger looks for the master; from MooseFS's own file.
+    pub master_host: String,
     /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
     pub in_force: Vec<Setting>,
 }
@@ -309,6 +313,9 @@ impl Config {
                 "a port",
                 |t| t.parse().ok(),
             )?,
+            exports: from.value(master, "EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", "a full path", path)?,
+            master_host: from
+                .value(metalogger, "MASTER_HOST", "mfsmaster", "a name or an address", |t| Some(t.to_owned()))?,
             in_force: from.settings,
         };
         let ml_path = metalogger.get("DATA_PATH").map_or(Path::new("/var/lib/mfs"), |entry| Path::new(&entry.value));

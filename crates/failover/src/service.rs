@@ -16,6 +16,8 @@ use crate::logging::chain;
 use crate::moosefs::Daemon;
 use crate::process::{self, Identity};
 
+mod boot;
+
 /// Why a daemon could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -242,6 +244,15 @@ impl Services {
             // It may be one that systemd starts again.
             Some(Control::Unit(unit)) => systemctl("stop", unit, self.stop_timeout, &Cancel::new()),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether `daemon` is started when the machine boots.
+    pub fn starts_at_boot(&self, daemon: Daemon) -> bool {
+        match self.control(daemon) {
+            Some(Control::Unit(unit)) => boot::is_wanted(Path::new("/etc/systemd/system"), unit),
+            Some(Control::Script(name)) => boot::is_in_a_runlevel(Path::new("/etc"), name),
+            Some(Control::Own(_)) | None => false,
         }
     }
 

@@ -3,6 +3,7 @@
 //! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
 //! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -20,6 +21,7 @@ pub const FOLDER: &str = "/var/lib/moosefs-ucarp";
 const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
 const HAND_OVER: &str = "hand-over.json";
+const SETTINGS: &str = "settings.json";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +185,16 @@ impl State {
             Err(e) if !e.is_not_found() => Err(e.into()),
             _ => Ok(self.folder.sync()?),
         }
+    }
+
+    /// Remembers the fingerprints of the files that a master was just started with, by their names.
+    pub fn note_settings(&self, fingerprints: &BTreeMap<String, String>) -> Result<(), Error> {
+        self.write(OsStr::new(SETTINGS), fingerprints)
+    }
+
+    /// What was remembered last.
+    pub fn settings(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
+        self.read(OsStr::new(SETTINGS))
     }
 
     /// Notes that the ucarp `identity` is about to step back on purpose.

@@ -13,11 +13,10 @@ use failover::ucarp::Caller;
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
 #[command(name = "mfs-promote", version, arg_required_else_help = true)]
-#[command(after_help = "ucarp's hooks run it; by hand, begin with --dry-run. --interface and --vip alone\n\
-    promote this machine, if it has the address. More: man mfs-promote\n\
-    Exit codes: 0 done, or it would succeed; 1 failed, or it would; 2 wrong usage.")]
-#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check_config"])))]
-#[command(group(ArgGroup::new("listing").args(["dry_run", "status"]).multiple(true)))]
+#[command(after_help = "Begin with --dry-run. Exit codes: 0 yes, 1 no, 2 misused; --check: as Nagios.")]
+#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check", "check_config"])))]
+#[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
+#[command(group(ArgGroup::new("looking").args(["check"])))]
 pub(crate) struct Args {
     /// Print what a promotion would do and touch nothing
     #[arg(long)]
@@ -34,19 +33,28 @@ pub(crate) struct Args {
     /// Show what runs here now, and the last runs
     #[arg(long)]
     pub(crate) status: bool,
+    /// Say whether this machine is ready to take over
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Show every setting in force and where it came from
     #[arg(long)]
     pub(crate) check_config: bool,
-    /// With --dry-run or --status: for programs
+    /// With --dry-run, --status or --check: for programs
     #[arg(long, requires = "listing")]
     pub(crate) json: bool,
+    /// With --check: one line, for Nagios
+    #[arg(long, requires = "looking", conflicts_with = "json")]
+    pub(crate) nagios: bool,
+    /// With --check: into this file, for the node exporter
+    #[arg(long, value_name = "FILE", requires = "looking", conflicts_with_all = ["json", "nagios"])]
+    pub(crate) prometheus: Option<PathBuf>,
     /// Serve what is whole although known changes are lost
-    #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check_config", "hook", "ticket"])]
+    #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check", "check_config", "hook", "ticket"])]
     pub(crate) allow_data_loss: bool,
     /// Network interface of the virtual IP
     #[arg(long, value_name = "NAME", requires = "vip", value_hint = clap::ValueHint::Other)]
     pub(crate) interface: Option<String>,
-    /// The virtual IP that clients know as mfsmaster
+    /// The virtual IP; without a verb: promote this machine
     #[arg(long, value_name = "ADDRESS", requires = "interface", value_hint = clap::ValueHint::Other)]
     pub(crate) vip: Option<Ipv4Addr>,
     /// Configuration file instead of /etc/mfs/mfspromote.cfg
@@ -122,7 +130,7 @@ mod tests {
         let by_hand = parse("mfs-promote --allow-data-loss --interface eth0 --vip 172.16.0.99").unwrap();
         assert_eq!(by_hand.loss(), Loss::Allow);
         assert_eq!(parse("mfs-promote --dry-run --allow-data-loss").unwrap().loss(), Loss::Allow);
-        for other in ["--rehearse", "--demote", "--status", "--check-config", "--ticket promotion-1-1"] {
+        for other in ["--rehearse", "--demote", "--status", "--check", "--check-config", "--ticket promotion-1-1"] {
             assert!(parse(&format!("mfs-promote --allow-data-loss {other}")).is_err(), "{other}");
         }
     }
@@ -132,6 +140,11 @@ mod tests {
         let parse = |line: &str| Args::try_parse_from(line.split(' '));
         assert!(parse("mfs-promote --dry-run --json").is_ok());
         assert!(parse("mfs-promote --status --json").is_ok());
+        assert!(parse("mfs-promote --check --json").is_ok());
+        assert!(parse("mfs-promote --check --prometheus /run/x.prom").is_ok());
+        for other in ["--status --nagios", "--check --nagios --json", "--dry-run --prometheus /run/x.prom"] {
+            assert!(parse(&format!("mfs-promote {other}")).is_err(), "{other}");
+        }
         for other in ["--rehearse", "--demote", "--interface eth0 --vip 172.16.0.99"] {
             assert!(parse(&format!("mfs-promote --json {other}")).is_err(), "{other}");
         }

@@ -1,6 +1,7 @@
 //! `mfs-promote`: makes this machine the MooseFS master, or gives the virtual IP up.
 
 mod args;
+mod check;
 mod demotion;
 mod emergency;
 mod handover;
@@ -52,11 +53,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 fn main() -> ExitCode {
     let args = Args::parse();
     match start(&args).and_then(|cancel| dispatch(&args, &cancel)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(e) => {
             log::error!("{}", chain(e.as_ref()));
-            ExitCode::FAILURE
+            if args.check { check::UNKNOWN.into() } else { ExitCode::FAILURE }
         }
     }
 }
@@ -82,9 +82,12 @@ fn start(args: &Args) -> Result<Cancel> {
     Ok(Cancel::on_signals()?)
 }
 
-/// Runs the verb; `Ok(false)` if it was done and the answer is no.
-fn dispatch(args: &Args, cancel: &Cancel) -> Result<bool> {
-    if args.status {
+/// Runs the verb; most of them say whether it was done and the answer is yes.
+fn dispatch(args: &Args, cancel: &Cancel) -> Result<ExitCode> {
+    if args.check {
+        return Ok(check::check(args));
+    }
+    let well = if args.status {
         report::status(&config(args)?, args.json)
     } else if args.check_config {
         report::check_config(&config(args)?)
@@ -99,7 +102,8 @@ fn dispatch(args: &Args, cancel: &Cancel) -> Result<bool> {
         demote(args, cancel)
     } else {
         promote(args, cancel)
-    }
+    };
+    Ok(if well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn config(args: &Args) -> std::result::Result<Config, failover::config::Error> {
@@ -150,6 +154,9 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         }
     };
     let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run));
+    if matches!(promoted, Ok(Promoted::Serving)) {
+        check::note_settings(&target.config, &target.state);
+    }
     if promoted.is_ok() {
         archive(&target, &mut run, cancel);
     }

@@ -22,7 +22,7 @@ use crate::run::{Run, human};
 use crate::scratch::{self, Scratch};
 use crate::space::{self, Space};
 use crate::target::Target;
-use crate::{metarestore, prepare, report};
+use crate::{check, metarestore, prepare, report};
 
 /// How often a plan is made anew because the metalogger changed a file that it names.
 const ATTEMPTS: u32 = 3;
@@ -145,6 +145,7 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
     }
     run.end(outcome, Some(&target.state));
     if let Ok(rehearsed) = &rehearsed {
+        check::note_settings(&target.config, &target.state);
         report::print(&rehearsed.text(settle));
     }
     Ok(rehearsed.is_ok())

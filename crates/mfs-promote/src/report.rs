@@ -17,6 +17,7 @@ use failover::state::{self, Journal, State};
 pub(crate) use config::check_config;
 pub(crate) use dry_run::dry_run;
 pub(crate) use status::status;
+pub(crate) use style::Style;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -25,7 +26,7 @@ pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
-fn describe_journal(journal: &Journal) -> String {
+pub(crate) fn describe_journal(journal: &Journal) -> String {
     format!(
         "the run of {} was interrupted ({:?}, {} files set aside); the next promotion or demotion ends it",
         when(journal.run),
@@ -35,7 +36,7 @@ fn describe_journal(journal: &Journal) -> String {
 }
 
 /// The state folder if there is one: a verb that changes nothing makes none.
-fn open_state() -> std::result::Result<Option<State>, state::Error> {
+pub(crate) fn open_state() -> std::result::Result<Option<State>, state::Error> {
     if Path::new(state::FOLDER).exists() { State::open().map(Some) } else { Ok(None) }
 }
 

@@ -66,6 +66,12 @@ pub struct Options {
     pub ignore_link: bool,
     /// `-x`: the hooks' third argument.
     pub xparam: Option<String>,
+    /// `-u`: called when it becomes MASTER.
+    pub up_script: Option<String>,
+    /// `-d`: called when it becomes BACKUP.
+    pub down_script: Option<String>,
+    /// `-p`: everybody who lists processes sees the password.
+    pub visible_password: bool,
 }
 
 impl Default for Options {
@@ -84,6 +90,9 @@ impl Default for Options {
             neutral: false,
             ignore_link: false,
             xparam: None,
+            up_script: None,
+            down_script: None,
+            visible_password: false,
         }
     }
 }
@@ -135,6 +144,9 @@ impl Options {
         match letter {
             'i' => self.interface = Some(value.to_owned()),
             'x' => self.xparam = Some(value.to_owned()),
+            'u' => self.up_script = Some(value.to_owned()),
+            'd' => self.down_script = Some(value.to_owned()),
+            'p' => self.visible_password = true,
             's' => self.source = value.parse().ok().or(self.source),
             'a' => self.vip = value.parse().ok().or(self.vip),
             'm' => self.group = value.parse().unwrap_or(self.group),
@@ -207,7 +219,13 @@ impl fmt::Display for Options {
                 write!(f, ",{key}={address}")?;
             }
         }
-        for (key, name) in [("interface", &self.interface), ("xparam", &self.xparam)] {
+        let names = [
+            ("interface", &self.interface),
+            ("xparam", &self.xparam),
+            ("upscript", &self.up_script),
+            ("downscript", &self.down_script),
+        ];
+        for (key, name) in names {
             if let Some(name) = name {
                 write!(f, ",{key}=")?;
                 name.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
@@ -218,6 +236,7 @@ impl fmt::Display for Options {
             ("preempt", self.preempt),
             ("neutral", self.neutral),
             ("ignoreifstate", self.ignore_link),
+            ("pass", self.visible_password),
         ];
         for (key, _) in flags.iter().filter(|(_, set)| *set) {
             write!(f, ",{key}=1")?;
@@ -251,6 +270,9 @@ impl Options {
             "source" => self.source = Some(value.parse().ok()?),
             "interface" => self.interface = Some(unhex(value)?),
             "xparam" => self.xparam = Some(unhex(value)?),
+            "upscript" => self.up_script = Some(unhex(value)?),
+            "downscript" => self.down_script = Some(unhex(value)?),
+            "pass" => self.visible_password = true,
             "shutdown" => self.shutdown_script = true,
             "preempt" => self.preempt = true,
             "neutral" => self.neutral = true,

@@ -19,6 +19,8 @@ fn the_howto_s_own_line() {
         source: Some(Ipv4Addr::new(172, 16, 0, 11)),
         interface: Some("eth0".to_owned()),
         shutdown_script: true,
+        up_script: Some("/usr/bin/vip-up".to_owned()),
+        down_script: Some("/usr/bin/vip-down".to_owned()),
         ..Options::default()
     };
     assert_eq!(parse(line), expected);
@@ -39,7 +41,9 @@ fn every_way_of_writing_the_same() {
         "ucarp -zP -v 266 -b 2 -k 128 -r 4 -i eth0 -a 10.0.0.1 -x one -- -n",
         "ucarp -p -n -zP --pass --neutral -v10 -b2 -k128 -r4 -ieth0 -a10.0.0.1 -xone",
     ] {
-        assert_eq!(parse(line), expected, "{line}");
+        let read = parse(line);
+        assert_eq!(read.visible_password, line.contains("-p "), "{line}");
+        assert_eq!(Options { visible_password: false, ..read }, expected, "{line}");
     }
     assert_eq!(expected.interval(), Duration::from_millis(2500));
     assert_eq!(expected.dead_time(), Duration::from_millis(8500));
@@ -152,12 +156,14 @@ proptest! {
     fn a_caller_survives_as_one_word(
         pid: u32, start: u64, vhid: u8, advbase: u8, advskew: u8, deadratio: u32,
         vip: Option<u32>, source: Option<u32>, interface in proptest::option::of(".{0,15}"), group: u32,
-        flags: [bool; 4], xparam: Option<String>,
+        flags: [bool; 5], xparam: Option<String>,
+        up_script: Option<String>, down_script: Option<String>,
     ) {
         let caller = Caller { pid, start, options: Options {
-            vhid, advbase, advskew, deadratio, interface, xparam,
+            vhid, advbase, advskew, deadratio, interface, xparam, up_script, down_script,
             vip: vip.map(Into::into), source: source.map(Into::into), group: group.into(),
             shutdown_script: flags[0], preempt: flags[1], neutral: flags[2], ignore_link: flags[3],
+            visible_password: flags[4],
         }};
         let word = caller.to_string();
         prop_assert!(!word.contains(char::is_whitespace));

@@ -1,0 +1,245 @@
+//! ucarp as it runs, the name of the master, what starts at boot, and what earlier runs left.
+
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::path::Path;
+use std::time::Duration;
+
+use failover::logging::when;
+use failover::moosefs::Daemon;
+use failover::state::{Record, State};
+use failover::ucarp::{Caller, Options};
+
+use super::{Finding, Level, Numbers, Subject};
+use crate::report::describe_journal;
+use crate::run::human;
+use crate::work;
+
+/// The ucarp that calls our hooks.
+pub(super) enum Found {
+    One(Caller),
+    /// None, or more than one and nobody says which: how many run at all.
+    Not {
+        running: usize,
+    },
+}
+
+impl Found {
+    pub(super) fn caller(&self) -> Option<&Caller> {
+        match self {
+            Self::One(caller) => Some(caller),
+            Self::Not { .. } => None,
+        }
+    }
+}
+
+/// The ucarp of this interface and address, or the only one that calls our hooks.
+pub(super) fn find_ucarp(address: Option<(&str, Ipv4Addr)>) -> Found {
+    let all = Caller::all();
+    if let Some((name, vip)) = address {
+        return Caller::find(name, vip).map_or(Found::Not { running: all.len() }, Found::One);
+    }
+    let mut ours = all.iter().filter(|caller| calls(caller.options.up_script.as_deref(), "vip-up"));
+    match (ours.next(), ours.next()) {
+        (Some(one), None) => Found::One(one.clone()),
+        _ => Found::Not { running: all.len() },
+    }
+}
+
+/// Whether a hook is the program of this name.
+fn calls(hook: Option<&str>, program: &str) -> bool {
+    hook.map(Path::new).is_some_and(|path| path.file_name() == Some(program.as_ref()) && path.is_file())
+}
+
+impl Subject {
+    /// What is the same question whether this machine serves or not.
+    pub(super) fn machine(&self) -> Vec<Finding> {
+        let mut findings = match &self.ucarp {
+            Found::One(caller) => ucarp(caller),
+            Found::Not { running } => vec![no_ucarp(*running)],
+        };
+        findings.push(self.name());
+        findings.extend(self.boot());
+        findings
+    }
+
+    /// Clients and chunkservers look for the master by name, and this machine's metalogger does.
+    fn name(&self) -> Finding {
+        let host = &self.config.master_host;
+        let Some(vip) = self.vip else {
+            return Finding::new("name", Level::Unknown, "without a ucarp it is not known what the virtual IP is");
+        };
+        let addresses = match (host.as_str(), self.config.client_port).to_socket_addrs() {
+            Ok(addresses) => addresses.map(|address| address.ip()).collect::<Vec<_>>(),
+            Err(e) => {
+                let text = format!("{host} cannot be resolved ({e}): the metalogger here finds no master");
+                return Finding::new("name", Level::Critical, text);
+            }
+        };
+        match addresses.first() {
+            Some(IpAddr::V4(first)) if *first == vip => Finding::new("name", Level::Ok, format!("{host} is {vip}")),
+            Some(first) => {
+                let text =
+                    format!("{host} is {first}, not {vip}: put \"{vip} {host}\" into /etc/hosts on every machine");
+                Finding::new("name", Level::Critical, text)
+            }
+            None => Finding::new("name", Level::Critical, format!("{host} has no address")),
+        }
+    }
+
+    fn boot(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let control = |daemon| self.services.control(daemon).map(ToString::to_string).unwrap_or_default();
+        if self.services.starts_at_boot(Daemon::Master) {
+            let text = format!(
+                "{} starts at boot, with whatever history lies here; ucarp decides who is master: disable it",
+                control(Daemon::Master)
+            );
+            findings.push(Finding::new("boot", Level::Warning, text));
+        }
+        if !self.services.starts_at_boot(Daemon::Metalogger) {
+            let text = format!(
+                "{} does not start at boot: after a reboot this machine has no copy until somebody starts it",
+                control(Daemon::Metalogger)
+            );
+            findings.push(Finding::new("boot", Level::Warning, text));
+        }
+        if findings.is_empty() {
+            findings.push(Finding::new("boot", Level::Ok, "starts the metalogger, not the master"));
+        }
+        findings
+    }
+
+    /// What earlier runs left, and how they ended.
+    pub(super) fn history(&self, numbers: &mut Numbers) -> Vec<Finding> {
+        let Some(state) = &self.state else {
+            return vec![Finding::new("runs", Level::Ok, "none yet"), never_rehearsed()];
+        };
+        let mut findings = self.unfinished(state);
+        match state.records() {
+            Ok(records) => {
+                findings.extend(last_run(&records));
+                findings.push(rehearsal(&records, numbers));
+            }
+            Err(e) => findings.push(Finding::unknown("runs", &e)),
+        }
+        findings
+    }
+
+    fn unfinished(&self, state: &State) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        match state.journal() {
+            Ok(Some(journal)) => findings.push(Finding::new("runs", Level::Warning, describe_journal(&journal))),
+            Ok(None) => (),
+            Err(e) => findings.push(Finding::unknown("runs", &e)),
+        }
+        match work::runs(&self.data) {
+            Ok(left) if !left.is_empty() => {
+                let folder = self.data.path().join("mfs-promote");
+                let text = format!("files of {} runs are not archived yet, in {}", left.len(), folder.display());
+                findings.push(Finding::new("archive", Level::Warning, text));
+            }
+            Ok(_) => (),
+            Err(e) => findings.push(Finding::unknown("archive", &e)),
+        }
+        findings
+    }
+
+    /// From the death of a master to serving here. What the restore takes is known from runs on this machine only.
+    pub(super) fn time(&self, numbers: &mut Numbers) -> Finding {
+        let options = self.caller().map(|caller| caller.options.clone()).unwrap_or_default();
+        let (dead, settle) = (options.dead_time(), options.interval() + self.config.settle_margin);
+        let records = self.state.as_ref().and_then(|state| state.records().ok()).unwrap_or_default();
+        let Some((record, load)) = records.iter().rev().find_map(|record| Some((record, loading(record)?))) else {
+            let text = "not known: nothing was ever rehearsed or promoted here; run mfs-promote --rehearse";
+            return Finding::new("time", Level::Ok, text);
+        };
+        let takeover = dead + settle + load;
+        numbers.takeover = Some(takeover.as_secs_f64());
+        let text = format!(
+            "a takeover takes about {}: {} until ucarp sees the death, {} to settle, {} to load (as in the {} of {})",
+            human(takeover),
+            human(dead),
+            human(settle),
+            human(load),
+            record.role,
+            when(u64::try_from(record.started).unwrap_or_default())
+        );
+        Finding::new("time", Level::Ok, text)
+    }
+}
+
+fn no_ucarp(running: usize) -> Finding {
+    let text = match running {
+        0 => "no ucarp runs here: this machine never takes over; start it".to_owned(),
+        n => format!("{n} ucarp run here, and not exactly one calls vip-up; name it: --interface NAME --vip ADDRESS"),
+    };
+    Finding::new("ucarp", Level::Critical, text)
+}
+
+/// How it was started.
+fn ucarp(caller: &Caller) -> Vec<Finding> {
+    let Options { vhid, shutdown_script, visible_password, preempt, .. } = caller.options;
+    let options = &caller.options;
+    let mut findings = Vec::new();
+    for (letter, hook, program) in
+        [('u', options.up_script.as_deref(), "vip-up"), ('d', options.down_script.as_deref(), "vip-down")]
+    {
+        if !calls(hook, program) {
+            let hook = hook.unwrap_or("nothing");
+            let text = format!("calls {hook}, which is not {program}: start it with -{letter} /usr/bin/{program}");
+            findings.push(Finding::new("ucarp", Level::Critical, text));
+        }
+    }
+    let advice = [
+        (!shutdown_script, "runs without -z: when it ends, the address stays behind"),
+        (visible_password, "shows its password in the process list: give it in a file, with -o"),
+        (preempt, "runs with -P: it takes the address from a healthy master, and clients wait for that"),
+    ];
+    let wrong = advice.iter().filter(|(wrong, _)| *wrong);
+    findings.extend(wrong.map(|(_, text)| Finding::new("ucarp", Level::Warning, *text)));
+    if findings.is_empty() {
+        let text = format!(
+            "process {}, vhid {vhid}, sees the death of a master after {}",
+            caller.pid,
+            human(caller.options.dead_time())
+        );
+        findings.push(Finding::new("ucarp", Level::Ok, text));
+    }
+    findings
+}
+
+/// A warning if the last promotion or demotion did not end well.
+fn last_run(records: &[Record]) -> Option<Finding> {
+    let last = records.iter().rev().find(|record| record.role != "rehearsal")?;
+    let at = when(u64::try_from(last.started).unwrap_or_default());
+    let text = format!("the last one, a {} at {at}, ended: {}", last.role, last.outcome);
+    Some(match &last.error {
+        Some(error) => Finding::new("runs", Level::Warning, format!("{text}: {error}")),
+        None => Finding::new("runs", Level::Ok, text),
+    })
+}
+
+fn rehearsal(records: &[Record], numbers: &mut Numbers) -> Finding {
+    let Some(last) = records.iter().rev().find(|record| record.role == "rehearsal" && record.outcome != "cancelled")
+    else {
+        return never_rehearsed();
+    };
+    let at = when(u64::try_from(last.started).unwrap_or_default());
+    if let Some(error) = &last.error {
+        let text = format!("that of {at} failed: {error}; run mfs-promote --rehearse again");
+        return Finding::new("rehearsal", Level::Warning, text);
+    }
+    numbers.rehearsed = Some(last.started);
+    Finding::new("rehearsal", Level::Ok, format!("{at}, would serve"))
+}
+
+fn never_rehearsed() -> Finding {
+    Finding::new("rehearsal", Level::Ok, "never, or longer ago than 50 runs; mfs-promote --rehearse does it")
+}
+
+/// What staging and loading took in a run that did both.
+fn loading(record: &Record) -> Option<Duration> {
+    let took = |name: &str| record.steps.iter().find(|step| step.name == name).map(|step| step.ms);
+    let load = took("restore").or_else(|| Some(took("start")? + took("prove")?))?;
+    Some(Duration::from_millis(load + took("stage").unwrap_or_default()))
+}

@@ -1,0 +1,87 @@
+//! `--check` on a standby and on the serving machine: what it says, and with which exit code.
+
+use lab::{Cluster, LAST_RETRY, Result};
+use serde_json::Value;
+
+use crate::SOON;
+
+fn check(cluster: &Cluster, machine: &str) -> Result<Value> {
+    let output = cluster.run(machine, &["mfs-promote", "--check", "--json"])?;
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
+    let code = ["ok", "warning", "critical", "unknown"].iter().position(|level| answer["level"] == **level);
+    assert_eq!(output.status.code().and_then(|code| usize::try_from(code).ok()), code, "{answer}");
+    Ok(answer)
+}
+
+/// The answers to one question, with their levels.
+fn said(answer: &Value, name: &str) -> String {
+    let findings = answer["findings"].as_array().expect("a list");
+    let of = findings.iter().filter(|finding| finding["name"] == name);
+    let words = of.map(|finding| format!("{}: {}", finding["level"], finding["text"]).replace('"', ""));
+    words.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+
+    let standby = check(&cluster, "m2")?;
+    assert_eq!(standby["role"], "standby");
+    assert!(said(&standby, "ucarp").starts_with("ok: process "), "{standby:#}");
+    assert_eq!(said(&standby, "name"), "ok: mfsmaster is 172.16.0.99");
+    assert!(said(&standby, "copy").starts_with("ok: in step with 172.16.0.99:9421 at version "), "{standby:#}");
+    assert!(said(&standby, "plan").contains("ok: would serve version 1000"), "{standby:#}");
+    assert_eq!(standby["lag"], 0);
+    assert!(standby["takeover_seconds"].is_null(), "never tried here");
+    let rehearsed = cluster.run("m2", &["mfs-promote", "--rehearse"])?;
+    assert_eq!(rehearsed.status.code(), Some(0), "{rehearsed:?}");
+    let standby = check(&cluster, "m2")?;
+    assert!(standby["takeover_seconds"].as_f64().is_some_and(|seconds| seconds > 4.0), "{standby:#}");
+    assert_eq!(said(&standby, "settings"), "ok: as in the last rehearsal or promotion");
+    cluster.must("m2", &["sh", "-c", "echo '# new' >> /etc/mfs/mfsexports.cfg"])?;
+    let changed = said(&check(&cluster, "m2")?, "settings");
+    assert!(changed.starts_with("warning: mfsexports.cfg changed since"), "{changed}");
+
+    let server = check(&cluster, "m1")?;
+    assert_eq!((&server["role"], &server["standbys"]), (&"serving".into(), &1.into()));
+    assert_eq!(said(&server, "address"), "ok: 172.16.0.99 is on eth0");
+    assert_eq!(said(&server, "standbys"), "ok: 172.16.0.12 copy from here");
+    Ok(())
+}
+
+#[test]
+fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.starve("m2")?;
+    load.wait_for_progress(LAST_RETRY)?;
+    let behind = check(&cluster, "m2")?;
+    assert!(said(&behind, "copy").starts_with("critical: lacks "), "{behind:#}");
+    assert!(behind["lag"].as_u64().is_some_and(|lag| lag > 0), "{behind:#}");
+
+    let nagios = cluster.run("m2", &["mfs-promote", "--check", "--nagios"])?;
+    let line = String::from_utf8_lossy(&nagios.stdout).into_owned();
+    assert_eq!((nagios.status.code(), line.lines().count()), (Some(2), 1), "{line}");
+    assert!(line.starts_with("MFS-PROMOTE CRITICAL - standby, copy: lacks ") && line.contains(" | lag="), "{line}");
+
+    let file = "/var/lib/lab/mfs-promote.prom";
+    let metrics = cluster.run("m2", &["mfs-promote", "--check", "--prometheus", file])?;
+    assert_eq!((metrics.status.code(), metrics.stdout.len()), (Some(2), 0), "{metrics:?}");
+    let text = cluster.must("m2", &["cat", file])?;
+    assert!(
+        text.contains("\nmfs_promote_ready 0\n") && text.contains("mfs_promote_check{check=\"copy\"} 2\n"),
+        "{text}"
+    );
+
+    cluster.feed("m2")?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.stop_ucarp("m2")?;
+    let alone = check(&cluster, "m2")?;
+    assert!(said(&alone, "ucarp").starts_with("critical: no ucarp runs here"), "{alone:#}");
+    Ok(())
+}
