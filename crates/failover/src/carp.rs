@@ -79,7 +79,7 @@ pub fn parse(ip_packet: &[u8]) -> Option<Advertisement> {
 }
 
 /// The Internet checksum; 0 over bytes that hold their own.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
@@ -176,7 +176,7 @@ fn filter() -> [SockFilter; 4] {
 }
 
 /// The address that binds a packet socket to interface number `index`.
-fn link_address(index: u32) -> nix::Result<LinkAddr> {
+pub(crate) fn link_address(index: u32) -> nix::Result<LinkAddr> {
     let mut all = nix::ifaddrs::getifaddrs()?.filter_map(|entry| entry.address?.as_link_addr().copied());
     all.find(|link| u32::try_from(link.ifindex()) == Ok(index)).ok_or(Errno::ENODEV)
 }

@@ -103,6 +103,11 @@ pub const KEYS: &[&str] = &[
     "ARCHIVE_FORMAT",
     "ARCHIVE_LEVEL",
     "NOTIFY",
+    "PEERS",
+    "WITNESSES",
+    "ARP_PROBE",
+    "FLAP_LIMIT",
+    "FLAP_WINDOW",
 ];
 
 /// Who starts and stops the daemons.
@@ -125,6 +130,15 @@ pub enum ArchiveFormat {
     TarXz,
     /// `metabak.<unix time>.tlz`, as `tar cvaf` names and packs it (lzma).
     Tlz,
+}
+
+/// What must be reachable beyond this machine before it serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witnesses {
+    /// One of the chunkservers that the metadata names, or one of these addresses.
+    Any(Vec<Ipv4Addr>),
+    /// Nothing: the guard is off.
+    Off,
 }
 
 /// Everything in force, checked.
@@ -158,6 +172,16 @@ pub struct Config {
     pub archive_level: u32,
     /// The command that is told how runs end.
     pub notify: Option<PathBuf>,
+    /// Real addresses of the machines that may run a master, besides those heard advertising.
+    pub peers: Vec<Ipv4Addr>,
+    /// What must be reachable before this machine serves.
+    pub witnesses: Witnesses,
+    /// Whether another machine that answers for the VIP keeps this one from serving.
+    pub arp_probe: bool,
+    /// How many promotions and yields within [`Config::flap_window`] are too many.
+    pub flap_limit: usize,
+    /// See [`Config::flap_limit`].
+    pub flap_window: Duration,
     /// The folder of images and change logs; from MooseFS's own file.
     pub data_path: PathBuf,
     /// The user the daemons run as; from MooseFS's own file.
@@ -172,6 +196,8 @@ pub struct Config {
     pub exports: PathBuf,
     /// The name under which this machine's metalogger looks for the master; from MooseFS's own file.
     pub master_host: String,
+    /// The port the master listens on for chunkservers; from MooseFS's own file.
+    pub chunkserver_port: u16,
     /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
     pub in_force: Vec<Setting>,
 }
@@ -293,6 +319,15 @@ impl Config {
                 t.parse().ok().filter(|level| *level <= 9)
             })?,
             notify: from.optional(ours, "NOTIFY", "the full path of a command, without arguments", path)?,
+            peers: from.value(ours, "PEERS", "", "a list of IPv4 addresses", addresses)?,
+            witnesses: from.value(ours, "WITNESSES", "", "a list of IPv4 addresses, or none", |t| match t {
+                "none" => Some(Witnesses::Off),
+                list => addresses(list).map(Witnesses::Any),
+            })?,
+            arp_probe: from.value(ours, "ARP_PROBE", "yes", "yes or no", yes_or_no)?,
+            flap_limit: from
+                .value(ours, "FLAP_LIMIT", "8", "a number above 1", |t| t.parse().ok().filter(|limit| *limit > 1))?,
+            flap_window: from.value(ours, "FLAP_WINDOW", "600", seconds, duration)?,
             data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
             working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
             working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,
@@ -316,6 +351,7 @@ impl Config {
             exports: from.value(master, "EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", "a full path", path)?,
             master_host: from
                 .value(metalogger, "MASTER_HOST", "mfsmaster", "a name or an address", |t| Some(t.to_owned()))?,
+            chunkserver_port: from.value(master, "MATOCS_LISTEN_PORT", "9420", "a port", |t| t.parse().ok())?,
             in_force: from.settings,
         };
         let ml_path = metalogger.get("DATA_PATH").map_or(Path::new("/var/lib/mfs"), |entry| Path::new(&entry.value));
@@ -353,6 +389,20 @@ fn service_manager(text: &str) -> Option<ServiceManager> {
         "own" => ServiceManager::Own,
         _ => return None,
     })
+}
+
+/// Separated by commas, blanks, or both; the empty list is one.
+fn addresses(text: &str) -> Option<Vec<Ipv4Addr>> {
+    let words = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    words.map(|word| word.parse().ok()).collect()
+}
+
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
 }
 
 fn archive_format(text: &str) -> Option<ArchiveFormat> {

@@ -7,8 +7,10 @@
 //! | module | owns |
 //! |---|---|
 //! | [`address`] | the virtual IP on an interface (rtnetlink) |
+//! | [`arp`] | asking the link who else has the virtual IP |
 //! | [`carp`] | hearing CARP advertisements |
 //! | [`ucarp`] | the ucarp that called us: its identity, its times, making it step down |
+//! | [`reach`] | whether anything beyond this machine answers |
 //! | [`cancel`] | "stop what you do": a signal turned into a value every wait looks at |
 //! | [`config`] | `mfspromote.cfg` and MooseFS's own configuration files |
 //! | [`folder`] | file access inside a folder that another user can write |
@@ -23,6 +25,7 @@
 
 pub mod address;
 pub mod archive;
+pub mod arp;
 pub mod cancel;
 pub mod carp;
 pub mod config;
@@ -32,6 +35,7 @@ pub mod logging;
 pub mod metadata;
 pub mod moosefs;
 pub mod process;
+pub mod reach;
 pub mod scope;
 pub mod service;
 pub mod state;

@@ -359,6 +359,11 @@ impl Lock {
     pub fn superseded(&self) -> bool {
         self.place.superseded()
     }
+
+    /// Lets go of the lock, and keeps the place: the work is done, and a newer request goes on meanwhile.
+    pub fn release(self) -> Place {
+        self.place
+    }
 }
 
 /// A place in the order of requests.

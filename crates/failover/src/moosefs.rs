@@ -204,6 +204,39 @@ pub fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
     parse_info(&body).ok_or(Error::Foreign { address, length: body.len() })
 }
 
+/// What a machine lets see of a master on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing answers: no such machine, no path to it, or a firewall.
+    Silent,
+    /// The machine is there and no master listens on it.
+    Absent,
+    /// Something listens and does not answer as a master does: a master that hangs or is stopping.
+    Mute,
+    /// A master.
+    Master(Info),
+}
+
+/// Looks for a master at `address`: two attempts to connect, each within `connecting`, so that one lost packet is not
+/// taken for death; then `answering` for the answer.
+pub fn look(address: SocketAddrV4, connecting: Duration, answering: Duration) -> Presence {
+    for _ in 0..2 {
+        match TcpStream::connect_timeout(&SocketAddr::V4(address), connecting) {
+            Ok(mut stream) => {
+                let end = Instant::now() + answering;
+                let info =
+                    converse(&mut stream, [CLTOMA_INFO, MATOCL_INFO], &[], end).ok().and_then(|body| parse_info(&body));
+                return info.map_or(Presence::Mute, Presence::Master);
+            }
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => {
+                return Presence::Absent;
+            }
+            Err(_) => (),
+        }
+    }
+    Presence::Silent
+}
+
 /// The addresses that metaloggers are connected to the master at `address` from.
 ///
 /// The reply has eight bytes for each: u16 and two u8 of its release, four of its address (`mfscli -SML` reads it so).
@@ -324,6 +357,18 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
         assert!(matches!(info(address, Duration::from_millis(50)), Err(Error::NoAnswer { .. })));
+    }
+
+    #[test]
+    fn a_master_is_told_from_one_that_hangs_and_from_none() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let look = || look(address, Duration::from_secs(5), Duration::from_millis(50));
+        assert_eq!(look(), Presence::Mute);
+        drop(listener);
+        assert_eq!(look(), Presence::Absent);
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        assert_eq!(look(), Presence::Silent);
     }
 
     #[test]

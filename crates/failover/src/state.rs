@@ -1,4 +1,4 @@
-//! The state folder: the journal of a commit and the records of the last runs.
+//! The state folder: the journal of a commit, the records of the last runs, and what the guards remember.
 //!
 //! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
 //! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
 const HAND_OVER: &str = "hand-over.json";
 const SETTINGS: &str = "settings.json";
+const MEMORY: &str = "memory.json";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +144,53 @@ pub struct Step {
     pub ms: u64,
 }
 
+/// What a machine remembers from one run to the next, for the guards.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Machines that were heard advertising the virtual IP, the one heard last behind the others.
+    pub heard: Vec<Ipv4Addr>,
+    /// When this machine was promoted or yielded, in unix seconds.
+    pub turns: Vec<i64>,
+    /// The isolation that this machine is in, or was in last.
+    pub isolation: Option<Isolation>,
+}
+
+/// A time in which this machine won the address and could reach nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Isolation {
+    /// When it won first, in unix seconds.
+    pub since: i64,
+    /// How often it won.
+    pub times: u64,
+    /// When the administrator was told last, in unix seconds.
+    pub told: i64,
+}
+
+impl Memory {
+    /// Machines beyond this number are forgotten, those heard longest ago first.
+    const MOST_HEARD: usize = 16;
+
+    /// Notes that a machine was heard. Says whether that is news.
+    pub fn hear(&mut self, address: Ipv4Addr) -> bool {
+        if self.heard.last() == Some(&address) {
+            return false;
+        }
+        self.heard.retain(|known| *known != address);
+        self.heard.push(address);
+        self.heard.drain(..self.heard.len().saturating_sub(Self::MOST_HEARD));
+        true
+    }
+
+    /// How many turns there were in the `window` before `now`; forgets those before it. Turns in the future are those
+    /// of a clock that was set back: forgotten too.
+    pub fn turns_within(&mut self, window: Duration, now: i64) -> usize {
+        let window = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
+        self.turns.retain(|turn| (0..=window).contains(&now.saturating_sub(*turn)));
+        self.turns.len()
+    }
+}
+
 /// The open state folder.
 #[derive(Debug)]
 pub struct State {
@@ -209,6 +259,16 @@ impl State {
             self.folder.remove(OsStr::new(HAND_OVER))?;
         }
         Ok(noted.is_some_and(|noted| noted == identity.to_string()))
+    }
+
+    /// What this machine remembers; nothing at first.
+    pub fn memory(&self) -> Result<Memory, Error> {
+        Ok(self.read(OsStr::new(MEMORY))?.unwrap_or_default())
+    }
+
+    /// Remembers this. For whoever holds the lock.
+    pub fn remember(&self, memory: &Memory) -> Result<(), Error> {
+        self.write(OsStr::new(MEMORY), memory)
     }
 
     /// Keeps the record of a run, and drops the oldest ones.
@@ -330,6 +390,28 @@ mod tests {
         state.clear_journal().unwrap();
         state.clear_journal().unwrap();
         assert_eq!(state.journal().unwrap(), None);
+    }
+
+    #[test]
+    fn the_machines_heard_last_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        let mut memory = state.memory().unwrap();
+        assert_eq!(memory, Memory::default());
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        assert!(memory.hear(at(1)) && memory.hear(at(2)) && memory.hear(at(1)) && !memory.hear(at(1)));
+        assert_eq!(memory.heard, [at(2), at(1)]);
+        assert!((3..30).all(|last| memory.hear(at(last))));
+        assert_eq!((memory.heard.len(), memory.heard.last()), (Memory::MOST_HEARD, Some(&at(29))));
+        state.remember(&memory).unwrap();
+        assert_eq!(state.memory().unwrap(), memory);
+    }
+
+    #[test]
+    fn turns_count_in_their_window_whatever_the_clock_does() {
+        let mut memory = Memory { turns: vec![0, 400, 990, 1000, 5000], ..Memory::default() };
+        assert_eq!(memory.turns_within(Duration::from_secs(600), 1000), 3);
+        assert_eq!(memory.turns, [400, 990, 1000]);
     }
 
     #[test]

@@ -178,6 +178,34 @@ fn bad_section(file: &mut (impl Read + Seek), end: u64) -> io::Result<Option<u64
     Ok((offset != end).then_some(offset))
 }
 
+/// The content of the section `name` of a complete 2.0 image; `None` without one, or if it is longer than `limit` bytes
+/// or of unknown length. Hops by the lengths, so it reads little of an image of any size.
+///
+/// # Errors
+/// Only if reading fails.
+pub fn section(file: &mut (impl Read + Seek), name: [u8; 4], limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let end = file.seek(SeekFrom::End(0))?.saturating_sub(TRAILER);
+    let mut offset = HEADER;
+    for _ in 0..MAX_SECTIONS {
+        if offset + 16 > end {
+            break;
+        }
+        let found: [u8; 4] = bytes_at(file, offset)?;
+        let length = u64::from_be_bytes(bytes_at(file, offset + 8)?);
+        let Some(next) = (offset + 16).checked_add(length).filter(|next| *next <= end) else { break };
+        if found == name {
+            if length > limit {
+                break;
+            }
+            let mut content = Vec::new();
+            file.take(length).read_to_end(&mut content)?;
+            return Ok(Some(content));
+        }
+        offset = next;
+    }
+    Ok(None)
+}
+
 fn bytes_at<const N: usize>(file: &mut (impl Read + Seek), offset: u64) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     file.seek(SeekFrom::Start(offset))?;

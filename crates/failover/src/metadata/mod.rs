@@ -10,6 +10,7 @@
 use std::fmt;
 
 pub mod changelog;
+pub mod chunkservers;
 mod compare;
 pub mod emergency;
 pub mod image;

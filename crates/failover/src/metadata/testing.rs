@@ -72,6 +72,19 @@ pub(super) fn image(version: u64, metaid: u64) -> Vec<u8> {
     bytes
 }
 
+/// A complete 2.0 image with one section of that name and content.
+pub(super) fn image_with(version: u64, name: [u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut bytes = b"MFSM 2.0".to_vec();
+    bytes.extend(version.to_be_bytes());
+    bytes.extend(7_u64.to_be_bytes());
+    bytes.extend(name);
+    bytes.extend(b" 1.3");
+    bytes.extend((content.len() as u64).to_be_bytes());
+    bytes.extend(content);
+    bytes.extend(b"[MFS EOF MARKER]");
+    bytes
+}
+
 /// One line; a later `branch` has later times, as a history after a failover has.
 pub(super) fn line(id: u64, branch: u64) -> String {
     format!("{id}: {}|CREATE(1,f{id}_{branch},2):{id}\n", 1_000_000 * (branch + 1) + id)
