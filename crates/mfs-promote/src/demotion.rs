@@ -2,13 +2,15 @@
 //!
 //! The hook has taken the address away already, so the master serves nobody. Why the hook was called it is not told:
 //! ucarp was restarted beside a healthy master (the address comes back after ucarp's dead time), or a rival won. The
-//! grace waits for the answer.
+//! grace waits for the answer, and listens: a rival that claimed the address and falls silent has found that this machine
+//! knows more, and the address comes back a dead time after its last word.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use failover::address;
 use failover::cancel::{Cancel, Cancelled};
+use failover::carp::{Advertisement, Listener};
 use failover::lock::Lock;
 use failover::moosefs::{self, Daemon};
 use failover::ucarp::Options;
@@ -20,6 +22,8 @@ use crate::target::{self, Target};
 /// Added to ucarp's dead time and its polling step.
 const MARGIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Rivals that come and go prolong the grace to so many at most.
+const GRACES: u32 = 4;
 
 /// Why the demotion failed.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,8 @@ pub(crate) struct Demotion<'a> {
     pub(crate) address: Option<(&'a str, Ipv4Addr)>,
     /// How long to wait for the address to come back.
     pub(crate) grace: Duration,
+    /// The options of the ucarp that called, for what a rival says.
+    pub(crate) options: &'a Options,
     pub(crate) lock: &'a Lock,
     pub(crate) cancel: &'a Cancel,
     pub(crate) run: &'a mut Run,
@@ -86,19 +92,74 @@ impl Demotion<'_> {
     fn address_comes_back(&self) -> Result<bool, Failure> {
         let Some((interface, vip)) = self.address else { return Ok(false) };
         log::info!("waiting {} in case {vip} comes back: a restart of ucarp looks just like this", human(self.grace));
-        let end = Instant::now() + self.grace;
+        let begun = Instant::now();
+        let mut rivals = Rivals::listen(interface, self.options);
+        let mut end = begun + self.grace;
         loop {
             // An interface that is gone holds nothing.
             let back = address::interface(interface).and_then(|found| address::holds(&found, vip)).unwrap_or(false);
             if back || self.lock.superseded() {
                 return Ok(true);
             }
-            if Instant::now() >= end {
-                return Ok(false);
+            rivals.hear(LOOK_EVERY, self.cancel)?;
+            if Instant::now() < end {
+                continue;
             }
-            self.cancel.sleep(LOOK_EVERY)?;
+            match rivals.silent_since() {
+                Some(last_word) if last_word + self.grace > end && begun.elapsed() < self.grace * GRACES => {
+                    log::info!("the rival fell silent; waiting on for {vip} to come back");
+                    end = last_word + self.grace;
+                }
+                _ => return Ok(false),
+            }
         }
     }
+}
+
+/// Rivals that advertise while we wait.
+struct Rivals<'a> {
+    listener: Option<Listener>,
+    options: &'a Options,
+    own: Vec<Ipv4Addr>,
+    last: Option<(Instant, Advertisement)>,
+}
+
+impl<'a> Rivals<'a> {
+    fn listen(interface: &str, options: &'a Options) -> Self {
+        let listener = address::interface(interface)
+            .ok()
+            .and_then(|found| Listener::open(&found.name, found.index, options.group).ok());
+        Self { listener, options, own: address::own_addresses().unwrap_or_default(), last: None }
+    }
+
+    /// Listens for `time`, or less if something is heard.
+    fn hear(&mut self, time: Duration, cancel: &Cancel) -> Result<(), Cancelled> {
+        let Some(listener) = &self.listener else { return cancel.sleep(time) };
+        match listener.next(time, cancel) {
+            Ok(Some(heard)) if heard.vhid == self.options.vhid && !self.own.contains(&heard.source) => {
+                self.last = Some((Instant::now(), heard));
+            }
+            Ok(_) => (),
+            Err(_) => self.listener = None,
+        }
+        cancel.check()
+    }
+
+    /// When the last rival said its last word, if two of its advertisements are missing since.
+    fn silent_since(&self) -> Option<Instant> {
+        self.last.filter(|(when, heard)| when.elapsed() > heard.interval() * 2).map(|(when, _)| when)
+    }
+}
+
+/// Waits for the machine that has the address to say so, and returns its real address: it is the one to ask for a
+/// master later. Nobody waits for this; a later call ends it.
+pub(crate) fn listen(interface: &str, options: &Options, cancel: &Cancel) -> Option<Ipv4Addr> {
+    let end = Instant::now() + options.dead_time() + options.interval();
+    let mut rivals = Rivals::listen(interface, options);
+    while rivals.listener.is_some() && rivals.last.is_none() && Instant::now() < end {
+        rivals.hear(LOOK_EVERY, cancel).ok()?;
+    }
+    rivals.last.map(|(_, heard)| heard.source)
 }
 
 /// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling.

@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod demotion;
 mod emergency;
+mod guards;
 mod handover;
 mod metarestore;
 mod notify;
@@ -15,6 +16,7 @@ mod rehearsal;
 mod report;
 mod run;
 mod scratch;
+mod sentry;
 mod settle;
 mod space;
 mod stepdown;
@@ -33,6 +35,7 @@ use failover::config::Config;
 use failover::lock::{self, Lock, Locks, Place, Role};
 use failover::logging::{self, chain};
 use failover::scope;
+use failover::state::State;
 use failover::ucarp::{Caller, Options};
 
 use crate::args::Args;
@@ -41,6 +44,7 @@ use crate::notify::Event;
 use crate::progress::Progress;
 use crate::promotion::{Failure, Promoted, Promotion};
 use crate::run::Run;
+use crate::sentry::Sentry;
 use crate::stepdown::StepDown;
 use crate::target::Target;
 
@@ -142,7 +146,13 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let options = caller.as_ref().map(|caller| caller.options.clone()).unwrap_or_default();
     let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run);
     promotion.loss = args.loss();
+    promotion.by_hook = args.is_hook();
     let promoted = promotion.promote();
+    let again = remember(&promoted, &target.state);
+    if again {
+        // Every few seconds the same until the network is back: only what fails on top of it is worth a line.
+        log::set_max_level(log::LevelFilter::Error);
+    }
     let (outcome, event) = match &promoted {
         Ok(Promoted::Serving) => ("serving", Some(Event::Promotion)),
         Ok(Promoted::AlreadyServing) => ("already serving", None),
@@ -150,9 +160,12 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
             run.record.error = Some(chain(failure));
             let how = stepdown::wanted(failure, cancel);
             let place = lock.place();
-            failed(failure, place, || stepdown::step_down(how, name, vip, caller.as_ref(), Some(place)).then_some(how))
+            failed(failure, again, place, || {
+                stepdown::step_down(how, name, vip, caller.as_ref(), Some(place)).then_some(how)
+            })
         }
     };
+    let event = event.filter(|_| !again);
     let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run));
     if matches!(promoted, Ok(Promoted::Serving)) {
         check::note_settings(&target.config, &target.state);
@@ -160,21 +173,37 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     if promoted.is_ok() {
         archive(&target, &mut run, cancel);
     }
-    run.end(outcome, Some(&target.state));
-    drop(lock);
+    run.end(outcome, (!again).then_some(&target.state));
+    let place = lock.release();
+    if let (Ok(_), Some(caller), true) = (&promoted, &caller, args.is_hook()) {
+        Sentry { target: &target, interface: &interface, vip, caller, place, cancel }.stand();
+    }
     Ok(promoted.is_ok())
+}
+
+/// Leaves for the guards of later runs how this one ended. Says whether it is the end that the last one had, told
+/// already.
+fn remember(promoted: &std::result::Result<Promoted, Failure>, state: &State) -> bool {
+    match promoted {
+        Err(Failure::Guard(guards::Error::Isolated { .. })) => return !guards::memory::isolated(state),
+        Ok(Promoted::Serving) => guards::memory::turn(state),
+        Err(failure) if stepdown::goes_round(failure) => guards::memory::turn(state),
+        _ => (),
+    }
+    false
 }
 
 /// Logs why the promotion failed, steps down, and names the outcome and what it is to `NOTIFY`.
 fn failed(
     failure: &Failure,
+    told: bool,
     place: &Place,
     step_down: impl FnOnce() -> Option<StepDown>,
 ) -> (&'static str, Option<Event>) {
     let why = chain(failure);
     if place.superseded() {
         log::info!("promotion given up: {why}");
-    } else {
+    } else if !told {
         log::error!("promotion failed: {why}");
     }
     match step_down() {
@@ -215,7 +244,7 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let target = Target::open(config)?;
     let options = args.hook.as_ref().map_or_else(Options::default, |caller| caller.options.clone());
     let grace = if args.is_hook() && !on_purpose(&target, args) { demotion::grace(&options) } else { Duration::ZERO };
-    let demotion = Demotion { target: &target, address, grace, lock: &lock, cancel, run: &mut run };
+    let demotion = Demotion { target: &target, address, grace, options: &options, lock: &lock, cancel, run: &mut run };
     let demoted = demotion.demote();
     let (outcome, event) = match &demoted {
         Ok(Demoted::NothingToDo) => ("nothing to demote", None),
@@ -233,7 +262,13 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     if demoted.is_ok() {
         archive(&target, &mut run, cancel);
     }
-    run.end(outcome, Some(&target.state));
+    // The demotions of a standby that is cut off and tries again and again are no news.
+    let isolated = guards::memory::recall(&target.state).isolation.is_some();
+    let news = !(isolated && matches!(demoted, Ok(Demoted::NothingToDo)));
+    run.end(outcome, news.then_some(&target.state));
+    if let (true, Some((name, _))) = (args.is_hook(), address) {
+        guards::memory::hear(&target.state, demotion::listen(name, &options, cancel));
+    }
     drop(lock);
     Ok(demoted.is_ok())
 }

@@ -11,6 +11,7 @@ use failover::moosefs::{self, Daemon, Version};
 use failover::process;
 use rustix::fs::Stat;
 use std::path::Path;
+use std::sync::mpsc::Sender;
 
 use crate::emergency;
 use crate::metarestore;
@@ -88,20 +89,35 @@ struct Source {
 }
 
 /// Makes the plan and copies its image into a fresh stage. The metalogger still runs, and may finish a download just
-/// now: then once more.
-pub(crate) fn begin(target: &Target, id: u64, loss: Loss, cancel: &Cancel) -> Result<Prepared, Error> {
+/// now: then once more. Each plan goes to `planned`.
+pub(crate) fn begin(
+    target: &Target,
+    id: u64,
+    loss: Loss,
+    planned: &Sender<Plan>,
+    cancel: &Cancel,
+) -> Result<Prepared, Error> {
     let release = check_release(cancel)?;
-    match try_begin(target, id, loss, release, cancel) {
+    match try_begin(target, id, loss, release, planned, cancel) {
         Err(Error::Stage(e @ stage::Error::ImageChanged { .. })) => {
             log::info!("{}; once more", failover::logging::chain(&e));
-            try_begin(target, id, loss, release, cancel)
+            try_begin(target, id, loss, release, planned, cancel)
         }
         begun => begun,
     }
 }
 
-fn try_begin(target: &Target, id: u64, loss: Loss, release: Version, cancel: &Cancel) -> Result<Prepared, Error> {
+fn try_begin(
+    target: &Target,
+    id: u64,
+    loss: Loss,
+    release: Version,
+    planned: &Sender<Plan>,
+    cancel: &Cancel,
+) -> Result<Prepared, Error> {
     let plan = make_plan(target, loss)?;
+    // The guards want to know it before the copy is done; whether they still listen is their care.
+    let _ = planned.send(plan.clone());
     let source = source_of(target, &plan)?;
     let jump = jump_for(&target.config, &plan);
     space::check(&target.data, &plan, jump, cancel)?;

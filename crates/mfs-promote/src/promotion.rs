@@ -1,6 +1,7 @@
 //! Becoming the master. The order of the lines in [`Promotion::steps`] is the order of the work.
 
 use std::net::Ipv4Addr;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use failover::address::Interface;
@@ -11,6 +12,7 @@ use failover::service;
 use failover::ucarp::Options;
 
 use crate::emergency;
+use crate::guards::{self, Guards, Scene};
 use crate::prepare::{self, Prepared};
 use crate::recover;
 use crate::run::{Run, human};
@@ -33,6 +35,9 @@ pub(crate) enum Failure {
     /// The election went another way, or could not be watched.
     #[error(transparent)]
     Settle(#[from] settle::Error),
+    /// It must not serve now.
+    #[error(transparent)]
+    Guard(#[from] guards::Error),
     /// No plan, or it could not be staged.
     #[error(transparent)]
     Prepare(#[from] prepare::Error),
@@ -110,6 +115,9 @@ pub(crate) struct Promotion<'a> {
     pub(crate) run: &'a mut Run,
     /// What the administrator says about changes that cannot be served.
     pub(crate) loss: Loss,
+    /// Whether ucarp asks for it; an administrator may ask as often as he likes.
+    pub(crate) by_hook: bool,
+    scene: Scene,
     undo: Undo,
 }
 
@@ -130,7 +138,18 @@ impl<'a> Promotion<'a> {
         cancel: &'a Cancel,
         run: &'a mut Run,
     ) -> Self {
-        Self { target, interface, vip, options, cancel, run, loss: Loss::Refuse, undo: Undo::default() }
+        Self {
+            target,
+            interface,
+            vip,
+            options,
+            cancel,
+            run,
+            loss: Loss::Refuse,
+            by_hook: true,
+            scene: Scene::default(),
+            undo: Undo::default(),
+        }
     }
 
     /// Promotes this machine, or puts everything back and says why not.
@@ -139,6 +158,7 @@ impl<'a> Promotion<'a> {
         if result.is_err() {
             self.undo();
         }
+        guards::memory::hear(&self.target.state, self.scene.heard());
         result
     }
 
@@ -147,6 +167,9 @@ impl<'a> Promotion<'a> {
         if self.already_serving()? {
             self.serve();
             return Ok(Promoted::AlreadyServing);
+        }
+        if self.by_hook {
+            guards::flapping::check(&self.target.config, &self.target.state)?;
         }
         self.settle_and_prepare()?;
         self.stop_metalogger()?;
@@ -161,7 +184,8 @@ impl<'a> Promotion<'a> {
     }
 
     /// Whether a master runs here that has everything this machine knows of: ucarp was restarted beside it. One that
-    /// lacks changes is a leftover, started by mistake: it is stopped.
+    /// lacks changes is a leftover, started by mistake: it is stopped. If a living master of another machine has what it
+    /// lacks, this machine must not serve at all.
     fn already_serving(&mut self) -> Result<bool, Failure> {
         if self.target.running(Daemon::Master)?.is_none() {
             return Ok(false);
@@ -175,15 +199,24 @@ impl<'a> Promotion<'a> {
                 0
             }
         };
-        let served = match self.target.ask_master() {
-            Ok(info) => info.metadata_version.unwrap_or(u64::MAX),
+        let (served, metaid) = match self.target.ask_master() {
+            Ok(info) => (info.metadata_version.unwrap_or(u64::MAX), info.metaid),
             Err(e) => {
                 // What serves is not stopped on behalf of a call that does not count any more.
                 self.cancel.check()?;
                 log::warn!("mfsmaster runs here but does not answer: {}", failover::logging::chain(&e));
-                0
+                (0, None)
             }
         };
+        let memory = guards::memory::recall(&self.target.state);
+        let peers = guards::rivals::addresses(&self.target.config, &memory).map_err(guards::Error::from)?;
+        let newer = guards::rivals::newer_than(&peers, self.target.config.client_port, served, metaid);
+        if let Some((rival, version)) = newer {
+            log::warn!("mfsmaster runs here at version {served}, and one is alive on {rival} at version {version}");
+            self.end_leftover()?;
+            self.run.done("check", format_args!("ended a master that lacks what {rival} has"));
+            return Err(guards::Error::Newer { rival, version, ours: served }.into());
+        }
         if served > 0 && served >= copy_end {
             // 1.x does not tell its version.
             self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
@@ -193,26 +226,49 @@ impl<'a> Promotion<'a> {
         }
         log::warn!(
             "mfsmaster runs here at version {served}, the metalogger's copy reaches version {copy_end}: \
-             stopping that master"
+             ending that master"
         );
-        self.target.stop(Daemon::Master)?;
-        self.run.done("check", format_args!("stopped a master that lacks changes"));
+        self.end_leftover()?;
+        self.run.done("check", format_args!("ended a master that lacks changes"));
         Ok(false)
     }
 
-    /// Waits for the election to settle, and meanwhile does all that touches nothing.
+    /// Killed, not stopped: the address is here, so until it is gone clients are served an old file system. What it has
+    /// written lies in its change log.
+    fn end_leftover(&self) -> Result<(), Failure> {
+        if let Some(pid) = self.target.running(Daemon::Master)? {
+            self.target.services.kill(Daemon::Master, pid)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the election to settle, and meanwhile asks the guards and does all that touches nothing.
     fn settle_and_prepare(&mut self) -> Result<(), Failure> {
         let settle = Settle {
             interface: self.interface,
             vip: self.vip,
             options: self.options,
             margin: self.target.config.settle_margin,
+            scene: &self.scene,
+        };
+        let remembered = guards::memory::recall(&self.target.state).heard;
+        let guards = Guards {
+            target: self.target,
+            interface: self.interface,
+            vip: self.vip,
+            options: self.options,
+            loss: self.loss,
+            cancel: self.cancel,
+            remembered: &remembered,
+            scene: &self.scene,
         };
         let (target, cancel, id, loss) = (self.target, self.cancel, self.run.id(), self.loss);
         let begun = Instant::now();
-        let (settled, (prepared, prepared_in)) = std::thread::scope(|scope| {
-            let preparing = scope.spawn(|| {
-                let prepared = prepare::begin(target, id, loss, cancel);
+        let (settled, (prepared, prepared_in), guarded) = std::thread::scope(|scope| {
+            let (plans, planned) = mpsc::channel();
+            let guarding = scope.spawn(move || guards.watch(&planned));
+            let preparing = scope.spawn(move || {
+                let prepared = prepare::begin(target, id, loss, &plans, cancel);
                 if prepared.is_err() {
                     // Nothing to wait for: the next machine is to have its turn at once.
                     cancel.cancel();
@@ -220,20 +276,26 @@ impl<'a> Promotion<'a> {
                 (prepared, begun.elapsed())
             });
             let settled = settle.wait(cancel);
-            if settled.is_err() {
-                cancel.cancel();
+            match settled {
+                Ok(_) => self.scene.settle(),
+                Err(_) => cancel.cancel(),
             }
-            (settled, preparing.join().expect("preparing does not panic"))
+            let settled_in = begun.elapsed();
+            let prepared = preparing.join().expect("preparing does not panic");
+            (settled.map(|how| (how, settled_in)), prepared, guarding.join().expect("guarding does not panic"))
         });
         let prepared = prepared.map(|prepared| self.undo.prepared.insert(prepared));
-        // Whichever failed first has cancelled the other one.
-        let (settled, prepared) = match (settled, prepared) {
-            (Ok(settled), Ok(prepared)) => (settled, prepared),
-            (Ok(_) | Err(settle::Error::Cancelled(_)), Err(e)) => return Err(e.into()),
-            (Err(e), _) => return Err(e.into()),
+        // Whichever failed first has cancelled the others.
+        let ((settled, settled_in), prepared, guarded) = match (settled, prepared, guarded) {
+            (Ok(settled), Ok(prepared), Ok(guarded)) => (settled, prepared, guarded),
+            (_, _, Err(e)) if !e.is_cancelled() => return Err(e.into()),
+            (Ok(_) | Err(settle::Error::Cancelled(_)), Err(e), _) => return Err(e.into()),
+            (Err(e), ..) => return Err(e.into()),
+            (_, _, Err(e)) => return Err(e.into()),
         };
         self.run.timed("prepare", prepared_in, format_args!("{}", prepared.summary()));
-        self.run.done("settle", format_args!("{settled}; {} is ours", self.vip));
+        self.run.timed("settle", settled_in, format_args!("{settled}; {} is ours", self.vip));
+        self.run.done("guards", format_args!("{guarded}"));
         Ok(())
     }
 

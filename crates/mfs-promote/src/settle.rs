@@ -12,6 +12,8 @@ use failover::cancel::{Cancel, Cancelled};
 use failover::carp::Listener;
 use failover::ucarp::Options;
 
+use crate::guards::Scene;
+
 /// Where advertisements cannot be heard, the wait of the howto's script: longer than any argument lasts.
 const DEAF_WAIT: Duration = Duration::from_secs(3);
 /// An argument that lasts longer than this many dead times is none that waiting ends.
@@ -57,6 +59,8 @@ pub(crate) struct Settle<'a> {
     pub(crate) options: &'a Options,
     /// Added to one advertisement interval.
     pub(crate) margin: Duration,
+    /// Where rivals are noted that are heard.
+    pub(crate) scene: &'a Scene,
 }
 
 impl Settle<'_> {
@@ -98,6 +102,7 @@ impl Settle<'_> {
             if advertisement.vhid != self.options.vhid || own.contains(&advertisement.source) {
                 continue;
             }
+            self.scene.hear(advertisement.source);
             if rival.replace(advertisement.source) != Some(advertisement.source) {
                 log::info!(
                     "{} advertises itself as the master too; waiting for one of us to step back",

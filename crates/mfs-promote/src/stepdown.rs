@@ -13,7 +13,7 @@ use failover::logging::chain;
 use failover::ucarp::{Caller, Resigned};
 
 use crate::promotion::Failure;
-use crate::settle;
+use crate::{guards, settle};
 
 /// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -32,9 +32,28 @@ pub(crate) fn wanted(failure: &Failure, cancel: &Cancel) -> StepDown {
     match failure {
         // It could have served, perhaps, and was told to end.
         _ if cancel.signalled() => StepDown::Yield,
-        Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. }) => StepDown::Yield,
+        Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. })
+        | Failure::Guard(
+            guards::Error::Newer { .. }
+            | guards::Error::Alive { .. }
+            | guards::Error::Isolated { .. }
+            | guards::Error::Stranger { .. }
+            | guards::Error::Lost { .. },
+        ) => StepDown::Yield,
         _ => StepDown::Resign,
     }
+}
+
+/// Whether machines could go on for ever giving the address to each other for this. An isolated one has nobody to give
+/// it to, and one that lost an election has not had it.
+pub(crate) fn goes_round(failure: &Failure) -> bool {
+    matches!(
+        failure,
+        Failure::Settle(settle::Error::Rival { .. })
+            | Failure::Guard(
+                guards::Error::Newer { .. } | guards::Error::Alive { .. } | guards::Error::Stranger { .. }
+            )
+    )
 }
 
 /// Takes the address away and makes ucarp step down. Says whether it did: where a later call of a hook has changed the

@@ -1,0 +1,108 @@
+//! A machine is cut off beyond its link and comes back: it must not serve while it is alone, and what the living master
+//! has acknowledged meanwhile must win, whichever machine ucarp prefers.
+
+use std::time::Duration;
+
+use lab::{Cluster, LAST_RETRY, Result};
+
+use crate::{SOON, nothing_lost, seed};
+
+/// The machine that ucarp prefers has this skew, the other one that.
+const PREFERRED: u8 = 0;
+const OTHER: u8 = 100;
+
+/// One isolation of the standby `m2` while `m1` serves.
+fn isolate_the_standby(cluster: &Cluster, seconds: u64) -> Result<()> {
+    let mark = cluster.mark();
+    let pid = cluster.master_pid("m1");
+    cluster.isolate("m2")?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    cluster.heal("m2")?;
+    let load_goes_on = cluster.wait_for_serving("m1", SOON)?;
+    eprintln!("isolated for {seconds} s; {} serves", load_goes_on.by);
+    // Whatever goes on is over when m1 holds the address and m2 does not, for longer than any election lasts.
+    cluster.expect("the address to come to rest on m1", SOON, || {
+        let rests = || cluster.holds_vip("m1") && !cluster.holds_vip("m2") && cluster.serving() == ["m1"];
+        (0..50)
+            .all(|_| {
+                std::thread::sleep(Duration::from_millis(200));
+                rests()
+            })
+            .then_some(())
+    })?;
+    assert_eq!(cluster.master_pid("m1"), pid, "the living master was not touched");
+    let served = cluster
+        .events()
+        .since(mark)
+        .iter()
+        .any(|event| event.machine == "m2" && event.text.contains("promotion ended: serving"));
+    assert!(!served, "m2 never served");
+    assert_eq!(cluster.master_pid("m2"), None);
+    Ok(())
+}
+
+fn standby(preferred: bool) -> Result<()> {
+    let mut random = seed();
+    let (m1, m2) = if preferred { (OTHER, PREFERRED) } else { (PREFERRED, OTHER) };
+    let cluster = Cluster::build().masters(2).skew("m1", m1).skew("m2", m2).start()?;
+    let load = cluster.client().keep_writing_at(random.choose(&[20, 100, 200]))?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    for seconds in [20, random.between(2, 6), random.between(7, 14)] {
+        isolate_the_standby(&cluster, seconds)?;
+        load.wait_for_progress(LAST_RETRY)?;
+    }
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn the_preferred_standby_comes_back_and_yields() -> Result<()> {
+    standby(true)
+}
+
+#[test]
+fn the_other_standby_comes_back_and_yields() -> Result<()> {
+    standby(false)
+}
+
+/// The serving machine `m1` is cut off for so long; whoever is promoted meanwhile has the history that counts.
+fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
+    let cluster = Cluster::build().masters(2).skew("m1", m1).skew("m2", m2).start()?;
+    let load = cluster.client().keep_writing_at(100)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.isolate("m1")?;
+    std::thread::sleep(Duration::from_secs(seconds));
+    cluster.heal("m1")?;
+    let server = if cluster.master_pid("m2").is_some() { "m2" } else { "m1" };
+    cluster.expect("the address to come to rest", SOON, || {
+        (0..50)
+            .all(|_| {
+                std::thread::sleep(Duration::from_millis(200));
+                cluster.serving().len() == 1
+            })
+            .then_some(())
+    })?;
+    eprintln!("m1 cut off for {seconds} s while it served, skews {m1} and {m2}: {:?} serves", cluster.serving());
+    if seconds >= 12 {
+        assert_eq!((server, cluster.serving()), ("m2", vec!["m2".to_owned()]));
+        cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
+    }
+    load.wait_for_progress(LAST_RETRY)?;
+    let verdict = load.verify(&cluster.crashes())?;
+    eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
+    assert_eq!(verdict.lost, []);
+    Ok(())
+}
+
+#[test]
+fn the_serving_machine_is_cut_off_and_preferred() -> Result<()> {
+    let mut random = seed();
+    isolate_the_server(20, PREFERRED, OTHER)?;
+    isolate_the_server(random.between(2, 14), PREFERRED, OTHER)
+}
+
+#[test]
+fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
+    let mut random = seed();
+    isolate_the_server(20, OTHER, PREFERRED)?;
+    isolate_the_server(random.between(2, 14), OTHER, PREFERRED)
+}
