@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 
 use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload};
 
-use crate::{SOON, nothing_lost_but, wait_for_whole_copy};
+use crate::{SOON, nothing_lost, nothing_lost_but, wait_for_whole_copy};
 
 /// Changes that one copy has and the other lacks; the load makes some hundred in each second.
 const GAP: u64 = 300;
@@ -93,4 +93,36 @@ fn fall_behind(cluster: &Cluster, kind: Survivor, promoted: &str, survivor: &str
     let gap = cluster.expect(&format!("{more} to be {GAP} changes ahead of {less}"), SOON, gap)?;
     eprintln!("{kind:?}: {less} lacks {gap} changes that {more} has");
     Ok(since)
+}
+
+/// Nobody writes any more: on 3.0 nothing would tell the survivor that it lacks what the promoted machine has.
+#[test]
+fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
+    let cluster = Cluster::build().masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    for machine in ["m2", "m3"] {
+        wait_for_whole_copy(&cluster, machine)?;
+    }
+    cluster.stop_ucarp("m3")?;
+    fall_behind(&cluster, Survivor::Behind, "m2", "m3")?;
+    load.stop()?;
+    wait_for_whole_copy(&cluster, "m2")?;
+    cluster.power_off("m1")?;
+    cluster.feed("m3")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log("m2", "nothing was changed since metaloggers came: made a change", SOON)?;
+    cluster.wait_for_log("m3", "some changes lost: .* download metadata again", SOON)?;
+    cluster.start_ucarp("m3")?;
+    wait_for_new_history(&cluster, "m3")?;
+    cluster.power_off("m2")?;
+    cluster.wait_for_serving("m3", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+fn wait_for_new_history(cluster: &Cluster, machine: &str) -> Result<()> {
+    let planned = || {
+        let plan = cluster.must(machine, &["mfs-promote", "--dry-run"]).ok()?;
+        plan.contains("(ml, version 10").then_some(())
+    };
+    cluster.expect(&format!("{machine} to plan with the new history"), SOON, planned)
 }

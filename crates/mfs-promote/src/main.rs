@@ -7,6 +7,7 @@ mod emergency;
 mod guards;
 mod handover;
 mod metarestore;
+mod newcomers;
 mod notify;
 mod prepare;
 mod progress;

@@ -8,6 +8,7 @@
 //!   for as long as another machine needs to be promoted: it steps back. At least two machines must be known for that, or
 //!   the death of a standby that is also the only other chunkserver would end the service.
 //! - A master is alive elsewhere at a later version: it steps back at once.
+//! - Metaloggers come to an idle master: see [`crate::newcomers`].
 //!
 //! It ends with the next call of a hook, and when the address or the master is gone.
 
@@ -19,11 +20,12 @@ use failover::address::{self, Interface};
 use failover::cancel::Cancel;
 use failover::config::Witnesses;
 use failover::lock::Place;
-use failover::moosefs::Daemon;
+use failover::moosefs::{Daemon, Info};
 use failover::reach;
 use failover::ucarp::Caller;
 
 use crate::guards::{self, memory, rivals, witnesses::Known};
+use crate::newcomers::Newcomers;
 use crate::stepdown::{self, StepDown};
 use crate::target::Target;
 
@@ -47,18 +49,22 @@ pub(crate) struct Sentry<'a> {
 impl Sentry<'_> {
     /// Stays until the watch is over; steps down if this machine must not serve any more.
     pub(crate) fn stand(self) {
-        let mut known = Known::default();
+        let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
         let (mut answered, mut witness) = (Instant::now(), None);
         while self.cancel.sleep(LOOK_EVERY).is_ok() && self.is_on_duty() {
             self.refresh(&mut known);
             if known.machines() < ENOUGH || known.answers(&mut witness) {
                 answered = Instant::now();
             }
+            let info = self.target.ask_master().ok();
+            if let Some(info) = &info {
+                newcomers.look(SocketAddrV4::new(self.vip, self.port()), info);
+            }
             let silent = answered.elapsed();
             let reason = if silent > self.patience() {
                 Some(guards::Error::Isolated { asked: known.named(), after: silent })
             } else {
-                self.newer_elsewhere()
+                info.and_then(|info| self.newer_elsewhere(&info))
             };
             let Some(reason) = reason.filter(|_| self.is_on_duty()) else { continue };
             log::error!("this machine serves no more: {reason}");
@@ -91,8 +97,7 @@ impl Sentry<'_> {
         known.configured.clone_from(configured);
     }
 
-    fn newer_elsewhere(&self) -> Option<guards::Error> {
-        let ours = self.target.ask_master().ok()?;
+    fn newer_elsewhere(&self, ours: &Info) -> Option<guards::Error> {
         let version = ours.metadata_version?;
         let (rival, version, ours) = rivals::newer_than(&self.peers(), self.port(), version, ours.metaid)
             .map(|(rival, newer)| (rival, newer, version))?;
