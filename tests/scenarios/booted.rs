@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use lab::{Booted, Result, VIP};
+use lab::{Booted, Release, Result, Site, VIP, built_programs};
 
 use crate::SOON;
 
@@ -18,12 +18,15 @@ const DROPINS: &str = "/run/systemd/system/moosefs-master.service.d";
 
 /// A machine whose metalogger has a copy, and whose ucarp is not running yet.
 fn standby() -> Result<Booted> {
-    let machine = Booted::start()?;
+    let machine = Site::start()?.boot(1, Release::Debian12)?;
+    let programs = built_programs()?;
+    for name in ["vip-up", "vip-down", "mfs-promote"] {
+        machine.install(&format!("/usr/bin/{name}"), &fs::read(programs.join(name)).expect("a program"), 0o755)?;
+    }
     machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
     machine.install("/etc/mfs/mfsmetalogger.cfg", b"MASTER_RECONNECTION_DELAY = 1\n", 0o644)?;
     machine.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
     machine.install("/etc/mfs/ucarp.pass", b"lab\n", 0o600)?;
-    machine.install("/etc/hosts", format!("127.0.0.1 localhost\n{VIP} mfsmaster\n").as_bytes(), 0o644)?;
     machine.install(&format!("/etc/systemd/system/{UCARP}"), UNIT.as_bytes(), 0o644)?;
     let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/failover/testdata/3.0.117-torn-ml");
     for entry in fs::read_dir(copy).expect("the copy of a metalogger").flatten() {

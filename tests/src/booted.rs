@@ -1,4 +1,4 @@
-//! A machine booted with systemd: Debian's own units of MooseFS, and a unit of ucarp, under a real manager.
+//! A machine booted with systemd: Debian's own units of MooseFS and ours, under a real manager.
 //!
 //! Needs debootstrap and systemd-nspawn, and a host whose control groups can be written (not an unprivileged
 //! container). nspawn runs in a pid namespace of its own, so that all ends with it.
@@ -10,60 +10,69 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::error::file;
-use crate::hooks::built_programs;
+use crate::clock::Moment;
+use crate::error::{file, system};
+use crate::groups::Groups;
 use crate::process::{self, pid_of, poll, spawn_for_life, unshare};
 use crate::root::{self, Release};
-use crate::work::{HostLock, WorkFolder};
-use crate::{Error, Result, moosefs, network};
+use crate::site::{ANSWER, Site};
+use crate::{Error, Result, network};
 
 /// The shell script that starts nspawn.
 const SCRIPT: &str = include_str!("booted.sh");
 /// Up to the end of the boot, and for every command.
 const PATIENCE: Duration = Duration::from_secs(60);
-const ANSWER: Duration = Duration::from_secs(2);
 
-/// A booted machine, with our programs in `/usr/bin`. Its interface is `eth0` with the address 172.16.0.11; beyond it
-/// is 172.16.0.1, which has nothing to say.
+/// A booted machine.
 #[derive(Debug)]
 pub struct Booted {
+    /// Its name, which is also its host name.
+    pub name: String,
+    /// The address of its `eth0`.
+    pub address: Ipv4Addr,
     shell: Child,
     /// The machine's systemd, by its id on this host.
     manager: Pid,
-    work: WorkFolder,
-    _lock: HostLock,
+    // In the order in which they must end.
+    _groups: Groups,
+    site: Site,
 }
 
 impl Booted {
-    /// Boots a machine.
-    pub fn start() -> Result<Self> {
-        let programs = built_programs()?;
-        let lock = HostLock::take()?;
-        let work = WorkFolder::create()?;
-        let root = root::root(Release::Debian12, work.path())?;
-        let console = console(&work);
+    /// Boots a machine with a cable in the site's switch.
+    pub(crate) fn boot(site: Site, name: &str, address: Ipv4Addr, release: Release) -> Result<Self> {
+        let root = root::root(release, site.scratch())?;
+        let groups = Groups::create(site.scratch(), name)?;
+        let console = console(&site, name);
         let mut command =
             unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash", "-c", SCRIPT]);
-        command.arg("booted").arg(&root).arg("moosefs-lab").current_dir("/").stdin(Stdio::null());
+        command.arg("booted").arg(&root).arg(name).args(groups.paths()).current_dir("/").stdin(Stdio::null());
         command.stdout(fs::File::create(&console).map_err(file("create", &console))?);
         let shell = spawn_for_life(command)?;
         // From here on a failure ends what was started.
-        let mut machine = Self { shell, manager: Pid::from_raw(0), work, _lock: lock };
-        let manager = machine.expect("systemd to be started", PATIENCE, || manager_below(pid_of(&machine.shell)))?;
-        machine.manager = manager;
+        let (name, manager) = (name.to_owned(), Pid::from_raw(0));
+        let mut machine = Self { name, address, shell, manager, _groups: groups, site };
+        machine.manager =
+            machine.expect("systemd to be started", PATIENCE, || manager_below(pid_of(&machine.shell)))?;
+        machine.site.switch().connect(&machine.name, machine.manager, address)?;
         machine.expect("the machine to be booted", PATIENCE, || {
             let state = machine.run(&["systemctl", "is-system-running"]).ok()?;
             let state = String::from_utf8_lossy(&state.stdout).into_owned();
             ["running", "degraded"].contains(&state.trim()).then_some(())
         })?;
-        for name in ["vip-up", "vip-down", "mfs-promote"] {
-            let program = programs.join(name);
-            let content = fs::read(&program).map_err(file("read", &program))?;
-            machine.install(&format!("/usr/bin/{name}"), &content, 0o755)?;
-        }
+        machine.install("/etc/hosts", machine.site.hosts().as_bytes(), 0o644)?;
         Ok(machine)
+    }
+
+    /// A power cut: the link goes down and everything in the machine ends at once. Nothing of it is left.
+    pub fn power_off(&self) -> Result<Moment> {
+        let at = Moment::now();
+        self.site.switch().cable(&self.name, false)?;
+        kill(self.manager, Signal::SIGKILL).map_err(system(format!("kill systemd of {}", self.name)))?;
+        Ok(at)
     }
 
     /// A path in the machine, as seen from the host.
@@ -83,7 +92,7 @@ impl Booted {
         let mut command = std::process::Command::new("nsenter");
         command.args(["-t", &self.manager.to_string(), "--all"]).args(line).stdin(Stdio::null()).env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C");
-        process::run(command, self.work.path(), PATIENCE)
+        process::run(command, self.site.scratch(), PATIENCE)
     }
 
     /// Runs a command in the machine that must succeed, and returns what it printed, trimmed.
@@ -127,8 +136,7 @@ impl Booted {
 
     /// The version of the master behind an address of the machine.
     pub fn serves(&self, address: Ipv4Addr) -> Result<u64> {
-        let asked = network::inside(self.manager, || moosefs::info(network::client_port(address), ANSWER, ANSWER))?;
-        asked.map_err(|source| Error::System { what: format!("ask the master at {address}"), source })
+        network::master_version(self.manager, address, ANSWER)
     }
 
     /// Whether the machine has an address.
@@ -148,10 +156,10 @@ impl Booted {
     }
 
     fn recent(&self) -> String {
-        let console = fs::read_to_string(console(&self.work)).unwrap_or_default();
+        let console = fs::read_to_string(console(&self.site, &self.name)).unwrap_or_default();
         let journal = self.run(&["journalctl", "--no-pager", "--output=short-precise", "--lines=100"]);
         let journal = journal.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-        format!("{console}\n{journal}")
+        format!("{}: {console}\n{journal}\n{}", self.name, self.site.events().recent())
     }
 }
 
@@ -160,16 +168,11 @@ impl Drop for Booted {
         // The kernel ends all that is in the pid namespace with its first process.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
-        let console = fs::read_to_string(console(&self.work)).unwrap_or_default();
-        for group in console.lines().filter_map(|line| line.strip_prefix("group ")) {
-            // The dead leave it one by one.
-            poll(PATIENCE, || remove_group(Path::new(group)).then_some(()));
-        }
     }
 }
 
-fn console(work: &WorkFolder) -> PathBuf {
-    work.path().join("console")
+fn console(site: &Site, name: &str) -> PathBuf {
+    site.scratch().join(format!("{name}.console"))
 }
 
 /// The systemd that nspawn has started, which is the only child of the only child of `shell`.
@@ -181,14 +184,4 @@ fn manager_below(shell: Pid) -> Option<Pid> {
     let manager = child(child(shell)?)?;
     let name = fs::read_to_string(format!("/proc/{manager}/comm")).ok()?;
     (name.trim() == "systemd").then_some(manager)
-}
-
-/// Removes a control group and those in it; whether nothing is left.
-fn remove_group(group: &Path) -> bool {
-    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_group(&entry.path());
-        }
-    }
-    fs::remove_dir(group).is_ok() || !group.exists()
 }

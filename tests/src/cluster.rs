@@ -270,10 +270,7 @@ impl Cluster {
 
     /// The metadata version of the master on this machine, asked from inside.
     pub fn master_version(&self, name: &str) -> Result<u64> {
-        let init = self.machine(name)?.init()?;
-        let address = network::client_port(std::net::Ipv4Addr::LOCALHOST);
-        network::inside(init, || moosefs::info(address, ANSWER, ANSWER))?
-            .map_err(|source| Error::System { what: format!("ask the master on {name}"), source })
+        network::master_version(self.machine(name)?.init()?, std::net::Ipv4Addr::LOCALHOST, ANSWER)
     }
 
     /// A daemon's main process, by its id on this host.

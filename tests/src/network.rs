@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
 use crate::error::{file, system};
-use crate::{Error, Result};
+use crate::{Error, Result, moosefs};
 
 /// The port on which a master answers clients.
 pub(crate) const CLIENT_PORT: u16 = 9421;
@@ -29,6 +30,12 @@ pub(crate) fn inside<T: Send>(pid: Pid, work: impl FnOnce() -> T + Send) -> Resu
             Err(Error::System { what: format!("work in the network of {pid}"), source })
         })
     })
+}
+
+/// The metadata version of the master behind `address`, asked from inside the network namespace of a process.
+pub(crate) fn master_version(from: Pid, address: Ipv4Addr, within: Duration) -> Result<u64> {
+    inside(from, || moosefs::info(client_port(address), within, within))?
+        .map_err(|source| Error::System { what: format!("ask the master at {address}"), source })
 }
 
 /// Whether a local address of the machine with this process 1 is `address`.

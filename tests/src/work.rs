@@ -59,20 +59,23 @@ pub fn sweep() -> Result<()> {
     if base.exists() { sweep_folder(&base) } else { Ok(()) }
 }
 
-/// Removes the folders of processes that are gone. A folder's name is `PID.START.NUMBER`.
+/// Removes the folders of processes that are gone.
 fn sweep_folder(base: &Path) -> Result<()> {
     for entry in fs::read_dir(base).map_err(file("list", base))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let mut parts = name.split('.').map(str::parse::<u64>);
-        let (Some(Ok(pid)), Some(Ok(started)), Some(Ok(_))) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        let alive = u32::try_from(pid).ok().and_then(start_time) == Some(started);
-        if !alive {
+        if is_left_over(&entry.file_name().to_string_lossy()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
     Ok(())
+}
+
+/// Whether this is the name of a work folder, `PID.START.NUMBER`, whose process is gone.
+pub(crate) fn is_left_over(name: &str) -> bool {
+    let mut parts = name.split('.').map(str::parse::<u64>);
+    let (Some(Ok(pid)), Some(Ok(started)), Some(Ok(_))) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    u32::try_from(pid).ok().and_then(start_time) != Some(started)
 }
 
 /// When a process started, in clock ticks since boot: with the pid it names a process for good.
