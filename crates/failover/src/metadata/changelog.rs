@@ -7,7 +7,10 @@
 //! appended from a whole one.
 
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
+use std::ops::Range;
+
+use memchr::{memchr, memchr2_iter};
 
 /// The longest line that is taken, newline included, in bytes (2.0 to 3.0 write no longer ones; 1.6 10,000).
 pub const MAX_LINE: usize = 200_000;
@@ -26,6 +29,8 @@ pub struct Line<'a> {
     pub time: u64,
     /// `TIME|OP(arguments)[:result]`: all behind the id, without the newline.
     pub change: &'a [u8],
+    /// `OP(arguments)[:result]`: all behind the time.
+    pub operation: &'a [u8],
 }
 
 /// A stretch of contiguous good lines.
@@ -157,8 +162,9 @@ impl Scan {
 pub fn parse(text: &[u8]) -> Option<Line<'_>> {
     let (id, rest) = number(text)?;
     let change = rest.strip_prefix(b": ")?;
-    let (time, operation) = number(change)?;
-    is_operation(operation.strip_prefix(b"|")?).then_some(Line { id, time, change })
+    let (time, rest) = number(change)?;
+    let operation = rest.strip_prefix(b"|")?;
+    is_operation(operation).then_some(Line { id, time, change, operation })
 }
 
 /// Leading decimal digits as the daemons print them: no sign, no leading zero.
@@ -177,8 +183,12 @@ fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     (plain && value < LIMIT).then(|| (value, &text[digits..]))
 }
 
-/// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it.
+/// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it, no control byte anywhere.
 fn is_operation(text: &[u8]) -> bool {
+    // All of it in one go, without a branch for each byte: this is done for every line of gigabytes.
+    if text.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
+        return false;
+    }
     let name = text.iter().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b'_').count();
     if name == 0 {
         return false;
@@ -194,21 +204,20 @@ fn is_operation(text: &[u8]) -> bool {
     }
 }
 
-/// Skips a balanced `( … )` without control bytes; what is left behind it.
+/// Skips a balanced `( … )`; what is left behind it.
 fn group(text: &[u8]) -> Option<&[u8]> {
+    if text.first() != Some(&b'(') {
+        return None;
+    }
     let mut depth = 0_u32;
-    for (index, byte) in text.iter().enumerate() {
-        match byte {
-            b'(' => depth += 1,
-            b')' => {
-                depth = depth.checked_sub(1)?;
-            }
-            0..=31 | 127 => return None,
-            _ => {}
+    for index in memchr2_iter(b'(', b')', text) {
+        if text[index] == b'(' {
+            depth += 1;
+        } else {
+            depth -= 1;
         }
         if depth == 0 {
-            // Also where the text does not begin with a parenthesis at all.
-            return (*byte == b')').then(|| &text[index + 1..]);
+            return Some(&text[index + 1..]);
         }
     }
     None
@@ -228,51 +237,89 @@ pub(super) struct Raw<'a> {
 
 /// The lines of a log, one at a time, in constant memory.
 pub(super) struct Lines<R> {
-    reader: BufReader<R>,
-    line: Vec<u8>,
+    reader: R,
+    /// What was read last; lines are given out of it as they lie there.
+    buffer: Vec<u8>,
+    /// The part of `buffer` that is not given out yet.
+    rest: Range<usize>,
+    /// Where the line that was given out last lies.
+    line: Range<usize>,
+    /// Byte offset of `rest` in the file.
     offset: u64,
 }
 
 impl<R: Read> Lines<R> {
     /// Lines of `reader`, which stands at byte `offset` of its file.
     pub(super) fn new(reader: R, offset: u64) -> Self {
-        Self { reader: BufReader::with_capacity(BLOCK, reader), line: Vec::new(), offset }
+        Self { reader, buffer: vec![0; BLOCK.max(MAX_LINE)], rest: 0..0, line: 0..0, offset }
     }
 
     /// The next line; `None` at the end of the file.
     pub(super) fn next(&mut self) -> io::Result<Option<Raw<'_>>> {
-        self.line.clear();
-        let limit = MAX_LINE as u64;
-        let mut bytes = (&mut self.reader).take(limit).read_until(b'\n', &mut self.line)? as u64;
-        if bytes == 0 {
+        let (length, ended) = self.find_end()?;
+        if length == 0 {
             return Ok(None);
         }
-        let mut ended = self.line.last() == Some(&b'\n');
-        if ended {
-            self.line.pop();
-        } else if bytes == limit {
-            self.line.clear();
-            (bytes, ended) = self.skip_line(bytes)?;
+        self.line = self.rest.start..self.rest.start + length - usize::from(ended);
+        self.rest.start += length;
+        let (mut bytes, mut ended) = (length as u64, ended);
+        if !ended && length == MAX_LINE {
+            self.line = 0..0;
+            ended = self.skip_line(&mut bytes)?;
         }
         let offset = self.offset;
         self.offset += bytes;
-        Ok(Some(Raw { offset, bytes, text: &self.line, ended }))
+        Ok(Some(Raw { offset, bytes, text: &self.buffer[self.line.clone()], ended }))
     }
 
     /// The change in the line that [`Self::next`] gave last.
     pub(super) fn last_change(&self) -> Option<&[u8]> {
-        parse(&self.line).map(|line| line.change)
+        parse(&self.buffer[self.line.clone()]).map(|line| line.change)
     }
 
-    /// Passes over the rest of an overlong line of which `bytes` are read.
-    fn skip_line(&mut self, mut bytes: u64) -> io::Result<(u64, bool)> {
+    /// How long the next line is, newline included, up to [`MAX_LINE`], and whether its newline is there.
+    fn find_end(&mut self) -> io::Result<(usize, bool)> {
+        let mut searched = 0;
         loop {
-            let skipped = (&mut self.reader).take(BLOCK as u64).read_until(b'\n', &mut self.line)?;
-            let ended = self.line.last() == Some(&b'\n');
-            self.line.clear();
-            bytes += skipped as u64;
-            if ended || skipped == 0 {
-                return Ok((bytes, ended));
+            let rest = &self.buffer[self.rest.clone()];
+            if let Some(found) = memchr(b'\n', &rest[searched..]) {
+                // A newline beyond the limit may lie in the buffer, too.
+                let length = searched + found + 1;
+                return Ok(if length > MAX_LINE { (MAX_LINE, false) } else { (length, true) });
+            }
+            searched = rest.len();
+            if searched >= MAX_LINE || !self.fill()? {
+                return Ok((searched.min(MAX_LINE), false));
+            }
+        }
+    }
+
+    /// Reads more; false at the end of the file.
+    fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.copy_within(self.rest.clone(), 0);
+        self.rest = 0..self.rest.len();
+        loop {
+            match self.reader.read(&mut self.buffer[self.rest.end..]) {
+                Ok(read) => {
+                    self.rest.end += read;
+                    return Ok(read > 0);
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => (),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Passes over the rest of an overlong line and counts its bytes; says whether it has an end.
+    fn skip_line(&mut self, bytes: &mut u64) -> io::Result<bool> {
+        loop {
+            let rest = &self.buffer[self.rest.clone()];
+            let end = memchr(b'\n', rest);
+            let length = end.map_or(rest.len(), |end| end + 1);
+            self.rest.start += length;
+            *bytes += length as u64;
+            if end.is_some() || !self.fill()? {
+                return Ok(end.is_some());
             }
         }
     }
@@ -384,8 +431,7 @@ impl Scanner {
 
     fn count(&mut self, line: &Line<'_>) {
         self.scan.lines += 1;
-        let operation = line.change.splitn(2, |b| *b == b'|').nth(1).unwrap_or_default();
-        if let Some(id) = operation.strip_prefix(b"SETMETAID(") {
+        if let Some(id) = line.operation.strip_prefix(b"SETMETAID(") {
             self.scan.metaid = metaid(id).map(|metaid| SetMetaid { change: line.id, metaid });
         }
     }

@@ -70,7 +70,7 @@ pub fn after_changes(
             }
             until_check -= 1;
             let Some(line) = parse(raw.text).filter(|line| raw.ended && line.id <= run.last) else { break };
-            match operation(line.change) {
+            match operation(line.operation) {
                 Some((REMOVED, address)) => drop(known.remove(&address)),
                 Some((_, address)) => drop(known.insert(address)),
                 None => (),
@@ -98,10 +98,9 @@ fn read_list(list: &[u8]) -> BTreeSet<SocketAddrV4> {
         .collect()
 }
 
-/// `TIME|CSDBOP(OP,ADDRESS,PORT,ARGUMENT)`
-fn operation(change: &[u8]) -> Option<(u32, SocketAddrV4)> {
-    let bar = change.iter().take(12).position(|byte| *byte == b'|')?;
-    let arguments = change[bar + 1..].strip_prefix(b"CSDBOP(")?.strip_suffix(b")")?;
+/// `CSDBOP(OP,ADDRESS,PORT,ARGUMENT)`
+fn operation(text: &[u8]) -> Option<(u32, SocketAddrV4)> {
+    let arguments = text.strip_prefix(b"CSDBOP(")?.strip_suffix(b")")?;
     let mut arguments = std::str::from_utf8(arguments).ok()?.split(',');
     let op = arguments.next()?.parse().ok()?;
     let address: u32 = arguments.next()?.parse().ok()?;
