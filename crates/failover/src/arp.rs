@@ -1,7 +1,8 @@
 //! Asking the link whether another machine answers for an address (RFC 5227: ARP probes with sender 0.0.0.0, which
 //! change no neighbour table).
 //!
-//! The kernel of whichever machine has the address answers, also where its ucarp is dead or its programs are stopped.
+//! The kernel of whichever machine has the address answers, also where its ucarp is dead or its programs are stopped. So
+//! does that of this machine, on every other interface of it that is in the same network: those answers are left out.
 //! Closing a packet socket takes some 10 ms: no hook opens one.
 
 use std::fmt;
@@ -10,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{LinkAddr, MsgFlags, bind, recvfrom, send};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -53,7 +55,7 @@ impl fmt::Display for Mac {
 pub struct Probe {
     socket: Socket,
     link: LinkAddr,
-    own: Mac,
+    own: Vec<Mac>,
     address: Ipv4Addr,
     interface: String,
 }
@@ -66,16 +68,17 @@ impl Probe {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol)).map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
         let link = link_address(index).map_err(|e| failed(e.into()))?;
-        let own = Mac(link.addr().ok_or_else(|| failed(Errno::EADDRNOTAVAIL.into()))?);
+        let own = own_macs().map_err(|e| failed(e.into()))?;
         bind(socket.as_raw_fd(), &link).map_err(|e| failed(e.into()))?;
         Ok(Self { socket, link, own, address, interface: name.to_owned() })
     }
 
-    /// Asks once, and returns who answers within `wait` with a hardware address that is not this interface's.
+    /// Asks once, and returns who answers within `wait` with a hardware address that is none of this machine's.
     pub fn ask(&self, wait: Duration, cancel: &Cancel) -> Result<Option<Mac>, Error> {
         let failed =
             |e: Errno| Error { operation: "send ARP probes on", interface: self.interface.clone(), source: e.into() };
-        match send(self.socket.as_raw_fd(), &request(self.own, self.address), MsgFlags::empty()) {
+        let asker = Mac(self.link.addr().ok_or_else(|| failed(Errno::EADDRNOTAVAIL))?);
+        match send(self.socket.as_raw_fd(), &request(asker, self.address), MsgFlags::empty()) {
             // Without a link there is nobody to answer.
             Ok(_) | Err(Errno::ENETDOWN) => (),
             Err(e) => return Err(failed(e)),
@@ -109,7 +112,7 @@ impl Probe {
                 Ok((length, from)) => {
                     // Between opening and binding, packets of other interfaces were let in too.
                     let here = from.is_some_and(|from| from.ifindex() == self.link.ifindex());
-                    let holder = holder(&buffer[..length], self.address).filter(|mac| here && *mac != self.own);
+                    let holder = holder(&buffer[..length], self.address).filter(|mac| here && !self.own.contains(mac));
                     if holder.is_some() {
                         return Ok(holder);
                     }
@@ -120,6 +123,12 @@ impl Probe {
             }
         }
     }
+}
+
+/// The hardware addresses of this machine's interfaces.
+fn own_macs() -> nix::Result<Vec<Mac>> {
+    let links = getifaddrs()?.filter_map(|entry| entry.address?.as_link_addr()?.addr());
+    Ok(links.map(Mac).collect())
 }
 
 /// The frame "who has `address`?" to everybody, from nobody.
@@ -182,6 +191,23 @@ mod tests {
         far.kill().unwrap();
         far.wait().unwrap();
         assert_eq!(answer.map(|mac| mac.to_string()).as_deref(), Some("02:00:00:00:00:0c"));
+    }
+
+    #[test]
+    fn a_second_interface_of_this_machine_in_the_same_network_is_nobody_else() {
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        must("ip link add eth0 type veth peer name eth1");
+        must("ip link set eth0 up");
+        must("ip link set eth1 up");
+        must("ip addr add 172.16.0.11/16 dev eth1");
+        must("ip addr add 172.16.0.99/16 dev eth0");
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        // One that does not know what is its own, to see that the kernel does answer through eth1.
+        let seen = Probe { own: Vec::new(), ..Probe::open("eth0", index, VIP).unwrap() };
+        let answer = seen.ask(PATIENCE, &Cancel::new()).unwrap();
+        assert!(answer.is_some(), "eth1 answers for what eth0 has");
+        let probe = Probe::open("eth0", index, VIP).unwrap();
+        assert_eq!(probe.ask(Duration::from_millis(300), &Cancel::new()).unwrap(), None);
     }
 
     proptest! {
