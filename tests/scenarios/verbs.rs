@@ -27,8 +27,6 @@ fn cluster_with_endless_restore() -> Result<Cluster> {
 
 /// Starts a rehearsal on m2 in the background and waits until its restore runs.
 fn rehearsal_at_work(cluster: &Cluster) -> Result<()> {
-    // That of ucarp's start: it is the one other mfs-promote here.
-    cluster.wait_for_log("m2", "demotion ended", SOON)?;
     cluster.must("m2", &["sh", "-c", "setsid mfs-promote --rehearse > /var/lib/lab/rehearsal 2>&1 &"])?;
     cluster.expect("the restore to run", SOON, || cluster.daemon("m2", "tail").ok())?;
     Ok(())
@@ -112,7 +110,7 @@ fn a_killed_rehearsal_is_removed_by_the_next_run_and_never_archived() -> Result<
     let cluster = cluster_with_endless_restore()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     rehearsal_at_work(&cluster)?;
-    cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
+    cluster.signal_verb("m2", "--rehearse", Signal::SIGKILL)?;
     let files = cluster.files("m2")?;
     assert!(files.contains(&"mfs-rehearsal/restore/metadata.mfs.back".to_owned()), "{files:?}");
     let dry_run = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
@@ -131,8 +129,8 @@ fn a_signal_ends_a_rehearsal_and_leaves_nothing() -> Result<()> {
     let before = [daemons(&cluster, "m2"), daemons(&cluster, "m1")];
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         rehearsal_at_work(&cluster)?;
-        cluster.kill("m2", "mfs-promote", signal)?;
-        let over = || cluster.daemon("m2", "mfs-promote").is_err().then_some(());
+        cluster.signal_verb("m2", "--rehearse", signal)?;
+        let over = || cluster.verb("m2", "--rehearse").is_err().then_some(());
         cluster.expect("the rehearsal to end", SOON, over)?;
         nothing_left(&cluster, "m2")?;
         assert!(cluster.daemon("m2", "tail").is_err(), "its restore is over");
@@ -151,8 +149,8 @@ fn a_rehearsal_on_a_terminal_shows_that_it_is_at_work() -> Result<()> {
         let shown = cluster.must("m2", &["cat", "/var/lib/lab/terminal"]).ok()?;
         shown.contains("restoring: 1 s").then_some(())
     })?;
-    cluster.kill("m2", "mfs-promote", Signal::SIGTERM)?;
-    cluster.expect("the rehearsal to end", SOON, || cluster.daemon("m2", "mfs-promote").is_err().then_some(()))
+    cluster.signal_verb("m2", "--rehearse", Signal::SIGTERM)?;
+    cluster.expect("the rehearsal to end", SOON, || cluster.verb("m2", "--rehearse").is_err().then_some(()))
 }
 
 #[test]

@@ -279,6 +279,21 @@ impl Cluster {
         found.ok_or_else(|| Error::NotRunning { machine: name.to_owned(), program: program.to_owned() })
     }
 
+    /// A running mfs-promote with this verb: others may be waiting or watching beside it.
+    pub fn verb(&self, name: &str, verb: &str) -> Result<Daemon> {
+        let all = self.machine(name)?.processes();
+        let found = all.into_iter().find(|one| one.name == "mfs-promote" && one.was_told(verb));
+        found.ok_or_else(|| Error::NotRunning { machine: name.to_owned(), program: format!("mfs-promote {verb}") })
+    }
+
+    /// Sends a signal to a running mfs-promote with this verb.
+    pub fn signal_verb(&self, name: &str, verb: &str, signal: Signal) -> Result<Moment> {
+        let run = self.verb(name, verb)?;
+        let at = self.events.note(name, &format!("lab: {signal} to mfs-promote {verb}"));
+        run.signal(signal)?;
+        Ok(at)
+    }
+
     /// The master's main process, if it runs there.
     pub fn master_pid(&self, name: &str) -> Option<i32> {
         self.daemon(name, "mfsmaster").ok().map(|daemon| daemon.pid)

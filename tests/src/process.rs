@@ -171,6 +171,12 @@ impl Daemon {
         (state != "Z").then_some(Self { pid: pid.parse().ok()?, parent, name })
     }
 
+    /// Whether its command line has this word.
+    pub(crate) fn was_told(&self, word: &str) -> bool {
+        let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|given| given == word.as_bytes())
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.pid), signal)
             .map_err(crate::error::system(format!("signal {signal} to {} ({})", self.name, self.pid)))

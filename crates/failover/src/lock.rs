@@ -277,7 +277,7 @@ impl Locks {
 
     fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
         write_holder(&file, role)?;
-        let lock = Lock { place: Place { locks: self, ticket }, _file: file };
+        let lock = Lock { place: Place { locks: self, ticket }, file };
         if lock.superseded() {
             return Err(Error::Superseded);
         }
@@ -346,7 +346,7 @@ impl Locks {
 #[derive(Debug)]
 pub struct Lock {
     place: Place,
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -362,6 +362,10 @@ impl Lock {
 
     /// Lets go of the lock, and keeps the place: the work is done, and a newer request goes on meanwhile.
     pub fn release(self) -> Place {
+        // This process lives on: nobody is to take it for one at work.
+        if let Err(e) = self.file.set_len(0) {
+            log::warn!("the lock still names this process, which holds it no more: {e}");
+        }
         self.place
     }
 }

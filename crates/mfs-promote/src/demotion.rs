@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use failover::address;
 use failover::cancel::{Cancel, Cancelled};
 use failover::carp::{Advertisement, Listener};
-use failover::lock::Lock;
+use failover::lock::{Lock, Place};
 use failover::moosefs::{self, Daemon};
 use failover::ucarp::Options;
 
@@ -152,12 +152,15 @@ impl<'a> Rivals<'a> {
 }
 
 /// Waits for the machine that has the address to say so, and returns its real address: it is the one to ask for a
-/// master later. Nobody waits for this; a later call ends it.
-pub(crate) fn listen(interface: &str, options: &Options, cancel: &Cancel) -> Option<Ipv4Addr> {
+/// master later. Nobody waits for this, and the lock is free; a later call ends it.
+pub(crate) fn listen(interface: &str, options: &Options, place: &Place, cancel: &Cancel) -> Option<Ipv4Addr> {
     let end = Instant::now() + options.dead_time() + options.interval();
     let mut rivals = Rivals::listen(interface, options);
     while rivals.listener.is_some() && rivals.last.is_none() && Instant::now() < end {
         rivals.hear(LOOK_EVERY, cancel).ok()?;
+        if place.superseded() {
+            return None;
+        }
     }
     rivals.last.map(|(_, heard)| heard.source)
 }

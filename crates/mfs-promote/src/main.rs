@@ -267,10 +267,10 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let isolated = guards::memory::recall(&target.state).isolation.is_some();
     let news = !(isolated && matches!(demoted, Ok(Demoted::NothingToDo)));
     run.end(outcome, news.then_some(&target.state));
+    let place = lock.release();
     if let (true, Some((name, _))) = (args.is_hook(), address) {
-        guards::memory::hear(&target.state, demotion::listen(name, &options, cancel));
+        guards::memory::hear(&target.state, demotion::listen(name, &options, &place, cancel));
     }
-    drop(lock);
     Ok(demoted.is_ok())
 }
 
