@@ -1,5 +1,5 @@
 //! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp, the MooseFS 3.0 packages and debootstrap.
-//! Clusters never overlap: the lab holds a lock of the host while one runs.
+//! So many clusters at a time as `LAB_CLUSTERS` says (1): the lab holds locks of the host while they run.
 
 mod booted;
 mod chain;

@@ -1,7 +1,7 @@
 //! The work folder of a cluster, the lock that keeps clusters from overlapping, and the sweep of what dead tests left.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -84,7 +84,8 @@ fn start_time(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Held while a cluster runs, so that no two on this host disturb each other's timing.
+/// Held while a cluster runs. So many as `LAB_CLUSTERS` says (1) run on this host at a time: more would disturb each
+/// other's timing.
 #[derive(Debug)]
 pub(crate) struct HostLock {
     _file: Flock<File>,
@@ -94,41 +95,38 @@ impl HostLock {
     pub(crate) fn take() -> Result<Self> {
         let base = base();
         fs::create_dir_all(&base).map_err(file("create", &base))?;
-        let path = base.join("lock");
-        let open = || OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let mut pending = Some(open().map_err(file("open", &path))?);
+        let most = std::env::var("LAB_CLUSTERS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        let places: Vec<PathBuf> = (1..=most).map(|number: u8| base.join(format!("lock.{number}"))).collect();
         let mut told = false;
-        let taken =
-            crate::process::poll(PATIENCE, || match Flock::lock(pending.take()?, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => Some(Ok(lock)),
-                Err((file, Errno::EWOULDBLOCK)) => {
-                    if !std::mem::replace(&mut told, true) {
-                        eprintln!("waiting for the cluster of process {} to end", holder(&path));
-                    }
-                    pending = Some(file);
-                    None
-                }
-                Err((_, errno)) => Some(Err(errno)),
-            });
-        match taken {
-            Some(Ok(mut file)) => {
+        let taken = crate::process::poll(PATIENCE, || {
+            let taken = places.iter().find_map(|place| Self::try_take(place).transpose());
+            if taken.is_none() && !std::mem::replace(&mut told, true) {
+                eprintln!("waiting for {} to end", holders(&places));
+            }
+            taken
+        });
+        taken.unwrap_or_else(|| {
+            let what = format!("{} to end ({})", holders(&places), base.display());
+            Err(Error::Expired { what, within: PATIENCE, recent: String::new() })
+        })
+    }
+
+    fn try_take(place: &Path) -> Result<Option<Self>> {
+        let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(place);
+        match Flock::lock(open.map_err(file("open", place))?, FlockArg::LockExclusiveNonblock) {
+            Ok(mut file) => {
                 let _ = file.set_len(0);
                 let _ = file.rewind();
                 let _ = write!(file, "{}", std::process::id());
-                Ok(Self { _file: file })
+                Ok(Some(Self { _file: file }))
             }
-            Some(Err(errno)) => Err(system(format!("lock {}", path.display()))(errno)),
-            None => Err(Error::Expired {
-                what: format!("the cluster of process {} to end ({})", holder(&path), path.display()),
-                within: PATIENCE,
-                recent: String::new(),
-            }),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(system(format!("lock {}", place.display()))(errno)),
         }
     }
 }
 
-fn holder(path: &Path) -> String {
-    let mut text = String::new();
-    let _ = File::open(path).and_then(|mut file| file.read_to_string(&mut text));
-    text
+fn holders(places: &[PathBuf]) -> String {
+    let pids: Vec<_> = places.iter().map(|place| fs::read_to_string(place).unwrap_or_default()).collect();
+    format!("the clusters of processes {}", pids.join(", "))
 }
