@@ -35,6 +35,8 @@ fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<(
     assert!(said(&standby, "copy").starts_with("ok: in step with 172.16.0.99:9421 at version "), "{standby:#}");
     assert!(said(&standby, "plan").contains("ok: would serve version 1000"), "{standby:#}");
     assert_eq!(standby["lag"], 0);
+    assert!(standby["in_step"].as_i64().is_some_and(|time| time > 0), "{standby:#}");
+    assert!(said(&standby, "reconnect").contains("MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg"));
     assert!(standby["takeover_seconds"].is_null(), "never tried here");
     let rehearsed = cluster.run("m2", &["mfs-promote", "--rehearse"])?;
     assert_eq!(rehearsed.status.code(), Some(0), "{rehearsed:?}");
@@ -63,6 +65,9 @@ fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> 
     let behind = check(&cluster, "m2")?;
     assert!(said(&behind, "copy").starts_with("critical: lacks "), "{behind:#}");
     assert!(behind["lag"].as_u64().is_some_and(|lag| lag > 0), "{behind:#}");
+    // What this machine looked like to the check before is in the state folder, and says when it was in step.
+    let noted = cluster.must("m2", &["cat", "/var/lib/moosefs-ucarp/freshness.json"])?;
+    assert!(noted.contains(&format!("\"served\": {}", behind["master_version"])), "{noted}");
 
     let nagios = cluster.run("m2", &["mfs-promote", "--check", "--nagios"])?;
     let line = String::from_utf8_lossy(&nagios.stdout).into_owned();

@@ -66,7 +66,13 @@ fn the_other_standby_comes_back_and_yields() -> Result<()> {
 
 /// The serving machine `m1` is cut off for so long; whoever is promoted meanwhile has the history that counts.
 fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
-    let cluster = Cluster::build().masters(2).skew("m1", m1).skew("m2", m2).start()?;
+    let cluster = Cluster::build()
+        .masters(2)
+        .skew("m1", m1)
+        .skew("m2", m2)
+        .file_on("m1", "/usr/local/bin/tell", "#!/bin/sh\necho \"$1: $MFS_ERROR\" >> /var/lib/lab/told\n", 0o755)
+        .file_on("m1", "/etc/mfs/mfspromote.cfg", "NOTIFY = /usr/local/bin/tell\n", 0o644)
+        .start()?;
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.isolate("m1")?;
@@ -85,6 +91,11 @@ fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
     if seconds >= 12 {
         assert_eq!((server, cluster.serving()), ("m2", vec!["m2".to_owned()]));
         cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
+        let told = cluster.must("m1", &["cat", "/var/lib/lab/told"])?;
+        assert!(
+            told.contains("yield: this machine is isolated") || told.contains("yield: a master is alive"),
+            "{told}"
+        );
     }
     load.wait_for_progress(LAST_RETRY)?;
     let verdict = load.verify(&cluster.crashes())?;

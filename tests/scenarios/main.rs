@@ -7,6 +7,7 @@ mod check;
 mod dice;
 mod election;
 mod failover;
+mod freshness;
 mod generations;
 mod guards;
 mod hand_over;

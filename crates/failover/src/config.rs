@@ -108,6 +108,7 @@ pub const KEYS: &[&str] = &[
     "ARP_PROBE",
     "FLAP_LIMIT",
     "FLAP_WINDOW",
+    "IF_BEHIND",
 ];
 
 /// Who starts and stops the daemons.
@@ -139,6 +140,17 @@ pub enum Witnesses {
     Any(Vec<Ipv4Addr>),
     /// Nothing: the guard is off.
     Off,
+}
+
+/// What a machine does whose copy is known to lack changes that were served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfBehind {
+    /// Yields once, so that a better machine can win, and serves if it wins again.
+    LastResort,
+    /// Yields every time.
+    Never,
+    /// Serves: the guard is off.
+    Serve,
 }
 
 /// Everything in force, checked.
@@ -182,6 +194,8 @@ pub struct Config {
     pub flap_limit: usize,
     /// See [`Config::flap_limit`].
     pub flap_window: Duration,
+    /// What this machine does if its copy is known to be behind.
+    pub if_behind: IfBehind,
     /// The folder of images and change logs; from MooseFS's own file.
     pub data_path: PathBuf,
     /// The user the daemons run as; from MooseFS's own file.
@@ -328,6 +342,7 @@ impl Config {
             flap_limit: from
                 .value(ours, "FLAP_LIMIT", "8", "a number above 1", |t| t.parse().ok().filter(|limit| *limit > 1))?,
             flap_window: from.value(ours, "FLAP_WINDOW", "600", seconds, duration)?,
+            if_behind: from.value(ours, "IF_BEHIND", "last-resort", "one of last-resort, never, serve", if_behind)?,
             data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
             working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
             working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,
@@ -367,6 +382,11 @@ impl Config {
     }
 }
 
+/// A value in one of MooseFS's own files that decides nothing here; `None` where the file or the key is missing.
+pub fn value_in(path: &Path, key: &str) -> Option<String> {
+    Some(Document::load_lenient(path).ok()?.get(key)?.value.clone())
+}
+
 /// The file that an XPARAM of `name` stands for.
 pub fn path_for_xparam(name: &str) -> Result<PathBuf, Error> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -403,6 +423,15 @@ fn yes_or_no(text: &str) -> Option<bool> {
         "no" => Some(false),
         _ => None,
     }
+}
+
+fn if_behind(text: &str) -> Option<IfBehind> {
+    Some(match text {
+        "last-resort" => IfBehind::LastResort,
+        "never" => IfBehind::Never,
+        "serve" => IfBehind::Serve,
+        _ => return None,
+    })
 }
 
 fn archive_format(text: &str) -> Option<ArchiveFormat> {

@@ -25,6 +25,7 @@ const JOURNAL: &str = "journal.json";
 const HAND_OVER: &str = "hand-over.json";
 const SETTINGS: &str = "settings.json";
 const MEMORY: &str = "memory.json";
+const FRESHNESS: &str = "freshness.json";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +155,22 @@ pub struct Memory {
     pub turns: Vec<i64>,
     /// The isolation that this machine is in, or was in last.
     pub isolation: Option<Isolation>,
+    /// When this machine last yielded because its copy was known to be behind, in unix seconds.
+    pub yielded_behind: Option<i64>,
+}
+
+/// What was found when the copy here was last compared with the serving master.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Freshness {
+    /// When that was, in unix seconds.
+    pub compared: i64,
+    /// The version that the master served.
+    pub served: u64,
+    /// Its metaid, where it told it.
+    pub metaid: Option<u64>,
+    /// When the copy last had everything that was served, in unix seconds.
+    pub in_step: Option<i64>,
 }
 
 /// A time in which this machine won the address and could reach nobody.
@@ -269,6 +286,24 @@ impl State {
     /// Remembers this. For whoever holds the lock.
     pub fn remember(&self, memory: &Memory) -> Result<(), Error> {
         self.write(OsStr::new(MEMORY), memory)
+    }
+
+    /// What the last comparison with a serving master found.
+    pub fn freshness(&self) -> Result<Option<Freshness>, Error> {
+        self.read(OsStr::new(FRESHNESS))
+    }
+
+    /// Notes a comparison with the serving master. Not part of [`Memory`]: who compares does not hold the lock.
+    pub fn note_freshness(&self, freshness: &Freshness) -> Result<(), Error> {
+        self.write(OsStr::new(FRESHNESS), freshness)
+    }
+
+    /// Forgets the comparisons: this machine serves, and what it serves is what there is.
+    pub fn forget_freshness(&self) -> Result<(), Error> {
+        match self.folder.remove(OsStr::new(FRESHNESS)) {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps the record of a run, and drops the oldest ones.

@@ -1,10 +1,11 @@
 //! `--check`: is this machine ready to take over, and would it be in time?
 //!
-//! Looks and asks, changes nothing. Every question has a name, an answer in words and a level; the worst level is the
+//! Looks and asks, and notes what it found for the guards ([`freshness`]); changes nothing else. Every question has a name, an answer in words and a level; the worst level is the
 //! answer of all, and the exit code that monitoring knows. People, programs, Nagios and Prometheus get the same answers.
 
 mod copy;
 mod forms;
+mod freshness;
 mod machine;
 mod settings;
 
@@ -107,6 +108,8 @@ struct Numbers {
     copy_version: Option<u64>,
     /// Changes that the copy lacks.
     lag: Option<u64>,
+    /// When the copy was last in step, as far as checks saw it, Unix seconds.
+    in_step: Option<i64>,
     /// Changes that a promotion would replay.
     replay: Option<u64>,
     /// Age of the image, in seconds.

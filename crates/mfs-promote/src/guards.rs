@@ -1,6 +1,6 @@
 //! What must be certain before this machine serves, besides a won election: that it is not cut off ([`witnesses`]), that
-//! no master that knows more is alive elsewhere ([`rivals`]), that nobody else has the address ([`stranger`]), and that
-//! the address does not go round and round ([`flapping`]).
+//! no master that knows more is alive elsewhere ([`rivals`]), that its copy is not known to be behind ([`freshness`]), that
+//! nobody else has the address ([`stranger`]), and that the address does not go round and round ([`flapping`]).
 //!
 //! The questions are asked while the election settles, so an ordinary takeover does not take longer for them. The order
 //! matters: a rival's silence counts only if the question was sent after something beyond this machine had answered.
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use failover::address::{self, Interface};
 use failover::arp::Mac;
 use failover::cancel::{Cancel, Cancelled};
-use failover::logging::chain;
+use failover::logging::{chain, when};
 use failover::metadata::{Loss, Plan, chunkservers};
 use failover::ucarp::Options;
 
@@ -23,6 +23,7 @@ use crate::run::human;
 use crate::target::Target;
 
 pub(crate) mod flapping;
+mod freshness;
 pub(crate) mod memory;
 pub(crate) mod rivals;
 mod stranger;
@@ -78,6 +79,19 @@ pub(crate) enum Error {
         /// Where it was asked for.
         interface: String,
     },
+    /// A better copy may be elsewhere.
+    #[error(
+        "the copy here is behind: version {served} was served at {}, and what lies here ends at {ours}, {} changes \
+         before; another machine may have them", when(*compared), served - ours
+    )]
+    Behind {
+        /// What was served when the copy was last compared.
+        served: u64,
+        /// When that was, in unix seconds.
+        compared: u64,
+        /// What would be served here, before the epoch jump.
+        ours: u64,
+    },
     /// The address goes round.
     #[error(
         "this machine was promoted or yielded {turns} times within {}: \
@@ -112,7 +126,7 @@ impl Error {
     /// Whether an administrator who allows the loss of data passes over it: changes that are missing here, or that might
     /// be made elsewhere, are lost then. Two machines with one address cannot work whatever is allowed.
     fn is_about_loss(&self) -> bool {
-        matches!(self, Self::Newer { .. } | Self::Alive { .. } | Self::Isolated { .. })
+        matches!(self, Self::Newer { .. } | Self::Alive { .. } | Self::Isolated { .. } | Self::Behind { .. })
     }
 
     /// Whether it is only that a later call decides.
@@ -192,7 +206,8 @@ impl Guards<'_> {
     fn ask(&self, plan: &Plan, own: &[Ipv4Addr]) -> Result<String, Error> {
         let reached = self.unless_allowed(witnesses::before_serving(self, plan, own))?;
         let rivals = self.unless_allowed(rivals::before_serving(self, plan, own))?;
-        Ok(format!("{reached}; {rivals}"))
+        let fresh = self.unless_allowed(freshness::before_serving(self, plan))?;
+        Ok(format!("{reached}; {rivals}; {fresh}"))
     }
 
     /// The plan that is made meanwhile; `None` if there will be none.

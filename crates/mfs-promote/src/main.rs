@@ -27,7 +27,7 @@ mod work;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use failover::address::{self, Interface};
@@ -129,7 +129,7 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     }
     let caller = args.hook.clone().or_else(|| Caller::find(name, vip));
     let Some(lock) = take_lock(args, Role::Promotion, cancel)? else { return Ok(true) };
-    let mut run = Run::new("promotion", Some(vip));
+    let (begun, mut run) = (Instant::now(), Run::new("promotion", Some(vip)));
     let config = config(args);
     let known = config.as_ref().ok().cloned();
     let target = config.map_err(Box::<dyn Error>::from).and_then(|config| Ok(Target::open(config)?));
@@ -140,7 +140,8 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
             stepdown::step_down(StepDown::Resign, name, vip, caller.as_ref(), Some(lock.place()));
             drop(lock);
             run.record.error = Some(chain(why.as_ref()));
-            let _notified = known.map(|config| notify::tell(&config, Event::Resign, Some(name), &run));
+            let _notified =
+                known.map(|config| notify::tell(&config, Event::Resign, Some(name), &run.record, run.elapsed()));
             return Err(why);
         }
     };
@@ -167,17 +168,21 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         }
     };
     let event = event.filter(|_| !again);
-    let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run));
+    let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run.record, run.elapsed()));
     if matches!(promoted, Ok(Promoted::Serving)) {
         check::note_settings(&target.config, &target.state);
     }
     if promoted.is_ok() {
         archive(&target, &mut run, cancel);
     }
-    run.end(outcome, (!again).then_some(&target.state));
+    let mut record = run.end(outcome, (!again).then_some(&target.state));
     let place = lock.release();
     if let (Ok(_), Some(caller), true) = (&promoted, &caller, args.is_hook()) {
-        Sentry { target: &target, interface: &interface, vip, caller, place, cancel }.stand();
+        if let Some(reason) = (Sentry { target: &target, interface: &interface, vip, caller, place, cancel }).stand() {
+            record.error = Some(chain(&reason));
+            let served = begun.elapsed();
+            drop(notify::tell(&target.config, Event::Yield, Some(name), &record, served));
+        }
     }
     Ok(promoted.is_ok())
 }
@@ -187,7 +192,11 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
 fn remember(promoted: &std::result::Result<Promoted, Failure>, state: &State) -> bool {
     match promoted {
         Err(Failure::Guard(guards::Error::Isolated { .. })) => return !guards::memory::isolated(state),
-        Ok(Promoted::Serving) => guards::memory::turn(state),
+        Ok(Promoted::Serving) => {
+            guards::memory::turn(state);
+            guards::memory::forget_freshness(state);
+        }
+        Err(Failure::Guard(guards::Error::Behind { .. })) => guards::memory::yielded_behind(state),
         Err(failure) if stepdown::goes_round(failure) => guards::memory::turn(state),
         _ => (),
     }
@@ -259,7 +268,7 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
         }
     };
     let interface = args.interface.as_deref();
-    let _notified = event.map(|event| notify::tell(&target.config, event, interface, &run));
+    let _notified = event.map(|event| notify::tell(&target.config, event, interface, &run.record, run.elapsed()));
     if demoted.is_ok() {
         archive(&target, &mut run, cancel);
     }

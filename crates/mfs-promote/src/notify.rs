@@ -12,8 +12,7 @@ use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::logging::chain;
 use failover::process::{self, Manner};
-
-use crate::run::Run;
+use failover::state::Record;
 
 /// How long the command may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -71,14 +70,20 @@ impl Drop for Notified {
     }
 }
 
-/// Tells the command, if one is configured, how `run` ends.
-pub(crate) fn tell(config: &Config, event: Event, interface: Option<&str>, run: &Run) -> Notified {
+/// Tells the command, if one is configured, how the run of `record` ends, `took` after it began.
+pub(crate) fn tell(
+    config: &Config,
+    event: Event,
+    interface: Option<&str>,
+    record: &Record,
+    took: Duration,
+) -> Notified {
     let Some(command) = config.notify.clone() else { return Notified(None) };
     if let Err(e) = check(&command) {
         log::error!("{}", chain(&e));
         return Notified(None);
     }
-    let facts = facts(event, interface, run);
+    let facts = facts(event, interface, record, took);
     Notified(Some(std::thread::spawn(move || {
         let manner = Manner { environment: &facts, ..Manner::within(DEADLINE) };
         // Not cut short by a later call: that one sends news of its own.
@@ -104,8 +109,7 @@ pub(crate) fn check(path: &Path) -> Result<(), Error> {
 }
 
 /// What the command finds in its environment; what is not known is empty.
-fn facts(event: Event, interface: Option<&str>, run: &Run) -> Vec<(&'static str, String)> {
-    let record = &run.record;
+fn facts(event: Event, interface: Option<&str>, record: &Record, took: Duration) -> Vec<(&'static str, String)> {
     let number = |number: Option<u64>| number.map(|n| n.to_string()).unwrap_or_default();
     vec![
         ("MFS_EVENT", event.name().to_owned()),
@@ -116,7 +120,7 @@ fn facts(event: Event, interface: Option<&str>, run: &Run) -> Vec<(&'static str,
         ("MFS_CHANGES", number(record.changes)),
         ("MFS_ERROR", record.error.clone().unwrap_or_default()),
         ("MFS_STARTED", record.started.to_string()),
-        ("MFS_TOOK_MS", run.elapsed().as_millis().to_string()),
+        ("MFS_TOOK_MS", took.as_millis().to_string()),
     ]
 }
 

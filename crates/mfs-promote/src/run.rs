@@ -61,14 +61,15 @@ impl Run {
         self.start.elapsed()
     }
 
-    /// Logs the summary and keeps the record. A record that cannot be kept changes nothing about the run.
-    pub(crate) fn end(mut self, outcome: &str, state: Option<&State>) {
+    /// Logs the summary, keeps the record and returns it. One that cannot be kept changes nothing about the run.
+    pub(crate) fn end(mut self, outcome: &str, state: Option<&State>) -> Record {
         outcome.clone_into(&mut self.record.outcome);
         self.record.total_ms = millis(self.elapsed());
         log::info!("{} {}", self.record.role, summary(&self.record));
         if let Some(Err(e)) = state.map(|state| state.keep_record(&self.record)) {
             log::warn!("no record of this run is kept: {}", failover::logging::chain(&e));
         }
+        self.record
     }
 }
 

@@ -47,8 +47,8 @@ pub(crate) struct Sentry<'a> {
 }
 
 impl Sentry<'_> {
-    /// Stays until the watch is over; steps down if this machine must not serve any more.
-    pub(crate) fn stand(self) {
+    /// Stays until the watch is over; steps down if this machine must not serve any more, and returns why.
+    pub(crate) fn stand(self) -> Option<guards::Error> {
         let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
         let (mut answered, mut witness) = (Instant::now(), None);
         while self.cancel.sleep(LOOK_EVERY).is_ok() && self.is_on_duty() {
@@ -69,8 +69,9 @@ impl Sentry<'_> {
             let Some(reason) = reason.filter(|_| self.is_on_duty()) else { continue };
             log::error!("this machine serves no more: {reason}");
             stepdown::step_down(StepDown::Yield, &self.interface.name, self.vip, Some(self.caller), Some(&self.place));
-            return;
+            return Some(reason);
         }
+        None
     }
 
     /// Others wait for a dead time, then listen for an interval and a bit: no promotion is quicker.

@@ -38,6 +38,7 @@ pub(crate) fn wanted(failure: &Failure, cancel: &Cancel) -> StepDown {
             | guards::Error::Alive { .. }
             | guards::Error::Isolated { .. }
             | guards::Error::Stranger { .. }
+            | guards::Error::Behind { .. }
             | guards::Error::Lost { .. },
         ) => StepDown::Yield,
         _ => StepDown::Resign,
@@ -51,7 +52,10 @@ pub(crate) fn goes_round(failure: &Failure) -> bool {
         failure,
         Failure::Settle(settle::Error::Rival { .. })
             | Failure::Guard(
-                guards::Error::Newer { .. } | guards::Error::Alive { .. } | guards::Error::Stranger { .. }
+                guards::Error::Newer { .. }
+                    | guards::Error::Alive { .. }
+                    | guards::Error::Stranger { .. }
+                    | guards::Error::Behind { .. }
             )
     )
 }

@@ -113,13 +113,17 @@ impl Subject {
         let info = match master {
             Ok(info) => info,
             Err(e) => {
-                let text = format!("nobody serves: {}", failover::logging::chain(e));
+                let ago = self.last_in_step(numbers);
+                let text = format!("nobody serves: {}{ago}", failover::logging::chain(e));
                 return Finding::new("copy", Level::Critical, text);
             }
         };
         if let Some(metaid) = info.metaid.filter(|metaid| plan.metaid != 0 && *metaid != plan.metaid) {
             let text = format!("of another file system: metaid {:#x}, {metaid:#x} is served", plan.metaid);
             return Finding::new("copy", Level::Critical, text);
+        }
+        if let Some(served) = info.metadata_version {
+            self.note(served, info.metaid, plan.end_version, numbers);
         }
         if plan.lineage == Lineage::Own {
             let text = "the newest history here is the machine's own, not the metalogger's copy: it does not follow";
@@ -139,9 +143,10 @@ impl Subject {
             );
         }
         let text = format!(
-            "lacks {lag} changes: {} serves version {version}, the copy here reaches {}; if it dies now they are lost",
+            "lacks {lag} changes: {} serves version {version}, the copy here reaches {}{}; if it dies now they are lost",
             self.serving_address(),
-            plan.end_version
+            plan.end_version,
+            self.last_in_step(numbers)
         );
         Finding::new("copy", Level::Critical, text)
     }

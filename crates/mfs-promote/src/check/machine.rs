@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
+use failover::config;
 use failover::logging::when;
 use failover::moosefs::Daemon;
 use failover::state::{Record, State};
@@ -13,6 +14,10 @@ use super::{Finding, Level, Numbers, Subject};
 use crate::report::describe_journal;
 use crate::run::human;
 use crate::work;
+
+/// How long daemons wait before they try to reach the master again, in seconds.
+const RECONNECTION: &str = "MASTER_RECONNECTION_DELAY";
+const DEFAULT_RECONNECTION: u64 = 5;
 
 /// The ucarp that calls our hooks.
 pub(super) enum Found {
@@ -58,6 +63,7 @@ impl Subject {
             Found::Not { running } => vec![no_ucarp(*running)],
         };
         findings.push(self.name());
+        findings.push(self.reconnection());
         findings.extend(self.boot());
         findings
     }
@@ -84,6 +90,28 @@ impl Subject {
             }
             None => Finding::new("name", Level::Critical, format!("{host} has no address")),
         }
+    }
+
+    /// Advice: after a failover clients wait for the chunkservers, and those for their next attempt.
+    fn reconnection(&self) -> Finding {
+        let beside = |file: &str| self.config.metalogger_cfg.with_file_name(file);
+        let files = [self.config.metalogger_cfg.clone(), beside("mfschunkserver.cfg")];
+        let mut slow = Vec::new();
+        for path in files.iter().filter(|path| path.exists()) {
+            let delay = config::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
+            if delay.unwrap_or(DEFAULT_RECONNECTION) > 1 {
+                slow.push(path.display().to_string());
+            }
+        }
+        let text = if slow.is_empty() {
+            format!("every second here; {RECONNECTION} = 1 belongs into mfschunkserver.cfg of every chunkserver, too")
+        } else {
+            format!(
+                "a failover is shorter with {RECONNECTION} = 1 in {} and in mfschunkserver.cfg of every chunkserver",
+                slow.join(", ")
+            )
+        };
+        Finding::new("reconnect", Level::Ok, text)
     }
 
     fn boot(&self) -> Vec<Finding> {
@@ -178,7 +206,7 @@ fn no_ucarp(running: usize) -> Finding {
 
 /// How it was started.
 fn ucarp(caller: &Caller) -> Vec<Finding> {
-    let Options { vhid, shutdown_script, visible_password, preempt, .. } = caller.options;
+    let Options { vhid, advbase, deadratio, shutdown_script, visible_password, preempt, .. } = caller.options;
     let options = &caller.options;
     let mut findings = Vec::new();
     for (letter, hook, program) in
@@ -199,7 +227,7 @@ fn ucarp(caller: &Caller) -> Vec<Finding> {
     findings.extend(wrong.map(|(_, text)| Finding::new("ucarp", Level::Warning, *text)));
     if findings.is_empty() {
         let text = format!(
-            "process {}, vhid {vhid}, sees the death of a master after {}",
+            "process {}, vhid {vhid}, sees the death of a master after {} (advbase {advbase} x deadratio {deadratio})",
             caller.pid,
             human(caller.options.dead_time())
         );

@@ -50,6 +50,19 @@ pub(crate) fn turn(state: &State) {
     });
 }
 
+/// Notes that this machine yields because its copy is known to be behind.
+pub(crate) fn yielded_behind(state: &State) {
+    turn(state);
+    change(state, |memory| memory.yielded_behind = Some(chrono::Utc::now().timestamp()));
+}
+
+/// Forgets what was served elsewhere: this machine serves now.
+pub(crate) fn forget_freshness(state: &State) {
+    if let Err(e) = state.forget_freshness() {
+        log::warn!("what was served elsewhere is not forgotten until the next check: {}", chain(&e));
+    }
+}
+
 /// Notes that this machine won the address and is cut off. Says whether the administrator is to be told of it now: the
 /// first time and then rarely.
 pub(crate) fn isolated(state: &State) -> bool {

@@ -1,0 +1,46 @@
+//! A machine whose last check saw that its copy is behind yields to a better one, and serves if there is none.
+
+use lab::{Cluster, LAST_RETRY, Result};
+
+use crate::{SOON, nothing_lost, wait_for_whole_copy};
+
+/// Three machines; m2, which ucarp prefers, knows that its copy is behind m1's.
+fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
+    let cluster = Cluster::build().masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.starve("m2")?;
+    load.wait_for_progress(LAST_RETRY)?;
+    let check = cluster.run("m2", &["mfs-promote", "--check"])?;
+    assert_eq!(check.status.code(), Some(2), "{check:?}");
+    load.wait_for_progress(LAST_RETRY)?;
+    load.stop()?;
+    wait_for_whole_copy(&cluster, "m3")?;
+    Ok((cluster, load))
+}
+
+#[test]
+fn a_copy_known_to_be_behind_yields_to_a_better_one() -> Result<()> {
+    let (cluster, load) = preferred_is_behind()?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", "promotion failed: the copy here is behind: version [0-9]+ was served at ", SOON)?;
+    cluster.wait_for_serving("m3", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_copy_known_to_be_behind_is_served_if_there_is_no_better_one() -> Result<()> {
+    let (cluster, _load) = preferred_is_behind()?;
+    cluster.power_off("m3")?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    assert_eq!(cluster.master_pid("m2"), None);
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log("m2", "the copy here is behind: .* it serves as the last resort", SOON)?;
+    // It serves now, so nothing else counts any more.
+    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    let left = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
+    assert!(!left.contains("freshness"), "{left}");
+    Ok(())
+}
