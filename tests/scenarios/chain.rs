@@ -53,6 +53,8 @@ struct Chain {
     /// All machines, the one that ucarp prefers first.
     order: Vec<String>,
     serving: String,
+    /// Where the log stood when the one before it fell.
+    struck: usize,
     /// The machine that fell and has not come back, and how it fell.
     away: Option<(String, Blow)>,
 }
@@ -70,7 +72,7 @@ impl Chain {
         }
         let cluster = release.map_or(builder.clone(), |release| builder.release(release)).start()?;
         let load = cluster.client().keep_writing()?;
-        Ok(Self { cluster, load, dice, order, serving: "m1".to_owned(), away: None })
+        Ok(Self { cluster, load, dice, order, serving: "m1".to_owned(), struck: 0, away: None })
     }
 
     /// The machines that could take over, the preferred one first.
@@ -93,10 +95,11 @@ impl Chain {
             sleep(self.dice.seconds(4));
         }
         if matches!(blow, Blow::Stop | Blow::KillMaster) {
-            // A master that ends while it is watched makes ucarp end by itself: another story.
-            let ended = || self.cluster.daemon(&fallen, "mfs-promote").is_err().then_some(());
-            self.cluster.expect(&format!("the promotion of {fallen} to end"), SOON, ended)?;
+            // A young master that ends makes ucarp end by itself: another story.
+            let served = "promotion ended: (already )?serving";
+            self.cluster.wait_for_log_since(self.struck, &fallen, served, SOON)?;
         }
+        self.struck = self.cluster.mark();
         let struck = self.strike(blow)?;
         let taken = || self.cluster.answering().filter(|taken| taken.at > struck);
         let taken = self.cluster.expect("a machine to take over", SOON, taken)?;
