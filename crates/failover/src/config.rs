@@ -329,7 +329,7 @@ impl Config {
             start_timeout: from.value(ours, "START_TIMEOUT", "60", seconds, duration)?,
             stop_timeout: from.value(ours, "STOP_TIMEOUT", "60", seconds, duration)?,
             archive_format: from.value(ours, "ARCHIVE_FORMAT", "tar.xz", "one of tar.xz, tlz", archive_format)?,
-            archive_level: from.value(ours, "ARCHIVE_LEVEL", "1", "a level from 0 to 9", |t| {
+            archive_level: from.value(ours, "ARCHIVE_LEVEL", "0", "a level from 0 to 9", |t| {
                 t.parse().ok().filter(|level| *level <= 9)
             })?,
             notify: from.optional(ours, "NOTIFY", "the full path of a command, without arguments", path)?,
