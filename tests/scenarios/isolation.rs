@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, Workload};
 
 use crate::{SOON, nothing_lost, seed};
 
@@ -97,11 +97,7 @@ fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
             "{told}"
         );
     }
-    load.wait_for_progress(LAST_RETRY)?;
-    let verdict = load.verify(&cluster.crashes())?;
-    eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
-    assert_eq!(verdict.lost, []);
-    Ok(())
+    all_there(&cluster, &load)
 }
 
 #[test]
@@ -116,4 +112,61 @@ fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
     let mut random = seed();
     isolate_the_server(20, OTHER, PREFERRED)?;
     isolate_the_server(random.between(2, 14), OTHER, PREFERRED)
+}
+
+/// The worst moment for a network to come back: the machine that was cut off has won the address in the dark, has listened
+/// long enough, and is about to find out that it is cut off. The other machine steps back before it says a word.
+#[test]
+fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<()> {
+    let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
+    let load = cluster.client().keep_writing_at(100)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.isolate("m1")?;
+    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    let mark = cluster.mark();
+    cluster.wait_for_log_since(mark, "m1", "promotion begun", SOON)?;
+    std::thread::sleep(Duration::from_millis(seed().between(1300, 2500)));
+    cluster.heal("m1")?;
+    rests_on(&cluster, "m2")?;
+    let served = cluster.events().since(mark);
+    let served = served.iter().find(|event| event.machine == "m1" && event.text.contains("prove: "));
+    assert!(served.is_none(), "m1 served what it knew before it was cut off: {served:?}");
+    all_there(&cluster, &load)
+}
+
+/// It comes back just when the other machine begins to serve, before the one that was cut off has noticed anything.
+#[test]
+fn the_network_comes_back_when_the_other_machine_has_just_begun_to_serve() -> Result<()> {
+    let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
+    let load = cluster.client().keep_writing_at(100)?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.wait_for_log("m1", "metalogger of 172.16.0.12 copies from the master; remembered", SOON)?;
+    cluster.isolate("m1")?;
+    cluster.wait_for_log("m2", "prove: ", SOON)?;
+    cluster.heal("m1")?;
+    cluster.wait_for_log("m1", "this machine serves no more: |mfsmaster runs here .* one is alive on", SOON)?;
+    rests_on(&cluster, "m2")?;
+    all_there(&cluster, &load)
+}
+
+/// As `nothing_lost`, but while it was cut off the other machine's address was here too.
+fn all_there(cluster: &Cluster, load: &Workload) -> Result<()> {
+    load.wait_for_progress(LAST_RETRY)?;
+    let verdict = load.verify(&cluster.crashes())?;
+    eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
+    assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
+    Ok(())
+}
+
+/// For ten seconds, longer than any election lasts, this machine and no other one serves.
+fn rests_on(cluster: &Cluster, machine: &str) -> Result<()> {
+    cluster.expect(&format!("{machine} alone to serve"), SOON, || {
+        (0..50)
+            .all(|_| {
+                std::thread::sleep(Duration::from_millis(200));
+                cluster.serving() == [machine]
+            })
+            .then_some(())
+    })
 }

@@ -199,6 +199,16 @@ impl Memory {
         true
     }
 
+    /// Notes a machine that was not heard itself, but that others tell of: it goes before all that were. Says whether that
+    /// is news; a full memory takes none.
+    pub fn learn(&mut self, address: Ipv4Addr) -> bool {
+        let news = !self.heard.contains(&address) && self.heard.len() < Self::MOST_HEARD;
+        if news {
+            self.heard.insert(0, address);
+        }
+        news
+    }
+
     /// How many turns there were in the `window` before `now`; forgets those before it. Turns in the future are those
     /// of a clock that was set back: forgotten too.
     pub fn turns_within(&mut self, window: Duration, now: i64) -> usize {
@@ -438,6 +448,10 @@ mod tests {
         assert_eq!(memory.heard, [at(2), at(1)]);
         assert!((3..30).all(|last| memory.hear(at(last))));
         assert_eq!((memory.heard.len(), memory.heard.last()), (Memory::MOST_HEARD, Some(&at(29))));
+        assert!(!memory.learn(at(40)), "hearsay displaces nobody");
+        let mut fresh = Memory { heard: vec![at(1)], ..Memory::default() };
+        assert!(fresh.learn(at(2)) && !fresh.learn(at(1)));
+        assert_eq!(fresh.heard, [at(2), at(1)]);
         state.remember(&memory).unwrap();
         assert_eq!(state.memory().unwrap(), memory);
     }

@@ -69,6 +69,15 @@ pub(crate) enum Error {
         /// For how long.
         after: Duration,
     },
+    /// The network has just come back.
+    #[error(
+        "{witness} was silent when this machine won and answers now: it won because it could hear nobody, \
+         so the election is held again"
+    )]
+    Dark {
+        /// Who answers now.
+        witness: Ipv4Addr,
+    },
     /// Somebody else has the address.
     #[error("another machine ({mac}) answers for {vip} on {interface}: find it, and take the address away there")]
     Stranger {
@@ -126,7 +135,14 @@ impl Error {
     /// Whether an administrator who allows the loss of data passes over it: changes that are missing here, or that might
     /// be made elsewhere, are lost then. Two machines with one address cannot work whatever is allowed.
     fn is_about_loss(&self) -> bool {
-        matches!(self, Self::Newer { .. } | Self::Alive { .. } | Self::Isolated { .. } | Self::Behind { .. })
+        matches!(
+            self,
+            Self::Newer { .. }
+                | Self::Alive { .. }
+                | Self::Isolated { .. }
+                | Self::Dark { .. }
+                | Self::Behind { .. }
+        )
     }
 
     /// Whether it is only that a later call decides.

@@ -277,8 +277,12 @@ fn demote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let news = !(isolated && matches!(demoted, Ok(Demoted::NothingToDo)));
     run.end(outcome, news.then_some(&target.state));
     let place = lock.release();
-    if let (true, Some((name, _))) = (args.is_hook(), address) {
+    if let (true, Some((name, vip))) = (args.is_hook(), address) {
         guards::memory::hear(&target.state, demotion::listen(name, &options, &place, cancel));
+        let others = guards::rivals::copying_from(vip, target.config.client_port);
+        if !place.superseded() {
+            guards::memory::learn(&target.state, others);
+        }
     }
     Ok(demoted.is_ok())
 }

@@ -9,6 +9,7 @@
 //!   the death of a standby that is also the only other chunkserver would end the service.
 //! - A master is alive elsewhere at a later version: it steps back at once.
 //! - Metaloggers come to an idle master: see [`crate::newcomers`].
+//! - Machines whose metaloggers have come may be masters later: their addresses are remembered.
 //!
 //! It ends with the next call of a hook, and when the address or the master is gone.
 
@@ -30,6 +31,8 @@ use crate::stepdown::{self, StepDown};
 use crate::target::Target;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two questions to the master which metaloggers have come.
+const LEARN_EVERY: Duration = Duration::from_secs(5);
 /// What is asked of a machine that was connected: a chunkserver accepts, any other machine refuses, which is an answer too.
 const ASKED_PORT: u16 = 9422;
 /// Fewer machines than this may just have died.
@@ -51,6 +54,7 @@ impl Sentry<'_> {
     pub(crate) fn stand(self) -> Option<guards::Error> {
         let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
         let (mut answered, mut witness) = (Instant::now(), None);
+        let mut learnt: Option<Instant> = None;
         while self.cancel.sleep(LOOK_EVERY).is_ok() && self.is_on_duty() {
             self.refresh(&mut known);
             if known.machines() < ENOUGH || known.answers(&mut witness) {
@@ -59,6 +63,10 @@ impl Sentry<'_> {
             let info = self.target.ask_master().ok();
             if let Some(info) = &info {
                 newcomers.look(SocketAddrV4::new(self.vip, self.port()), info);
+                if learnt.is_none_or(|last| last.elapsed() >= LEARN_EVERY) {
+                    self.learn();
+                    learnt = Some(Instant::now());
+                }
             }
             let silent = answered.elapsed();
             let reason = if silent > self.patience() {
@@ -96,6 +104,20 @@ impl Sentry<'_> {
         known.chunkservers.extend(elsewhere.map(|address| SocketAddrV4::new(address, ASKED_PORT)));
         known.peers = self.peers().into_iter().map(|peer| SocketAddrV4::new(peer, self.port())).collect();
         known.configured.clone_from(configured);
+    }
+
+    /// Remembers whose metaloggers have come. In turn with the hooks: what a later run remembers is not overwritten.
+    fn learn(&self) {
+        let known = self.peers();
+        let mut others = rivals::copying_from(self.vip, self.port());
+        others.retain(|machine| !known.contains(machine));
+        if others.is_empty() {
+            return;
+        }
+        let _turn = self.place.turn();
+        if !self.place.superseded() {
+            memory::learn(&self.target.state, others);
+        }
     }
 
     fn newer_elsewhere(&self, ours: &Info) -> Option<guards::Error> {

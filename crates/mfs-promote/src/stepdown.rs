@@ -37,6 +37,7 @@ pub(crate) fn wanted(failure: &Failure, cancel: &Cancel) -> StepDown {
             guards::Error::Newer { .. }
             | guards::Error::Alive { .. }
             | guards::Error::Isolated { .. }
+            | guards::Error::Dark { .. }
             | guards::Error::Stranger { .. }
             | guards::Error::Behind { .. }
             | guards::Error::Lost { .. },
@@ -54,6 +55,7 @@ pub(crate) fn goes_round(failure: &Failure) -> bool {
             | Failure::Guard(
                 guards::Error::Newer { .. }
                     | guards::Error::Alive { .. }
+                    | guards::Error::Dark { .. }
                     | guards::Error::Stranger { .. }
                     | guards::Error::Behind { .. }
             )

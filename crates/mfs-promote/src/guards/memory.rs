@@ -42,6 +42,20 @@ pub(crate) fn hear(state: &State, rivals: impl IntoIterator<Item = Ipv4Addr>) {
     });
 }
 
+/// Notes machines that may become masters because their metaloggers copy from the one that serves. Learnt before they are
+/// needed: one that takes over while this machine is cut off is heard here too late.
+pub(crate) fn learn(state: &State, metaloggers: impl IntoIterator<Item = Ipv4Addr>) {
+    change(state, |memory| {
+        for machine in metaloggers {
+            if memory.learn(machine) {
+                log::info!(
+                    "the metalogger of {machine} copies from the master; remembered as the address to ask for one"
+                );
+            }
+        }
+    });
+}
+
 /// Notes that this machine serves, or yielded for a reason that can go round.
 pub(crate) fn turn(state: &State) {
     change(state, |memory| {

@@ -183,6 +183,14 @@ pub(crate) fn addresses(config: &Config, memory: &Memory) -> Result<BTreeSet<Ipv
     Ok(known.filter(|address| !own.contains(address)).collect())
 }
 
+/// Other machines whose metaloggers copy from the master at `vip`, if one answers there.
+pub(crate) fn copying_from(vip: Ipv4Addr, port: u16) -> Vec<Ipv4Addr> {
+    let own = address::own_addresses().unwrap_or_default();
+    let mut others = moosefs::metaloggers(SocketAddrV4::new(vip, port), ANSWERING).unwrap_or_default();
+    others.retain(|machine| !own.contains(machine));
+    others
+}
+
 /// Asks all of `addresses` once, and returns the first that is alive with a later version than `ours`. Takes as long as
 /// two attempts to connect where one of them is silent.
 pub(crate) fn newer_than(

@@ -2,6 +2,10 @@
 //!
 //! Chunkservers on this machine itself prove nothing. If the metadata names no others and nothing is configured, there
 //! is no evidence either way, and a lone machine must be able to serve.
+//!
+//! If one was silent at first and answers then, the network has just come back, and the address was won in the dark: ucarp
+//! heard nobody because it could hear nobody. Whoever served meanwhile has stepped back by now, perhaps without a word
+//! that was heard here. So that election does not count, and is held again.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -56,13 +60,18 @@ impl Known {
         self.chunkservers.iter().take(MOST_ASKED).chain(&self.peers).copied().collect()
     }
 
-    /// The first that answers within [`ATTEMPT`], in words.
-    pub(crate) fn first_answer(&self) -> Option<String> {
+    /// The first that answers within [`ATTEMPT`], and in words where.
+    pub(crate) fn first_answer(&self) -> Option<(Ipv4Addr, String)> {
         let ports = self.ports();
         let configured = self.configured.clone();
         let echo = std::thread::spawn(move || reach::first_echo(configured, ATTEMPT));
-        let port = reach::first_port(ports, ATTEMPT).map(|address| address.to_string());
-        port.or_else(|| echo.join().ok().flatten().map(|address| address.to_string()))
+        let port = reach::first_port(ports, ATTEMPT).map(|address| (*address.ip(), address.to_string()));
+        port.or_else(|| echo.join().ok().flatten().map(|address| (address, address.to_string())))
+    }
+
+    /// Whom [`Known::first_answer`] asks.
+    fn asked(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.ports().into_iter().map(|address| *address.ip()).chain(self.configured.clone())
     }
 
     /// Who is asked, in words.
@@ -92,9 +101,12 @@ pub(super) fn before_serving(guards: &Guards<'_>, plan: &Plan, own: &[Ipv4Addr])
     let begun = Instant::now();
     // The image is asked first: reading all changes of a day takes seconds, and is seldom needed.
     let mut changes_read = false;
+    let mut silent = BTreeSet::new();
     loop {
-        if let Some(answered) = known.first_answer() {
-            return Ok(format!("{answered} answers"));
+        match known.first_answer() {
+            Some((witness, _)) if silent.contains(&witness) => return Err(Error::Dark { witness }),
+            Some((_, at)) => return Ok(format!("{at} answers")),
+            None => silent.extend(known.asked()),
         }
         if !changes_read {
             known.chunkservers = elsewhere(chunkservers::after_changes(data, plan, in_image.clone(), guards.cancel)?);
