@@ -6,6 +6,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
@@ -50,6 +51,7 @@ pub struct Builder {
     ucarp: Vec<String>,
     limits: BTreeMap<String, u32>,
     release: Option<Release>,
+    judged: bool,
 }
 
 impl Builder {
@@ -65,7 +67,14 @@ impl Builder {
             ucarp: Vec::new(),
             limits: BTreeMap::new(),
             release: None,
+            judged: true,
         }
+    }
+
+    /// What happens in it is shown or measured, not judged: see [`Cluster::findings`].
+    pub fn unjudged(mut self) -> Self {
+        self.judged = false;
+        self
     }
 
     /// Every machine runs this release of Debian and MooseFS, instead of what this host has installed.
@@ -150,7 +159,9 @@ impl Builder {
         self.install(&machines, &hooks)?;
         let switch = Switch::start(work.path())?;
         let watch = Watch::start(&machines, switch.pid(), &events);
-        let cluster = Cluster { watch, machines, switch, work, lock, events, hooks, ucarp: self.ucarp.clone() };
+        let judged = self.judged && matches!(hooks, Hooks::Ours { .. });
+        let (ucarp, failed) = (self.ucarp.clone(), AtomicBool::new(false));
+        let cluster = Cluster { watch, machines, switch, work, lock, events, hooks, ucarp, judged, failed };
         cluster.bring_up(STEP, !matches!(self.beginning, Beginning::Fresh))?;
         Ok(cluster)
     }

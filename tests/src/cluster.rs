@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Output;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,8 +20,9 @@ use crate::load::Client;
 use crate::machine::{Machine, Role};
 use crate::moosefs;
 use crate::process::{Daemon, poll};
+use crate::promises::{Findings, Trace};
 use crate::switch::Switch;
-use crate::watch::{Overlap, Watch};
+use crate::watch::{ANSWERS, Overlap, Watch};
 use crate::work::{HostLock, WorkFolder};
 use crate::{Error, Result, VIP, network};
 
@@ -29,6 +31,8 @@ pub(crate) const COMMAND: Duration = Duration::from_secs(60);
 /// How the event log names a power cut: before the cable is pulled, and when nothing passes any more.
 const POWER_OFF: &str = "lab: power off";
 const CUT_OFF: &str = "lab: cut off";
+const CABLE_PULLED: &str = "lab: cable pulled";
+const ISOLATED: &str = "lab: isolated beyond its link";
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -54,6 +58,26 @@ pub struct Cluster {
     pub(crate) events: Arc<EventLog>,
     pub(crate) hooks: Hooks,
     pub(crate) ucarp: Vec<String>,
+    pub(crate) judged: bool,
+    /// An event did not come: the test fails already, and says why.
+    pub(crate) failed: AtomicBool,
+}
+
+/// The promises are judged when a cluster ends, so that no scenario can forget to: one that broke them fails, however well
+/// it ended. Not while it fails for another reason, which is the better one to show.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.judged {
+            let found = self.findings();
+            eprintln!("{found}");
+            let fails_already = self.failed.load(Ordering::Relaxed) || std::thread::panicking();
+            assert!(
+                fails_already || found.broken.is_empty(),
+                "a promise was broken\n{found}\n{}",
+                self.events.recent()
+            );
+        }
+    }
 }
 
 impl Cluster {
@@ -123,14 +147,14 @@ impl Cluster {
     pub fn cut(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.cable(name, false)?;
-        Ok(self.events.note(name, "lab: cable pulled"))
+        Ok(self.events.note(name, CABLE_PULLED))
     }
 
     /// The network beyond the cable breaks: the link stays up, nothing passes.
     pub fn isolate(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.path(name, false)?;
-        Ok(self.events.note(name, "lab: isolated beyond its link"))
+        Ok(self.events.note(name, ISOLATED))
     }
 
     /// Packets from one machine to another are dropped, one way, until [`Cluster::unblock`].
@@ -170,6 +194,27 @@ impl Cluster {
         Ok(self.events.note(name, "lab: network whole again"))
     }
 
+    /// Every process of the machine stops where it is, and its network with it: a virtual machine that is paused.
+    pub fn freeze(&self, name: &str) -> Result<Moment> {
+        let at = self.events.note(name, "lab: frozen");
+        self.switch.path(name, false)?;
+        self.signal_all(name, Signal::SIGSTOP)?;
+        Ok(at)
+    }
+
+    /// Ends [`Cluster::freeze`].
+    pub fn thaw(&self, name: &str) -> Result<Moment> {
+        self.signal_all(name, Signal::SIGCONT)?;
+        self.switch.path(name, true)?;
+        Ok(self.events.note(name, "lab: thawed"))
+    }
+
+    /// To all but process 1 and its child, the shell's sleep.
+    fn signal_all(&self, name: &str, signal: Signal) -> Result<()> {
+        let all = self.machine(name)?.processes();
+        all.iter().filter(|process| !matches!(&*process.name, "bash" | "sleep")).try_for_each(|one| one.signal(signal))
+    }
+
     /// Runs a script in the switch's network namespace. The far end of a machine's cable is called `v-NAME`.
     pub fn on_switch(&self, script: &str) -> Result<()> {
         self.switch.shell(script)
@@ -183,17 +228,26 @@ impl Cluster {
         Ok(at)
     }
 
-    /// When a master may have died with changes that it had acknowledged and not replicated: power cuts, and the
-    /// killing of its process. From the moment it was ordered until it was done.
+    /// When a master may have gone with changes that it had acknowledged and not replicated: power cuts, the killing of its
+    /// process, and cuts of the network around the machine that answered. From the moment it was ordered until it was done.
     pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
         let events = self.events.since(0);
-        let killed = events.iter().filter(|event| event.text == "lab: SIGKILL to mfsmaster");
-        let cut = |off: &&Event| {
-            let done = |event: &&Event| event.machine == off.machine && event.text == CUT_OFF && event.at >= off.at;
-            off.at..=events.iter().find(done).map_or(off.at, |event| event.at)
-        };
-        let off = events.iter().filter(|event| event.text == POWER_OFF);
-        killed.map(|event| event.at..=event.at).chain(off.map(|event| cut(&event))).collect()
+        let mut crashes = Vec::new();
+        let mut answering = None;
+        for (index, event) in events.iter().enumerate() {
+            match &*event.text {
+                ANSWERS => answering = Some(&event.machine),
+                "lab: SIGKILL to mfsmaster" => crashes.push(event.at..=event.at),
+                CABLE_PULLED | ISOLATED if answering == Some(&event.machine) => crashes.push(event.at..=event.at),
+                POWER_OFF => {
+                    let done = |later: &&Event| later.machine == event.machine && later.text == CUT_OFF;
+                    let end = events[index..].iter().find(done).map_or(event.at, |event| event.at);
+                    crashes.push(event.at..=end);
+                }
+                _ => (),
+            }
+        }
+        crashes
     }
 
     // Acts of an administrator.
@@ -261,6 +315,12 @@ impl Cluster {
     /// The times in which two machines held the address and listened on 9421, which must be short.
     pub fn overlaps(&self) -> Vec<Overlap> {
         self.watch.overlaps()
+    }
+
+    /// How the product has kept its promises so far.
+    pub fn findings(&self) -> Findings {
+        let (events, answers) = (self.events.since(0), self.watch.answers());
+        Trace { events, answers, end: Some(Moment::now()) }.judge()
     }
 
     /// The longest of the [`Cluster::overlaps`].
@@ -390,6 +450,7 @@ impl Cluster {
     }
 
     fn expired(&self, what: &str, within: Duration) -> Error {
+        self.failed.store(true, Ordering::Relaxed);
         Error::Expired { what: what.to_owned(), within, recent: self.events.recent() }
     }
 

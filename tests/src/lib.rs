@@ -31,6 +31,7 @@ mod moosefs;
 mod network;
 pub mod oplog;
 mod process;
+pub mod promises;
 mod root;
 mod site;
 mod svg;
@@ -51,7 +52,7 @@ pub use machine::{Machine, Role};
 pub use process::Daemon;
 pub use root::Release;
 pub use site::Site;
-pub use watch::Overlap;
+pub use watch::{Answer, Overlap};
 pub use work::sweep;
 
 /// The virtual address that every cluster shares; the name `mfsmaster` resolves to it.

@@ -24,7 +24,7 @@ const NOTICEABLE: Duration = Duration::from_millis(500);
 /// MooseFS acknowledges an operation before it sends the change to the metaloggers: what was acknowledged this shortly
 /// before the master died may exist nowhere else. No failover can bring it back, so it is told apart, and named.
 /// Milliseconds at most where the master has a processor to itself; here it shares two with everything else.
-const LOSS_WINDOW: Duration = Duration::from_millis(100);
+pub(crate) const LOSS_WINDOW: Duration = Duration::from_millis(100);
 /// A write that a crash cut in two, after the master had logged `WRITE` and before the client knew, finds its chunk
 /// locked by itself. MooseFS forgets such a lock after 120 s, and mfsmount's next try comes up to 10 s later.
 pub const LAST_RETRY: Duration = Duration::from_secs(180);

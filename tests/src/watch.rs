@@ -26,6 +26,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// within hundredths of a second. A question sent to a machine that is gone would hold up the next one.
 const SILENCE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(20)];
 
+/// How the event log says that another machine answers now.
+pub(crate) const ANSWERS: &str = "lab: answers on 9421 through the address";
+
 /// Two or more machines held the address and listened on the clients' port at the same time.
 #[derive(Clone, Debug)]
 pub struct Overlap {
@@ -37,10 +40,22 @@ pub struct Overlap {
     pub machines: Vec<String>,
 }
 
-/// What was seen last, and the overlaps so far.
+/// A version that was answered through the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// When.
+    pub at: Moment,
+    /// The machine.
+    pub by: String,
+    /// The metadata version.
+    pub version: u64,
+}
+
+/// What was seen last, the overlaps and the answers so far.
 #[derive(Debug, Default)]
 struct Seen {
     answering: Option<(String, Moment)>,
+    answers: Vec<Answer>,
     overlaps: Vec<Overlap>,
     open: Option<Overlap>,
 }
@@ -78,6 +93,11 @@ impl Watch {
     /// The machine that answers INFO through the virtual address, and since when.
     pub(crate) fn answering(&self) -> Option<(String, Moment)> {
         locked(&self.seen).answering.clone()
+    }
+
+    /// All answers so far.
+    pub(crate) fn answers(&self) -> Vec<Answer> {
+        locked(&self.seen).answers.clone()
     }
 
     /// All overlaps so far, the one that goes on included.
@@ -171,10 +191,15 @@ fn probe(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: 
         let before = locked(seen).answering.clone();
         let [pause, connecting] = if before.is_some() { [INTERVAL, ANSWER] } else { SILENCE };
         let answer = moosefs::info(network::client_port(VIP), connecting, ANSWER);
-        let who = answer.ok().and_then(|_| network::neighbour(VIP)).map(named);
+        let at = Moment::now();
+        let answer = answer.ok().and_then(|version| Some((named(network::neighbour(VIP)?), version)));
+        if let Some((by, version)) = answer.clone() {
+            locked(seen).answers.push(Answer { at, by, version });
+        }
+        let who = answer.map(|(name, _)| name);
         if who.as_ref() != before.as_ref().map(|(name, _)| name) {
             let at = match (&who, &before) {
-                (Some(name), _) => events.note(name, "lab: answers on 9421 through the address"),
+                (Some(name), _) => events.note(name, ANSWERS),
                 (None, Some((name, _))) => events.note(name, "lab: does not answer through the address any more"),
                 (None, None) => Moment::now(),
             };

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     let hooks = args.shell_hooks.clone().map_or_else(Hooks::ours, |folder| Ok(Hooks::Shell { folder }))?;
     println!("starting three masters' machines, a chunkserver and a client ...");
-    let cluster = Cluster::build().masters(3).hooks(hooks).start()?;
+    let cluster = Cluster::build().unjudged().masters(3).hooks(hooks).start()?;
     let load = cluster.client().keep_writing()?;
     println!("m1 serves, m2 and m3 stand by, the client keeps writing\n");
     let mut screen =

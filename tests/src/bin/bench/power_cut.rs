@@ -50,7 +50,7 @@ pub(crate) struct Operations {
 /// Cuts the power of a fresh cluster's master.
 pub(crate) fn measure(hooks: &Hooks) -> Result<PowerCut> {
     // Neither machine is preferred, and only one is left: nobody argues about who takes over.
-    let cluster = Cluster::build().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone()).start()?;
+    let cluster = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone()).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", PATIENCE)?;
     thread::sleep(ORDINARY + part_of_a_second());

@@ -1,0 +1,343 @@
+//! The four promises of the product, checked over the trace of a whole cluster: at every moment that was sampled, not only
+//! at the end.
+//!
+//! | promise | broken if |
+//! |---|---|
+//! | at most one machine serves | two that the network joins hold the address and listen for longer than [`ELECTION`]; or two that it does not join, for longer than [`SPLIT`] |
+//! | nothing is dropped silently | a promotion's plan ends before a version that another machine has answered with, although the copy had heard everything |
+//! | every run ends | a run that began neither ended nor was killed by the test; or a machine holds the address and nothing listens for longer than [`UNSERVED`] |
+//! | hooks never hold ucarp up | a hook that ucarp spawned has not said its last word within [`HOOK`] |
+//!
+//! The trace is what is there anyway: the log lines of all machines, what the lab did and saw (looked at every 25 ms), and
+//! the versions that were answered through the address. The bounds are for a loaded host; what was seen is printed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::clock::Moment;
+use crate::events::{Event, LAB};
+use crate::watch::Answer;
+
+/// Machines that time out together argue for about a second (ucarp's packet capture hands packets over up to a second
+/// late), and a serving machine asks twice in a second whether it still may serve.
+pub const ELECTION: Duration = Duration::from_secs(2);
+/// How long a serving machine that is cut off may take to notice it, after another one began to serve beyond the cut. No
+/// client of the other side sees it.
+pub const SPLIT: Duration = Duration::from_secs(6);
+/// How long a machine may hold the address before something listens on it: an election, a rival that stops its master, the
+/// load of the metadata, and the roll-back where that failed.
+pub const UNSERVED: Duration = Duration::from_secs(45);
+/// How long a run may take. It may wait for a rival's stop, and it archives.
+pub const RUN: Duration = Duration::from_secs(180);
+/// Half of ucarp's dead time: even with one advertisement lost nobody else believes the master dead.
+pub const HOOK: Duration = Duration::from_millis(1500);
+/// A copy is complete only once its metalogger has followed the last takeover: what served for less than this may be
+/// missing in it.
+const FOLLOWED: Duration = Duration::from_secs(20);
+/// What was acknowledged this shortly before a crash may exist nowhere else.
+const LOSS_WINDOW: Duration = crate::load::LOSS_WINDOW;
+
+/// What is judged.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    /// Everything that was logged and seen, in order.
+    pub events: Vec<Event>,
+    /// The versions that were answered through the address, in order.
+    pub answers: Vec<Answer>,
+    /// The end of it.
+    pub end: Option<Moment>,
+}
+
+/// What was found in a trace.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// The longest time in which two machines that the network joined served.
+    pub overlap: Duration,
+    /// The same, of machines that a cut parted.
+    pub split: Duration,
+    /// The longest time in which a machine held the address and nothing listened.
+    pub unserved: Duration,
+    /// The slowest hook, from ucarp's word to the hook's last.
+    pub hook: Duration,
+    /// Promotions and demotions that began.
+    pub runs: usize,
+    /// Promotions whose end was compared with what had been answered before.
+    pub compared: usize,
+    /// Each broken promise, in words.
+    pub broken: Vec<String>,
+}
+
+impl Trace {
+    /// Judges the whole trace.
+    pub fn judge(&self) -> Findings {
+        let mut judge = Judge {
+            trace: self,
+            machines: BTreeMap::new(),
+            joined: Span::default(),
+            parted: Span::default(),
+            found: Findings::default(),
+        };
+        for event in &self.events {
+            judge.see(event);
+        }
+        let last = self.events.last().map_or(Moment(0), |event| event.at);
+        judge.end(self.end.unwrap_or(last));
+        judge.found
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |time: Duration| time.as_millis();
+        write!(
+            f,
+            "promises: two served for {} ms at most ({} ms across a cut), an address without a master for {} ms at most, \
+             slowest hook {} ms, {} runs ended, {} promotions held what was answered before",
+            ms(self.overlap),
+            ms(self.split),
+            ms(self.unserved),
+            ms(self.hook),
+            self.runs,
+            self.compared
+        )?;
+        self.broken.iter().try_for_each(|one| write!(f, "\n  BROKEN: {one}"))
+    }
+}
+
+/// A state that comes and goes, and the longest time that it lasted.
+#[derive(Clone, Debug, Default)]
+struct Span {
+    since: Option<Moment>,
+    longest: Duration,
+    began: Option<Moment>,
+}
+
+impl Span {
+    fn set(&mut self, on: bool, now: Moment) {
+        match self.since {
+            None if on => self.since = Some(now),
+            Some(since) if !on => {
+                self.since = None;
+                if now - since >= self.longest {
+                    (self.longest, self.began) = (now - since, Some(since));
+                }
+            }
+            _ => (),
+        }
+    }
+}
+
+/// A run that has begun.
+#[derive(Clone, Debug)]
+struct Run {
+    begun: Moment,
+    what: String,
+    /// A machine that is cut off tries again every few seconds and does not tell how each try ended.
+    alone: bool,
+}
+
+/// A hook that ucarp waits for.
+#[derive(Clone, Debug)]
+struct Call {
+    spawned: Moment,
+    line: String,
+    process: Option<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Machine {
+    holds: bool,
+    listens: bool,
+    cut: bool,
+    unserved: Span,
+    runs: BTreeMap<String, Run>,
+    call: Option<Call>,
+    /// When its copy last stopped hearing all that the master says.
+    disturbed: Option<Moment>,
+}
+
+struct Judge<'a> {
+    trace: &'a Trace,
+    machines: BTreeMap<String, Machine>,
+    joined: Span,
+    parted: Span,
+    found: Findings,
+}
+
+impl Judge<'_> {
+    fn see(&mut self, event: &Event) {
+        if event.machine == LAB {
+            return;
+        }
+        let Some((program, text)) = event.text.split_once(": ") else { return };
+        let (program, process) =
+            program.split_once('[').map_or((program, ""), |(name, rest)| (name, rest.trim_end_matches(']')));
+        match program {
+            LAB => self.see_lab(event, text),
+            "ucarp" => self.see_ucarp(event, text),
+            "vip-up" | "vip-down" => self.see_hook(event, process),
+            "mfs-promote" => self.see_run(event, process, text),
+            _ => (),
+        }
+    }
+
+    fn machine(&mut self, event: &Event) -> &mut Machine {
+        self.machines.entry(event.machine.clone()).or_default()
+    }
+
+    /// What the lab did and saw.
+    fn see_lab(&mut self, event: &Event, text: &str) {
+        let at = event.at;
+        let machine = self.machine(event);
+        match text {
+            "holds the address" => machine.holds = true,
+            "does not hold the address any more" => machine.holds = false,
+            "listens on 9421" => machine.listens = true,
+            "does not listen on 9421 any more" => machine.listens = false,
+            "network whole again" | "thawed" => machine.cut = false,
+            "power off" => (machine.cut, machine.runs, machine.call) = (true, BTreeMap::new(), None),
+            "power on" => (machine.cut, machine.disturbed) = (false, Some(at)),
+            "SIGKILL to mfs-promote" => machine.runs.clear(),
+            "SIGKILL to ucarp" => machine.call = None,
+            _ => (),
+        }
+        let cut = matches!(text, "cable pulled" | "isolated beyond its link" | "frozen");
+        if cut {
+            (machine.cut, machine.call) = (true, None);
+            machine.runs.values_mut().for_each(|run| run.alone = true);
+        }
+        let deaf = text.starts_with("blocked") || text == "its metalogger hears nothing any more";
+        if cut || deaf || text.ends_with(" to mfsmetalogger") {
+            machine.disturbed = Some(at);
+        }
+        machine.unserved.set(machine.holds && !machine.listens, at);
+        self.count(at);
+    }
+
+    /// Who serves now.
+    fn count(&mut self, now: Moment) {
+        let serving = || self.machines.values().filter(|machine| machine.holds && machine.listens);
+        let (all, joined) = (serving().count(), serving().filter(|machine| !machine.cut).count());
+        self.joined.set(joined > 1, now);
+        self.parted.set(all > 1 && joined < 2, now);
+    }
+
+    fn see_ucarp(&mut self, event: &Event, text: &str) {
+        if let Some((_, line)) = text.split_once("Spawning [") {
+            let line = line.trim_end_matches(']').to_owned();
+            self.machine(event).call = Some(Call { spawned: event.at, line, process: None });
+        }
+    }
+
+    /// A line of a hook: the last one that it says is the end of it.
+    fn see_hook(&mut self, event: &Event, process: &str) {
+        let Some(call) = &mut self.machine(event).call else { return };
+        if call.process.get_or_insert_with(|| process.to_owned()) == process {
+            let took = event.at - call.spawned;
+            self.found.hook = self.found.hook.max(took);
+            if took > HOOK {
+                let line = self.machine(event).call.take().map(|call| call.line).unwrap_or_default();
+                self.found.broken.push(format!("{}: {line} held ucarp up for {took:?}", event.machine));
+            }
+        }
+    }
+
+    fn see_run(&mut self, event: &Event, process: &str, text: &str) {
+        if let Some(what) = text.strip_suffix(" begun").filter(|what| matches!(*what, "promotion" | "demotion")) {
+            let machine = self.machine(event);
+            let run = Run { begun: event.at, what: what.to_owned(), alone: machine.cut };
+            let before = std::mem::take(&mut machine.runs);
+            machine.runs.insert(process.to_owned(), run);
+            self.found.runs += 1;
+            for run in before.into_values().filter(|run| !run.alone) {
+                self.found
+                    .broken
+                    .push(format!("{}: a {} began while another run had not ended", event.machine, run.what));
+            }
+        } else if text.starts_with("promotion ended: ") || text.starts_with("demotion ended: ") {
+            self.machine(event).runs.remove(process);
+        } else if text.starts_with("stage: ") {
+            self.compare(event, text);
+        }
+    }
+
+    /// What is about to be served holds everything that another machine has answered with.
+    fn compare(&mut self, event: &Event, text: &str) {
+        let number =
+            |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u64>().ok());
+        let Some(end) = text.split_once(" to version ").and_then(|(_, rest)| number(rest)) else { return };
+        let earlier = || self.trace.answers.iter().filter(|answer| answer.at < event.at);
+        let Some(last) = earlier().filter(|answer| answer.by != event.machine).max_by_key(|answer| answer.version)
+        else {
+            return;
+        };
+        let stint: Vec<&Answer> = earlier().filter(|answer| answer.by == last.by).collect();
+        let long = stint.first().is_some_and(|first| last.at - first.at >= FOLLOWED);
+        let disturbed = self.machines.get(&event.machine).and_then(|machine| machine.disturbed);
+        let whole =
+            disturbed.is_none_or(|since| earlier().any(|answer| answer.by == event.machine && answer.at > since));
+        if !(long && whole) {
+            return;
+        }
+        let crash = self.trace.events.iter().rev().find(|crash| {
+            crash.machine == last.by
+                && crash.at < event.at
+                && matches!(
+                    &*crash.text,
+                    "lab: power off"
+                        | "lab: SIGKILL to mfsmaster"
+                        | "lab: isolated beyond its link"
+                        | "lab: cable pulled"
+                )
+        });
+        let counts =
+            |answer: &&&Answer| crash.is_none_or(|crash| answer.at < crash.at && crash.at - answer.at > LOSS_WINDOW);
+        let Some(known) = stint.iter().filter(counts).map(|answer| answer.version).max() else { return };
+        self.found.compared += 1;
+        if end < known {
+            self.found.broken.push(format!(
+                "{}: promotes history up to {end}, {} had answered with {known}",
+                event.machine, last.by
+            ));
+        }
+    }
+
+    fn end(&mut self, now: Moment) {
+        self.joined.set(false, now);
+        self.parted.set(false, now);
+        (self.found.overlap, self.found.split) = (self.joined.longest, self.parted.longest);
+        let begin = self.trace.events.first().map_or(Moment(0), |event| event.at);
+        let at = |span: &Span| span.began.map_or(0.0, |began| began.seconds_since(begin));
+        for (span, bound, what) in [
+            (&self.joined, ELECTION, "two machines served"),
+            (&self.parted, SPLIT, "two machines served, parted by a cut,"),
+        ] {
+            if span.longest > bound {
+                self.found.broken.push(format!("{what} for {:?} from {:.3} on", span.longest, at(span)));
+            }
+        }
+        for (name, machine) in &mut self.machines {
+            machine.unserved.set(false, now);
+            let unserved = &machine.unserved;
+            self.found.unserved = self.found.unserved.max(unserved.longest);
+            if unserved.longest > UNSERVED {
+                self.found.broken.push(format!(
+                    "{name} held the address for {:?} from {:.3} on, and nothing served",
+                    unserved.longest,
+                    at(unserved)
+                ));
+            }
+            for run in machine.runs.values().filter(|run| !run.alone && now - run.begun > RUN) {
+                self.found.broken.push(format!("{name}: a {} has not ended after {:?}", run.what, now - run.begun));
+            }
+            if let Some(call) = machine.call.as_ref().filter(|call| call.process.is_none() && now - call.spawned > HOOK)
+            {
+                self.found.broken.push(format!("{name}: {} has said nothing for {:?}", call.line, now - call.spawned));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
