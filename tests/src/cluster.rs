@@ -14,7 +14,7 @@ use regex_lite::Regex;
 use crate::build::Builder;
 use crate::clock::Moment;
 use crate::error::file;
-use crate::events::{Event, EventLog, LAB};
+use crate::events::{Event, EventLog, LAB, UP};
 use crate::hooks::Hooks;
 use crate::load::Client;
 use crate::machine::{Machine, Role};
@@ -483,7 +483,7 @@ impl Cluster {
             self.start_ucarp(&machine.name)?;
         }
         self.wait_until_up(within, copies)?;
-        self.events.note(LAB, "lab: the cluster is up");
+        self.events.note(LAB, UP);
         Ok(())
     }
 

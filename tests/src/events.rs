@@ -18,6 +18,9 @@ use crate::{Result, locked};
 /// The machine name under which the lab's own lines appear when they concern no single machine.
 pub const LAB: &str = "lab";
 
+/// How the log says that a cluster has come up, with all copies in step.
+pub(crate) const UP: &str = "lab: the cluster is up";
+
 /// So many last lines of each machine are shown when an event does not come.
 const RECENT: usize = 40;
 

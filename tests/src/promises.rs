@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::clock::Moment;
-use crate::events::{Event, LAB};
+use crate::events::{Event, LAB, UP};
 use crate::watch::Answer;
 
 /// Machines that time out together argue for about a second (ucarp's packet capture hands packets over up to a second
@@ -272,8 +272,12 @@ impl Judge<'_> {
         else {
             return;
         };
-        let stint: Vec<&Answer> = earlier().filter(|answer| answer.by == last.by).collect();
-        let long = stint.first().is_some_and(|first| last.at - first.at >= FOLLOWED);
+        let mut stint: Vec<&Answer> =
+            earlier().rev().skip_while(|answer| *answer != last).take_while(|answer| answer.by == last.by).collect();
+        stint.reverse();
+        let up = self.trace.events.iter().find(|event| event.text == UP).map_or(Moment(0), |event| event.at);
+        // Before a cluster is up, the lab has seen to it that all copies are in step.
+        let long = stint.first().is_some_and(|first| first.at <= up || last.at - first.at >= FOLLOWED);
         let disturbed = self.machines.get(&event.machine).and_then(|machine| machine.disturbed);
         let whole =
             disturbed.is_none_or(|since| earlier().any(|answer| answer.by == event.machine && answer.at > since));

@@ -137,11 +137,7 @@ impl Error {
     fn is_about_loss(&self) -> bool {
         matches!(
             self,
-            Self::Newer { .. }
-                | Self::Alive { .. }
-                | Self::Isolated { .. }
-                | Self::Dark { .. }
-                | Self::Behind { .. }
+            Self::Newer { .. } | Self::Alive { .. } | Self::Isolated { .. } | Self::Dark { .. } | Self::Behind { .. }
         )
     }
 
