@@ -54,10 +54,16 @@ enum Touched {
     Unlocked(u64),
 }
 
-/// `WRITE(…):CHUNK`, `TRUNC(…):CHUNK`, `UNLOCK(CHUNK)`
+/// `WRITE(…):CHUNK`, `TRUNC(…):CHUNK`, `UNLOCK(CHUNK)`, `CHUNKDEL(CHUNK,VERSION)`: the same from 2.0 to 4.59
+/// (`mfsmaster/restore.c`). To unlock a chunk that is unlocked changes nothing, to unlock one that is gone is an error that
+/// ends the replay (`chunk_mr_unlock`); a master that could not make a chunk drops its lock without a line, and then the
+/// chunk.
 fn chunk_of(op: &[u8]) -> Option<Touched> {
     if let Some(arguments) = op.strip_prefix(b"UNLOCK(") {
         return number(arguments.strip_suffix(b")")?).map(Touched::Unlocked);
+    }
+    if let Some(arguments) = op.strip_prefix(b"CHUNKDEL(") {
+        return number(arguments.split(|byte| *byte == b',').next()?).map(Touched::Unlocked);
     }
     if !op.starts_with(b"WRITE(") && !op.starts_with(b"TRUNC(") {
         return None;
@@ -100,6 +106,7 @@ mod tests {
     fn one_that_was_unlocked_or_is_being_written_is_left_alone() {
         assert!(ending(&["6: 100|WRITE(996,0,1,0):596", "7: 100|UNLOCK(596)"]).is_empty());
         assert!(ending(&["6: 100|WRITE(996,0,1,0):596", "7: 102|ACCESS(1)"]).is_empty());
+        assert!(ending(&["6: 100|WRITE(996,0,1,0):596", "7: 100|CHUNKDEL(596,1)"]).is_empty());
         assert_eq!(ending(&["6: 100|WRITE(9,0,1,0):5", "7: 100|UNLOCK(5)", "8: 100|WRITE(9,0,1,0):5"]).len(), 1);
     }
 
