@@ -22,23 +22,34 @@ pub(super) struct Difference {
     pub(super) times: (u64, u64),
 }
 
+/// What a comparison has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Compared {
+    /// The same changes, all of them.
+    Same,
+    /// The first difference.
+    Different(Difference),
+    /// A side no longer holds what its scan found: the metalogger rotated it meanwhile.
+    Unknown,
+}
+
 /// Compares the changes `from..=to`, which both sides hold, line by line.
-///
-/// A side that no longer holds what its scan found (the metalogger rotated it meanwhile) ends the comparison: the
-/// plan is checked again while it is staged.
-pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: u64) -> io::Result<Option<Difference>> {
+pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: u64) -> io::Result<Compared> {
+    if from > to {
+        return Ok(Compared::Same);
+    }
     let (Some(mut a), Some(mut b)) = (Changes::open(folder, a)?, Changes::open(folder, b)?) else {
-        return Ok(None);
+        return Ok(Compared::Unknown);
     };
     for id in from..=to {
         let (Some(left), Some(right)) = (a.find(id)?, b.find(id)?) else {
-            return Ok(None);
+            return Ok(Compared::Unknown);
         };
         if left.1 != right.1 {
-            return Ok(Some(Difference { at: id, times: (left.0, right.0) }));
+            return Ok(Compared::Different(Difference { at: id, times: (left.0, right.0) }));
         }
     }
-    Ok(None)
+    Ok(Compared::Same)
 }
 
 struct Changes {

@@ -37,7 +37,18 @@ pub enum Image {
     Incomplete {
         /// What is wrong.
         reason: Flaw,
+        /// What its header says it would be, where that can be read.
+        header: Option<Header>,
     },
+}
+
+/// What the first bytes of an image say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// All changes below this one are in the image.
+    pub version: u64,
+    /// The file system's identity; 0 where none is assigned (always so before 2.0).
+    pub metaid: u64,
 }
 
 /// Why an image is not to be used.
@@ -78,7 +89,7 @@ impl fmt::Display for Image {
         match self {
             Self::New => f.write_str("new and empty"),
             Self::Complete { version, metaid, .. } => write!(f, "version {version}, metaid {metaid:#x}"),
-            Self::Incomplete { reason } => reason.fmt(f),
+            Self::Incomplete { reason, .. } => reason.fmt(f),
         }
     }
 }
@@ -89,35 +100,39 @@ impl fmt::Display for Image {
 /// Only if reading fails; wrong content is an [`Image::Incomplete`].
 pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Image> {
     let size = file.seek(SeekFrom::End(0))?;
-    let flawed = |reason| Ok(Image::Incomplete { reason });
+    let flawed = |reason, header| Ok(Image::Incomplete { reason, header });
     if size < 8 {
-        return flawed(Flaw::Short { size });
+        return flawed(Flaw::Short { size }, None);
     }
     let signature: [u8; 8] = bytes_at(file, 0)?;
     if &signature == NEW && size == 8 {
         return Ok(Image::New);
     }
     let Some(layout) = Layout::of(signature) else {
-        return flawed(Flaw::Signature(signature));
+        return flawed(Flaw::Signature(signature), None);
     };
-    if size < HEADER + TRAILER {
-        return flawed(Flaw::Short { size });
-    }
-    let ending: [u8; 16] = bytes_at(file, size - TRAILER)?;
-    if &ending != layout.ending {
-        return flawed(Flaw::Ending);
+    if size < HEADER {
+        return flawed(Flaw::Short { size }, None);
     }
     let version = u64::from_be_bytes(bytes_at(file, layout.version)?);
     if version >= super::changelog::LIMIT {
-        return flawed(Flaw::Version(version));
+        return flawed(Flaw::Version(version), None);
     }
     let metaid = match layout.metaid {
         Some(offset) => u64::from_be_bytes(bytes_at(file, offset)?),
         None => 0,
     };
+    let header = Some(Header { version, metaid });
+    if size < HEADER + TRAILER {
+        return flawed(Flaw::Short { size }, header);
+    }
+    let ending: [u8; 16] = bytes_at(file, size - TRAILER)?;
+    if &ending != layout.ending {
+        return flawed(Flaw::Ending, header);
+    }
     if layout.sections {
         if let Some(offset) = bad_section(file, size - TRAILER)? {
-            return flawed(Flaw::Section { offset });
+            return flawed(Flaw::Section { offset }, header);
         }
     }
     Ok(Image::Complete { signature, version, metaid })
@@ -234,7 +249,7 @@ mod tests {
 
     fn flaw(bytes: Vec<u8>) -> Option<Flaw> {
         match read(&mut Cursor::new(bytes)).unwrap() {
-            Image::Incomplete { reason } => Some(reason),
+            Image::Incomplete { reason, .. } => Some(reason),
             _ => None,
         }
     }
@@ -278,6 +293,20 @@ mod tests {
         ] {
             assert_eq!(flaw(bytes), Some(expected), "{what}");
         }
+    }
+
+    #[test]
+    fn a_cut_image_still_says_what_it_would_be() {
+        let header = |bytes: &[u8]| match read(&mut Cursor::new(bytes)).unwrap() {
+            Image::Incomplete { header, .. } => header,
+            _ => panic!("it is cut"),
+        };
+        let whole = complete(77, 5, &[30]);
+        for length in 24..whole.len() {
+            assert_eq!(header(&whole[..length]), Some(Header { version: 77, metaid: 5 }), "{length}");
+        }
+        assert_eq!(header(&whole[..23]), None);
+        assert_eq!(header(&complete(u64::MAX, 5, &[])), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
 use super::changelog::{self, Scan, Segment};
-use super::compare::{Side, compare};
+use super::compare::{Compared, Side, compare};
 use super::image::{self, Image};
 use super::names::{self, Name};
 use super::peek::peek;
@@ -42,6 +42,21 @@ pub struct ImageFile {
     pub modified: u64,
 }
 
+impl ImageFile {
+    /// The version, if this may be a base.
+    ///
+    /// A download is written from its beginning to its end, each block flushed and its checksum compared before the next
+    /// is asked for (`mfsmetalogger/masterconn.c`), and the metalogger looks at less of it than [`image::read`] before it
+    /// renames it: a whole one counts. An end of 1.x, sixteen zeros, also lies in the middle of an image: there it does not.
+    pub fn base_version(&self) -> Option<u64> {
+        match self.image {
+            Image::Complete { signature, .. } if self.role == Role::Download && &signature != image::FORMAT_2_0 => None,
+            Image::Complete { version, .. } => Some(version),
+            Image::New | Image::Incomplete { .. } => None,
+        }
+    }
+}
+
 /// One change log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFile {
@@ -60,6 +75,13 @@ pub struct LogFile {
     pub size: u64,
     /// Last modification, Unix seconds of this machine's clock.
     pub modified: u64,
+}
+
+impl LogFile {
+    /// Whether it is a copy fetched once (`_ml_back`), not what was heard.
+    pub(super) fn fetched(&self) -> bool {
+        self.rank >= names::FETCHED
+    }
 }
 
 /// Something else that belongs to the metadata by its name.
@@ -191,11 +213,8 @@ impl Inventory {
 
     /// The highest version among a lineage's complete images; 0 without any.
     fn highest_version(&self, lineage: Lineage) -> u64 {
-        let versions = self.images.iter().filter(|i| i.lineage == lineage).map(|i| match i.image {
-            Image::Complete { version, .. } => version,
-            _ => 0,
-        });
-        versions.max().unwrap_or(0)
+        let images = self.images.iter().filter(|i| i.lineage == lineage);
+        images.filter_map(ImageFile::base_version).max().unwrap_or(0)
     }
 }
 
@@ -301,8 +320,8 @@ impl Inventory {
         }
     }
 
-    /// No plan uses a log that ends below this change (what it was last given is older than the base): the best image of `ml`, or that of `own` too if `own` reaches so far
-    /// that it could be chosen, or has to be compared.
+    /// No plan uses a log that ends below this change: the best image of `ml`, or that of `own` too if `own` reaches so
+    /// far that it could be chosen, or has to be compared.
     fn floor(&self) -> u64 {
         let (own, ml) = (self.highest_version(Lineage::Own), self.highest_version(Lineage::Ml));
         let logs = self.logs.iter().filter(|log| log.lineage == Lineage::Own);
@@ -320,7 +339,8 @@ impl Inventory {
             for b in &spans[index + 1..] {
                 let from = a.first.max(b.first).max(floor);
                 let to = a.last.min(b.last);
-                let Some(difference) = self.difference(folder, a, b, from, to) else {
+                // What cannot be read a second time is caught by the stage, which reads it a third time.
+                let Ok(Compared::Different(difference)) = self.compare(folder, a, b, from, to) else {
                     continue;
                 };
                 let (newer, older) = if difference.times.0 >= difference.times.1 { (a, b) } else { (b, a) };
@@ -344,9 +364,12 @@ impl Inventory {
                 if from > to {
                     continue;
                 }
-                common = Some(common.map_or((from, to), |(f, t)| (f.min(from), t.max(to))));
-                let difference = self.difference(folder, &ml, own, from, to);
-                fork = fork.into_iter().chain(difference.map(|d| d.at)).min();
+                match self.compare(folder, &ml, own, from, to) {
+                    Ok(Compared::Same) => common = Some(common.map_or((from, to), |(f, t)| (f.min(from), t.max(to)))),
+                    Ok(Compared::Different(difference)) => fork = fork.into_iter().chain([difference.at]).min(),
+                    // Nobody has seen that they agree.
+                    Ok(Compared::Unknown) | Err(_) => {}
+                }
             }
         }
         match (common, fork) {
@@ -356,23 +379,12 @@ impl Inventory {
         }
     }
 
-    fn difference(
-        &self,
-        folder: &Folder,
-        a: &Span,
-        b: &Span,
-        from: u64,
-        to: u64,
-    ) -> Option<super::compare::Difference> {
-        if from > to {
-            return None;
-        }
+    fn compare(&self, folder: &Folder, a: &Span, b: &Span, from: u64, to: u64) -> io::Result<Compared> {
         let side = |span: &Span| Side {
             name: &self.logs[span.log].name,
             segment: &self.logs[span.log].scan.segments[span.segment],
         };
-        // What cannot be read a second time is caught by the stage, which reads it a third time.
-        compare(folder, side(a), side(b), from, to).ok().flatten()
+        compare(folder, side(a), side(b), from, to)
     }
 }
 

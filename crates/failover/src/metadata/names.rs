@@ -15,7 +15,7 @@ pub enum Role {
     Current,
     /// `….back.N`: an older one that was kept.
     Previous,
-    /// `metadata_ml.tmp`: a download; nobody has checked it, only `MFSM NEW` in it means anything.
+    /// `metadata_ml.tmp`: a download, most likely not at its end.
     Download,
     /// `.back.tmp` (1.6.19 keeps the only good image there during a dump), `.emergency`, `.XXXXXX` (pushed aside by
     /// `mfsmaster -a`): a complete one counts by its version, as for `mfsmaster` itself.
@@ -35,7 +35,7 @@ pub(super) enum Name {
 }
 
 /// Ranks of `changelog_ml_back.N.mfs` start here: they are copies fetched once, behind the stream in precedence.
-const FETCHED: u32 = 100_000;
+pub(super) const FETCHED: u32 = 100_000;
 
 /// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).
 pub(super) fn classify(name: &[u8]) -> Option<Name> {
@@ -88,6 +88,14 @@ fn changelog(rest: &[u8]) -> Option<Name> {
     let number = rest.strip_suffix(b".mfs").filter(|n| is_number(n))?;
     let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
     Some(Name::Log { lineage, rank: first + number })
+}
+
+/// Lineage and rank, if it is the name of a change log.
+pub(super) fn log(name: &OsStr) -> Option<(Lineage, u32)> {
+    match classify(name.as_bytes()) {
+        Some(Name::Log { lineage, rank }) => Some((lineage, rank)),
+        _ => None,
+    }
 }
 
 /// A name for messages: another user chose it, so no newline or escape sequence of it may reach a log.

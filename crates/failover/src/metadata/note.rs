@@ -52,6 +52,13 @@ pub enum Note {
         /// The last change there.
         last: u64,
     },
+    /// The metalogger's image, and no log of what it has heard since.
+    Unlogged {
+        /// The image.
+        file: OsString,
+        /// When it was downloaded, Unix seconds.
+        modified: u64,
+    },
     /// An image that is not whole.
     Incomplete {
         /// The image.
@@ -115,6 +122,11 @@ pub enum Choice {
         /// End version of `ml`.
         ml: u64,
     },
+    /// This machine's own files, and from there on the metalogger's logs: the same history.
+    OwnContinued {
+        /// Where the own files end.
+        own: u64,
+    },
     /// This machine's own files: the metalogger has nothing that could be used.
     OnlyOwn,
 }
@@ -125,7 +137,11 @@ impl Note {
         let info = match self {
             Self::Lineage(choice) => !matches!(choice, Choice::OnlyOwn | Choice::OwnOlder { .. }),
             Self::Torn { bridged, .. } | Self::Damage { bridged, .. } => *bridged,
-            Self::Conflict { .. } | Self::Unreadable { .. } | Self::LeftOut { .. } | Self::Lost { .. } => false,
+            Self::Conflict { .. }
+            | Self::Unreadable { .. }
+            | Self::Unlogged { .. }
+            | Self::LeftOut { .. }
+            | Self::Lost { .. } => false,
             Self::Incomplete { .. } => true,
         };
         if info { Severity::Info } else { Severity::Warning }
@@ -151,6 +167,13 @@ impl fmt::Display for Note {
                 let (kept, dead) = (shown(kept), shown(dead));
                 write!(f, "{dead}: changes {at} to {last} are not those of {kept}, which is newer: not used")
             }
+            Self::Unlogged { file, modified } => write!(
+                f,
+                "{} of {} stands alone: either nothing has changed since, or the metalogger has dropped its logs for a \
+                 download that never came, and all changes since are missing",
+                shown(file),
+                when(*modified)
+            ),
             Self::Incomplete { file, flaw } => write!(f, "{}: not used, {flaw}", shown(file)),
             Self::Unreadable { file, why } => write!(f, "{}: not used, cannot be read: {why}", shown(file)),
             Self::LeftOut { lineage, first, last } => {
@@ -196,6 +219,11 @@ impl fmt::Display for Choice {
                 f,
                 "using this machine's own files as master: the same history, and the metalogger's copy ends at \
                  version {ml}"
+            ),
+            Self::OwnContinued { own } => write!(
+                f,
+                "using this machine's own files as master up to version {own}, and from there on the metalogger's logs, \
+                 which are the same history"
             ),
             Self::OnlyOwn => f.write_str(
                 "using this machine's own files as master; the metalogger has no usable copy to compare them with",
@@ -267,6 +295,34 @@ pub enum Refusal {
         file: OsString,
         /// What is wrong with it.
         damage: Damage,
+    },
+    /// A log whose bytes cannot be read.
+    #[error(
+        "{} cannot be read: {why}; no newer log goes on from it, so its changes would be lost; {ELSEWHERE}; or move it \
+         away to go without them",
+        shown(file)
+    )]
+    Unreadable {
+        /// The log.
+        file: OsString,
+        /// The kernel's answer.
+        why: String,
+    },
+    /// An image that is not whole shows that there was a later history.
+    #[error(
+        "{} is not whole ({flaw}), but it was to be version {version}, and all else here ends at version {end}: changes \
+         {end} to {} would be lost; {ELSEWHERE}; {WITHOUT}",
+        shown(file), version - 1
+    )]
+    Cut {
+        /// The image.
+        file: OsString,
+        /// What is wrong with it.
+        flaw: Flaw,
+        /// What its header says.
+        version: u64,
+        /// Where the plan would end.
+        end: u64,
     },
     /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
     #[error(

@@ -13,10 +13,12 @@ use super::changelog::{Damage, Kind, Segment};
 use super::image::Image;
 use super::inventory::{ImageFile, Inventory, LogFile, Overlap, Role, Span, What};
 use super::names::shown;
-use super::note::{Choice, Note, Refusal};
+use super::note::{Note, Refusal};
 
+mod choice;
 mod loss;
 
+use choice::{choose, no_step_back};
 use loss::{lost, nothing_lost};
 
 /// What a plan starts from.
@@ -96,9 +98,33 @@ struct Candidate {
     runs: Vec<Run>,
     /// One behind the last change.
     end: u64,
+    /// Where this machine's own files end, if the metalogger's go on from there.
+    own_end: u64,
     last_change: Option<u64>,
     /// Unix seconds of the last change, or of the image where there is none.
     time: u64,
+}
+
+/// Changes that follow one another.
+struct Followed {
+    runs: Vec<Run>,
+    /// One behind the last change.
+    end: u64,
+    /// Unix seconds of the last change.
+    last_change: Option<u64>,
+}
+
+impl Candidate {
+    fn new(file: &ImageFile, version: u64, Followed { runs, end, last_change }: Followed) -> Self {
+        let base = match file.image {
+            Image::Complete { signature, version, metaid } => {
+                Base::Image { name: file.name.clone(), signature, version, metaid }
+            }
+            _ => Base::New,
+        };
+        let time = last_change.unwrap_or(file.modified);
+        Self { base, version, bytes: file.size, runs, end, own_end: end, last_change, time }
+    }
 }
 
 impl Plan {
@@ -123,7 +149,7 @@ impl Plan {
 pub fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     nothing_in_the_way(inventory)?;
     one_file_system(inventory)?;
-    let own = candidate(inventory, Lineage::Own);
+    let own = candidate(inventory, Lineage::Own).map(|own| continued(inventory, own));
     let ml = candidate(inventory, Lineage::Ml);
     let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref(), loss)?;
     no_step_back(inventory, lineage)?;
@@ -135,6 +161,7 @@ pub fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         Loss::Allow => notes.extend(lost(inventory, lineage, chosen)),
     }
     notes.extend(log_notes(inventory, lineage, chosen));
+    notes.extend(unlogged(inventory, lineage, chosen));
     notes.extend(file_notes(inventory));
     Ok(Plan {
         lineage,
@@ -176,7 +203,7 @@ fn one_file_system(inventory: &Inventory) -> Result<(), Refusal> {
             continue;
         };
         match known {
-            _ if second == 0 || file.role == Role::Download => {}
+            _ if second == 0 => {}
             Some((first_file, first)) if first != second => {
                 return Err(Refusal::Metaids {
                     first_file: first_file.clone(),
@@ -194,22 +221,33 @@ fn one_file_system(inventory: &Inventory) -> Result<(), Refusal> {
 fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     let spans = inventory.spans(lineage);
     let images = || inventory.images.iter().filter(|i| i.lineage == lineage);
-    let best = images().filter_map(|file| match file.image {
-        Image::Complete { version, .. } if file.role != Role::Download => Some((version, file)),
-        _ => None,
-    });
+    let best = images().filter_map(|file| file.base_version().map(|version| (version, file)));
     // Of equal versions the first by name: `metadata.mfs` before its copies.
     if let Some((version, file)) = best.rev().max_by_key(|(version, _)| *version) {
-        return Some(follow(inventory, &spans, file, version));
+        return Some(Candidate::new(file, version, follow(inventory, &spans, version)));
     }
     // `MFSM NEW` is a file system only together with its whole history; ids from 0 are those of 1.6.
     let has = |id: u64| spans.iter().any(|s| (s.first..=s.last).contains(&id));
     let new = images().find(|file| file.image == Image::New && matches!(file.role, Role::Current | Role::Download))?;
-    (has(1) && !has(0)).then(|| follow(inventory, &spans, new, 1))
+    (has(1) && !has(0)).then(|| Candidate::new(new, 1, follow(inventory, &spans, 1)))
+}
+
+/// The own files, and all that the metalogger has heard since, if its logs show that it is one history: they hold the
+/// last change of the own files, and no common change differs.
+fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
+    let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if to + 1 == own.end);
+    if !same {
+        return own;
+    }
+    let (mut runs, own_end) = (own.runs, own.end);
+    let rest = follow(inventory, &inventory.spans(Lineage::Ml), own_end);
+    runs.extend(rest.runs);
+    let last_change = rest.last_change.or(own.last_change);
+    Candidate { runs, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
 }
 
 /// The longest contiguous run of changes from `version` on.
-fn follow(inventory: &Inventory, spans: &[Span], file: &ImageFile, version: u64) -> Candidate {
+fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
     let mut runs = Vec::new();
     let (mut end, mut last_change) = (version, None);
     // All spans that hold an id hold the same change under it, so the longest one is as good as any.
@@ -229,14 +267,7 @@ fn follow(inventory: &Inventory, spans: &[Span], file: &ImageFile, version: u64)
         end = span.last + 1;
         last_change = Some(segment.last_time);
     }
-    let base = match file.image {
-        Image::Complete { signature, version, metaid } => {
-            Base::Image { name: file.name.clone(), signature, version, metaid }
-        }
-        _ => Base::New,
-    };
-    let time = last_change.unwrap_or(file.modified);
-    Candidate { base, version, bytes: file.size, runs, end, last_change, time }
+    Followed { runs, end, last_change }
 }
 
 /// About how many bytes so many changes of a segment have.
@@ -244,85 +275,6 @@ fn share(segment: &Segment, changes: u64) -> u64 {
     let all = u128::from(segment.last - segment.first + 1);
     let bytes = u128::from(segment.end - segment.start) * u128::from(changes);
     u64::try_from(bytes.div_ceil(all)).unwrap_or(u64::MAX)
-}
-
-type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
-
-fn choose<'a>(
-    inventory: &Inventory,
-    own: Option<&'a Candidate>,
-    ml: Option<&'a Candidate>,
-    loss: Loss,
-) -> Result<Chosen<'a>, Refusal> {
-    let (own, ml) = match (own, ml) {
-        (None, None) => {
-            return Err(Refusal::Nothing { images: inventory.images.len(), logs: inventory.logs.len() });
-        }
-        (None, Some(ml)) => return Ok((Lineage::Ml, ml, Choice::OnlyMl, None)),
-        (Some(own), None) => {
-            return match later_history(inventory, own) {
-                Some(file) if loss == Loss::Refuse => Err(Refusal::MlUnusable { own: own.end, file }),
-                _ => Ok((Lineage::Own, own, Choice::OnlyOwn, None)),
-            };
-        }
-        (Some(own), Some(ml)) => (own, ml),
-    };
-    let left_out = |first: u64| {
-        let last = inventory.spans(Lineage::Own).iter().map(|s| s.last).max();
-        let last = last.unwrap_or(0).max(own.end.saturating_sub(1));
-        (last >= first).then_some(Note::LeftOut { lineage: Lineage::Own, first, last })
-    };
-    let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
-    match inventory.overlap {
-        Overlap::Fork { at } => ml_with(Choice::OwnForked { at, own_time: own.time, ml_time: ml.time }, left_out(at)),
-        _ if own.end <= ml.end => ml_with(Choice::MlReachesFurther { own: own.end }, left_out(ml.end)),
-        Overlap::None if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end)),
-        // A file's date is no proof of that: a copy has a new one.
-        Overlap::None if !ends_in_a_log(inventory, own) => Err(Refusal::Unrelated { own: own.end, ml: ml.end }),
-        _ => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
-    }
-}
-
-/// Whether a log of this machine's own says when the last change before the end was made.
-fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
-    inventory.spans(Lineage::Own).iter().any(|span| span.last + 1 == own.end)
-}
-
-/// No kept image is of a higher version than the one that replaced it: one history only goes up.
-fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
-    let highest = |role: Role| {
-        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.role == role);
-        let versions = images.filter_map(|file| match file.image {
-            Image::Complete { version, .. } => Some((version, &file.name)),
-            _ => None,
-        });
-        versions.max_by_key(|(version, _)| *version)
-    };
-    match (highest(Role::Current), highest(Role::Previous)) {
-        (Some((current, newer)), Some((previous, older))) if previous > current => {
-            Err(Refusal::StepBack { newer: newer.clone(), current, older: older.clone(), previous })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A file of the metalogger that shows a later or another history than `own`, though it is no base itself.
-fn later_history(inventory: &Inventory, own: &Candidate) -> Option<OsString> {
-    let image = inventory.images.iter().find(|i| {
-        let cut = matches!(i.image, Image::Incomplete { .. });
-        i.lineage == Lineage::Ml && cut && i.modified > own.time
-    });
-    let log = inventory.spans(Lineage::Ml).into_iter().find(|span| {
-        let later = inventory.segment(span).last_time > own.time;
-        span.last >= own.end
-            || match inventory.overlap {
-                Overlap::Fork { .. } => true,
-                Overlap::None => later,
-                Overlap::Agree { .. } => false,
-            }
-    });
-    let log = log.map(|span| inventory.logs[span.log].name.clone());
-    image.map(|i| i.name.clone()).or(log)
 }
 
 /// The metaid of the base, else the one its changes assign; both must be the same.
@@ -355,7 +307,8 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
 /// Torn, damaged and contradicting places that concern changes the plan needs.
 fn log_notes(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let mut notes = Vec::new();
-    for log in inventory.logs.iter().filter(|log| log.lineage == lineage) {
+    let used = |log: &&LogFile| log.lineage == lineage || chosen.runs.iter().any(|run| run.file == log.name);
+    for log in inventory.logs.iter().filter(used) {
         notes.extend(damage_notes(log, chosen));
         let Some(torn) = log.scan.torn else { continue };
         // The torn change is the one behind the last segment; of a log with nothing else it is not known.
@@ -391,10 +344,20 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     log.scan.damage.iter().filter_map(note).collect()
 }
 
+/// That the metalogger's image stands alone. It drops its logs before it downloads what another master serves, and until
+/// that is here, an old image is all it has.
+fn unlogged(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Option<Note> {
+    let Base::Image { name, .. } = &chosen.base else { return None };
+    let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched());
+    let image = inventory.images.iter().find(|image| image.name == *name)?;
+    let alone = lineage == Lineage::Ml && !followed;
+    alone.then(|| Note::Unlogged { file: name.clone(), modified: image.modified })
+}
+
 fn file_notes(inventory: &Inventory) -> Vec<Note> {
     let mut notes = Vec::new();
     for image in &inventory.images {
-        if let Image::Incomplete { reason } = image.image {
+        if let Image::Incomplete { reason, .. } = image.image {
             notes.push(Note::Incomplete { file: image.name.clone(), flaw: reason });
         }
     }

@@ -107,12 +107,42 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "cold start, but the metalogger knows more",
         what: "own files end at 149; the metalogger's log has a hole from 130 to 139 and goes up to 166",
-        ours: Ours::Refuses("reaches to change 166"),
+        ours: Ours::Serves,
         build: || {
             let truth = History::real(167);
             let log = truth.log(BASE..130) + &truth.log(140..167);
             let situation = Situation::new(&truth).image("metadata_ml.mfs.back", BASE).file("changelog_ml.0.mfs", log);
             situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..150).alone()
+        },
+    },
+    Case {
+        name: "the same, with nothing in common at the end",
+        what: "own files end at 135; the metalogger's log has a hole from 130 to 139 and goes up to 166",
+        ours: Ours::Refuses("reaches to change 166"),
+        build: || {
+            let truth = History::real(167);
+            let log = truth.log(BASE..130) + &truth.log(140..167);
+            let situation = Situation::new(&truth).image("metadata_ml.mfs.back", BASE).file("changelog_ml.0.mfs", log);
+            situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..136).alone()
+        },
+    },
+    Case {
+        name: "old logs in common",
+        what: "own files and the metalogger's have the same logs up to 119; then this machine went on alone as a master, up to 189",
+        ours: Ours::Warns("are older and share no change with it"),
+        build: || {
+            let situation = ml().log("changelog_ml.1.mfs", 100..120).log("changelog.1.mfs", 100..120);
+            let situation = situation.stray_image("metadata.mfs.back", &dead(), 180);
+            situation.stray_log("changelog.0.mfs", &dead(), 180..190).alone()
+        },
+    },
+    Case {
+        name: "own image and log, the metalogger's later changes",
+        what: "own files end at 129; the metalogger's log goes from 120 to 166, but it has no image",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&living()).image("metadata.mfs.back", BASE);
+            situation.log("changelog.0.mfs", BASE..130).log("changelog_ml.0.mfs", 120..167).alone()
         },
     },
     Case {

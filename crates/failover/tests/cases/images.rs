@@ -89,10 +89,32 @@ pub(crate) const CASES: &[Case] = &[
         build: || log().image(ML, BASE).file("metadata_ml.tmp", half(130)).alone(),
     },
     Case {
-        name: "a download that nobody has checked",
-        what: "the only image is `metadata_ml.tmp`; it looks complete",
-        ours: Ours::Refuses("no usable metadata"),
+        name: "a download that was not renamed any more",
+        what: "the only image is `metadata_ml.tmp`; it is whole",
+        ours: Ours::Serves,
         build: || log().image("metadata_ml.tmp", BASE).alone(),
+    },
+    Case {
+        name: "logs dropped, the download whole",
+        what: "the metalogger has dropped its logs to download version 167; `metadata_ml.tmp` is whole, `metadata_ml.mfs.back` is of 67",
+        ours: Ours::Warns("metadata_ml.tmp of"),
+        build: || Situation::new(&History::real(167)).image(ML, BASE).image("metadata_ml.tmp", 167).alone(),
+    },
+    Case {
+        name: "logs dropped, the download cut off",
+        what: "the same, but the master died when half of `metadata_ml.tmp` was here",
+        ours: Ours::Refuses("changes 67 to 166 would be lost"),
+        build: || Situation::new(&History::real(167)).image(ML, BASE).file("metadata_ml.tmp", half(167)).alone(),
+    },
+    Case {
+        name: "image cut off, the logs behind it gone",
+        what: "half of an image of 167, a whole `.back.1`, and logs that end at 129",
+        ours: Ours::Refuses("changes 130 to 166 would be lost"),
+        build: || {
+            let situation =
+                Situation::new(&History::real(167)).file(ML, half(167)).image("metadata_ml.mfs.back.1", BASE);
+            situation.log("changelog_ml.0.mfs", BASE..130).alone()
+        },
     },
     Case {
         name: "`MFSM NEW` beside a good set",

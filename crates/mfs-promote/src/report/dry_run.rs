@@ -214,7 +214,7 @@ fn image_row(file: &ImageFile) -> [String; 5] {
     let (version, state) = match &file.image {
         Image::New => ("1".to_owned(), "new file system, no change yet".to_owned()),
         Image::Complete { version, metaid, .. } => (version.to_string(), format!("complete, metaid {metaid:#x}")),
-        Image::Incomplete { reason } => (String::new(), format!("not usable: {reason}")),
+        Image::Incomplete { reason, .. } => (String::new(), format!("not usable: {reason}")),
     };
     [file.lineage.to_string(), shown(&file.name), version, bytes(file.size), state]
 }

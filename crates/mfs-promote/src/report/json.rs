@@ -195,6 +195,8 @@ fn refusal(refusal: &Refusal) -> RefusalJson {
         Refusal::MlUnusable { .. } => "ml_unusable",
         Refusal::InTheWay { .. } => "in_the_way",
         Refusal::Unread { .. } => "unread",
+        Refusal::Unreadable { .. } => "unreadable",
+        Refusal::Cut { .. } => "cut",
         Refusal::StepBack { .. } => "step_back",
         Refusal::Unrelated { .. } => "unrelated",
     };
@@ -209,7 +211,7 @@ fn image(file: &ImageFile) -> ImageJson {
     let (state, version, metaid, flaw) = match &file.image {
         Image::New => ("new", Some(1), None, None),
         Image::Complete { version, metaid, .. } => ("complete", Some(*version), Some(hex(*metaid)), None),
-        Image::Incomplete { reason } => ("incomplete", None, None, Some(reason.to_string())),
+        Image::Incomplete { reason, .. } => ("incomplete", None, None, Some(reason.to_string())),
     };
     let (bytes, modified) = (file.size, file.modified);
     let (file, lineage) = (shown(&file.name), file.lineage.to_string());

@@ -3,14 +3,18 @@
 use super::Candidate;
 use crate::metadata::Lineage;
 use crate::metadata::changelog::Kind;
-use crate::metadata::image::Image;
-use crate::metadata::inventory::{ImageFile, Inventory, Overlap, Span};
+use crate::metadata::image::{Flaw, Image};
+use crate::metadata::inventory::{ImageFile, Inventory, Overlap, Span, What};
+use crate::metadata::names;
 use crate::metadata::note::{Note, Refusal};
 
 /// No log holds changes that a plan which ends at `end` leaves behind.
 pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
     nothing_beyond(inventory, lineage, end)?;
     nothing_unread(inventory, lineage)?;
+    if let Some((file, flaw, version)) = later_cut(inventory, lineage, end) {
+        return Err(Refusal::Cut { file: file.name.clone(), flaw, version, end });
+    }
     if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
 }
 
@@ -38,11 +42,25 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
     let cut = |i: &&ImageFile| {
         i.lineage == Lineage::Ml && i.modified > chosen.time && matches!(i.image, Image::Incomplete { .. })
     };
-    if lineage == Lineage::Own {
+    let known = later_cut(inventory, lineage, end);
+    if let Some((file, _, version)) = known {
+        notes.push(Note::Lost { end, changes: Some((end, version - 1)), file: file.name.clone() });
+    } else if lineage == Lineage::Own {
         let images = inventory.images.iter().filter(cut);
         notes.extend(images.map(|i| Note::Lost { end, changes: None, file: i.name.clone() }));
     }
     notes
+}
+
+/// The image that is not whole but was to be of the highest version above `end`: a download that was cut off, a disk that
+/// failed.
+fn later_cut(inventory: &Inventory, lineage: Lineage, end: u64) -> Option<(&ImageFile, Flaw, u64)> {
+    let images = inventory.images.iter().filter(|i| i.lineage == lineage || i.lineage == Lineage::Ml);
+    let cut = images.filter_map(|file| match file.image {
+        Image::Incomplete { reason, header: Some(header) } => Some((file, reason, header.version)),
+        _ => None,
+    });
+    cut.filter(|(_, _, version)| *version > end).max_by_key(|(_, _, version)| *version)
 }
 
 /// No log of the lineage holds changes behind a hole at `end`.
@@ -69,15 +87,24 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(
 fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
     // The metalogger's files count even where the own ones are used: they must not know more.
     let logs = || inventory.logs.iter().filter(|log| log.lineage == lineage || log.lineage == Lineage::Ml);
+    let newest = |lineage, rank| {
+        let newer = logs().filter(|other| other.lineage == lineage && other.rank < rank);
+        newer.map(|other| &other.scan.segments).all(Vec::is_empty)
+    };
     for log in logs().filter(|log| log.scanned) {
-        let newer = || logs().filter(|other| other.lineage == log.lineage && other.rank < log.rank);
         let unread = log.scan.damage.iter().find(|damage| match damage.kind {
             Kind::GivenUp => true,
-            Kind::Garbage => log.scan.lines == 0 && newer().all(|other| other.scan.segments.is_empty()),
+            Kind::Garbage => log.scan.lines == 0 && newest(log.lineage, log.rank),
             _ => false,
         });
         if let Some(damage) = unread {
             return Err(Refusal::Unread { file: log.name.clone(), damage: *damage });
+        }
+    }
+    for other in &inventory.others {
+        let (What::Unreadable(why), Some((log, rank))) = (&other.what, names::log(&other.name)) else { continue };
+        if (log == lineage || log == Lineage::Ml) && newest(log, rank) {
+            return Err(Refusal::Unreadable { file: other.name.clone(), why: why.clone() });
         }
     }
     Ok(())

@@ -1,7 +1,10 @@
 use super::*;
 use crate::metadata::Severity;
+use crate::metadata::inventory::Other;
 use crate::metadata::testing::{Data, line, lines};
 use proptest::prelude::*;
+
+mod lineages;
 
 const ML: &str = "metadata_ml.mfs.back";
 const ML_LOG: &str = "changelog_ml.0.mfs";
@@ -129,6 +132,23 @@ fn a_log_that_cannot_be_read_is_never_passed_over() {
 }
 
 #[test]
+fn a_log_whose_bytes_cannot_be_read_is_never_passed_over() {
+    let with = |data: Data, name: &str| {
+        let mut inventory = data.inventory();
+        inventory.others.push(Other { name: name.into(), what: What::Unreadable("Input/output error".to_owned()) });
+        make(&inventory, Loss::Refuse)
+    };
+    let data = || Data::new().image(ML, 10, 1).log("changelog_ml.1.mfs", 10..=20, 0);
+    let unreadable = |plan| matches!(plan, Err(Refusal::Unreadable { .. }));
+    assert!(unreadable(with(data(), ML_LOG)));
+    assert!(unreadable(with(data().file(ML_LOG, "").image(OWN, 10, 1).log(OWN_LOG, 10..=30, 0), "changelog_ml.0.mfs")));
+    // Newer logs go on without a hole, or nobody needs it: the own logs where the metalogger's are used, an old image.
+    for name in ["changelog_ml.2.mfs", "changelog_ml_back.0.mfs", OWN_LOG, "metadata_ml.mfs.back.3"] {
+        assert_eq!(with(data(), name).unwrap().end_version, 21, "{name}");
+    }
+}
+
+#[test]
 fn an_empty_file_system_needs_its_first_change() {
     let logs = |ids: std::ops::RangeInclusive<u64>| lines(ids, 0);
     for (what, image, log, expected) in [
@@ -150,9 +170,67 @@ fn an_empty_file_system_needs_its_first_change() {
 }
 
 #[test]
-fn a_complete_download_that_nobody_checked_is_no_base() {
-    let data = Data::new().image("metadata_ml.tmp", 10, 1);
-    assert_eq!(outline(&data), Err(Refusal::Nothing { images: 1, logs: 0 }));
+fn a_whole_download_that_was_not_renamed_any_more_is_a_base() {
+    assert_eq!(outline(&Data::new().image("metadata_ml.tmp", 10, 1)), Ok((Lineage::Ml, 10, 10)));
+    // The metalogger has dropped its logs for it; an older image is no reason to lose what is in it.
+    let data = Data::new().image(ML, 10, 1).image("metadata_ml.tmp", 200, 1).log("changelog_ml_back.0.mfs", 5..=20, 0);
+    assert_eq!(outline(&data), Ok((Lineage::Ml, 200, 200)));
+    let data = Data::new().image(ML, 10, 1).log(ML_LOG, 10..=30, 0).image("metadata_ml.tmp", 20, 1);
+    assert_eq!(outline(&data), Ok((Lineage::Ml, 20, 31)));
+    let foreign = Data::new().image(ML, 10, 1).image("metadata_ml.tmp", 20, 2);
+    assert!(matches!(foreign.plan(), Err(Refusal::Metaids { .. })));
+    // The end of 1.x also lies in the middle of an image.
+    let mut old = b"MFSM 1.5".to_vec();
+    old.resize(64, 0);
+    old[19] = 200;
+    let old = Data::new().file("metadata_ml.tmp", &old);
+    assert_eq!(outline(&old), Err(Refusal::Nothing { images: 1, logs: 0 }));
+    // What is no base does not decide which logs are read.
+    let data = old.image(ML, 10, 1).file(ML_LOG, lines(10..=20, 0) + "garbage\n" + &lines(21..=30, 0));
+    assert_eq!(outline(&data), Ok((Lineage::Ml, 10, 31)));
+}
+
+#[test]
+fn a_cut_image_of_a_later_version_is_a_refusal_and_not_a_footnote() {
+    let cut = |version| crate::metadata::testing::image(version, 1)[..30].to_vec();
+    for (what, name) in [("a download", "metadata_ml.tmp"), ("a lost disk block", ML)] {
+        let data = |version| {
+            let data = Data::new().image("metadata_ml.mfs.back.1", 10, 1).log(ML_LOG, 10..=20, 0);
+            data.file(name, cut(version))
+        };
+        assert_eq!(outline(&data(21)), Ok((Lineage::Ml, 10, 21)), "{what}: the logs have all of it");
+        let later = data(23);
+        match later.plan() {
+            Err(Refusal::Cut { file, version: 23, end: 21, .. }) => assert_eq!(file, name, "{what}"),
+            other => panic!("{what}: {other:?}"),
+        }
+        let lossy = later.lossy_plan().unwrap();
+        assert_eq!((losses(&lossy), lossy.lost_versions()), (vec![(Some((21, 22)), name)], 2), "{what}");
+    }
+    // The own files are served only if the metalogger has not begun to fetch more.
+    let own =
+        |version| Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 1_000_000).file("metadata_ml.tmp", cut(version));
+    assert_eq!(outline(&own(21)), Ok((Lineage::Own, 10, 21)));
+    assert!(matches!(own(500).plan(), Err(Refusal::Cut { version: 500, end: 21, .. })));
+    // Not the other way round: an own dump that was cut off says nothing about what the metalogger heard.
+    let ml = Data::new().image(ML, 10, 1).log(ML_LOG, 10..=20, 0).file("metadata.mfs.back.tmp", cut(500));
+    assert_eq!(outline(&ml), Ok((Lineage::Ml, 10, 21)));
+}
+
+#[test]
+fn an_image_without_any_log_is_told_to_stand_alone() {
+    let alone = Data::new().image(ML, 10, 1).log("changelog_ml_back.0.mfs", 1..=15, 0).plan().unwrap();
+    assert_eq!(alone.end_version, 16);
+    assert!(
+        warnings(&alone)[0].contains("stands alone: either nothing has changed since, or the metalogger has dropped")
+    );
+    for (what, data) in [
+        ("a log", Data::new().image(ML, 10, 1).log(ML_LOG, 10..=15, 0)),
+        ("an empty log", Data::new().image(ML, 10, 1).file(ML_LOG, "")),
+        ("an older log", Data::new().image(ML, 10, 1).log("changelog_ml.1.mfs", 5..=9, 0)),
+    ] {
+        assert_eq!(warnings(&data.plan().unwrap()), [""; 0], "{what}");
+    }
 }
 
 #[test]
@@ -175,63 +253,6 @@ fn two_file_systems_never_mix() {
 }
 
 #[test]
-fn ml_or_own() {
-    let both = |own: &str, ml: &str| {
-        let data = Data::new().image(ML, 10, 1).image(OWN, 10, 1);
-        data.file(OWN_LOG, own).file(ML_LOG, ml)
-    };
-    let apart = |own: (u64, u64), ml: (u64, u64)| {
-        let (own_image, ml_image) = (own.0, ml.0);
-        Data::new()
-            .image(OWN, own_image, 1)
-            .image(ML, ml_image, 1)
-            .file(OWN_LOG, line(own_image, own.1))
-            .file(ML_LOG, line(ml_image, ml.1))
-    };
-    let fork = lines(10..=14, 0) + &lines(15..=20, 1);
-    for (what, data, expected, choice) in [
-        (
-            "own is the same and reaches further",
-            both(&lines(10..=30, 0), &lines(10..=20, 0)),
-            (Lineage::Own, 10, 31),
-            Choice::OwnReachesFurther { ml: 21 },
-        ),
-        (
-            "equal",
-            both(&lines(10..=20, 0), &lines(10..=20, 0)),
-            (Lineage::Ml, 10, 21),
-            Choice::MlReachesFurther { own: 21 },
-        ),
-        (
-            "own is another branch",
-            both(&lines(10..=30, 0), &fork),
-            (Lineage::Ml, 10, 21),
-            Choice::OwnForked { at: 15, own_time: 1_000_030, ml_time: 2_000_020 },
-        ),
-        ("nothing in common, own older", apart((50, 0), (20, 1)), (Lineage::Ml, 20, 21), Choice::OwnOlder { own: 51 }),
-        (
-            "nothing in common, own younger",
-            apart((50, 1), (20, 0)),
-            (Lineage::Own, 50, 51),
-            Choice::OwnReachesFurther { ml: 21 },
-        ),
-        (
-            "after an epoch jump",
-            apart((50, 0), (2000, 1)),
-            (Lineage::Ml, 2000, 2001),
-            Choice::MlReachesFurther { own: 51 },
-        ),
-    ] {
-        let plan = data.plan().unwrap();
-        assert_eq!((plan.lineage, plan.base_version, plan.end_version), expected, "{what}");
-        assert_eq!(plan.notes[0], Note::Lineage(choice), "{what}");
-    }
-    let left = both(&lines(10..=30, 0), &fork).plan().unwrap();
-    let (lineage, first, last) = (Lineage::Own, 15, 30);
-    assert!(left.notes.contains(&Note::LeftOut { lineage, first, last }));
-}
-
-#[test]
 fn a_kept_image_above_its_successor_shows_two_histories() {
     let data = || Data::new().image(ML, 30, 1).log(ML_LOG, 30..=40, 1);
     let stale = data().image("metadata_ml.mfs.back.1", 50, 1);
@@ -240,55 +261,6 @@ fn a_kept_image_above_its_successor_shows_two_histories() {
     // Of the lineage that is not used it does not matter.
     let own = data().image(OWN, 10, 1).image("metadata.mfs.back.1", 20, 1);
     assert_eq!(own.plan().unwrap().end_version, 41);
-}
-
-#[test]
-fn a_files_date_does_not_make_an_own_image_the_later_history() {
-    // The own image has just been written, long after the changes of the metalogger's log.
-    let data = Data::new().image(OWN, 50, 1).image(ML, 10, 1).log(ML_LOG, 10..=20, 0);
-    assert!(matches!(data.plan(), Err(Refusal::Unrelated { own: 50, ml: 21 })));
-    // Its log says when its last change was made, and that is later.
-    let data = data.log(OWN_LOG, 30..=49, 1);
-    assert_eq!(data.plan().unwrap().end_version, 50);
-}
-
-#[test]
-fn the_lineages_never_fill_each_others_holes() {
-    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
-    let ml = || Data::new().image(ML, 10, 1).file(ML_LOG, &hole);
-    let (needed, first, last) = (21, 25, 30);
-    match ml().log(OWN_LOG, 1..=27, 0).plan() {
-        Err(Refusal::Hole { needed: n, first: f, last: l, .. }) => assert_eq!((n, f, l), (needed, first, last)),
-        other => panic!("{other:?}"),
-    }
-    // Own files that reach further than the hole, but not as far as what lies behind it.
-    match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=27, 0).plan() {
-        Err(Refusal::MlHasMore { own: 28, last: 30, file }) => assert_eq!(file, ML_LOG),
-        other => panic!("{other:?}"),
-    }
-    match ml().image(OWN, 5, 1).log(OWN_LOG, 1..=22, 0).plan() {
-        Err(Refusal::MlHasMore { own: 23, last: 30, .. }) => {}
-        other => panic!("{other:?}"),
-    }
-    // A base of its own and all that `ml` has makes it the better copy.
-    assert_eq!(outline(&ml().image(OWN, 5, 1).log(OWN_LOG, 1..=30, 0)), Ok((Lineage::Own, 5, 31)));
-}
-
-#[test]
-fn own_alone_is_used_only_if_ml_shows_nothing_later() {
-    let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
-    let plan = own().plan().unwrap();
-    assert_eq!((plan.lineage, warnings(&plan).len()), (Lineage::Own, 1));
-    assert_eq!(outline(&own().file("metadata_ml.tmp", "MFSM NEW").file(ML_LOG, "")), Ok((Lineage::Own, 10, 21)));
-    assert_eq!(outline(&own().log(ML_LOG, 12..=18, 0)), Ok((Lineage::Own, 10, 21)));
-    for (what, data) in [
-        ("later changes", own().log(ML_LOG, 12..=25, 0)),
-        ("another branch", own().log(ML_LOG, 12..=18, 1)),
-        ("lower and later", own().log(ML_LOG, 2..=5, 1)),
-        ("a later image, cut off", own().file(ML, "MFSM 2.0")),
-    ] {
-        assert!(matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })), "{what}");
-    }
 }
 
 #[test]
@@ -365,29 +337,6 @@ fn what_an_allowed_loss_costs_is_named_with_its_numbers() {
     let text = "data loss allowed: changes 25 to 30 of changelog_ml.0.mfs are not served: changes 21 to 24 are missing";
     assert!(warnings(&plan).contains(&text.to_owned()), "{:?}", warnings(&plan));
     assert!(plan.set_aside.contains(&ML_LOG.into()), "the archive has them");
-}
-
-#[test]
-fn own_files_are_served_over_the_metaloggers_only_if_loss_is_allowed() {
-    let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
-    let later = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 1);
-    for (what, data, lost) in [
-        ("later changes", own().log(ML_LOG, 12..=25, 0), (Some((21, 25)), ML_LOG)),
-        ("another branch", own().log(ML_LOG, 12..=18, 1), (Some((12, 18)), ML_LOG)),
-        ("an older branch", later().log(ML_LOG, 12..=18, 0), (Some((12, 18)), ML_LOG)),
-        ("lower and later", own().log(ML_LOG, 2..=5, 1), (Some((2, 5)), ML_LOG)),
-        ("a later image, cut off", own().file(ML, "MFSM 2.0"), (None, ML)),
-    ] {
-        assert!(matches!(data.plan(), Err(Refusal::MlUnusable { own: 21, .. })), "{what}");
-        let plan = data.lossy_plan().unwrap();
-        assert_eq!((plan.lineage, plan.end_version, losses(&plan)), (Lineage::Own, 21, vec![lost]), "{what}");
-    }
-    let hole = lines(10..=20, 0) + &lines(25..=30, 0);
-    let data = Data::new().image(ML, 10, 1).file(ML_LOG, hole).image(OWN, 5, 1).log(OWN_LOG, 1..=27, 0);
-    assert!(matches!(data.plan(), Err(Refusal::MlHasMore { own: 28, last: 30, .. })));
-    let plan = data.lossy_plan().unwrap();
-    assert_eq!((plan.lineage, plan.end_version), (Lineage::Own, 28));
-    assert_eq!(losses(&plan), [(Some((28, 30)), ML_LOG)]);
 }
 
 #[test]
