@@ -17,6 +17,9 @@ use crate::moosefs::Daemon;
 use crate::process::{self, Identity};
 
 mod boot;
+mod unit;
+
+pub use unit::stop_unit_of;
 
 /// Why a daemon could not be started or stopped.
 #[derive(Debug, thiserror::Error)]

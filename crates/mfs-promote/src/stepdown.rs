@@ -10,6 +10,7 @@ use failover::address::{self, Removed};
 use failover::cancel::Cancel;
 use failover::lock::Place;
 use failover::logging::chain;
+use failover::service;
 use failover::ucarp::{Caller, Resigned};
 
 use crate::promotion::Failure;
@@ -92,23 +93,33 @@ fn tell(how: StepDown, interface: &str, vip: Ipv4Addr, caller: Option<&Caller>) 
             Ok(()) => log::warn!("ucarp (pid {}) told to step back once, so that another machine can win", caller.pid),
             Err(e) => log::error!("{}", chain(&e)),
         },
-        StepDown::Resign => match caller.resign(PATIENCE) {
-            Ok(Resigned::Killed) => {
-                log::error!(
-                    "ucarp (pid {}) ignored TERM and was killed: start it again when this machine can serve",
-                    caller.pid
-                );
-                // It had no time to call vip-down.
-                remove_address(interface, vip);
-            }
-            Ok(_) => {
-                log::error!(
-                    "ucarp (pid {}) stopped: this machine takes no part in elections until it is started again",
-                    caller.pid
-                );
-            }
-            Err(e) => log::error!("{}", chain(&e)),
-        },
+        StepDown::Resign => resign(interface, vip, caller),
+    }
+}
+
+fn resign(interface: &str, vip: Ipv4Addr, caller: &Caller) {
+    // Before it ends: its unit might start it again.
+    match service::stop_unit_of(caller.pid) {
+        Ok(Some(unit)) => log::info!("{unit} is told to stop"),
+        Ok(None) => (),
+        Err(e) => log::warn!("ucarp's unit may start it again: {}", chain(&e)),
+    }
+    match caller.resign(PATIENCE) {
+        Ok(Resigned::Killed) => {
+            log::error!(
+                "ucarp (pid {}) ignored TERM and was killed: start it again when this machine can serve",
+                caller.pid
+            );
+            // It had no time to call vip-down.
+            remove_address(interface, vip);
+        }
+        Ok(_) => {
+            log::error!(
+                "ucarp (pid {}) stopped: this machine takes no part in elections until it is started again",
+                caller.pid
+            );
+        }
+        Err(e) => log::error!("{}", chain(&e)),
     }
 }
 

@@ -13,7 +13,7 @@ use failover::address::{self, Added};
 use failover::config::{self, Config};
 use failover::lock::{Locks, Role};
 use failover::ucarp::Caller;
-use failover::{cancel, logging, process};
+use failover::{cancel, logging, process, service};
 
 use crate::args::Arguments;
 
@@ -101,6 +101,10 @@ fn step_down(arguments: &Arguments, caller: &Caller) {
 
 /// Tells ucarp to end. It does so when this program has returned, so there is nothing to wait for.
 fn terminate(caller: &Caller) {
+    // Its unit might start it again, and again.
+    if let Err(error) = service::stop_unit_of(caller.pid) {
+        log::warn!("ucarp's unit may start it again: {}", logging::chain(&error));
+    }
     match caller.terminate() {
         Ok(()) => log::error!(
             "nothing would serve here: told ucarp (process {}) to end, so that another machine takes over. Put right what \
