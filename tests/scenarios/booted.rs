@@ -1,41 +1,62 @@
-//! One machine under a real systemd: Debian's own units of MooseFS, and ucarp in a plain unit of its own.
+//! One machine under a real systemd, with the package installed: Debian's own units of MooseFS, and ours.
 
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use lab::{Booted, Release, Result, Site, VIP, built_programs};
+use lab::{Booted, Release, Result, Site, VIP, debian_package};
 
 use crate::SOON;
 
-const MASTER: &str = "moosefs-master.service";
-const METALOGGER: &str = "moosefs-metalogger.service";
+pub(crate) const MASTER: &str = "moosefs-master.service";
+pub(crate) const METALOGGER: &str = "moosefs-metalogger.service";
 const CGISERV: &str = "moosefs-cgiserv.service";
-const UCARP: &str = "moosefs-ucarp.service";
-/// The unit that the README gives to administrators.
-const UNIT: &str = include_str!("../../docs/moosefs-ucarp.service");
+pub(crate) const UCARP: &str = "moosefs-ucarp.service";
+/// Where the package is put.
+const PACKAGE: &str = "/root/moosefs-ucarp.deb";
 const DROPINS: &str = "/run/systemd/system/moosefs-master.service.d";
 
-/// A machine whose metalogger has a copy, and whose ucarp is not running yet.
-fn standby() -> Result<Booted> {
-    let machine = Site::start()?.boot(1, Release::Debian12)?;
-    let programs = built_programs()?;
-    for name in ["vip-up", "vip-down", "mfs-promote"] {
-        machine.install(&format!("/usr/bin/{name}"), &fs::read(programs.join(name)).expect("a program"), 0o755)?;
-    }
+/// The README's steps on a machine, but for the package and ucarp.
+pub(crate) fn prepare(machine: &Booted) -> Result<()> {
+    machine.must(&["systemctl", "disable", MASTER])?;
     machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
     machine.install("/etc/mfs/mfsmetalogger.cfg", b"MASTER_RECONNECTION_DELAY = 1\n", 0o644)?;
     machine.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
     machine.install("/etc/mfs/ucarp.pass", b"lab\n", 0o600)?;
-    machine.install(&format!("/etc/systemd/system/{UCARP}"), UNIT.as_bytes(), 0o644)?;
+    machine.must(&["systemctl", "enable", "--now", METALOGGER]).map(drop)
+}
+
+/// The README's step of the package: from a local file, by apt.
+pub(crate) fn install_package(machine: &Booted) -> Result<()> {
+    let package = fs::read(debian_package()?).expect("the package that was built");
+    machine.install(PACKAGE, &package, 0o644)?;
+    eprintln!("{}", machine.must(&["apt-get", "install", "-y", "--reinstall", PACKAGE])?);
+    Ok(())
+}
+
+/// The README's step of ucarp, but for its start.
+pub(crate) fn configure(machine: &Booted) -> Result<()> {
+    let address = machine.address;
+    for (name, value) in
+        [("INTERFACE", "eth0"), ("ADDRESS", &address.to_string()), ("VIP", &VIP.to_string()), ("VHID", "10")]
+    {
+        machine.must(&["sed", "-i", &format!("s/^{name}=.*/{name}={value}/"), "/etc/default/moosefs-ucarp"])?;
+    }
+    Ok(())
+}
+
+/// A machine whose metalogger has a copy, and whose ucarp is not running yet.
+fn standby() -> Result<Booted> {
+    let machine = Site::start()?.boot(1, Release::Debian12)?;
     let copy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/failover/testdata/3.0.117-torn-ml");
     for entry in fs::read_dir(copy).expect("the copy of a metalogger").flatten() {
         let content = fs::read(entry.path()).expect("a file of the copy");
         machine.install(&format!("/var/lib/mfs/{}", entry.file_name().to_string_lossy()), &content, 0o640)?;
     }
     machine.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
-    machine.must(&["systemctl", "daemon-reload"])?;
-    machine.must(&["systemctl", "start", METALOGGER])?;
+    prepare(&machine)?;
+    install_package(&machine)?;
+    configure(&machine)?;
     Ok(machine)
 }
 
@@ -49,7 +70,7 @@ fn promoted(machine: &Booted, before: usize) -> Result<()> {
 }
 
 /// Everything is in its own unit, and the next start of the master will be a plain one.
-fn serves_from_its_units(machine: &Booted) -> Result<()> {
+pub(crate) fn serves_from_its_units(machine: &Booted) -> Result<()> {
     let pid = machine.property(MASTER, "MainPID")?;
     let line = machine.must(&["cat", &format!("/proc/{pid}/cmdline")])?.replace('\0', " ");
     assert_eq!(line.trim(), "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start");
@@ -163,5 +184,83 @@ fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Resul
     machine.wait_for_log(0, "promotion ended:", SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(Ipv4Addr::LOCALHOST)? > 1_000_000);
+    serves_from_its_units(&machine)
+}
+
+#[test]
+fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
+    let machine = standby()?;
+    // As installed, without values: it says what is missing, and is not started again and again.
+    machine.must(&["cp", "/etc/default/moosefs-ucarp", "/root/values"])?;
+    machine.must(&["sed", "-i", "s/^VIP=.*/VIP=/", "/etc/default/moosefs-ucarp"])?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_unit(UCARP, "failed", SOON)?;
+    assert_eq!(machine.property(UCARP, "ExecMainStatus")?, "78");
+    let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP])?;
+    assert!(said.contains("VIP is not set in /etc/default/moosefs-ucarp"), "{said}");
+    machine.must(&["cp", "/root/values", "/etc/default/moosefs-ucarp"])?;
+    machine.must(&["chmod", "644", "/etc/mfs/ucarp.pass"])?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_unit(UCARP, "failed", SOON)?;
+    machine.must(&["chmod", "600", "/etc/mfs/ucarp.pass"])?;
+
+    promoted(&machine, 0)?;
+    let (ucarp, master) = (machine.property(UCARP, "MainPID")?, machine.property(MASTER, "MainPID")?);
+    assert!(!machine.must(&["cat", &format!("/proc/{ucarp}/cmdline")])?.contains("lab"), "the password is in argv");
+    // Killed, it calls no vip-down; the unit does, and starts it again soon enough for the healthy master.
+    machine.must(&["kill", "-KILL", &ucarp])?;
+    machine.wait_for_log(0, &format!("{VIP} removed from eth0"), SOON)?;
+    machine.wait_for_log(0, "promotion ended: already serving", SOON)?;
+    assert!(machine.holds(VIP));
+    assert_eq!(machine.property(MASTER, "MainPID")?, master);
+
+    // It ends well when its interface goes, and is there again when that is.
+    machine.remove_interface()?;
+    machine.expect("the unit to wait for the interface", SOON, || {
+        let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP]).ok()?;
+        said.contains("waiting for the interface eth0").then_some(())
+    })?;
+    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    assert_eq!(machine.property(UCARP, "ActiveState")?, "active");
+    machine.add_interface()?;
+    machine.wait_for_log(1, "promotion ended: serving", SOON)?;
+    assert!(machine.holds(VIP));
+
+    // One that cannot serve any more has resigned, and stays so.
+    let master = machine.property(MASTER, "MainPID")?;
+    machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
+    machine.must(&["kill", "-KILL", &master])?;
+    machine.must(&["systemctl", "restart", UCARP])?;
+    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_unit(UCARP, "inactive", SOON)?;
+    machine.wait_for_log(0, &format!("{UCARP} is told to stop"), SOON)?;
+    assert!(!machine.holds(VIP));
+    eprintln!("{}", machine.must(&["sh", "-c", "systemctl status --no-pager moosefs-ucarp moosefs-master || :"])?);
+    Ok(())
+}
+
+#[test]
+fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alone() -> Result<()> {
+    let machine = standby()?;
+    let interfaces = format!(
+        "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet static\n\
+         address {}\nnetmask 255.255.0.0\nucarp-vid 10\nucarp-vip {VIP}\nucarp-password lab\n\
+         ucarp-upscript /usr/bin/vip-up\nucarp-downscript /usr/bin/vip-down\n",
+        machine.address
+    );
+    machine.install("/etc/network/interfaces", interfaces.as_bytes(), 0o644)?;
+    machine.must(&["ip", "address", "flush", "dev", "eth0"])?;
+    machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
+    machine.must(&["systemctl", "restart", "networking"])?;
+    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.expect("ucarp to end", SOON, || machine.processes("ucarp").is_empty().then_some(()))?;
+    assert_eq!(machine.property("networking", "ActiveState")?, "active");
+    assert!(machine.holds(machine.address) && !machine.holds(VIP));
+
+    machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
+    machine.must(&["ifdown", "eth0"])?;
+    machine.must(&["ifup", "eth0"])?;
+    machine.wait_for_log(0, "promotion ended: serving", SOON)?;
+    assert!(machine.serves(VIP)? > 1_000_000);
     serves_from_its_units(&machine)
 }

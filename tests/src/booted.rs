@@ -24,7 +24,7 @@ use crate::{Error, Result, network};
 /// The shell script that starts nspawn.
 const SCRIPT: &str = include_str!("booted.sh");
 /// Up to the end of the boot, and for every command.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A booted machine.
 #[derive(Debug)]
@@ -75,6 +75,16 @@ impl Booted {
         Ok(at)
     }
 
+    /// The interface is gone, as when its driver is unloaded.
+    pub fn remove_interface(&self) -> Result<()> {
+        self.site.switch().remove(&self.name)
+    }
+
+    /// The interface is back, with its address.
+    pub fn add_interface(&self) -> Result<()> {
+        self.site.switch().connect(&self.name, self.manager, self.address)
+    }
+
     /// A path in the machine, as seen from the host.
     pub fn path(&self, path: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.manager)).join(path.trim_start_matches('/'))
@@ -91,7 +101,8 @@ impl Booted {
     pub fn run(&self, line: &[&str]) -> Result<Output> {
         let mut command = std::process::Command::new("nsenter");
         command.args(["-t", &self.manager.to_string(), "--all"]).args(line).stdin(Stdio::null()).env_clear();
-        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C").env("HOME", "/root");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
         process::run(command, self.site.scratch(), PATIENCE)
     }
 

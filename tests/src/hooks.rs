@@ -119,6 +119,22 @@ pub fn built_programs() -> Result<PathBuf> {
     BUILT.get_or_init(|| find_programs(PROGRAMS)).clone().map_err(Error::Programs)
 }
 
+/// The Debian package of this workspace, built now, once per process.
+pub fn debian_package() -> Result<PathBuf> {
+    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
+    BUILT.get_or_init(package).clone().map_err(Error::Programs)
+}
+
+fn package() -> std::result::Result<PathBuf, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/package");
+    let output = Command::new(script).arg("deb").output().map_err(|error| format!("cannot run {script}: {error}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let name = printed.lines().last().filter(|_| output.status.success());
+    name.map(|name| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(name)).ok_or_else(|| {
+        format!("scripts/package deb: {}\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr))
+    })
+}
+
 /// A program of this crate, next to the running executable.
 pub(crate) fn own_program(name: &str) -> Result<PathBuf> {
     let folder = profile_folder().map_err(Error::Programs)?;

@@ -46,7 +46,7 @@ pub use clock::Moment;
 pub use cluster::{Cluster, Taken};
 pub use error::Error;
 pub use events::{Event, EventLog};
-pub use hooks::{Hooks, built_programs};
+pub use hooks::{Hooks, built_programs, debian_package};
 pub use load::{Client, LAST_RETRY, Lost, Outage, Verdict, Workload};
 pub use machine::{Machine, Role};
 pub use process::Daemon;
