@@ -30,8 +30,7 @@ pub(crate) fn prepare(machine: &Booted) -> Result<()> {
 pub(crate) fn install_package(machine: &Booted) -> Result<()> {
     let package = fs::read(debian_package()?).expect("the package that was built");
     machine.install(PACKAGE, &package, 0o644)?;
-    eprintln!("{}", machine.must(&["apt-get", "install", "-y", "--reinstall", PACKAGE])?);
-    Ok(())
+    machine.must(&["apt-get", "install", "-y", "--reinstall", PACKAGE]).map(drop)
 }
 
 /// The README's step of ucarp, but for its start.

@@ -16,6 +16,7 @@ mod lab_itself;
 mod metadata;
 mod notify;
 mod old_release;
+mod packages;
 mod proof;
 mod storm;
 mod survivors;

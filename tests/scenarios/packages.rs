@@ -1,0 +1,205 @@
+//! The packages: what is in them, and machines of Debian 12 and 13 set up by them as the README says, through a power cut, an
+//! upgrade while they serve, and removal.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use lab::{Booted, LAST_RETRY, Moment, Release, Result, Site, VIP, debian_package};
+
+use crate::SOON;
+use crate::booted::{MASTER, METALOGGER, UCARP, configure, install_package, prepare, serves_from_its_units};
+
+/// What a command prints that must succeed and be silent on standard error.
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{printed}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    printed
+}
+
+/// A new file system on this machine, and ucarp beside its master: the README's steps on the first one.
+fn first_master(machine: &Booted) -> Result<()> {
+    machine.must(&["install", "-o", "mfs", "-g", "mfs", "-m", "640", "/dev/null", "/var/lib/mfs/metadata.mfs"])?;
+    machine.must(&["sh", "-c", "printf 'MFSM NEW' > /var/lib/mfs/metadata.mfs"])?;
+    machine.must(&["systemctl", "start", MASTER])?;
+    machine.expect("the new file system to be served", SOON, || machine.serves(machine.address).ok())?;
+    // A clean stop gives it an image that metaloggers can fetch.
+    machine.must(&["systemctl", "restart", MASTER])?;
+    machine.expect("the image to be served", SOON, || machine.serves(machine.address).ok())?;
+    machine.must(&["systemctl", "enable", "--now", UCARP])?;
+    machine.wait_for_log(0, "promotion ended: ", SOON)?;
+    assert!(machine.holds(VIP));
+    Ok(())
+}
+
+/// Everything but data, logs, caches and what packaging tools remember, and what is started at boot.
+fn traces(machine: &Booted) -> Result<String> {
+    let find = "find / -xdev \\( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /root \
+                -o -path /var/tmp -o -path /var/log -o -path /var/cache -o -path /var/lib/mfs -o -path /var/lib/dpkg -o -path /var/lib/apt \
+                -o -path /var/lib/systemd \\) -prune -o -print | sort";
+    let enabled = ["systemctl", "list-unit-files", "--no-legend", "--state=enabled"];
+    Ok(machine.must(&["sh", "-c", find])? + "\n" + &machine.must(&enabled)?)
+}
+
+/// Two machines with a writing client and a chunkserver. The first loses its power, the second takes over, and has all that
+/// was acknowledged. Then it is upgraded while it serves, and what was installed is removed.
+fn lifetime(first: Release, second: Release) -> Result<()> {
+    let site = Site::start()?;
+    let (m1, m2) = thread::scope(|scope| {
+        let other = scope.spawn(|| site.boot(2, second));
+        (site.boot(1, first), other.join().expect("booting does not panic"))
+    });
+    let (m1, m2) = (m1?, m2?);
+    for machine in [&m1, &m2] {
+        prepare(machine)?;
+    }
+    let before = traces(&m2)?;
+    for machine in [&m1, &m2] {
+        install_package(machine)?;
+        configure(machine)?;
+    }
+    first_master(&m1)?;
+    let _chunkserver = site.chunkserver(first)?;
+    m2.must(&["systemctl", "enable", "--now", UCARP])?;
+    let load = site.client(first)?.keep_writing()?;
+    m2.expect("the copy to be whole and in step", SOON, || in_step(&m2).then_some(()))?;
+
+    checked_regularly(&m2)?;
+
+    let cut = m1.power_off()?;
+    let crash = cut..=Moment::now();
+    m2.wait_for_log(0, "promotion ended: serving", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
+    serves_from_its_units(&m2)?;
+    let verdict = load.verify(&[crash])?;
+    eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
+    assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
+    eprintln!("{}", m2.must(&["mfs-promote", "--status"])?);
+
+    upgraded_in_service(&m2)?;
+    removed(&m2, &before)
+}
+
+/// Whether a promotion here would lack nothing.
+fn in_step(machine: &Booted) -> bool {
+    let Ok(check) = machine.run(&["mfs-promote", "--check", "--json"]) else { return false };
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap_or_default();
+    let dry_run = || machine.run(&["mfs-promote", "--dry-run"]).is_ok_and(|run| run.status.success());
+    check["lag"] == 0 && dry_run()
+}
+
+/// The timer's check says that this standby is ready: to the log, and to the node exporter where there is one.
+fn checked_regularly(machine: &Booted) -> Result<()> {
+    for question in ["is-active", "is-enabled"] {
+        machine.must(&["systemctl", question, "moosefs-ucarp-check.timer"])?;
+    }
+    machine.must(&["systemctl", "start", "moosefs-ucarp-check"])?;
+    eprintln!("{}", machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", "moosefs-ucarp-check"])?);
+    machine.must(&["mkdir", "-p", "/var/lib/prometheus/node-exporter"])?;
+    machine.must(&["systemctl", "start", "moosefs-ucarp-check"])?;
+    let metrics = machine.must(&["cat", "/var/lib/prometheus/node-exporter/moosefs-ucarp.prom"])?;
+    assert!(metrics.contains("mfs_promote_"), "{metrics}");
+    machine.must(&["rm", "-r", "/var/lib/prometheus"]).map(drop)
+}
+
+fn upgraded_in_service(machine: &Booted) -> Result<()> {
+    let pids = || Ok([machine.property(MASTER, "MainPID")?, machine.property(UCARP, "MainPID")?]);
+    let before: Result<[String; 2]> = pids();
+    let before = before?;
+    install_package(machine)?;
+    assert_eq!(pids()?, before);
+    assert!(machine.holds(VIP));
+    machine.serves(VIP).map(drop)
+}
+
+fn removed(machine: &Booted, before: &str) -> Result<()> {
+    let master = machine.property(MASTER, "MainPID")?;
+    let refused = machine.run(&["apt-get", "remove", "-y", "moosefs-ucarp"])?;
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(!refused.status.success() && said.contains("the MooseFS master runs here"), "{said}");
+    assert_eq!(machine.property(MASTER, "MainPID")?, master);
+    assert!(machine.holds(VIP));
+
+    machine.must(&["systemctl", "stop", UCARP])?;
+    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.must(&["apt-get", "purge", "-y", "moosefs-ucarp"])?;
+    assert_eq!(machine.processes("ucarp"), Vec::<String>::new());
+    machine.wait_for_unit(METALOGGER, "active", SOON)?;
+    assert!(!machine.must(&["sh", "-c", "ls /var/lib/mfs/bak"])?.is_empty(), "the archive is data");
+    let after = traces(machine)?;
+    let only = |one: &str, other: &str| {
+        let other: Vec<&str> = other.lines().collect();
+        one.lines().filter(|line| !other.contains(line)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!((only(before, &after), only(&after, before)), (Vec::new(), Vec::new()), "gone, and left");
+    Ok(())
+}
+
+#[test]
+fn debian_12_from_installation_to_removal() -> Result<()> {
+    lifetime(Release::Debian12, Release::Debian12)
+}
+
+#[test]
+fn debian_13_from_installation_to_removal() -> Result<()> {
+    lifetime(Release::Debian13, Release::Debian13)
+}
+
+#[test]
+fn a_standby_of_moosefs_4_takes_over_from_a_master_of_3() -> Result<()> {
+    lifetime(Release::Debian12, Release::Debian13)
+}
+
+#[test]
+fn programs_need_nothing_but_libc_and_lintian_is_silent() -> Result<()> {
+    let package = debian_package()?;
+    let needs = output(Command::new("dpkg-deb").args(["--field"]).arg(&package).arg("Depends"));
+    assert!(
+        needs.starts_with("libc6 (>= ") && needs.trim_end().ends_with("), ucarp, moosefs-master, moosefs-metalogger"),
+        "{needs}"
+    );
+    let tree = built("tree");
+    for program in ["vip-up", "vip-down", "mfs-promote"] {
+        let header = output(Command::new("readelf").arg("--dynamic").arg(tree.join("usr/bin").join(program)));
+        let libraries: Vec<&str> = header.lines().filter(|line| line.contains("(NEEDED)")).collect();
+        assert!(matches!(libraries[..], [only] if only.contains("[libc.so.6]")), "{program}: {libraries:?}");
+    }
+    let said = output(Command::new("lintian").args(["--tag-display-limit=0", "--allow-root"]).arg(&package));
+    assert_eq!(said, "");
+    Ok(())
+}
+
+#[test]
+fn the_other_formats_hold_the_same() -> Result<()> {
+    let package = debian_package()?;
+    output(Command::new(built("../../scripts/package")).args(["rpm", "arch"]));
+    let files = output(Command::new("dpkg-deb").arg("--contents").arg(&package));
+    let of_rpm = output(Command::new("sh").arg("-c").arg("rpm -qlp \"$0\"/*.rpm").arg(built("")));
+    for file in files.lines().filter(|line| !line.starts_with('d')).filter_map(|line| line.rsplit(" ./").next()) {
+        // What each of them has in a place or a form of its own.
+        if !["usr/share/zsh", "usr/share/lintian", "usr/share/doc"].iter().any(|own| file.starts_with(own)) {
+            assert!(of_rpm.lines().any(|line| line.trim_start_matches('/') == file), "{file} is not in the rpm");
+        }
+    }
+    // makepkg refuses to run as root.
+    let srcinfo = "cp -r \"$0\" \"$1\" && chmod 755 \"$1/..\" && chown -R nobody \"$1\" && cd \"$1\" && \
+                   HOME=$1 PACMAN=true setpriv --reuid=nobody --clear-groups makepkg --printsrcinfo";
+    let scratch = output(Command::new("mktemp").args(["--directory"]));
+    let scratch = scratch.trim();
+    let said = output(Command::new("sh").args(["-c", srcinfo]).arg(built("arch")).arg(format!("{scratch}/arch")));
+    std::fs::remove_dir_all(scratch).expect("the scratch folder");
+    assert!(said.contains("pkgname = moosefs-ucarp"), "{said}");
+    Ok(())
+}
+
+/// A folder or file that scripts/package has made.
+fn built(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/package").join(name)
+}
