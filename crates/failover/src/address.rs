@@ -123,10 +123,11 @@ pub fn interface(name: &str) -> Result<Interface, Error> {
 
 /// The addresses of `interface`.
 pub fn list(interface: &Interface) -> Result<Vec<Held>, Error> {
-    let all = Netlink::open().and_then(|netlink| netlink.dump());
-    let all = all.map_err(|source| Error::List { object: interface.name.clone(), source })?;
-    let own = all.into_iter().filter(|(index, _)| *index == interface.index);
-    Ok(own.map(|(_, held)| held).collect())
+    Netlink::open().and_then(|netlink| netlink.list(interface)).map_err(cannot_list(interface))
+}
+
+fn cannot_list(interface: &Interface) -> impl Fn(Errno) -> Error {
+    |source| Error::List { object: interface.name.clone(), source }
 }
 
 /// Whether `interface` has the address `vip`.
@@ -142,18 +143,22 @@ pub fn own_addresses() -> Result<Vec<Ipv4Addr>, Error> {
 }
 
 /// The prefix length for `vip`: the configured one, else that of the narrowest own network it lies in, else 32.
-pub fn prefix_for(held: &[Held], vip: Ipv4Addr, configured: Option<u8>) -> u8 {
+fn prefix_for(held: &[Held], vip: Ipv4Addr, configured: Option<u8>) -> u8 {
     let networks = held.iter().filter(|held| held.address != vip && held.contains(vip));
     configured.unwrap_or_else(|| networks.map(|held| held.prefix).max().unwrap_or(32))
 }
 
-/// Adds `vip` to `interface`, unless it is there.
-pub fn add(interface: &Interface, vip: Ipv4Addr, prefix: u8) -> Result<Added, Error> {
-    if holds(interface, vip)? {
+/// Adds `vip` to `interface`, unless it is there. Its prefix length is the configured one, else that of the narrowest own
+/// network it lies in, else 32.
+pub fn add(interface: &Interface, vip: Ipv4Addr, configured: Option<u8>) -> Result<Added, Error> {
+    // One connection for both: ucarp waits for this.
+    let netlink = Netlink::open().map_err(cannot_list(interface))?;
+    let held = netlink.list(interface).map_err(cannot_list(interface))?;
+    if held.iter().any(|held| held.address == vip) {
         return Ok(Added::AlreadyThere);
     }
-    let added = Netlink::open().and_then(|netlink| netlink.change(Change::Add, interface, vip, prefix));
-    match added {
+    let prefix = prefix_for(&held, vip, configured);
+    match netlink.change(Change::Add, interface, vip, prefix) {
         Ok(()) => Ok(Added::Added),
         // Somebody was quicker.
         Err(Errno::EEXIST) => Ok(Added::AlreadyThere),
@@ -250,6 +255,12 @@ impl Netlink {
         // Connected to the kernel: no other process can answer in its place.
         connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
         Ok(Self(fd))
+    }
+
+    /// The addresses of `interface`.
+    fn list(&self, interface: &Interface) -> nix::Result<Vec<Held>> {
+        let own = self.dump()?.into_iter().filter(|(index, _)| *index == interface.index);
+        Ok(own.map(|(_, held)| held).collect())
     }
 
     /// Every IPv4 address of the machine, with the number of its interface.

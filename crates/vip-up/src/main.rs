@@ -51,8 +51,7 @@ fn run(arguments: &Arguments, caller: Option<&Caller>) -> Result<(), Box<dyn Err
     let interface = address::interface(&arguments.interface)?;
     let locks = Locks::system()?;
     let turn = locks.turn();
-    let prefix = address::prefix_for(&address::list(&interface)?, arguments.vip, config.prefix_length);
-    let added = address::add(&interface, arguments.vip, prefix)?;
+    let added = address::add(&interface, arguments.vip, config.prefix_length)?;
     let started = hand_over(&locks, arguments, caller);
     drop(turn);
     match started {

@@ -32,9 +32,9 @@ fn held(address: &str, prefix: u8) -> Held {
 fn adding_twice_is_adding_once() {
     let eth0 = network(&["172.16.0.11/16"]);
     assert!(!holds(&eth0, VIP).unwrap());
-    assert_eq!(add(&eth0, VIP, 16).unwrap(), Added::Added);
-    assert_eq!(add(&eth0, VIP, 16).unwrap(), Added::AlreadyThere);
-    assert_eq!(add(&eth0, VIP, 24).unwrap(), Added::AlreadyThere, "another prefix too");
+    assert_eq!(add(&eth0, VIP, Some(16)).unwrap(), Added::Added);
+    assert_eq!(add(&eth0, VIP, Some(16)).unwrap(), Added::AlreadyThere);
+    assert_eq!(add(&eth0, VIP, Some(24)).unwrap(), Added::AlreadyThere, "another prefix too");
     let list = list(&eth0).unwrap();
     assert_eq!(list.len(), 2);
     assert!(list.contains(&Held { address: VIP, prefix: 16, secondary: true }));
@@ -75,7 +75,7 @@ fn a_missing_interface_is_named() {
     assert_eq!(error.to_string(), "no interface eth7");
     let gone = Interface { name: "eth7".to_owned(), index: 77 };
     assert_eq!(remove(&gone, VIP).unwrap(), Removed::NotThere);
-    let error = add(&gone, VIP, 16).unwrap_err();
+    let error = add(&gone, VIP, Some(16)).unwrap_err();
     assert!(error.is_no_interface(), "{error:?}");
 }
 
@@ -84,7 +84,7 @@ fn hundreds_of_addresses_are_listed() {
     let eth0 = network(&[]);
     for n in 1..=1000_u32 {
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + n);
-        assert_eq!(add(&eth0, address, 16).unwrap(), Added::Added);
+        assert_eq!(add(&eth0, address, Some(16)).unwrap(), Added::Added);
     }
     assert_eq!(list(&eth0).unwrap().len(), 1000);
 }

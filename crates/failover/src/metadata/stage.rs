@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
 
 use rustix::fs::Mode;
 
@@ -27,6 +28,8 @@ pub const LOG: &str = "changelog.0.mfs";
 
 const MODE: u32 = 0o640;
 const BLOCK: usize = 1024 * 1024;
+/// Bytes between two flushes while more is written.
+const BETWEEN_FLUSHES: u64 = 32 * 1024 * 1024;
 /// Lines between two looks at the cancel flag: a few milliseconds.
 const LINES_BETWEEN_CHECKS: u64 = 4096;
 
@@ -164,13 +167,36 @@ pub fn write_log(
     check_jump(plan, jump)?;
     let name = OsStr::new(LOG);
     let file = stage.create(name, 0o600)?;
+    let written = std::thread::scope(|scope| {
+        let (flush, wanted) = mpsc::channel();
+        let flusher = scope.spawn(|| wanted.into_iter().try_for_each(|()| file.sync_data()));
+        let written = write_changes(folder, plan, &file, jump, flush, cancel);
+        let behind = flusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        behind.map_err(failed("flush", name)).and(written)
+    })?;
+    finish(stage, &file, name, owner)?;
+    Ok(written)
+}
+
+/// Writes the changes to `file`, and says to `flush` every now and then that there is something to flush: at the end, only
+/// little of it is left to wait for.
+fn write_changes(
+    folder: &Folder,
+    plan: &Plan,
+    file: &File,
+    jump: u64,
+    flush: mpsc::Sender<()>,
+    cancel: &Cancel,
+) -> Result<Written, Error> {
     let mut writer = Writer {
-        out: BufWriter::with_capacity(BLOCK, &file),
+        out: BufWriter::with_capacity(BLOCK, file),
         next: plan.base_version,
         jump,
         written: Written::default(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
         locks: Locks::default(),
+        flush,
+        flushed: 0,
     };
     for run in &plan.runs {
         if run.first != writer.next {
@@ -190,11 +216,8 @@ pub fn write_log(
             writer.written.unlocked += 1;
         }
     }
-    writer.out.flush().map_err(failed("write", name))?;
-    let written = writer.written;
-    drop(writer);
-    finish(stage, &file, name, owner)?;
-    Ok(written)
+    writer.out.flush().map_err(failed("write", OsStr::new(LOG)))?;
+    Ok(writer.written)
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
@@ -233,6 +256,9 @@ struct Writer<'a> {
     /// The id of the line being written, in digits: counted on, which is quicker than printing each.
     digits: Vec<u8>,
     locks: Locks,
+    flush: mpsc::Sender<()>,
+    /// How many bytes were written when a flush was last asked for.
+    flushed: u64,
 }
 
 impl Writer<'_> {
@@ -279,6 +305,11 @@ impl Writer<'_> {
         self.written.bytes += (self.digits.len() + change.len() + 3) as u64;
         self.next += 1;
         count_on(&mut self.digits);
+        if self.written.bytes - self.flushed >= BETWEEN_FLUSHES {
+            self.flushed = self.written.bytes;
+            // Nobody listens any more after a failed flush, which is reported at the end.
+            let _ = self.flush.send(());
+        }
         Ok(())
     }
 }
