@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use failover::cancel::Cancel;
 use failover::folder::{Folder, Owner};
 use failover::metadata::plan::Base;
-use failover::metadata::{Image, Inventory, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage};
+use failover::metadata::{
+    Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
+};
 
 use crate::mutate::{Rng, mutate};
 
@@ -140,10 +142,14 @@ fn files(set: &Path) -> Files {
 }
 
 fn check(plan: &Plan, inventory: &Inventory, files: &Files) {
-    let mut next = plan.base_version;
+    let (mut next, mut heard) = (plan.base_version, false);
     for run in &plan.runs {
         let log = inventory.logs.iter().find(|log| log.name == run.file).expect("a run of a log that is there");
-        assert!(log.lineage == plan.lineage && log.scanned && run.offset < log.size, "{plan}");
+        assert!(log.scanned && run.offset < log.size, "{plan}");
+        // Only the metalogger's logs ever continue the files of the other lineage, and never the other way round.
+        assert!(log.lineage == plan.lineage || log.lineage == Lineage::Ml, "{plan}");
+        assert!(log.lineage == Lineage::Ml || !heard, "{plan}");
+        heard |= log.lineage == Lineage::Ml;
         assert!(run.first == next && run.last >= run.first, "{plan}");
         next = run.last + 1;
     }

@@ -4,6 +4,7 @@ use crate::metadata::inventory::Other;
 use crate::metadata::testing::{Data, line, lines};
 use proptest::prelude::*;
 
+mod histories;
 mod lineages;
 
 const ML: &str = "metadata_ml.mfs.back";
@@ -199,6 +200,7 @@ fn a_cut_image_of_a_later_version_is_a_refusal_and_not_a_footnote() {
             data.file(name, cut(version))
         };
         assert_eq!(outline(&data(21)), Ok((Lineage::Ml, 10, 21)), "{what}: the logs have all of it");
+        assert!(matches!(data(22).plan(), Err(Refusal::Cut { version: 22, end: 21, .. })), "{what}: one change");
         let later = data(23);
         match later.plan() {
             Err(Refusal::Cut { file, version: 23, end: 21, .. }) => assert_eq!(file, name, "{what}"),

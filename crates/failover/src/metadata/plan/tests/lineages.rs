@@ -106,7 +106,8 @@ fn the_metaloggers_logs_continue_the_own_files_where_they_show_that_it_is_one_hi
         assert_eq!(torn, what == "a torn line behind");
     }
     for (what, ml) in [
-        ("not the last change in common", lines(28..=30, 0)),
+        ("no change in common", lines(28..=30, 0)),
+        ("not the last change in common", lines(25..=26, 0) + &lines(28..=30, 0)),
         ("the last change is another one", lines(27..=27, 1) + &lines(28..=30, 0)),
         ("an earlier change is another one", lines(25..=25, 1) + &lines(26..=30, 0)),
     ] {
