@@ -261,5 +261,12 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     machine.must(&["ifup", "eth0"])?;
     machine.wait_for_log(0, "promotion ended: serving", SOON)?;
     assert!(machine.serves(VIP)? > 1_000_000);
-    serves_from_its_units(&machine)
+    serves_from_its_units(&machine)?;
+
+    // Without our hooks nobody would take the address away.
+    machine.must(&["systemctl", "stop", MASTER])?;
+    let refused = machine.run(&["apt-get", "remove", "-y", "moosefs-ucarp"])?;
+    let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
+    assert!(!refused.status.success() && said.contains("calls its hooks. End that ucarp"), "{said}");
+    Ok(())
 }

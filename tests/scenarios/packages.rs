@@ -179,7 +179,6 @@ fn programs_need_nothing_but_libc_and_lintian_is_silent() -> Result<()> {
 #[test]
 fn the_other_formats_hold_the_same() -> Result<()> {
     let package = debian_package()?;
-    output(Command::new(built("../../scripts/package")).args(["rpm", "arch"]));
     let files = output(Command::new("dpkg-deb").arg("--contents").arg(&package));
     let of_rpm = output(Command::new("sh").arg("-c").arg("rpm -qlp \"$0\"/*.rpm").arg(built("")));
     for file in files.lines().filter(|line| !line.starts_with('d')).filter_map(|line| line.rsplit(" ./").next()) {

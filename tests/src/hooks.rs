@@ -119,19 +119,22 @@ pub fn built_programs() -> Result<PathBuf> {
     BUILT.get_or_init(|| find_programs(PROGRAMS)).clone().map_err(Error::Programs)
 }
 
-/// The Debian package of this workspace, built now, once per process.
+/// The Debian package of this workspace; it and the other formats are built now, once per process, in `target/package`.
 pub fn debian_package() -> Result<PathBuf> {
     static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
     BUILT.get_or_init(package).clone().map_err(Error::Programs)
 }
 
 fn package() -> std::result::Result<PathBuf, String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/package");
-    let output = Command::new(script).arg("deb").output().map_err(|error| format!("cannot run {script}: {error}"))?;
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let script = top.join("scripts/package");
+    let output = Command::new(&script).output().map_err(|error| format!("cannot run {}: {error}", script.display()))?;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    let name = printed.lines().last().filter(|_| output.status.success());
-    name.map(|name| Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(name)).ok_or_else(|| {
-        format!("scripts/package deb: {}\n{printed}{}", output.status, String::from_utf8_lossy(&output.stderr))
+    let paths = printed.lines().map(|line| top.join(line));
+    let package = paths.filter(|_| output.status.success()).find(|path| path.extension().is_some_and(|it| it == "deb"));
+    package.ok_or_else(|| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{}: {}\n{printed}{said}", script.display(), output.status)
     })
 }
 
