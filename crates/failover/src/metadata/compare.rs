@@ -2,10 +2,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use super::changelog::{Lines, Segment, parse};
 use crate::folder::{self, Folder};
+
+/// How much of two images is compared at a time.
+const BLOCK: u64 = 256 * 1024;
 
 /// One segment of one log.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,24 @@ pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: 
         }
     }
     Ok(Compared::Same)
+}
+
+/// Whether two files hold the same bytes.
+pub(super) fn same_content(folder: &Folder, a: &OsStr, b: &OsStr) -> Result<bool, folder::Error> {
+    let failed = |source| folder::Error::Io { operation: "read", path: folder.path().join(a), source };
+    let mut files = [folder.read(a)?, folder.read(b)?];
+    let mut blocks = [Vec::new(), Vec::new()];
+    loop {
+        for (file, block) in files.iter_mut().zip(&mut blocks) {
+            block.clear();
+            file.take(BLOCK).read_to_end(block).map_err(failed)?;
+        }
+        match &blocks {
+            [left, right] if left != right => return Ok(false),
+            [left, _] if left.is_empty() => return Ok(true),
+            _ => (),
+        }
+    }
 }
 
 struct Changes {

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
 use super::changelog::{self, Scan, Segment};
-use super::compare::{Compared, Side, compare};
+use super::compare::{Compared, Side, compare, same_content};
 use super::image::{self, Image};
 use super::names::{self, Name};
 use super::peek::peek;
@@ -147,6 +147,11 @@ pub enum Overlap {
     /// They have no id in common.
     #[default]
     None,
+    /// They have no id in common, but the same image, byte by byte: a metalogger that had not come to the logs yet.
+    Image {
+        /// Its version.
+        version: u64,
+    },
     /// The same changes wherever both have an id.
     Agree {
         /// The lowest common id.
@@ -375,8 +380,19 @@ impl Inventory {
         match (common, fork) {
             (_, Some(at)) => Overlap::Fork { at },
             (Some((from, to)), None) => Overlap::Agree { from, to },
-            (None, None) => Overlap::None,
+            (None, None) => self.common_image(folder).map_or(Overlap::None, |version| Overlap::Image { version }),
         }
+    }
+
+    /// The version of an image that both lineages have. Read whole only where versions and sizes are the same.
+    fn common_image(&self, folder: &Folder) -> Option<u64> {
+        let of =
+            |lineage| self.images.iter().filter(move |i: &&ImageFile| i.lineage == lineage && i.role != Role::Download);
+        of(Lineage::Ml).find_map(|ml| {
+            let Image::Complete { version, .. } = ml.image else { return None };
+            let mut like = of(Lineage::Own).filter(|own| own.image == ml.image && own.size == ml.size);
+            like.any(|own| same_content(folder, &own.name, &ml.name).unwrap_or(false)).then_some(version)
+        })
     }
 
     fn compare(&self, folder: &Folder, a: &Span, b: &Span, from: u64, to: u64) -> io::Result<Compared> {

@@ -36,7 +36,11 @@ pub(super) fn choose<'a>(
         (last >= first).then_some(Note::LeftOut { lineage: Lineage::Own, first, last })
     };
     // What they have in common says nothing about what came later: it has to be the end of one of them.
-    let one_history = matches!(inventory.overlap, Overlap::Agree { to, .. } if to + 1 >= ml.end);
+    let one_history = match inventory.overlap {
+        Overlap::Agree { to, .. } => to + 1 >= ml.end,
+        Overlap::Image { version } => version >= ml.end,
+        Overlap::None | Overlap::Fork { .. } => false,
+    };
     let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
     match inventory.overlap {
         Overlap::Fork { at } => ml_with(Choice::OwnForked { at, own_time: own.time, ml_time: ml.time }, left_out(at)),
@@ -87,7 +91,7 @@ fn later_history(inventory: &Inventory, own: &Candidate) -> Option<OsString> {
             || match inventory.overlap {
                 Overlap::Fork { .. } => true,
                 Overlap::None => later,
-                Overlap::Agree { .. } => false,
+                Overlap::Agree { .. } | Overlap::Image { .. } => false,
             }
     });
     let log = log.map(|span| inventory.logs[span.log].name.clone());

@@ -26,13 +26,13 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
     // Beside own files, all that the metalogger has of another history is lost, also below the end.
     let others = if lineage == Lineage::Own { inventory.spans(Lineage::Ml) } else { Vec::new() };
     let from = match inventory.overlap {
-        Overlap::Agree { .. } => end,
+        Overlap::Agree { .. } | Overlap::Image { .. } => end,
         Overlap::Fork { at } => at.min(end),
         Overlap::None => 0,
     };
     let later = |span: &Span| match inventory.overlap {
         Overlap::None => span.last >= end || inventory.segment(span).last_time > chosen.time,
-        Overlap::Agree { .. } | Overlap::Fork { .. } => true,
+        Overlap::Agree { .. } | Overlap::Image { .. } | Overlap::Fork { .. } => true,
     };
     let others = others.into_iter().filter(later).map(|span| (from, span));
     for (from, span) in spans.chain(others).filter(|(from, span)| span.last >= *from) {
