@@ -4,6 +4,7 @@
 //! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, nothing but a
 //! regular file is ever opened, and opening never blocks. Renames never replace what is there.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,6 +54,16 @@ impl Error {
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    /// Looked at with other files in it than there are.
+    view: Option<Box<View>>,
+}
+
+/// What [`Folder::viewed_with`] changes.
+#[derive(Debug)]
+struct View {
+    from: Folder,
+    back: BTreeSet<OsString>,
+    without: BTreeSet<OsString>,
 }
 
 impl AsFd for Folder {
@@ -66,7 +77,23 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| io("open", path, e))?;
-        Ok(Self { fd, path: path.to_owned() })
+        Ok(Self { fd, path: path.to_owned(), view: None })
+    }
+
+    /// The folder as it would look if the files `back` were moved into it out of `from`, and those named `without` were
+    /// gone: for listing, looking and reading. Nothing is moved.
+    #[must_use]
+    pub fn viewed_with(self, from: Self, back: BTreeSet<OsString>, without: BTreeSet<OsString>) -> Self {
+        Self { view: Some(Box::new(View { from, back, without })), ..self }
+    }
+
+    /// Where `name` is looked for; `None` if it is not to be seen.
+    fn seen(&self, name: &OsStr) -> Option<&Self> {
+        match &self.view {
+            Some(view) if view.back.contains(name) => Some(&view.from),
+            Some(view) if view.without.contains(name) => None,
+            _ => Some(self),
+        }
     }
 
     /// The path this folder was opened by; for messages, and for programs that need a path.
@@ -84,6 +111,10 @@ impl Folder {
                 names.push(OsString::from_vec(name));
             }
         }
+        if let Some(view) = &self.view {
+            names.retain(|name| !view.without.contains(name) && !view.back.contains(name));
+            names.extend(view.back.iter().cloned());
+        }
         names.sort();
         Ok(names)
     }
@@ -96,7 +127,8 @@ impl Folder {
     /// What `name` is, links not followed; `None` if it is not there.
     pub fn status(&self, name: &OsStr) -> Result<Option<Stat>, Error> {
         let path = self.checked(name)?;
-        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let Some(seen) = self.seen(name) else { return Ok(None) };
+        match rustix::fs::statat(&seen.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) => Ok(Some(status)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(io("look at", &path, e)),
@@ -107,7 +139,8 @@ impl Folder {
     pub fn read(&self, name: &OsStr) -> Result<File, Error> {
         let path = self.checked(name)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+        let Some(seen) = self.seen(name) else { return Err(io("open", &path, Errno::NOENT)) };
+        let fd = match rustix::fs::openat(&seen.fd, name, flags, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::LOOP | Errno::NXIO) => return Err(Error::NotAFile { path }),
             Err(e) => return Err(io("open", &path, e)),
@@ -133,13 +166,14 @@ impl Folder {
         let path = self.checked(name)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open folder", &path, e))?;
-        Ok(Self { fd, path })
+        Ok(Self { fd, path, view: None })
     }
 
-    /// Makes the new folder `name` and opens it; it must not exist.
+    /// Makes the new folder `name`, flushed to disk before anything is moved into it, and opens it; it must not exist.
     pub fn make_subfolder(&self, name: &OsStr, mode: u32) -> Result<Self, Error> {
         let path = self.checked(name)?;
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)).map_err(|e| io("make folder", &path, e))?;
+        self.sync()?;
         self.subfolder(name)
     }
 
@@ -286,6 +320,23 @@ mod tests {
         let _ = folder.shares_blocks("a".as_ref());
         assert!(!folder.shares_blocks("absent".as_ref()));
         assert_eq!(folder.names().unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn a_view_shows_what_would_be_there_and_moves_nothing() {
+        let (dir, folder) = scratch();
+        std::fs::create_dir(dir.path().join("aside")).unwrap();
+        for (name, text) in [("kept", "kept"), ("log", "new"), ("staged", "new"), ("aside/log", "old")] {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let aside = folder.subfolder("aside".as_ref()).unwrap();
+        let names = |names: &[&str]| names.iter().map(OsString::from).collect();
+        let view = folder.viewed_with(aside, names(&["log"]), names(&["log", "staged"]));
+        assert_eq!(view.names().unwrap(), ["aside", "kept", "log"]);
+        assert_eq!(std::io::read_to_string(view.read("log".as_ref()).unwrap()).unwrap(), "old");
+        assert!(view.read("staged".as_ref()).unwrap_err().is_not_found());
+        assert!(view.status("staged".as_ref()).unwrap().is_none() && view.status("kept".as_ref()).unwrap().is_some());
+        assert_eq!(std::fs::read_to_string(dir.path().join("log")).unwrap(), "new");
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub const FOLDER: &str = "/var/lib/moosefs-ucarp";
 /// How many records are kept.
 const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
+const USELESS_JOURNAL: &str = "journal.useless.json";
 const HAND_OVER: &str = "hand-over.json";
 const SETTINGS: &str = "settings.json";
 const MEMORY: &str = "memory.json";
@@ -70,8 +71,8 @@ pub enum Error {
     },
 }
 
-/// What a commit is about to do or has begun: written before the first rename, removed when a master serves or
-/// everything is back in its place.
+/// What a promotion has begun: written before the metalogger is stopped and before the first rename, removed when a
+/// master serves, or everything is back in its place and the metalogger runs again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// Names the work folder of the run: its start in unix seconds.
@@ -92,7 +93,9 @@ pub struct Journal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// Files are being moved; no master can have started on them.
+    /// The metalogger is being stopped, and the stage completed; nothing was moved.
+    Stopping,
+    /// Files are being moved, in or back; no master can have started on them.
     Moving,
     /// The files are in place; a master may have started, served and written.
     Starting,
@@ -232,7 +235,13 @@ impl State {
 
     /// Opens the state folder at `path`, making it if need be.
     pub fn open_at(path: &Path) -> Result<Self, Error> {
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        // A journal must not vanish with the folder that it is in.
+        let flushed = made.and_then(|()| match path.parent() {
+            Some(parent) => std::fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        });
+        match flushed {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(Error::Make { path: path.to_owned(), source });
             }
@@ -262,6 +271,13 @@ impl State {
             Err(e) if !e.is_not_found() => Err(e.into()),
             _ => Ok(self.folder.sync()?),
         }
+    }
+
+    /// Moves a journal out of the way that nobody can act on, for the administrator to look at; returns where it is.
+    pub fn put_journal_away(&self) -> Result<PathBuf, Error> {
+        self.folder.replace(OsStr::new(JOURNAL), OsStr::new(USELESS_JOURNAL))?;
+        self.folder.sync()?;
+        Ok(self.folder.path().join(USELESS_JOURNAL))
     }
 
     /// Remembers the fingerprints of the files that a master was just started with, by their names.

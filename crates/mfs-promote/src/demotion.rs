@@ -69,8 +69,15 @@ pub(crate) struct Demotion<'a> {
 
 impl Demotion<'_> {
     /// Stops the master, unless the address comes back within the grace.
-    pub(crate) fn demote(self) -> Result<Demoted, Failure> {
-        recover::finish_interrupted(self.target, self.run)?;
+    pub(crate) fn demote(mut self) -> Result<Demoted, Failure> {
+        // A master that must stop does so whatever else is wrong.
+        let recovered = recover::finish_interrupted(self.target, self.run);
+        let demoted = self.stop_master()?;
+        recovered?;
+        Ok(demoted)
+    }
+
+    fn stop_master(&mut self) -> Result<Demoted, Failure> {
         if self.target.running(Daemon::Master)?.is_none() {
             self.run.done("check", format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);

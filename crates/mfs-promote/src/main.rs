@@ -128,7 +128,17 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         refuse_without_address(interface.as_ref().map_err(ToString::to_string)?, vip)?;
     }
     let caller = args.hook.clone().or_else(|| Caller::find(name, vip));
-    let Some(lock) = take_lock(args, Role::Promotion, cancel)? else { return Ok(true) };
+    let lock = match take_lock(args, Role::Promotion, cancel) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return Ok(true),
+        Err(why) => {
+            if args.is_hook() {
+                // Not even this far: the address must not stay without a server.
+                stepdown::step_down(StepDown::Resign, name, vip, caller.as_ref(), None);
+            }
+            return Err(why);
+        }
+    };
     let (begun, mut run) = (Instant::now(), Run::new("promotion", Some(vip)));
     let config = config(args);
     let known = config.as_ref().ok().cloned();
@@ -321,6 +331,11 @@ fn take_lock(args: &Args, role: Role, cancel: &Cancel) -> Result<Option<Lock>> {
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
 fn archive(target: &Target, run: &mut Run, cancel: &Cancel) {
     let _ = rustix::process::nice(19);
+    if !matches!(target.state.journal(), Ok(None)) {
+        // What is set aside may have to come back.
+        log::warn!("what was set aside is archived by the next run: the journal of this one could not be removed");
+        return;
+    }
     if let Err(e) = scratch::sweep(&target.data) {
         log::warn!("what a rehearsal left cannot be removed: {}", chain(&e));
     }

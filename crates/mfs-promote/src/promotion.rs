@@ -9,6 +9,7 @@ use failover::cancel::{Cancel, Cancelled};
 use failover::metadata::{Lineage, Loss, Plan, inventory, plan};
 use failover::moosefs::{self, Daemon, Version};
 use failover::service;
+use failover::state::Phase;
 use failover::ucarp::Options;
 
 use crate::emergency;
@@ -178,7 +179,10 @@ impl<'a> Promotion<'a> {
         self.start_master()?;
         self.prove(&plan)?;
         self.watch()?;
-        self.target.state.clear_journal().map_err(work::Error::from)?;
+        if let Err(e) = self.target.state.clear_journal() {
+            // What serves is not stopped for that; the next run finds a master that runs or has written, and keeps it.
+            log::error!("{}", failover::logging::chain(&e));
+        }
         self.serve();
         Ok(Promoted::Serving)
     }
@@ -301,7 +305,12 @@ impl<'a> Promotion<'a> {
 
     fn stop_metalogger(&mut self) -> Result<(), Failure> {
         self.cancel.check()?;
-        self.undo.metalogger_stopped = self.target.stop(Daemon::Metalogger)?;
+        if self.target.running(Daemon::Metalogger)?.is_some() {
+            let prepared = self.undo.prepared.as_ref().expect("prepared before the metalogger is stopped");
+            prepared.work.note_stop(&self.target.data, &self.target.state)?;
+            self.undo.metalogger_stopped = true;
+            self.target.stop(Daemon::Metalogger)?;
+        }
         let what = if self.undo.metalogger_stopped { "stopped" } else { "was not running" };
         self.run.done("metalogger", format_args!("{what}"));
         Ok(())
@@ -429,41 +438,47 @@ impl<'a> Promotion<'a> {
         self.target.plain_again();
     }
 
-    /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the
-    /// next run if files could not be moved back.
+    /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the next run
+    /// unless all is as it was.
     fn undo(&mut self) {
         let undo = std::mem::take(&mut self.undo);
-        let report = |what: &str, e: &dyn std::error::Error| {
-            log::error!("{what}: {}", failover::logging::chain(e));
-        };
-        if undo.master_started {
-            if let Ok(Some(pid)) = self.target.running(Daemon::Master) {
-                // Killed, not stopped: a clean stop would write a new image over what was staged.
-                if let Err(e) = self.target.services.kill(Daemon::Master, pid) {
-                    report("the master that did not serve cannot be ended", &e);
+        let back = self.put_files_back(&undo).unwrap_or_else(|e| {
+            log::error!("roll-back failed; the next run tries again: {}", failover::logging::chain(&e));
+            false
+        });
+        if undo.metalogger_stopped && !matches!(self.target.running(Daemon::Metalogger), Ok(Some(_))) {
+            match self.target.start_metalogger() {
+                Ok(()) => log::info!("roll-back: metalogger started again"),
+                Err(e) => {
+                    log::error!("the metalogger cannot be started again: {}", failover::logging::chain(&e));
                 }
             }
         }
-        match self.target.state.journal() {
-            Ok(Some(journal)) => match roll_back(&self.target.data, &self.target.state, &journal) {
-                Ok(Undone::Back) => log::info!("roll-back: every file is where it was"),
-                Ok(Undone::Kept) => log::warn!("roll-back: the master had written, so its history stays in place"),
-                Err(e) => report("roll-back failed; the next run tries again", &e),
-            },
-            Ok(None) => (),
-            Err(e) => report("roll-back failed", &e),
-        }
-        if let Some(prepared) = undo.prepared {
-            if let Err(e) = prepared.work.discard(&self.target.data) {
-                log::debug!("work folder kept: {}", failover::logging::chain(&e));
-            }
-        }
-        if undo.metalogger_stopped {
-            match self.target.start_metalogger() {
-                Ok(()) => log::info!("roll-back: metalogger started again"),
-                Err(e) => report("the metalogger cannot be started again", &e),
+        if back {
+            let cleared = self.target.state.clear_journal().map_err(work::Error::from);
+            let discarded = undo.prepared.map_or(Ok(()), |prepared| prepared.work.discard(&self.target.data));
+            if let Err(e) = cleared.and(discarded) {
+                log::warn!("left to the next run: {}", failover::logging::chain(&e));
             }
         }
         self.target.plain_again();
+    }
+
+    /// Ends a master that was started, and undoes a commit. Says whether nothing is left for the next run to undo.
+    fn put_files_back(&self, undo: &Undo) -> Result<bool, Failure> {
+        // Without a work folder there is at most an earlier run's journal, which could not be ended.
+        let Some(prepared) = &undo.prepared else { return Ok(false) };
+        if let (true, Some(pid)) = (undo.master_started, self.target.running(Daemon::Master)?) {
+            // Killed, not stopped: a clean stop would write a new image over what was staged.
+            self.target.services.kill(Daemon::Master, pid)?;
+        }
+        let Some(journal) = self.target.state.journal().map_err(work::Error::from)? else { return Ok(true) };
+        if prepared.work.is_of(&journal) && journal.phase != Phase::Stopping {
+            match roll_back(&self.target.data, &journal)? {
+                Undone::Back => log::info!("roll-back: every file is where it was"),
+                Undone::Kept => log::warn!("roll-back: the master had written, so its history stays in place"),
+            }
+        }
+        Ok(true)
     }
 }

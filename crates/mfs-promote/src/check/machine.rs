@@ -7,11 +7,11 @@ use std::time::Duration;
 use failover::config;
 use failover::logging::when;
 use failover::moosefs::Daemon;
-use failover::state::{Record, State};
+use failover::state::Record;
 use failover::ucarp::{Caller, Options};
 
 use super::{Finding, Level, Numbers, Subject};
-use crate::report::describe_journal;
+use crate::report::Interrupted;
 use crate::run::human;
 use crate::work;
 
@@ -142,7 +142,7 @@ impl Subject {
         let Some(state) = &self.state else {
             return vec![Finding::new("runs", Level::Ok, "none yet"), never_rehearsed()];
         };
-        let mut findings = self.unfinished(state);
+        let mut findings = self.unfinished();
         match state.records() {
             Ok(records) => {
                 findings.extend(last_run(&records));
@@ -153,12 +153,12 @@ impl Subject {
         findings
     }
 
-    fn unfinished(&self, state: &State) -> Vec<Finding> {
+    fn unfinished(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        match state.journal() {
-            Ok(Some(journal)) => findings.push(Finding::new("runs", Level::Warning, describe_journal(&journal))),
+        match Interrupted::look(&self.data) {
+            Ok(Some(interrupted)) => findings.push(Finding::new("runs", Level::Warning, interrupted.to_string())),
             Ok(None) => (),
-            Err(e) => findings.push(Finding::unknown("runs", &e)),
+            Err(e) => findings.push(Finding::unknown("runs", e.as_ref())),
         }
         match work::runs(&self.data) {
             Ok(left) if !left.is_empty() => {

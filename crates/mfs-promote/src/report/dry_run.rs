@@ -14,10 +14,9 @@ use failover::metadata::{
 };
 use failover::moosefs::{self, Daemon};
 use failover::service::Services;
-use failover::state::Journal;
 
 use super::style::Style;
-use super::{Result, bytes, describe_journal, json, open_state, print, shown, table, when};
+use super::{Interrupted, Result, bytes, json, print, shown, table, when};
 use crate::space::{self, Space};
 use crate::{emergency, prepare};
 
@@ -28,7 +27,7 @@ pub(super) struct Findings {
     pub(super) plan: std::result::Result<Planned, Refusal>,
     pub(super) emergency: Vec<Emergency>,
     pub(super) obstacles: Vec<String>,
-    pub(super) interrupted: Option<Journal>,
+    pub(super) interrupted: Option<Interrupted>,
     pub(super) master: Option<u32>,
     pub(super) metalogger: Option<u32>,
 }
@@ -56,6 +55,11 @@ pub(crate) fn dry_run(
 impl Findings {
     fn gather(config: &Config, address: Option<(&str, Ipv4Addr)>, loss: Loss, cancel: &Cancel) -> Result<Self> {
         let data = Folder::open(&config.data_path)?;
+        let interrupted = Interrupted::look(&data)?;
+        let data = match &interrupted {
+            Some(interrupted) => interrupted.seen_by_next(data)?,
+            None => data,
+        };
         let inventory = inventory::take(&data)?;
         let plan = match plan::make(&inventory, loss) {
             Ok(plan) => Ok(Planned::new(&data, plan, config)?),
@@ -67,7 +71,7 @@ impl Findings {
             plan,
             emergency: emergency::find(&data, config),
             obstacles: Vec::new(),
-            interrupted: open_state()?.map(|state| state.journal()).transpose()?.flatten(),
+            interrupted,
             master: moosefs::running(&data, Daemon::Master)?,
             metalogger: moosefs::running(&data, Daemon::Metalogger)?,
         };
@@ -127,8 +131,8 @@ impl Findings {
         for file in &self.emergency {
             writeln!(text, "  {}  {file}", style.warning("warning   "))?;
         }
-        if let Some(journal) = &self.interrupted {
-            writeln!(text, "\ninterrupted run\n  {}", describe_journal(journal))?;
+        if let Some(interrupted) = &self.interrupted {
+            writeln!(text, "\ninterrupted run (above is what will be there then)\n  {interrupted}")?;
         }
         if let Some(pid) = self.master {
             writeln!(text, "\nmfsmaster runs here (pid {pid}): a promotion would leave it alone if it lacks nothing")?;

@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use failover::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity};
-use failover::state::{Journal, Phase, Record};
+use failover::state::{Phase, Record};
 use serde::Serialize;
 
 use super::dry_run::{Findings, Planned};
 use super::status::Status;
-use super::{Result, shown};
+use super::{Interrupted, Result, shown};
 use crate::prepare;
 
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
@@ -31,7 +31,7 @@ struct DryRun<'a> {
     emergency_files: Vec<EmergencyJson>,
     master_pid: Option<u32>,
     metalogger_pid: Option<u32>,
-    interrupted_run: Option<Interrupted>,
+    interrupted_run: Option<InterruptedJson>,
 }
 
 #[derive(Serialize)]
@@ -115,10 +115,11 @@ struct EmergencyJson {
 }
 
 #[derive(Serialize)]
-struct Interrupted {
-    started: u64,
-    phase: Phase,
-    set_aside: usize,
+struct InterruptedJson {
+    started: Option<u64>,
+    phase: Option<Phase>,
+    set_aside: Option<usize>,
+    text: String,
 }
 
 #[derive(Serialize)]
@@ -128,7 +129,7 @@ struct StatusJson<'a> {
     master: Option<MasterJson>,
     metalogger_pid: Option<u32>,
     not_archived: usize,
-    interrupted_run: Option<Interrupted>,
+    interrupted_run: Option<InterruptedJson>,
     runs: &'a [Record],
 }
 
@@ -276,6 +277,17 @@ fn emergency(file: &Emergency) -> EmergencyJson {
     }
 }
 
-fn interrupted(journal: &Journal) -> Interrupted {
-    Interrupted { started: journal.run, phase: journal.phase, set_aside: journal.set_aside.len() }
+fn interrupted(interrupted: &Interrupted) -> InterruptedJson {
+    let text = interrupted.to_string();
+    match interrupted {
+        Interrupted::Known(journal, _) => InterruptedJson {
+            started: Some(journal.run),
+            phase: Some(journal.phase),
+            set_aside: Some(journal.set_aside.len()),
+            text,
+        },
+        Interrupted::Unknown { runs, .. } => {
+            InterruptedJson { started: runs.first().copied(), phase: None, set_aside: None, text }
+        }
+    }
 }

@@ -8,9 +8,9 @@ use failover::config::Config;
 use failover::folder::Folder;
 use failover::logging::chain;
 use failover::moosefs::{self, Daemon, Info};
-use failover::state::{Journal, Record, State};
+use failover::state::Record;
 
-use super::{Result, describe_journal, json, open_state, print, table, when};
+use super::{Interrupted, Result, json, open_state, print, table, when};
 use crate::run::human;
 use crate::work;
 
@@ -27,7 +27,7 @@ pub(super) struct Status {
     pub(super) answer: Option<std::result::Result<Info, String>>,
     pub(super) metalogger: Option<u32>,
     pub(super) not_archived: usize,
-    pub(super) interrupted: Option<Journal>,
+    pub(super) interrupted: Option<Interrupted>,
     /// `None` if no run ever was.
     pub(super) records: Option<Vec<Record>>,
 }
@@ -50,7 +50,7 @@ impl Status {
             answer: master.map(|_| ask(config)),
             metalogger: moosefs::running(&data, Daemon::Metalogger)?,
             not_archived: work::runs(&data)?.len(),
-            interrupted: state.as_ref().map(State::journal).transpose()?.flatten(),
+            interrupted: Interrupted::look(&data)?,
             records: state.map(|state| state.records()).transpose()?,
         })
     }
@@ -69,8 +69,8 @@ impl Status {
             let folder = self.data_path.display();
             writeln!(text, "{:14} {} runs in {folder}/mfs-promote", "not archived", self.not_archived)?;
         }
-        if let Some(journal) = &self.interrupted {
-            writeln!(text, "{:14} {}", "interrupted", describe_journal(journal))?;
+        if let Some(interrupted) = &self.interrupted {
+            writeln!(text, "{:14} {interrupted}", "interrupted")?;
         }
         let Some(records) = &self.records else { return Ok(text + "\nno run yet\n") };
         text.push('\n');

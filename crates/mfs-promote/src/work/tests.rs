@@ -88,25 +88,26 @@ fn a_commit_sets_the_old_files_aside_and_moves_the_staged_ones_in() {
 fn a_commit_is_undone_to_the_last_file() {
     let place = place();
     place.commit().unwrap();
-    assert_eq!(roll_back(&place.data, &place.state, &place.journal()).unwrap(), Undone::Back);
-    assert_eq!(place.state.journal().unwrap(), None);
+    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
     assert_eq!(place.files(), old_set());
-    let Place { dir, data, work, .. } = place;
-    work.discard(&data).unwrap();
-    assert!(!dir.path().join("data/mfs-promote").exists() && !dir.path().join("data/bak").exists());
+    assert!(!place.path("mfs-promote").exists() && !place.path("bak").exists());
+}
+
+/// The renames of a commit, in order: from, to.
+fn renames(place: &Place) -> Vec<(std::path::PathBuf, std::path::PathBuf)> {
+    let aside = place.path("mfs-promote/1795000000/aside");
+    let stage = place.path("mfs-promote/1795000000/stage");
+    let out = OLD.iter().map(|name| (place.path(name), aside.join(name)));
+    out.chain([stage::LOG, stage::IMAGE].map(|name| (stage.join(name), place.path(name)))).collect()
 }
 
 /// What a run leaves that was killed between two of the renames of a commit.
-fn killed_after(renames: usize) -> Place {
+fn killed_after(done: usize) -> Place {
     let place = place();
     place.commit().unwrap();
     let journal = Journal { phase: Phase::Moving, ..place.journal() };
     // Undo the last renames by hand, newest first.
-    let aside = place.path("mfs-promote/1795000000/aside");
-    let mut done: Vec<_> = OLD.iter().map(|name| (place.path(name), aside.join(name))).collect();
-    let stage = place.path("mfs-promote/1795000000/stage");
-    done.extend([stage::IMAGE, stage::LOG].map(|name| (stage.join(name), place.path(name))));
-    for (from, to) in done.split_off(renames).into_iter().rev() {
+    for (from, to) in renames(&place).split_off(done).into_iter().rev() {
         std::fs::rename(to, from).unwrap();
     }
     place.state.write_journal(&journal).unwrap();
@@ -115,32 +116,64 @@ fn killed_after(renames: usize) -> Place {
 
 #[test]
 fn a_run_killed_between_any_two_renames_is_undone() {
-    for renames in 0..=5 {
-        let place = killed_after(renames);
-        assert_eq!(roll_back(&place.data, &place.state, &place.journal()).unwrap(), Undone::Back, "{renames} renames");
-        archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
-        assert_eq!(place.files(), old_set(), "{renames} renames");
+    for done in 0..=5 {
+        let place = killed_after(done);
+        assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "{done} renames");
+        assert_eq!(place.files(), old_set(), "{done} renames");
+        assert!(!place.path("mfs-promote").exists(), "{done} renames");
     }
 }
 
 #[test]
 fn a_roll_back_killed_between_any_two_renames_is_finished_by_the_next() {
-    for renames in 0..=3 {
-        let place = place();
-        place.commit().unwrap();
-        let journal = place.journal();
-        for name in [stage::IMAGE, stage::LOG] {
-            std::fs::remove_file(place.path(name)).unwrap();
+    for phase in [Phase::Moving, Phase::Starting] {
+        for done in 0..=5 {
+            let place = place();
+            place.commit().unwrap();
+            place.state.write_journal(&Journal { phase, ..place.journal() }).unwrap();
+            // The staged files go back first.
+            let mut back = renames(&place);
+            back.rotate_left(OLD.len());
+            for (from, to) in &back[..done] {
+                std::fs::rename(to, from).unwrap();
+            }
+            assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "{phase:?}, {done} renames");
+            assert_eq!(place.files(), old_set(), "{phase:?}, {done} renames");
+            assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "once more");
+            assert_eq!(place.files(), old_set(), "{phase:?}, {done} renames, once more");
         }
-        let journal = Journal { phase: Phase::Moving, ..journal };
-        place.state.write_journal(&journal).unwrap();
-        for name in &OLD[..renames] {
-            std::fs::rename(place.path(&format!("mfs-promote/1795000000/aside/{name}")), place.path(name)).unwrap();
-        }
-        assert_eq!(roll_back(&place.data, &place.state, &journal).unwrap(), Undone::Back);
-        archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
-        assert_eq!(place.files(), old_set(), "{renames} renames");
     }
+}
+
+#[test]
+fn a_run_killed_between_any_two_renames_is_undone_though_its_journal_is_lost() {
+    for done in 1..5 {
+        let place = killed_after(done);
+        place.state.clear_journal().unwrap();
+        assert_eq!(take_back_lost(&place.data).unwrap(), done.min(OLD.len()), "{done} renames");
+        sweep(&place.data).unwrap();
+        let mut files = place.files();
+        files.retain(|name, _| !name.ends_with(HALF));
+        assert_eq!(files, old_set(), "{done} renames");
+        archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
+        assert!(!place.path("mfs-promote").exists());
+    }
+    // All is moved, so it is what a promotion leaves that is not archived yet.
+    let place = killed_after(5);
+    place.state.clear_journal().unwrap();
+    assert_eq!(take_back_lost(&place.data).unwrap(), 0);
+}
+
+#[test]
+fn what_a_master_wrote_into_a_half_moved_set_is_kept() {
+    let place = killed_after(4);
+    std::fs::write(place.path(stage::LOG), "staged changelog.0.mfs and one more change").unwrap();
+    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept);
+    let files = place.files();
+    assert_eq!(files[stage::LOG], "staged changelog.0.mfs and one more change");
+    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept, "once more");
+    assert_eq!(place.files(), files);
+    assert_eq!(take_back_lost(&place.data).unwrap(), 0, "what is set aside stays there");
 }
 
 #[test]
@@ -158,7 +191,7 @@ fn what_the_master_wrote_is_kept_and_the_old_files_are_archived() {
         place.commit().unwrap();
         write(&place);
         let written = place.files();
-        assert_eq!(roll_back(&place.data, &place.state, &place.journal()).unwrap(), Undone::Kept);
+        assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept);
         assert_eq!(place.files(), written, "nothing moved");
         let archives = archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
         assert_eq!(archives, ["bak/metabak.1795000000.tar.xz"]);
@@ -171,7 +204,7 @@ fn a_file_that_appeared_meanwhile_is_not_replaced() {
     let place = place();
     place.commit().unwrap();
     std::fs::write(place.path("changelog_ml.0.mfs"), "newer").unwrap();
-    assert_eq!(roll_back(&place.data, &place.state, &place.journal()).unwrap(), Undone::Back);
+    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
     let files = place.files();
     assert_eq!(files["changelog_ml.0.mfs"], "newer");
     assert_eq!(files["mfs-promote/1795000000/aside/changelog_ml.0.mfs"], "old changelog_ml.0.mfs");
@@ -183,8 +216,7 @@ fn a_file_that_cannot_be_set_aside_ends_in_a_roll_back_that_restores_all() {
     let place = place();
     std::fs::remove_file(place.path(OLD[2])).unwrap();
     assert!(place.commit().is_err());
-    assert_eq!(roll_back(&place.data, &place.state, &place.journal()).unwrap(), Undone::Back);
-    archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
+    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
     let mut expected = old_set();
     expected.remove(OLD[2]);
     assert_eq!(place.files(), expected);
@@ -195,6 +227,15 @@ fn a_stage_without_a_commit_is_discarded() {
     let Place { dir: _dir, data, work, .. } = place();
     work.discard(&data).unwrap();
     assert_eq!(runs(&data).unwrap(), Vec::<u64>::new());
+    assert_eq!(data.names().unwrap().len(), OLD.len());
+}
+
+#[test]
+fn the_folder_of_all_runs_goes_though_the_last_one_was_killed_before_it_removed_it() {
+    let Place { dir: _dir, data, work, .. } = place();
+    work.discard(&data).unwrap();
+    data.make_subfolder(ROOT.as_ref(), 0o700).unwrap();
+    sweep(&data).unwrap();
     assert_eq!(data.names().unwrap().len(), OLD.len());
 }
 
