@@ -27,6 +27,11 @@ impl Dice {
         of[usize::try_from(index).expect("an index")].clone()
     }
 
+    /// A number from `first` to `last`.
+    pub(crate) fn between(&mut self, first: u64, last: u64) -> u64 {
+        first + self.below(last - first + 1)
+    }
+
     pub(crate) fn seconds(&mut self, limit: u64) -> Duration {
         Duration::from_millis(self.below(limit * 1000))
     }
@@ -42,4 +47,22 @@ pub(crate) fn variable(name: &str) -> Option<u64> {
 pub(crate) fn seed() -> u64 {
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
     variable("LAB_SEED").unwrap_or_else(now)
+}
+
+/// Dice of [`seed`], which is printed.
+pub(crate) fn dice() -> Dice {
+    let seed = seed();
+    eprintln!("again with LAB_SEED={seed}");
+    Dice::new(seed)
+}
+
+/// A scenario with so many seeds as `LAB_SEEDS` says, one after the other; with one if `LAB_SEED` names it.
+pub(crate) fn with_seeds(usual: u64, mut scenario: impl FnMut(Dice) -> lab::Result<()>) -> lab::Result<()> {
+    let first = seed();
+    let number = if variable("LAB_SEED").is_some() { 1 } else { variable("LAB_SEEDS").unwrap_or(usual) };
+    for seed in (0..number).map(|next| first.wrapping_add(next)) {
+        eprintln!("again with LAB_SEED={seed}");
+        scenario(Dice::new(seed))?;
+    }
+    Ok(())
 }

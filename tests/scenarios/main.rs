@@ -3,10 +3,14 @@
 
 mod booted;
 mod chain;
+mod chance;
 mod check;
+mod clock;
 mod dice;
 mod election;
+mod ends;
 mod failover;
+mod failures_page;
 mod freshness;
 mod generations;
 mod guards;
@@ -17,7 +21,9 @@ mod metadata;
 mod notify;
 mod old_release;
 mod packages;
+mod pause;
 mod proof;
+mod second_failure;
 mod storm;
 mod survivors;
 mod verbs;
@@ -72,33 +78,4 @@ fn copy_left_alone() -> Result<(Cluster, Workload)> {
 /// The names in the archives of a machine.
 fn archived(cluster: &Cluster, machine: &str) -> Result<String> {
     cluster.must(machine, &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar --list --file $a; done"])
-}
-
-/// Numbers from a seed that is printed; `LAB_SEED` repeats a run.
-struct Random(u64);
-
-fn seed() -> Random {
-    let seed = std::env::var("LAB_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    eprintln!("LAB_SEED={seed}");
-    Random(seed)
-}
-
-impl Random {
-    /// `SplitMix64`
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from `first` to `last`.
-    fn between(&mut self, first: u64, last: u64) -> u64 {
-        first + self.next() % (last - first + 1)
-    }
-
-    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
-        from[usize::try_from(self.next() % from.len() as u64).unwrap_or_default()]
-    }
 }

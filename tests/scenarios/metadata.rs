@@ -120,3 +120,79 @@ fn cold_start_of_the_last_master_uses_its_own_files() -> Result<()> {
     cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
     nothing_lost(&cluster, &load)
 }
+
+/// Each damage is met by the machine that has to serve, with nobody to give way to: it says what is wrong, moves nothing,
+/// keeps no address, and takes part again when ucarp is started.
+#[test]
+fn a_copy_that_cannot_be_served_is_refused_and_left_as_it_is() -> Result<()> {
+    let (cluster, load) = copy_left_alone()?;
+    let data = cluster.data("m2")?;
+    let [image, log] = ["metadata_ml.mfs.back", "changelog_ml.0.mfs"].map(|name| data.join(name));
+    let [whole, changes] = [&image, &log].map(|file| fs::read(file).expect("a file of the copy"));
+    let lines: Vec<&[u8]> = changes.split_inclusive(|byte| *byte == b'\n').collect();
+    let middle = lines.len() / 2;
+    let with = |line: &[u8]| [lines[..middle].concat(), line.to_vec(), lines[middle + 1..].concat()].concat();
+    // Only what is really missing is refused: an image alone, with no changes after it, would be served.
+    let damages: [(&str, &dyn Fn()); 4] = [
+        ("bytes of garbage", &|| fs::write(&log, with(b"gar\0bage\n")).expect("garbage among the changes")),
+        ("changes [0-9]+ to [0-9]+ are missing", &|| fs::write(&log, with(b"")).expect("a hole")),
+        ("no usable metadata", &|| fs::write(&image, &whole[..whole.len() - 9]).expect("an image without its end")),
+        ("no usable metadata", &|| fs::remove_file(&image).expect("the image")),
+    ];
+    for (number, (why, damage)) in damages.into_iter().enumerate() {
+        for (file, content) in [(&image, &whole), (&log, &changes)] {
+            fs::write(file, content).expect("the copy as it was");
+        }
+        damage();
+        let (before, mark) = (cluster.files("m2")?, cluster.mark());
+        if number == 0 {
+            cluster.power_off("m1")?;
+        } else {
+            cluster.start_ucarp("m2")?;
+        }
+        let begun = cluster.wait_for_log_since(mark, "m2", "promotion begun", SOON)?;
+        let failed =
+            cluster.wait_for_log_since(mark, "m2", "promotion failed: no promotion from the files here", SOON)?;
+        assert!(regex_lite::Regex::new(why)?.is_match(&failed.text), "{why} in {}", failed.text);
+        eprintln!("refused after {:?}: {}", failed.at - begun.at, failed.text);
+        cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+        assert!(!cluster.holds_vip("m2") && cluster.daemon("m2", "ucarp").is_err());
+        assert_eq!((cluster.master_pid("m2"), cluster.files("m2")?), (None, before), "{why}");
+        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    }
+    // Made whole again, it serves.
+    for (file, content) in [(&image, &whole), (&log, &changes)] {
+        fs::write(file, content).expect("the copy as it was");
+    }
+    cluster.start_ucarp("m2")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+/// After a cold start the machine that served last stays away, and its last changes with it: they come back as files, not
+/// as a second history.
+#[test]
+fn cold_start_without_the_last_master_keeps_what_only_it_knows() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    let unheard = cluster.starve("m2")?;
+    load.wait_for_progress(LAST_RETRY)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    load.stop()?;
+    cluster.power_off("m2")?;
+    let off = cluster.power_off("m1")?;
+    cluster.feed("m2")?;
+    let mark = cluster.mark();
+    cluster.power_on("m2")?;
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    let data = cluster.data("m1")?;
+    let own = fs::read(data.join("changelog.0.mfs")).expect("what m1 wrote last");
+    cluster.power_on("m1")?;
+    cluster.wait_for_metalogger_in_step("m1", SOON)?;
+    assert_eq!(cluster.serving(), ["m2"]);
+    assert_eq!(fs::read(data.join("changelog.0.mfs")).expect("it is still there"), own, "for an administrator");
+    let plan = cluster.must("m1", &["mfs-promote", "--dry-run"])?;
+    assert!(plan.contains("(ml, version 10"), "the history that is served now: {plan}");
+    crate::nothing_lost_but(&cluster, &load, &[unheard..=off]).map(drop)
+}

@@ -33,6 +33,7 @@ const POWER_OFF: &str = "lab: power off";
 const CUT_OFF: &str = "lab: cut off";
 const CABLE_PULLED: &str = "lab: cable pulled";
 const ISOLATED: &str = "lab: isolated beyond its link";
+const FROZEN: &str = "lab: frozen";
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -196,7 +197,7 @@ impl Cluster {
 
     /// Every process of the machine stops where it is, and its network with it: a virtual machine that is paused.
     pub fn freeze(&self, name: &str) -> Result<Moment> {
-        let at = self.events.note(name, "lab: frozen");
+        let at = self.events.note(name, FROZEN);
         self.switch.path(name, false)?;
         self.signal_all(name, Signal::SIGSTOP)?;
         Ok(at)
@@ -238,7 +239,9 @@ impl Cluster {
             match &*event.text {
                 ANSWERS => answering = Some(&event.machine),
                 "lab: SIGKILL to mfsmaster" => crashes.push(event.at..=event.at),
-                CABLE_PULLED | ISOLATED if answering == Some(&event.machine) => crashes.push(event.at..=event.at),
+                CABLE_PULLED | ISOLATED | FROZEN if answering == Some(&event.machine) => {
+                    crashes.push(event.at..=event.at)
+                }
                 POWER_OFF => {
                     let done = |later: &&Event| later.machine == event.machine && later.text == CUT_OFF;
                     let end = events[index..].iter().find(done).map_or(event.at, |event| event.at);

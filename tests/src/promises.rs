@@ -167,6 +167,10 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     fn see(&mut self, event: &Event) {
+        if event.text == UP {
+            // All copies are in step.
+            self.machines.values_mut().for_each(|machine| machine.disturbed = None);
+        }
         if event.machine == LAB {
             return;
         }

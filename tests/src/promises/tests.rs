@@ -89,7 +89,7 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     assert!(broken(&takeover).contains("promotes history up to 90, m1 had answered with 91"));
     // What was answered a moment before the crash may be lost; what the copy could not hear too.
     // Unless the lab has seen to it.
-    let mut fresh = trace(&format!("0.3 lab lab: the cluster is up\n{TAKEOVER}"));
+    let mut fresh = trace(&format!("0.0 m2 lab: power on\n 0.3 lab lab: the cluster is up\n{TAKEOVER}"));
     fresh.answers = vec![answer(0.2, "m1", 50), answer(9.0, "m1", 91)];
     assert!(broken(&fresh).contains("promotes history up to 90"));
     takeover.answers = vec![answer(0.2, "m1", 50), answer(112.0, "m1", 90), answer(112.85, "m1", 91)];

@@ -1,0 +1,31 @@
+//! A serving machine stops for a while, as a virtual machine does that is paused, and goes on as if nothing had been.
+
+use lab::{Cluster, LAST_RETRY, Result};
+
+use crate::SOON;
+
+#[test]
+fn a_paused_master_finds_that_another_one_serves() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.wait_for_log("m1", "metalogger of 172.16.0.12 copies from the master; remembered", SOON)?;
+    cluster.freeze("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    let mark = cluster.mark();
+    cluster.thaw("m1")?;
+    // ucarp prefers it, so m2 steps back until it has given the address up again.
+    cluster.wait_for_log_since(mark, "m1", "alive on 172.16.0.12 at version 10", SOON)?;
+    cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.expect("the address to be on m2 alone", SOON, || {
+        (cluster.holds_vip("m2") && !cluster.holds_vip("m1")).then_some(())
+    })?;
+    load.wait_for_progress(LAST_RETRY)?;
+    assert_eq!(cluster.serving(), ["m2"]);
+    let verdict = load.verify(&cluster.crashes())?;
+    assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
+    Ok(())
+}
