@@ -13,7 +13,7 @@ use crate::dice::{Dice, with_seeds};
 use crate::{SOON, wait_for_whole_copy};
 
 /// Blows to one cluster.
-const BLOWS: u32 = 3;
+const BLOWS: u32 = 2;
 const MACHINES: [&str; 3] = ["m1", "m2", "m3"];
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
+use crate::blows::{self, CABLE_PULLED, CUT_OFF, FROZEN, ISOLATED, POWER_OFF};
 use crate::build::Builder;
 use crate::clock::Moment;
 use crate::error::file;
@@ -22,18 +23,12 @@ use crate::moosefs;
 use crate::process::{Daemon, poll};
 use crate::promises::{Findings, Trace};
 use crate::switch::Switch;
-use crate::watch::{ANSWERS, Overlap, Watch};
+use crate::watch::{Overlap, Watch};
 use crate::work::{HostLock, WorkFolder};
 use crate::{Error, Result, VIP, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
-/// How the event log names a power cut: before the cable is pulled, and when nothing passes any more.
-const POWER_OFF: &str = "lab: power off";
-const CUT_OFF: &str = "lab: cut off";
-const CABLE_PULLED: &str = "lab: cable pulled";
-const ISOLATED: &str = "lab: isolated beyond its link";
-const FROZEN: &str = "lab: frozen";
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -229,28 +224,9 @@ impl Cluster {
         Ok(at)
     }
 
-    /// When a master may have gone with changes that it had acknowledged and not replicated: power cuts, the killing of its
-    /// process, and cuts of the network around the machine that answered. From the moment it was ordered until it was done.
+    /// When a master may have gone with changes that it had acknowledged and not replicated: see [`blows::crashes`].
     pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
-        let events = self.events.since(0);
-        let mut crashes = Vec::new();
-        let mut answering = None;
-        for (index, event) in events.iter().enumerate() {
-            match &*event.text {
-                ANSWERS => answering = Some(&event.machine),
-                "lab: SIGKILL to mfsmaster" => crashes.push(event.at..=event.at),
-                CABLE_PULLED | ISOLATED | FROZEN if answering == Some(&event.machine) => {
-                    crashes.push(event.at..=event.at)
-                }
-                POWER_OFF => {
-                    let done = |later: &&Event| later.machine == event.machine && later.text == CUT_OFF;
-                    let end = events[index..].iter().find(done).map_or(event.at, |event| event.at);
-                    crashes.push(event.at..=end);
-                }
-                _ => (),
-            }
-        }
-        crashes
+        blows::crashes(&self.events.since(0))
     }
 
     // Acts of an administrator.

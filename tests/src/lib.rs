@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod blows;
 mod booted;
 mod build;
 pub mod clock;

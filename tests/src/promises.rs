@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::blows::{CABLE_PULLED, FROZEN, ISOLATED, MASTER_KILLED, POWER_OFF};
 use crate::clock::Moment;
 use crate::events::{Event, LAB, UP};
 use crate::watch::Answer;
@@ -206,7 +207,7 @@ impl Judge<'_> {
             "SIGKILL to ucarp" => machine.call = None,
             _ => (),
         }
-        let cut = matches!(text, "cable pulled" | "isolated beyond its link" | "frozen");
+        let cut = matches!(&*event.text, CABLE_PULLED | ISOLATED | FROZEN);
         if cut {
             (machine.cut, machine.call) = (true, None);
             machine.runs.values_mut().for_each(|run| run.alone = true);
@@ -288,17 +289,11 @@ impl Judge<'_> {
         if !(long && whole) {
             return;
         }
-        let crash = self.trace.events.iter().rev().find(|crash| {
-            crash.machine == last.by
-                && crash.at < event.at
-                && matches!(
-                    &*crash.text,
-                    "lab: power off"
-                        | "lab: SIGKILL to mfsmaster"
-                        | "lab: isolated beyond its link"
-                        | "lab: cable pulled"
-                )
-        });
+        let gone = |event: &Event| {
+            matches!(&*event.text, POWER_OFF | MASTER_KILLED | ISOLATED | CABLE_PULLED | FROZEN)
+                && event.machine == last.by
+        };
+        let crash = self.trace.events.iter().rev().find(|crash| crash.at < event.at && gone(crash));
         let counts =
             |answer: &&&Answer| crash.is_none_or(|crash| answer.at < crash.at && crash.at - answer.at > LOSS_WINDOW);
         let Some(known) = stint.iter().filter(counts).map(|answer| answer.version).max() else { return };

@@ -32,7 +32,7 @@ use crate::target::Target;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two questions to the master which metaloggers have come.
-const LEARN_EVERY: Duration = Duration::from_secs(5);
+const LEARN_EVERY: Duration = Duration::from_secs(2);
 /// What is asked of a machine that was connected: a chunkserver accepts, any other machine refuses, which is an answer too.
 const ASKED_PORT: u16 = 9422;
 /// Fewer machines than this may just have died.

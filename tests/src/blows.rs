@@ -1,0 +1,41 @@
+//! How the event log names what befalls a machine, and when acknowledged changes may go with it.
+
+use std::ops::RangeInclusive;
+
+use crate::clock::Moment;
+use crate::events::Event;
+use crate::watch::ANSWERS;
+
+/// A power cut, before the cable is pulled.
+pub(crate) const POWER_OFF: &str = "lab: power off";
+/// And when nothing passes any more.
+pub(crate) const CUT_OFF: &str = "lab: cut off";
+/// The link is down.
+pub(crate) const CABLE_PULLED: &str = "lab: cable pulled";
+/// The link is up, and nothing passes.
+pub(crate) const ISOLATED: &str = "lab: isolated beyond its link";
+/// Every process stops, and nothing passes.
+pub(crate) const FROZEN: &str = "lab: frozen";
+/// The master's process is killed.
+pub(crate) const MASTER_KILLED: &str = "lab: SIGKILL to mfsmaster";
+
+/// When a master may have gone with changes that it had acknowledged and not replicated: power cuts, the killing of its
+/// process, and cuts of the network around the machine that answered. From the moment it was ordered until it was done.
+pub(crate) fn crashes(events: &[Event]) -> Vec<RangeInclusive<Moment>> {
+    let mut crashes = Vec::new();
+    let mut answering = None;
+    for (index, event) in events.iter().enumerate() {
+        match &*event.text {
+            ANSWERS => answering = Some(&event.machine),
+            MASTER_KILLED => crashes.push(event.at..=event.at),
+            CABLE_PULLED | ISOLATED | FROZEN if answering == Some(&event.machine) => crashes.push(event.at..=event.at),
+            POWER_OFF => {
+                let done = |later: &&Event| later.machine == event.machine && later.text == CUT_OFF;
+                let end = events[index..].iter().find(done).map_or(event.at, |event| event.at);
+                crashes.push(event.at..=end);
+            }
+            _ => (),
+        }
+    }
+    crashes
+}
