@@ -80,6 +80,18 @@ pub enum Control {
     Own(PathBuf),
 }
 
+impl Control {
+    /// The command that makes it start at boot, or not; `None` where nothing is known that would.
+    pub fn at_boot(&self, wanted: bool) -> Option<String> {
+        let verb = if wanted { "enable" } else { "disable" };
+        match self {
+            Self::Unit(name) => Some(format!("systemctl {verb} {name}")),
+            Self::Script(name) => Some(format!("update-rc.d {name} {verb}")),
+            Self::Own(_) => None,
+        }
+    }
+}
+
 impl Display for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

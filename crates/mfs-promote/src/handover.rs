@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why nothing was handed over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// There is none.
+    #[error("no ucarp runs here for that address, so this machine serves nobody; run it on the one that serves")]
+    NoUcarp,
     /// No ucarp, or several.
     #[error("{found} ucarp run here: say which by --interface and --vip")]
     WhichUcarp {
@@ -97,9 +100,9 @@ pub(crate) enum Failure {
 /// Hands over, and reports who took over and how long clients were blocked.
 pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cancel: &Cancel) -> Result<bool> {
     let caller = find_ucarp(address)?;
-    let vip = caller.options.vip.ok_or(Failure::WhichUcarp { found: 0 })?;
+    let vip = caller.options.vip.ok_or(Failure::NoUcarp)?;
     let name = caller.options.interface.clone().or(address.map(|(name, _)| name.to_owned()));
-    let interface = address::interface(&name.ok_or(Failure::WhichUcarp { found: 0 })?)?;
+    let interface = address::interface(&name.ok_or(Failure::NoUcarp)?)?;
     let lock = Locks::system()?.acquire_if_free(Role::Demotion)?;
     let target = Target::open(config)?;
     let mut run = Run::new("hand-over", Some(vip));
@@ -128,10 +131,11 @@ pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cance
 /// The ucarp at this address; without one, the only one of this machine.
 fn find_ucarp(address: Option<(&str, Ipv4Addr)>) -> std::result::Result<Caller, Failure> {
     if let Some((name, vip)) = address {
-        return Caller::find(name, vip).ok_or(Failure::WhichUcarp { found: 0 });
+        return Caller::find(name, vip).ok_or(Failure::NoUcarp);
     }
     let mut all = Caller::all();
     match all.len() {
+        0 => Err(Failure::NoUcarp),
         1 => Ok(all.remove(0)),
         found => Err(Failure::WhichUcarp { found }),
     }

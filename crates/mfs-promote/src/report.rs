@@ -121,12 +121,13 @@ fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
-/// Appends rows of equal columns, indented; the first row is the heading.
+/// Appends rows of equal columns, indented; the first row is the heading. Columns without anything below it are left out.
 fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: Vec<usize> = (0..N).map(width).collect();
+    let used = |column: &usize| rows.len() == 1 || rows.iter().skip(1).any(|row| !row[*column].is_empty());
+    let columns: Vec<_> = (0..N).filter(used).map(|column| (column, width(column))).collect();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        let cells = columns.iter().map(|(column, width)| format!("{:width$}", row[*column]));
         text.push_str(format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end());
         text.push('\n');
     }
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn tables_align_and_end_without_blanks() {
         let mut text = String::new();
-        table(&mut text, &[["a", "file"].map(str::to_owned), ["long", "x"].map(str::to_owned)]);
+        table(&mut text, &[["a", "none", "file"].map(str::to_owned), ["long", "", "x"].map(str::to_owned)]);
         assert_eq!(text, "  a     file\n  long  x\n");
     }
 

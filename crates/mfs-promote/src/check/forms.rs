@@ -1,12 +1,14 @@
 //! The answers for people, programs, Nagios and Prometheus.
 
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Level, Report};
+use super::{Level, Report, Role};
 use crate::report::Style;
 
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
@@ -25,7 +27,11 @@ pub(super) struct Error {
 pub(super) fn text(report: &Report) -> String {
     let style = Style::of_stdout();
     let width = report.findings.iter().map(|finding| finding.name.len()).max().unwrap_or_default();
-    let mut text = format!("this machine is {}\n\n", report.role.name());
+    let role = match report.role {
+        Role::Serving => "this machine serves",
+        Role::Standby => "this machine stands by",
+    };
+    let mut text = format!("{role}\n\n");
     for finding in &report.findings {
         let level = format!("{:8}", finding.level.name());
         let level = match finding.level {
@@ -137,7 +143,11 @@ pub(super) fn write_prometheus(report: &Report, path: &Path) -> Result<(), Error
     // The collector reads what ends in .prom.
     let beside = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = std::fs::File::create_new(&beside)
-        .and_then(|mut file| file.write_all(metrics(report).as_bytes()))
+        .and_then(|mut file| {
+            // The exporter is another user, whatever the umask of whoever calls this.
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all(metrics(report).as_bytes())
+        })
         .and_then(|()| std::fs::rename(&beside, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&beside);
@@ -153,7 +163,7 @@ fn metrics(report: &Report) -> String {
     let flag = |is: bool| Some(u8::from(is).to_string());
     let single = [
         ("ready", "1 if nothing critical or unknown was found", flag(report.level() <= Level::Warning)),
-        ("serving", "1 if a master runs here", flag(report.role == super::Role::Serving)),
+        ("serving", "1 if a master runs here", flag(report.role == Role::Serving)),
         ("level", "Worst answer: 0 ok, 1 warning, 2 critical, 3 unknown", Some(report.level().code().to_string())),
         ("master_version", "Version of the metadata that is served", whole(numbers.master_version)),
         ("copy_version", "Version that a promotion here would end at", whole(numbers.copy_version)),
@@ -194,7 +204,7 @@ fn metrics(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Finding, Numbers, Role};
+    use super::super::{Finding, Numbers};
     use super::*;
 
     fn report(levels: &[Level]) -> Report {

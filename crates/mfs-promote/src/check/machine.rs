@@ -97,7 +97,8 @@ impl Subject {
         let beside = |file: &str| self.config.metalogger_cfg.with_file_name(file);
         let files = [self.config.metalogger_cfg.clone(), beside("mfschunkserver.cfg")];
         let mut slow = Vec::new();
-        for path in files.iter().filter(|path| path.exists()) {
+        // Without a file of its own a metalogger runs on defaults; a chunkserver need not be here.
+        for path in files.iter().filter(|path| **path == self.config.metalogger_cfg || path.exists()) {
             let delay = config::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
             if delay.unwrap_or(DEFAULT_RECONNECTION) > 1 {
                 slow.push(path.display().to_string());
@@ -107,7 +108,7 @@ impl Subject {
             format!("every second here; {RECONNECTION} = 1 belongs into mfschunkserver.cfg of every chunkserver, too")
         } else {
             format!(
-                "a failover is shorter with {RECONNECTION} = 1 in {} and in mfschunkserver.cfg of every chunkserver",
+                "a failover is shorter with {RECONNECTION} = 1 in {}, and in mfschunkserver.cfg of every chunkserver",
                 slow.join(", ")
             )
         };
@@ -116,21 +117,19 @@ impl Subject {
 
     fn boot(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let control = |daemon| self.services.control(daemon).map(ToString::to_string).unwrap_or_default();
-        if self.services.starts_at_boot(Daemon::Master) {
-            let text = format!(
-                "{} starts at boot, with whatever history lies here; ucarp decides who is master: disable it",
-                control(Daemon::Master)
-            );
-            findings.push(Finding::new("boot", Level::Warning, text));
-        }
-        if !self.services.starts_at_boot(Daemon::Metalogger) {
-            let text = format!(
-                "{} does not start at boot: after a reboot this machine has no copy until somebody starts it",
-                control(Daemon::Metalogger)
-            );
-            findings.push(Finding::new("boot", Level::Warning, text));
-        }
+        let mut wrong = |daemon, wanted: bool, why: &str| {
+            if self.services.starts_at_boot(daemon) == wanted {
+                return;
+            }
+            let control = self.services.control(daemon);
+            let name = control.map_or_else(|| daemon.to_string(), ToString::to_string);
+            let command = control.and_then(|control| control.at_boot(wanted));
+            let command = command.map_or_else(String::new, |command| format!("; run: {command}"));
+            let starts = if wanted { "does not start" } else { "starts" };
+            findings.push(Finding::new("boot", Level::Warning, format!("{name} {starts} at boot: {why}{command}")));
+        };
+        wrong(Daemon::Master, false, "with whatever history lies here, but ucarp decides who is master");
+        wrong(Daemon::Metalogger, true, "after a reboot this machine has no copy until somebody starts it");
         if findings.is_empty() {
             findings.push(Finding::new("boot", Level::Ok, "starts the metalogger, not the master"));
         }

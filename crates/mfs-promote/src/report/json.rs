@@ -10,7 +10,7 @@ use failover::state::{Phase, Record};
 use serde::Serialize;
 
 use super::dry_run::{Findings, Planned};
-use super::status::Status;
+use super::status::{Election, Status};
 use super::{Interrupted, Result, shown};
 use crate::prepare;
 
@@ -128,6 +128,7 @@ struct StatusJson<'a> {
     data_path: &'a Path,
     master: Option<MasterJson>,
     metalogger_pid: Option<u32>,
+    ucarp: &'a [Election],
     not_archived: usize,
     interrupted_run: Option<InterruptedJson>,
     runs: &'a [Record],
@@ -177,6 +178,7 @@ pub(super) fn status(status: &Status) -> Result<String> {
         data_path: &status.data_path,
         master: status.master.map(master),
         metalogger_pid: status.metalogger,
+        ucarp: &status.elections,
         not_archived: status.not_archived,
         interrupted_run: status.interrupted.as_ref().map(interrupted),
         runs: status.records.as_deref().unwrap_or_default(),

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
+use failover::address;
 use failover::config::Config;
 use failover::folder::Folder;
 use failover::logging::chain;
 use failover::moosefs::{self, Daemon, Info};
 use failover::state::Record;
+use failover::ucarp::{Caller, Options};
+use serde::Serialize;
 
 use super::{Interrupted, Result, json, open_state, print, table, when};
 use crate::run::human;
@@ -26,10 +29,43 @@ pub(super) struct Status {
     /// What the running master says.
     pub(super) answer: Option<std::result::Result<Info, String>>,
     pub(super) metalogger: Option<u32>,
+    pub(super) elections: Vec<Election>,
     pub(super) not_archived: usize,
     pub(super) interrupted: Option<Interrupted>,
     /// `None` if no run ever was.
     pub(super) records: Option<Vec<Record>>,
+}
+
+/// A ucarp that runs here.
+#[derive(Debug, Serialize)]
+pub(super) struct Election {
+    pub(super) pid: u32,
+    pub(super) vip: Option<Ipv4Addr>,
+    pub(super) interface: Option<String>,
+    /// Whether the virtual IP is here; `None` if that is not known.
+    pub(super) held: Option<bool>,
+}
+
+impl Election {
+    fn of(caller: Caller) -> Self {
+        let Options { vip, interface, .. } = caller.options;
+        let held = interface.as_deref().zip(vip).and_then(|(name, vip)| {
+            let interface = address::interface(name).ok()?;
+            address::holds(&interface, vip).ok()
+        });
+        Self { pid: caller.pid, vip, interface, held }
+    }
+
+    fn describe(&self) -> String {
+        let vip = self.vip.map_or_else(|| "the address".to_owned(), |vip| vip.to_string());
+        let interface = self.interface.as_deref().unwrap_or("its interface");
+        let held = match self.held {
+            Some(true) => format!("{vip} is on {interface}"),
+            Some(false) => format!("{vip} is not on {interface}"),
+            None => format!("whether {vip} is on {interface} is not known"),
+        };
+        format!("runs, pid {}, {held}", self.pid)
+    }
 }
 
 /// Prints what runs here, and the last runs.
@@ -49,6 +85,7 @@ impl Status {
             master,
             answer: master.map(|_| ask(config)),
             metalogger: moosefs::running(&data, Daemon::Metalogger)?,
+            elections: Caller::all().into_iter().map(Election::of).collect(),
             not_archived: work::runs(&data)?.len(),
             interrupted: Interrupted::look(&data)?,
             records: state.map(|state| state.records()).transpose()?,
@@ -64,6 +101,12 @@ impl Status {
                 None => "does not run".to_owned(),
             };
             writeln!(text, "{:14} {state}", daemon.program())?;
+        }
+        for election in &self.elections {
+            writeln!(text, "{:14} {}", "ucarp", election.describe())?;
+        }
+        if self.elections.is_empty() {
+            writeln!(text, "{:14} does not run: this machine takes part in no election; start it", "ucarp")?;
         }
         if self.not_archived > 0 {
             let folder = self.data_path.display();
@@ -101,7 +144,7 @@ fn said(answer: &std::result::Result<Info, String>) -> String {
 }
 
 fn heading() -> [String; 6 + STEPS.len()] {
-    row(["started", "run", "outcome", "version", "changes"].map(str::to_owned), STEPS.map(str::to_owned), "total")
+    row(["started (UTC)", "run", "outcome", "version", "changes"].map(str::to_owned), STEPS.map(str::to_owned), "total")
 }
 
 /// A run, with how long each of its steps took; a step that comes twice counts as it came first.
@@ -111,7 +154,7 @@ fn record_row(record: &Record) -> [String; 6 + STEPS.len()] {
     let took = |name: &str| record.steps.iter().find(|step| step.name == name);
     row(
         [
-            when(u64::try_from(record.started).unwrap_or_default()),
+            when(u64::try_from(record.started).unwrap_or_default()).trim_end_matches(" UTC").to_owned(),
             record.role.clone(),
             record.outcome.clone(),
             number(record.version),

@@ -1,0 +1,182 @@
+//! The book agrees with itself and with the programs: every page is in the summary, every link leads somewhere, every
+//! option named exists, and every line that the programs log is explained in docs/troubleshooting.md.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// README.md and the pages of the book.
+fn pages() -> Vec<PathBuf> {
+    let mut pages: Vec<_> = fs::read_dir(root().join("docs"))
+        .expect("docs")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    pages.push(root().join("README.md"));
+    pages.sort();
+    pages
+}
+
+/// The targets of Markdown links outside code.
+fn links(text: &str) -> Vec<String> {
+    let prose: String = text.split('`').step_by(2).collect();
+    let targets = prose.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+/// A heading as forges and mdBook name it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_the_summary_has_no_other() {
+    let summary = root().join("docs/SUMMARY.md");
+    let listed: BTreeSet<_> = links(&read(&summary)).into_iter().collect();
+    let there = pages().into_iter().filter(|path| path.parent() == summary.parent() && *path != summary);
+    let there: BTreeSet<_> = there.map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(listed, there);
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for page in pages() {
+        for link in links(&read(&page)) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            let (file, heading) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { page.clone() } else { page.with_file_name(file) };
+            let target = if file.contains('/') { page.parent().unwrap().join(file) } else { target };
+            assert!(target.exists(), "{}: {link}", page.display());
+            // In the book there is nothing but docs/.
+            let inside = page.parent() != Some(&root().join("docs")) || !file.starts_with("..");
+            assert!(inside, "{}: {link} leads out of the book", page.display());
+            if !heading.is_empty() {
+                let text = read(&target);
+                let mut headings = text.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(headings.any(|found| found == heading), "{}: {link}", page.display());
+            }
+        }
+    }
+}
+
+/// Words between back quotes, and the lines of indented blocks.
+fn code(text: &str) -> Vec<&str> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    spans.chain(text.lines().filter_map(|line| line.strip_prefix("    "))).map(str::trim).collect()
+}
+
+#[test]
+fn every_option_named_exists() {
+    let program = Path::new(env!("CARGO_BIN_EXE_pages")).with_file_name("mfs-promote");
+    let help = Command::new(&program).arg("--help").output();
+    let help = help.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", program.display()));
+    let help = String::from_utf8(help.stdout).expect("text");
+    let known: BTreeSet<_> = help.split([' ', '\n', ',']).filter(|word| word.starts_with("--")).collect();
+    for page in pages() {
+        let text = read(&page);
+        for line in code(&text).into_iter().filter(|code| code.starts_with("mfs-promote ")) {
+            let command = line.split([';', '|', '&', '#', '>']).next().unwrap_or_default();
+            let unknown: Vec<_> =
+                command.split(' ').filter(|word| word.starts_with("--") && !known.contains(word)).collect();
+            assert!(unknown.is_empty(), "{}: {line}: {unknown:?}", page.display());
+        }
+    }
+}
+
+/// All sources of what is installed, without their tests.
+fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).expect("sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            let text = read(&path);
+            let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
+            found.push((path, text));
+        }
+    }
+}
+
+/// The string literal at the beginning of `text`, with what stands for values as `…`.
+fn message(text: &str) -> Option<String> {
+    let mut chars = text.trim_start().strip_prefix('"')?.chars().peekable();
+    let mut message = String::new();
+    loop {
+        match chars.next()? {
+            '"' => return Some(message.trim().to_owned()),
+            '\\' => match chars.next()? {
+                '\n' => while chars.next_if(|c| c.is_whitespace()).is_some() {},
+                other => message.push(other),
+            },
+            '{' if chars.next_if_eq(&'{').is_some() => message.push('{'),
+            '{' => {
+                chars.by_ref().find(|c| *c == '}')?;
+                message.push('…');
+            }
+            '}' => {
+                chars.next_if_eq(&'}');
+                message.push('}');
+            }
+            other => message.push(other),
+        }
+    }
+}
+
+/// Every message that can be logged as a warning or an error, or be part of one, with its file. A plan's notes are
+/// written by `write!`.
+fn messages() -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    for program in ["failover", "vip-up", "vip-down", "mfs-promote"] {
+        sources(&root().join("crates").join(program).join("src"), &mut all);
+    }
+    let mut found = Vec::new();
+    for (path, text) in &all {
+        let mut marks = vec!["log::warn!(", "log::error!(", "#[error(", " warn(", " report("];
+        if path.ends_with("metadata/note.rs") {
+            marks.extend(["write!(f,", "write!(\n                f,", "f.write_str("]);
+        }
+        let texts = marks.iter().flat_map(|mark| text.split(mark).skip(1)).filter_map(message);
+        // What has no words of its own only passes on another message.
+        let worded = texts.filter(|text| text.contains(|c: char| c.is_alphabetic()) || text.contains("…: …; …"));
+        found.extend(worded.map(|text| (path.clone(), text)));
+    }
+    found
+}
+
+#[test]
+fn every_line_of_the_log_is_explained_and_no_other() {
+    let page = read(&root().join("docs/troubleshooting.md"));
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let cells = rows.map(|row| row[1..].split(" | ").next().unwrap_or_default());
+    let explained: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::trim).collect();
+    let messages = messages();
+    assert!(messages.len() > 150, "the sources are not read as they were: {}", messages.len());
+    for (path, message) in &messages {
+        assert!(explained.contains(&message.as_str()), "{}: not in docs/troubleshooting.md: {message}", path.display());
+    }
+    for line in &explained {
+        assert!(messages.iter().any(|(_, message)| message == line), "nothing logs this any more: {line}");
+    }
+    let once: BTreeSet<_> = explained.iter().collect();
+    assert_eq!(once.len(), explained.len(), "a line is explained twice");
+}
+
+#[test]
+fn messages_are_read_as_they_are_printed() {
+    let read = |text| message(text).unwrap();
+    assert_eq!(read("\"{} of {file}: {{x}} \\\n      {why:?}\", a)"), "… of …: {x} …");
+    assert_eq!(read("\n    \"plain\""), "plain");
+    assert_eq!(message("transparent)"), None);
+}
