@@ -224,7 +224,7 @@ impl Cluster {
         Ok(at)
     }
 
-    /// When a master may have gone with changes that it had acknowledged and not replicated: see [`blows::crashes`].
+    /// When a master may have gone with changes that it had acknowledged and not replicated: see `blows::crashes`.
     pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
         blows::crashes(&self.events.since(0))
     }
