@@ -1,6 +1,7 @@
 //! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp, the MooseFS 3.0 packages and debootstrap.
 //! So many clusters at a time as `LAB_CLUSTERS` says (1): the lab holds locks of the host while they run.
 
+mod address;
 mod book;
 mod booted;
 mod chain;
@@ -16,6 +17,8 @@ mod freshness;
 mod generations;
 mod guards;
 mod hand_over;
+mod hostile;
+mod hung;
 mod isolation;
 mod lab_itself;
 mod metadata;

@@ -4,12 +4,16 @@
 //! IPv4 only, as ucarp itself. Three kinds of message, so the bytes are written and read here by hand.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv, send, socket,
 };
+
+use crate::cancel::{Cancel, timeout};
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,9 @@ pub enum Error {
         #[source]
         source: Errno,
     },
+    /// Changes cannot be heard of.
+    #[error("cannot watch the addresses of this machine")]
+    Watch(#[source] Errno),
     /// The addresses cannot be read.
     #[error("cannot list the addresses of {object}")]
     List {
@@ -63,6 +70,7 @@ impl Error {
             Self::Add { source, .. } | Self::Remove { source, .. } | Self::List { source, .. } => {
                 *source == Errno::ENODEV
             }
+            Self::Watch(_) => false,
         }
     }
 }
@@ -221,6 +229,33 @@ impl Drop for Promotion {
     }
 }
 
+/// Hears of every change of an IPv4 address on this machine, whoever makes it.
+#[derive(Debug)]
+pub struct Changes(OwnedFd);
+
+impl Changes {
+    /// Starts listening: no change from here on is missed.
+    pub fn listen() -> Result<Self, Error> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute);
+        let fd = fd.map_err(Error::Watch)?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_IPV4_IFADDR)).map_err(Error::Watch)?;
+        Ok(Self(fd))
+    }
+
+    /// Waits for a change, for `time` at most, or until told to stop. What there is now is to be asked: this says only
+    /// that it is worth a look.
+    pub fn wait(&self, time: Duration, cancel: &Cancel) {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(cancel.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, timeout(time));
+        let mut buffer = [0; 4096];
+        // An overflow (ENOBUFS) is a change too, and ends with the look that follows.
+        while matches!(recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()), Ok(1..)) {}
+    }
+}
+
+/// The kernel's bit for the group that is told of IPv4 addresses.
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWADDR: u16 = 20;

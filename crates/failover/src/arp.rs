@@ -78,7 +78,7 @@ impl Probe {
         let failed =
             |e: Errno| Error { operation: "send ARP probes on", interface: self.interface.clone(), source: e.into() };
         let asker = Mac(self.link.addr().ok_or_else(|| failed(Errno::EADDRNOTAVAIL))?);
-        match send(self.socket.as_raw_fd(), &request(asker, self.address), MsgFlags::empty()) {
+        match send(self.socket.as_raw_fd(), &request(asker, Ipv4Addr::UNSPECIFIED, self.address), MsgFlags::empty()) {
             // Without a link there is nobody to answer.
             Ok(_) | Err(Errno::ENETDOWN) => (),
             Err(e) => return Err(failed(e)),
@@ -102,6 +102,18 @@ impl Probe {
             // Interrupted or early: the loop looks again.
             let _ = poll(&mut fds, timeout(left));
         }
+    }
+
+    /// Tells everybody that this interface has the address now (a gratuitous request, as ucarp sends it).
+    pub fn announce(&self) -> Result<(), Error> {
+        let failed = |e: Errno| Error {
+            operation: "announce an address on",
+            interface: self.interface.clone(),
+            source: e.into(),
+        };
+        let own = Mac(self.link.addr().ok_or_else(|| failed(Errno::EADDRNOTAVAIL))?);
+        let frame = request(own, self.address, self.address);
+        send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).map(drop).map_err(failed)
     }
 
     /// The next answer that has arrived already.
@@ -131,15 +143,15 @@ fn own_macs() -> nix::Result<Vec<Mac>> {
     Ok(links.map(Mac).collect())
 }
 
-/// The frame "who has `address`?" to everybody, from nobody.
-fn request(own: Mac, address: Ipv4Addr) -> Vec<u8> {
+/// The frame "who has `address`?" to everybody, from `sender`: a probe comes from nobody.
+fn request(own: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(own.0);
     frame.extend(ETH_P_ARP.to_be_bytes());
     frame.extend(KIND);
     frame.extend(REQUEST);
     frame.extend(own.0);
-    frame.extend(Ipv4Addr::UNSPECIFIED.octets());
+    frame.extend(sender.octets());
     frame.extend([0; 6]);
     frame.extend(address.octets());
     frame
@@ -220,9 +232,9 @@ mod tests {
     #[test]
     fn a_probe_claims_nothing_and_an_answer_does() {
         let own = Mac([2, 0, 0, 0, 0, 11]);
-        let mut frame = request(own, VIP);
+        let frame = request(own, Ipv4Addr::UNSPECIFIED, VIP);
         assert_eq!((frame.len(), holder(&frame, VIP)), (LENGTH, None));
-        frame[28..32].copy_from_slice(&VIP.octets());
+        let frame = request(own, VIP, VIP);
         assert_eq!(holder(&frame, VIP), Some(own));
         assert_eq!(holder(&frame[..LENGTH - 1], VIP), None);
     }

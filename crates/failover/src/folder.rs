@@ -2,17 +2,25 @@
 //!
 //! The data folder belongs to the user of the MooseFS daemons, we run as root. So every access goes through a
 //! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, nothing but a
-//! regular file is ever opened, and opening never blocks. Renames never replace what is there.
+//! regular file is ever opened, and opening never blocks. Renames never replace what is there. A second name of a file
+//! that belongs to somebody else is not read either: it is a file from outside. Neither is a file of holes, which has no
+//! end for all purposes and costs whoever made it nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
 use rustix::io::Errno;
+
+/// More entries than this are no data folder of MooseFS, which has some hundred; listing them would take memory without
+/// end.
+const MOST_NAMES: usize = 100_000;
+/// A file may have holes of so many bytes in all: what a crash leaves at the end of one is far less.
+const MOST_HOLES: u64 = 1 << 30;
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +48,47 @@ pub enum Error {
         /// The object.
         path: PathBuf,
     },
+    /// One of several names of a file that belongs to somebody else than the folder.
+    #[error("{} is a second name of a file of another user (uid {uid}); move it away", path.display())]
+    ForeignLink {
+        /// The object.
+        path: PathBuf,
+        /// Whose file it is.
+        uid: u32,
+    },
+    /// A file that was hardly ever written.
+    #[error("{} is {size} bytes long and most of them were never written; move it away", path.display())]
+    Holes {
+        /// The object.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// More entries than a data folder can have.
+    #[error("{} has more than {MOST_NAMES} entries; move away what does not belong there", path.display())]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What was made is not what is there now.
+    #[error("{} was exchanged by somebody while it was made; move it away", path.display())]
+    Exchanged {
+        /// The object.
+        path: PathBuf,
+    },
 }
 
 impl Error {
+    /// What lies where a plain file of the folder's own belongs, in words; `None` if that is not what is wrong.
+    pub fn no_plain_file(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAFile { .. } => Some("is not a regular file"),
+            Self::ForeignLink { .. } => Some("is a second name of another user's file"),
+            Self::Holes { .. } => Some("consists of holes"),
+            _ => None,
+        }
+    }
+
     /// Whether the object was simply not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
@@ -54,6 +100,8 @@ impl Error {
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
+    /// The user who can put things into it, or into the folder that it was opened in.
+    writer: u32,
     /// Looked at with other files in it than there are.
     view: Option<Box<View>>,
 }
@@ -77,7 +125,8 @@ impl Folder {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| io("open", path, e))?;
-        Ok(Self { fd, path: path.to_owned(), view: None })
+        let writer = rustix::fs::fstat(&fd).map_err(|e| io("look at", path, e))?.st_uid;
+        Ok(Self { fd, path: path.to_owned(), writer, view: None })
     }
 
     /// The folder as it would look if the files `back` were moved into it out of `from`, and those named `without` were
@@ -110,6 +159,9 @@ impl Folder {
             if name != b"." && name != b".." {
                 names.push(OsString::from_vec(name));
             }
+            if names.len() > MOST_NAMES {
+                return Err(Error::TooMany { path: self.path.clone() });
+            }
         }
         if let Some(view) = &self.view {
             names.retain(|name| !view.without.contains(name) && !view.back.contains(name));
@@ -138,16 +190,25 @@ impl Folder {
     /// Opens the regular file `name` for reading.
     pub fn read(&self, name: &OsStr) -> Result<File, Error> {
         let path = self.checked(name)?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let Some(seen) = self.seen(name) else { return Err(io("open", &path, Errno::NOENT)) };
-        let fd = match rustix::fs::openat(&seen.fd, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::LOOP | Errno::NXIO) => return Err(Error::NotAFile { path }),
-            Err(e) => return Err(io("open", &path, e)),
-        };
-        let status = rustix::fs::fstat(&fd).map_err(|e| io("look at", &path, e))?;
+        // Held without being opened first: opening a FIFO or a device can do things.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = rustix::fs::openat(&seen.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let status = rustix::fs::fstat(&held).map_err(|e| io("look at", &path, e))?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(Error::NotAFile { path });
+        }
+        if status.st_nlink > 1 && status.st_uid != self.writer {
+            return Err(Error::ForeignLink { path, uid: status.st_uid });
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let same = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let fd = rustix::fs::openat(CWD, same, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let size = u64::try_from(status.st_size).unwrap_or_default();
+        let on_disk = u64::try_from(status.st_blocks).unwrap_or_default().saturating_mul(512);
+        // Few blocks can also be good compression.
+        if size.saturating_sub(on_disk) > MOST_HOLES && has_holes(&fd, size) {
+            return Err(Error::Holes { path, size });
         }
         Ok(File::from(fd))
     }
@@ -166,7 +227,7 @@ impl Folder {
         let path = self.checked(name)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open folder", &path, e))?;
-        Ok(Self { fd, path, view: None })
+        Ok(Self { fd, path, writer: self.writer, view: None })
     }
 
     /// Makes the new folder `name`, flushed to disk before anything is moved into it, and opens it; it must not exist.
@@ -174,7 +235,15 @@ impl Folder {
         let path = self.checked(name)?;
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)).map_err(|e| io("make folder", &path, e))?;
         self.sync()?;
-        self.subfolder(name)
+        let new = self.subfolder(name)?;
+        // Who can rename here can have put another one in its place; of root's there is none but this.
+        if new.is_ours()? && new.names()?.is_empty() { Ok(new) } else { Err(Error::Exchanged { path }) }
+    }
+
+    /// Whether nobody but this process's user can change what lies in the folder.
+    pub fn is_ours(&self) -> Result<bool, Error> {
+        let status = self.own_status()?;
+        Ok(status.st_uid == rustix::process::geteuid().as_raw() && status.st_mode & 0o022 == 0)
     }
 
     /// Moves `name` into the folder `to` under the name `new_name`; never replaces anything.
@@ -271,80 +340,23 @@ impl Owner {
     }
 }
 
+/// Whether more than [`MOST_HOLES`] of the first `size` bytes were never written.
+fn has_holes(file: &OwnedFd, size: u64) -> bool {
+    let (mut at, mut holes) = (0, 0_u64);
+    while at < size && holes <= MOST_HOLES {
+        let Ok(hole) = rustix::fs::seek(file, SeekFrom::Hole(at)) else { break };
+        // Behind the last data there is a hole up to the end.
+        let data = rustix::fs::seek(file, SeekFrom::Data(hole)).unwrap_or(size);
+        holes += data.min(size).saturating_sub(hole);
+        at = data.max(hole + 1);
+    }
+    let _ = rustix::fs::seek(file, SeekFrom::Start(0));
+    holes > MOST_HOLES
+}
+
 fn io(operation: &'static str, path: &Path, errno: Errno) -> Error {
     Error::Io { operation, path: path.to_owned(), source: errno.into() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    fn scratch() -> (tempfile::TempDir, Folder) {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = Folder::open(dir.path()).unwrap();
-        (dir, folder)
-    }
-
-    #[test]
-    fn a_symbolic_link_is_never_followed() {
-        let (dir, folder) = scratch();
-        std::fs::write(dir.path().join("target"), "secret").unwrap();
-        symlink("target", dir.path().join("link")).unwrap();
-        symlink(dir.path(), dir.path().join("dirlink")).unwrap();
-        assert!(matches!(folder.read("link".as_ref()), Err(Error::NotAFile { .. })));
-        assert!(folder.subfolder("dirlink".as_ref()).is_err());
-        assert!(folder.create("link".as_ref(), 0o600).is_err());
-    }
-
-    #[test]
-    fn a_fifo_does_not_block_and_is_refused() {
-        let (dir, folder) = scratch();
-        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        assert!(matches!(folder.read("fifo".as_ref()), Err(Error::NotAFile { .. })));
-    }
-
-    #[test]
-    fn names_that_leave_the_folder_are_refused() {
-        let (_dir, folder) = scratch();
-        for name in ["", ".", "..", "a/b", "/etc/passwd"] {
-            assert!(matches!(folder.read(name.as_ref()), Err(Error::Name { .. })), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn asking_for_space_leaves_nothing_behind() {
-        let (dir, folder) = scratch();
-        std::fs::write(dir.path().join("a"), "a").unwrap();
-        assert!(folder.free().unwrap() > 0);
-        let _ = folder.shares_blocks("a".as_ref());
-        assert!(!folder.shares_blocks("absent".as_ref()));
-        assert_eq!(folder.names().unwrap(), ["a"]);
-    }
-
-    #[test]
-    fn a_view_shows_what_would_be_there_and_moves_nothing() {
-        let (dir, folder) = scratch();
-        std::fs::create_dir(dir.path().join("aside")).unwrap();
-        for (name, text) in [("kept", "kept"), ("log", "new"), ("staged", "new"), ("aside/log", "old")] {
-            std::fs::write(dir.path().join(name), text).unwrap();
-        }
-        let aside = folder.subfolder("aside".as_ref()).unwrap();
-        let names = |names: &[&str]| names.iter().map(OsString::from).collect();
-        let view = folder.viewed_with(aside, names(&["log"]), names(&["log", "staged"]));
-        assert_eq!(view.names().unwrap(), ["aside", "kept", "log"]);
-        assert_eq!(std::io::read_to_string(view.read("log".as_ref()).unwrap()).unwrap(), "old");
-        assert!(view.read("staged".as_ref()).unwrap_err().is_not_found());
-        assert!(view.status("staged".as_ref()).unwrap().is_none() && view.status("kept".as_ref()).unwrap().is_some());
-        assert_eq!(std::fs::read_to_string(dir.path().join("log")).unwrap(), "new");
-    }
-
-    #[test]
-    fn a_rename_never_replaces() {
-        let (dir, folder) = scratch();
-        std::fs::write(dir.path().join("a"), "a").unwrap();
-        std::fs::write(dir.path().join("b"), "b").unwrap();
-        assert!(folder.rename("a".as_ref(), &folder, "b".as_ref()).is_err());
-        assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "b");
-    }
-}
+mod tests;

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -170,9 +171,9 @@ impl Holder {
 }
 
 /// The folder with the lock and the newest ticket.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Locks {
-    folder: Folder,
+    folder: Arc<Folder>,
 }
 
 impl Locks {
@@ -196,7 +197,7 @@ impl Locks {
                 mode: status.st_mode & 0o7777,
             });
         }
-        Ok(Self { folder })
+        Ok(Self { folder: Arc::new(folder) })
     }
 
     /// The turn of one hook: to be held from before it changes the address until its request is written. Hooks that two
@@ -225,7 +226,7 @@ impl Locks {
         let mut file = self.open_file(&aside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
         let written = file.write_all(ticket.to_string().as_bytes());
         let moved = written.map_err(|e| io("write", &aside, e)).and_then(|()| {
-            rustix::fs::renameat(&self.folder, &aside, &self.folder, TICKET).map_err(|e| io("rename", &aside, e))
+            rustix::fs::renameat(&*self.folder, &aside, &*self.folder, TICKET).map_err(|e| io("rename", &aside, e))
         });
         if moved.is_err() {
             let _ = self.folder.remove(aside.as_ref());
@@ -337,7 +338,7 @@ impl Locks {
     fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Error> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let fd = rustix::fs::openat(&self.folder, name, flags, mode).map_err(|e| io("open", name, e))?;
+        let fd = rustix::fs::openat(&*self.folder, name, flags, mode).map_err(|e| io("open", name, e))?;
         Ok(File::from(fd))
     }
 }
@@ -370,8 +371,8 @@ impl Lock {
     }
 }
 
-/// A place in the order of requests.
-#[derive(Debug)]
+/// A place in the order of requests; a copy of it outlives the lock.
+#[derive(Debug, Clone)]
 pub struct Place {
     locks: Locks,
     /// The newest ticket when the lock was taken.
@@ -394,6 +395,11 @@ impl Place {
     /// within it stays true until it ends.
     pub fn turn(&self) -> Option<Turn> {
         self.locks.turn()
+    }
+
+    /// Asks for `role` in the place of a hook that nobody calls any more.
+    pub fn request(&self, role: Role) -> Result<Ticket, Error> {
+        self.locks.request(role)
     }
 }
 

@@ -30,7 +30,7 @@ pub fn to_syslog(ident: &str) {
         .filter_level(LevelFilter::Info)
         .format(move |out, record| {
             let priority = FACILITY * 8 + severity(record.level());
-            write!(out, "<{priority}>{tag}: {}", record.args())
+            write!(out, "<{priority}>{tag}: {}", harmless(&record.args().to_string()))
         })
         .target(Target::Pipe(Box::new(log)))
         .try_init();
@@ -46,14 +46,34 @@ pub fn to_stderr(ident: &str, verbosity: u8) {
     };
     let _ = Builder::new()
         .filter_level(level)
-        .format(move |out, record| match record.level() {
-            Level::Error | Level::Warn => {
-                writeln!(out, "{tag}: {}: {}", record.level().as_str().to_lowercase(), record.args())
+        .format(move |out, record| {
+            let text = harmless(&record.args().to_string());
+            match record.level() {
+                Level::Error | Level::Warn => {
+                    writeln!(out, "{tag}: {}: {text}", record.level().as_str().to_lowercase())
+                }
+                _ => writeln!(out, "{tag}: {text}"),
             }
-            _ => writeln!(out, "{tag}: {}", record.args()),
         })
         .target(Target::Stderr)
         .try_init();
+}
+
+/// The text with every character spelled out that does something instead of being seen. File names and the output of
+/// other programs are chosen by others: none of it may begin a line of its own in a log, or write over one on a terminal.
+pub fn harmless(text: &str) -> String {
+    let acts = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut harmless = String::with_capacity(text.len());
+    for c in text.chars() {
+        if acts(c) {
+            harmless.extend(c.escape_default());
+        } else {
+            harmless.push(c);
+        }
+    }
+    harmless
 }
 
 /// `2026-11-22 21:04:31 UTC`
@@ -174,6 +194,13 @@ mod tests {
         let mut log = Log::open(&path).unwrap();
         log.write_all("ä".repeat(LONGEST).as_bytes()).unwrap();
         assert_eq!(receive(&server), "ä".repeat(LONGEST / 2));
+    }
+
+    #[test]
+    fn no_name_writes_a_line_of_its_own_or_over_another() {
+        let name = "metadata\n<27>mfs-promote[1]: serving\u{1b}[2J\u{9b}1A\u{202e}\r\tä";
+        let shown = harmless(name);
+        assert_eq!(shown, "metadata\\n<27>mfs-promote[1]: serving\\u{1b}[2J\\u{9b}1A\\u{202e}\\r\\tä");
     }
 
     #[test]

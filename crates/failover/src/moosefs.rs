@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::{self, Display};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::folder::{self, Folder};
+use crate::process::Identity;
 
 pub mod change;
 
@@ -99,13 +101,27 @@ impl Display for Daemon {
 ///
 /// Master and metalogger hold a POSIX write lock on `.mfsmaster.lock` and `.mfsmetalogger.lock`
 /// (`mfscommon/main.c`, `mylock`). The kernel drops it when they die, so it never lies.
-pub fn running(data: &Folder, daemon: Daemon) -> Result<Option<u32>, Error> {
+pub fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
     let name = format!(".{daemon}.lock");
     let file = match data.read(OsStr::new(&name)) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return Ok(None),
         Err(source) => return Err(Error::LockFile { daemon, source }),
     };
+    // Between two answers the holder may have ended, and its id may be another process's by now: the folder belongs to
+    // somebody who could see to that. A holder that is still there when its identity is known is that process.
+    for _ in 0..3 {
+        let Some(pid) = holder(&file, daemon)? else { return Ok(None) };
+        let identity = Identity::of(pid);
+        if identity.is_some() && holder(&file, daemon)? == Some(pid) {
+            return Ok(identity);
+        }
+    }
+    Err(Error::Lock { daemon, source: nix::Error::EAGAIN })
+}
+
+/// Who holds the write lock on `file`.
+fn holder(file: &File, daemon: Daemon) -> Result<Option<u32>, Error> {
     #[allow(clippy::cast_possible_truncation)] // libc declares constants and fields of different widths
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
@@ -114,7 +130,7 @@ pub fn running(data: &Folder, daemon: Daemon) -> Result<Option<u32>, Error> {
         l_len: 0,
         l_pid: 0,
     };
-    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).map_err(|source| Error::Lock { daemon, source })?;
+    fcntl(file, FcntlArg::F_GETLK(&mut lock)).map_err(|source| Error::Lock { daemon, source })?;
     let free = libc::c_int::from(lock.l_type) == libc::F_UNLCK;
     Ok(if free { None } else { u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0) })
 }
@@ -386,7 +402,7 @@ mod tests {
             .spawn()
             .unwrap();
         holder.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
-        assert_eq!(running(&data, Daemon::Master).unwrap(), Some(holder.id()));
+        assert_eq!(running(&data, Daemon::Master).unwrap(), Identity::of(holder.id()));
         holder.kill().unwrap();
         holder.wait().unwrap();
         assert_eq!(running(&data, Daemon::Master).unwrap(), None);

@@ -15,17 +15,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub use identity::{Handle, Identity, Stat, Stopped, all, stop};
+pub use identity::{Handle, Identity, Stat, Stopped, all, describe, stop};
 
 use crate::cancel::{Cancel, Cancelled};
 use crate::folder::Owner;
-use identity::{describe, wait_readable};
+use identity::wait_readable;
 
 /// How much of a child's output is kept: its end.
 const OUTPUT_KEPT: u64 = 64 * 1024;
+/// How often the rest of it is forgotten.
+const FORGET_EVERY: Duration = Duration::from_millis(250);
 /// How long a process group has after TERM.
 const GROUP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a child may take to vanish after KILL; one that hangs in the kernel is left behind.
@@ -180,7 +182,7 @@ pub fn run_as<S: AsRef<OsStr>>(
     // Ours and not collected yet, so the id cannot mean another process.
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let ended = ended.map_err(|e| io("watch process", &child.id(), e))?;
-    let outcome = wait_readable(&ended, manner.deadline, Some(cancel));
+    let outcome = wait_for(&ended, manner.deadline, &output, cancel);
     if outcome == Ok(true) {
         let status = child.wait().map_err(|e| io("collect process", &child.id(), e))?;
         return Ok(Finished { program: program.to_owned(), status, output: output.close(), took: start.elapsed() });
@@ -193,12 +195,32 @@ pub fn run_as<S: AsRef<OsStr>>(
     Err(Error::Deadline { program: program.to_owned(), after: manner.deadline, state })
 }
 
+/// Waits for the end of a child, and meanwhile forgets all but the end of what it prints.
+fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cancel) -> Result<bool, Cancelled> {
+    let end = Instant::now() + deadline;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if wait_readable(ended, left.min(FORGET_EVERY), Some(cancel))? {
+            return Ok(true);
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
+        output.forget();
+    }
+}
+
 /// Starts `program` in the background and returns at once. It has no terminal, no input and no output, and the
 /// caller's session; a program that must outlive its caller's session calls setsid(2) itself.
 pub fn launch<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<u32, Error> {
     let child =
         command(program, args)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|e| spawn(program, e))?;
     Ok(child.id())
+}
+
+/// Whether this process may do what only root may.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }
 
 /// The path of the program `name`, if it is installed.
@@ -287,6 +309,16 @@ impl Output {
     fn writer(&self) -> Result<Stdio, Error> {
         let copy = self.0.try_clone().map_err(|e| io("copy", &"a descriptor", e))?;
         Ok(Stdio::from(copy))
+    }
+
+    /// Gives the memory of all but the end of it back.
+    fn forget(&self) {
+        let size = self.0.metadata().map_or(0, |metadata| metadata.len());
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let old = size.saturating_sub(OUTPUT_KEPT);
+        if let Err(e) = if old > 0 { rustix::fs::fallocate(&self.0, flags, 0, old) } else { Ok(()) } {
+            log::debug!("{old} bytes of output stay in memory: {e}");
+        }
     }
 
     /// The end of what was printed. Who still writes gets an error from now on instead of using memory for ever.

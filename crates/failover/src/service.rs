@@ -234,15 +234,15 @@ impl Services {
         }
     }
 
-    /// Stops the `daemon` that runs as `pid` and waits until it is gone; killed if it takes longer than `deadline`.
-    pub fn stop(&self, daemon: Daemon, pid: u32, deadline: Duration) -> Result<(), Error> {
+    /// Stops the `daemon` that runs as `identity` and waits until it is gone; killed if it takes longer than `deadline`.
+    pub fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<(), Error> {
         let failed = |source| Error::Command { verb: "stop", control: daemon.to_string(), source };
-        let Some(identity) = Identity::of(pid) else { return Ok(()) };
         let mut patience = deadline;
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // A stop is never cut short: half a stop helps nobody.
             if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
-                log::warn!("{}; killing pid {pid}", chain(&e));
+                let pid = identity.pid;
+                log::warn!("{}; killing pid {pid}, which is {}", chain(&e), process::describe(pid));
                 patience = Duration::ZERO;
             }
         }
@@ -250,10 +250,9 @@ impl Services {
         Ok(())
     }
 
-    /// Kills the `daemon` that runs as `pid`: it writes nothing any more.
-    pub fn kill(&self, daemon: Daemon, pid: u32) -> Result<(), Error> {
+    /// Kills the `daemon` that runs as `identity`: it writes nothing any more.
+    pub fn kill(&self, daemon: Daemon, identity: Identity) -> Result<(), Error> {
         let failed = |source| Error::Command { verb: "kill", control: daemon.to_string(), source };
-        let Some(identity) = Identity::of(pid) else { return Ok(()) };
         process::stop(identity, Duration::ZERO, None).map_err(failed)?;
         match self.control(daemon) {
             // It may be one that systemd starts again.

@@ -192,8 +192,8 @@ impl Subject {
             ucarp,
             services: Services::find(&config)?,
             state: report::open_state()?,
-            master: moosefs::running(&data, Daemon::Master)?,
-            metalogger: moosefs::running(&data, Daemon::Metalogger)?,
+            master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
+            metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
             config,
             data,
         })

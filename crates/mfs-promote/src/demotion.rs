@@ -124,7 +124,7 @@ impl Demotion<'_> {
 }
 
 /// Rivals that advertise while we wait.
-struct Rivals<'a> {
+pub(crate) struct Rivals<'a> {
     listener: Option<Listener>,
     options: &'a Options,
     own: Vec<Ipv4Addr>,
@@ -132,7 +132,7 @@ struct Rivals<'a> {
 }
 
 impl<'a> Rivals<'a> {
-    fn listen(interface: &str, options: &'a Options) -> Self {
+    pub(crate) fn listen(interface: &str, options: &'a Options) -> Self {
         let listener = address::interface(interface)
             .ok()
             .and_then(|found| Listener::open(&found.name, found.index, options.group).ok());
@@ -140,20 +140,46 @@ impl<'a> Rivals<'a> {
     }
 
     /// Listens for `time`, or less if something is heard.
-    fn hear(&mut self, time: Duration, cancel: &Cancel) -> Result<(), Cancelled> {
+    pub(crate) fn hear(&mut self, time: Duration, cancel: &Cancel) -> Result<(), Cancelled> {
         let Some(listener) = &self.listener else { return cancel.sleep(time) };
         match listener.next(time, cancel) {
-            Ok(Some(heard)) if heard.vhid == self.options.vhid && !self.own.contains(&heard.source) => {
-                self.last = Some((Instant::now(), heard));
-            }
-            Ok(_) => (),
+            Ok(Some(heard)) => self.take(heard),
+            Ok(None) => (),
             Err(_) => self.listener = None,
         }
         cancel.check()
     }
 
+    /// Takes in what has arrived already.
+    pub(crate) fn catch_up(&mut self, cancel: &Cancel) {
+        while let Some(Ok(Some(heard))) = self.listener.as_ref().map(|listener| listener.next(Duration::ZERO, cancel)) {
+            self.take(heard);
+        }
+    }
+
+    fn take(&mut self, heard: Advertisement) {
+        if heard.vhid == self.options.vhid && !self.own.contains(&heard.source) {
+            self.last = Some((Instant::now(), heard));
+        }
+    }
+
+    /// Whether they can be heard at all.
+    pub(crate) fn can_be_heard(&self) -> bool {
+        self.listener.is_some()
+    }
+
+    /// The real address of the rival that was heard last.
+    pub(crate) fn last_heard(&self) -> Option<Ipv4Addr> {
+        self.last.map(|(_, heard)| heard.source)
+    }
+
+    /// The real address of the rival that was heard last, if that was after `then`.
+    pub(crate) fn heard_since(&self, then: Instant) -> Option<Ipv4Addr> {
+        self.last.filter(|(when, _)| *when > then).map(|(_, heard)| heard.source)
+    }
+
     /// When the last rival said its last word, if two of its advertisements are missing since.
-    fn silent_since(&self) -> Option<Instant> {
+    pub(crate) fn silent_since(&self) -> Option<Instant> {
         self.last.filter(|(when, heard)| when.elapsed() > heard.interval() * 2).map(|(when, _)| when)
     }
 }
@@ -163,13 +189,13 @@ impl<'a> Rivals<'a> {
 pub(crate) fn listen(interface: &str, options: &Options, place: &Place, cancel: &Cancel) -> Option<Ipv4Addr> {
     let end = Instant::now() + options.dead_time() + options.interval();
     let mut rivals = Rivals::listen(interface, options);
-    while rivals.listener.is_some() && rivals.last.is_none() && Instant::now() < end {
+    while rivals.can_be_heard() && rivals.last.is_none() && Instant::now() < end {
         rivals.hear(LOOK_EVERY, cancel).ok()?;
         if place.superseded() {
             return None;
         }
     }
-    rivals.last.map(|(_, heard)| heard.source)
+    rivals.last_heard()
 }
 
 /// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling.

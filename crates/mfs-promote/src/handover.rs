@@ -16,7 +16,7 @@ use failover::carp::Listener;
 use failover::config::Config;
 use failover::lock::{Locks, Role};
 use failover::moosefs::{self, Daemon};
-use failover::process::{self, Identity};
+use failover::process;
 use failover::state;
 use failover::ucarp::{self, Caller};
 
@@ -179,7 +179,7 @@ impl HandOver<'_> {
     fn stop_master(&self, run: &mut Run) -> std::result::Result<(), Failure> {
         self.cancel.check()?;
         let pid = self.target.running(Daemon::Master)?;
-        let master = pid.and_then(Identity::of).map(|identity| identity.open()).transpose()?.flatten();
+        let master = pid.map(|identity| identity.open()).transpose()?.flatten();
         self.target.state.begin_hand_over(self.caller.identity())?;
         if let Some(master) = master {
             master.signal(rustix::process::Signal::TERM)?;

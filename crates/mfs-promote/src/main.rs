@@ -22,11 +22,13 @@ mod settle;
 mod space;
 mod stepdown;
 mod target;
+mod watchdog;
 mod work;
 
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -35,6 +37,7 @@ use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::lock::{self, Lock, Locks, Place, Role};
 use failover::logging::{self, chain};
+use failover::process;
 use failover::scope;
 use failover::state::State;
 use failover::ucarp::{Caller, Options};
@@ -48,6 +51,7 @@ use crate::run::Run;
 use crate::sentry::Sentry;
 use crate::stepdown::StepDown;
 use crate::target::Target;
+use crate::watchdog::Watchdog;
 
 const NAME: &str = "mfs-promote";
 /// How long the run before this one may take to roll back: it may have to end a master that is loading.
@@ -76,7 +80,7 @@ fn start(args: &Args) -> Result<Cancel> {
     } else {
         logging::to_stderr(NAME, args.verbose);
     }
-    if !nix::unistd::geteuid().is_root() {
+    if !process::is_root() {
         return Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into());
     }
     if args.is_hook() {
@@ -142,6 +146,14 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let (begun, mut run) = (Instant::now(), Run::new("promotion", Some(vip)));
     let config = config(args);
     let known = config.as_ref().ok().cloned();
+    let dog = Watchdog::watch("open", watchdog::allowance(known.as_ref()), cancel, {
+        let (name, caller, place) = (name.clone(), caller.clone(), lock.place().clone());
+        move |_| {
+            stepdown::step_down(StepDown::Resign, &name, vip, caller.as_ref(), Some(&place));
+            log::error!("promotion ended: stopped; what it had begun is ended by the next run");
+            std::process::exit(1)
+        }
+    });
     let target = config.map_err(Box::<dyn Error>::from).and_then(|config| Ok(Target::open(config)?));
     let (target, interface) = match (target, interface.map_err(Box::<dyn Error>::from)) {
         (Ok(target), Ok(interface)) => (target, interface),
@@ -156,10 +168,11 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         }
     };
     let options = caller.as_ref().map(|caller| caller.options.clone()).unwrap_or_default();
-    let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run);
+    let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run, &dog);
     promotion.loss = args.loss();
     promotion.by_hook = args.is_hook();
     let promoted = promotion.promote();
+    drop(dog);
     let again = remember(&promoted, &target.state);
     if again {
         // Every few seconds the same until the network is back: only what fails on top of it is worth a line.
@@ -178,21 +191,34 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
         }
     };
     let event = event.filter(|_| !again);
-    let _notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run.record, run.elapsed()));
+    let notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run.record, run.elapsed()));
     if matches!(promoted, Ok(Promoted::Serving)) {
         check::note_settings(&target.config, &target.state);
     }
-    if promoted.is_ok() {
-        archive(&target, &mut run, cancel);
-    }
-    let mut record = run.end(outcome, (!again).then_some(&target.state));
-    let place = lock.release();
-    if let (Ok(_), Some(caller), true) = (&promoted, &caller, args.is_hook()) {
-        if let Some(reason) = (Sentry { target: &target, interface: &interface, vip, caller, place, cancel }).stand() {
-            record.error = Some(chain(&reason));
-            let served = begun.elapsed();
-            drop(notify::tell(&target.config, Event::Yield, Some(name), &record, served));
+    let sentry = caller.as_ref().filter(|_| promoted.is_ok() && args.is_hook()).map(|caller| Sentry {
+        target: &target,
+        interface: &interface,
+        vip,
+        caller,
+        config: args.config.as_deref(),
+        place: lock.place().clone(),
+        cancel,
+        over: AtomicBool::new(false),
+    });
+    let (mut record, reason) = std::thread::scope(|scope| {
+        // From the first moment on; packing takes minutes.
+        let standing = sentry.map(|sentry| scope.spawn(|| sentry.stand()));
+        if promoted.is_ok() {
+            archive(&target, &mut run, cancel);
         }
+        let record = run.end(outcome, (!again).then_some(&target.state));
+        lock.release();
+        drop(notified);
+        (record, standing.and_then(|standing| standing.join().expect("watching does not panic")))
+    });
+    if let Some(reason) = reason {
+        record.error = Some(chain(&reason));
+        drop(notify::tell(&target.config, Event::Yield, Some(name), &record, begun.elapsed()));
     }
     Ok(promoted.is_ok())
 }

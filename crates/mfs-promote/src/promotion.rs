@@ -19,6 +19,7 @@ use crate::recover;
 use crate::run::{Run, human};
 use crate::settle::{self, Settle};
 use crate::target::{self, Target};
+use crate::watchdog::{Watchdog, allowance};
 use crate::work::{self, Undone, roll_back};
 
 /// Between two questions to a starting master.
@@ -120,6 +121,7 @@ pub(crate) struct Promotion<'a> {
     pub(crate) by_hook: bool,
     scene: Scene,
     undo: Undo,
+    dog: &'a Watchdog,
 }
 
 /// What has to be undone if the promotion fails now.
@@ -138,6 +140,7 @@ impl<'a> Promotion<'a> {
         options: &'a Options,
         cancel: &'a Cancel,
         run: &'a mut Run,
+        dog: &'a Watchdog,
     ) -> Self {
         Self {
             target,
@@ -150,7 +153,14 @@ impl<'a> Promotion<'a> {
             by_hook: true,
             scene: Scene::default(),
             undo: Undo::default(),
+            dog,
         }
+    }
+
+    /// A step begins, and has more time than it can need.
+    fn begin(&self, step: &'static str) {
+        let image = self.target.services.start_deadline(self.target.image_size());
+        self.dog.allow(step, allowance(Some(&self.target.config)) + image);
     }
 
     /// Promotes this machine, or puts everything back and says why not.
@@ -164,7 +174,9 @@ impl<'a> Promotion<'a> {
     }
 
     fn steps(&mut self) -> Result<Promoted, Failure> {
+        self.begin("recover");
         recover::finish_interrupted(self.target, self.run)?;
+        self.begin("check");
         if self.already_serving()? {
             self.serve();
             return Ok(Promoted::AlreadyServing);
@@ -172,12 +184,19 @@ impl<'a> Promotion<'a> {
         if self.by_hook {
             guards::flapping::check(&self.target.config, &self.target.state)?;
         }
+        self.begin("prepare");
         self.settle_and_prepare()?;
+        self.begin("metalogger");
         self.stop_metalogger()?;
+        self.begin("stage");
         let plan = self.stage()?;
+        self.begin("commit");
         self.commit(&plan)?;
+        self.begin("start");
         self.start_master()?;
+        self.begin("prove");
         self.prove(&plan)?;
+        self.begin("serve");
         self.watch()?;
         if let Err(e) = self.target.state.clear_journal() {
             // What serves is not stopped for that; the next run finds a master that runs or has written, and keeps it.
@@ -240,8 +259,8 @@ impl<'a> Promotion<'a> {
     /// Killed, not stopped: the address is here, so until it is gone clients are served an old file system. What it has
     /// written lies in its change log.
     fn end_leftover(&self) -> Result<(), Failure> {
-        if let Some(pid) = self.target.running(Daemon::Master)? {
-            self.target.services.kill(Daemon::Master, pid)?;
+        if let Some(master) = self.target.running(Daemon::Master)? {
+            self.target.services.kill(Daemon::Master, master)?;
         }
         Ok(())
     }
@@ -418,8 +437,8 @@ impl<'a> Promotion<'a> {
     /// What belongs to a serving master but is not needed to serve: failures are reported, not fatal.
     fn serve(&mut self) {
         let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", failover::logging::chain(e));
-        if let Ok(Some(pid)) = self.target.running(Daemon::Master) {
-            if let Err(e) = self.target.services.adopt_master(pid) {
+        if let Ok(Some(master)) = self.target.running(Daemon::Master) {
+            if let Err(e) = self.target.services.adopt_master(master.pid) {
                 warn("the init script will not know the master", &e);
             }
         }
@@ -441,6 +460,7 @@ impl<'a> Promotion<'a> {
     /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the next run
     /// unless all is as it was.
     fn undo(&mut self) {
+        self.begin("roll-back");
         let undo = std::mem::take(&mut self.undo);
         let back = self.put_files_back(&undo).unwrap_or_else(|e| {
             log::error!("roll-back failed; the next run tries again: {}", failover::logging::chain(&e));

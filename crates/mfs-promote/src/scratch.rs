@@ -15,7 +15,7 @@ use failover::config::Config;
 use failover::folder::{self, Folder, Owner};
 use failover::lock::{self, Locks};
 use failover::moosefs::{self, Daemon};
-use failover::process::{self, Identity};
+use failover::process;
 
 const ROOT: &str = "mfs-rehearsal";
 const RESTORE: &str = "restore";
@@ -129,8 +129,7 @@ pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
         return Ok(());
     }
     let root = data.subfolder(ROOT.as_ref())?;
-    let status = root.own_status()?;
-    if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
+    if !root.is_ours()? {
         return Err(Error::Foreign(root.path().to_owned()));
     }
     if root.status(RESTORE.as_ref())?.is_some() {
@@ -146,12 +145,10 @@ pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
 
 /// Kills the restore that a killed rehearsal left running.
 fn end_restore(data: &Folder, restore: &Folder) -> Result<(), Error> {
-    let Some(pid) = moosefs::running(restore, Daemon::Master)? else { return Ok(()) };
+    let Some(restore) = moosefs::running(restore, Daemon::Master)? else { return Ok(()) };
     // Never the machine's master, whatever the lock file there is a link to.
-    if moosefs::running(data, Daemon::Master)? != Some(pid) {
-        if let Some(identity) = Identity::of(pid) {
-            process::stop(identity, Duration::ZERO, None)?;
-        }
+    if moosefs::running(data, Daemon::Master)? != Some(restore) {
+        process::stop(restore, Duration::ZERO, None)?;
     }
     Ok(())
 }

@@ -1,42 +1,82 @@
-//! A serving machine goes on asking whether it still may serve.
+//! A serving machine goes on asking whether it still may serve, and still does.
 //!
 //! When the serving machine itself is cut off, nobody tells it: its ucarp stays MASTER, and no hook is called. Beyond the
 //! cut another machine is promoted; when the network is back ucarp may prefer this one, and clients would get yesterday's
-//! file system. So the run that ended serving stays, holds no lock, and looks twice in a second:
+//! file system. Nor does ucarp look at the master: one that has died would leave the address with nobody behind it. So the
+//! run that ended serving stays, holds no lock, and looks twice in a second:
 //!
 //! - All chunkservers and clients that were ever connected to this master, `WITNESSES` and the machines heard are silent
 //!   for as long as another machine needs to be promoted: it steps back. At least two machines must be known for that, or
 //!   the death of a standby that is also the only other chunkserver would end the service.
 //! - A master is alive elsewhere at a later version: it steps back at once.
+//! - The master here has ended, or answers nobody for longer than a start of it may take: it steps back.
 //! - Metaloggers come to an idle master: see [`crate::newcomers`].
 //! - Machines whose metaloggers have come may be masters later: their addresses are remembered.
+//! - The address is taken away, or ucarp is gone: see [`keeper`].
 //!
-//! It ends with the next call of a hook, and when the address or the master is gone.
+//! It ends with the next call of a hook.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use failover::address::{self, Interface};
 use failover::cancel::Cancel;
 use failover::config::Witnesses;
 use failover::lock::Place;
+use failover::logging::chain;
 use failover::moosefs::{Daemon, Info};
 use failover::reach;
 use failover::ucarp::Caller;
 
 use crate::guards::{self, memory, rivals, witnesses::Known};
 use crate::newcomers::Newcomers;
+use crate::run::human;
 use crate::stepdown::{self, StepDown};
 use crate::target::Target;
+
+mod keeper;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two questions to the master which metaloggers have come.
 const LEARN_EVERY: Duration = Duration::from_secs(2);
+/// A master that is started again is back within this: it takes its lock before it loads.
+const RESTART: Duration = Duration::from_secs(3);
 /// What is asked of a machine that was connected: a chunkserver accepts, any other machine refuses, which is an answer too.
 const ASKED_PORT: u16 = 9422;
 /// Fewer machines than this may just have died.
 const ENOUGH: usize = 2;
+
+/// Why a serving machine steps back.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    /// It may not serve any more.
+    #[error(transparent)]
+    Guard(#[from] guards::Error),
+    /// It does not serve any more.
+    #[error("mfsmaster has ended, and none runs here since {}; its own log lines say why", human(*.0))]
+    Ended(Duration),
+    /// Nor does it if its master hangs.
+    #[error("mfsmaster runs, but has answered nobody for {}", human(*.0))]
+    Mute(Duration),
+    /// Somebody fights for the address.
+    #[error("{vip} was taken off {interface} {times} times within {}: find out by whom", human(*within))]
+    TakenAway {
+        /// The virtual IP.
+        vip: Ipv4Addr,
+        /// Where it was.
+        interface: String,
+        /// How often.
+        times: usize,
+        /// In which time.
+        within: Duration,
+    },
+    /// It is gone for good.
+    #[error("{0} was taken away and cannot be put back")]
+    Gone(Ipv4Addr, #[source] address::Error),
+}
 
 /// What is watched over.
 pub(crate) struct Sentry<'a> {
@@ -44,18 +84,30 @@ pub(crate) struct Sentry<'a> {
     pub(crate) interface: &'a Interface,
     pub(crate) vip: Ipv4Addr,
     pub(crate) caller: &'a Caller,
+    /// The configuration file that was named by the hook.
+    pub(crate) config: Option<&'a Path>,
     /// The place of the call that this run belongs to.
     pub(crate) place: Place,
     pub(crate) cancel: &'a Cancel,
+    /// Set once the watch is over: by whichever of its parts ended it.
+    pub(crate) over: AtomicBool,
 }
 
 impl Sentry<'_> {
-    /// Stays until the watch is over; steps down if this machine must not serve any more, and returns why.
-    pub(crate) fn stand(self) -> Option<guards::Error> {
+    /// Stays until the watch is over; steps down if this machine must not or cannot serve any more, and returns why.
+    pub(crate) fn stand(self) -> Option<Reason> {
+        std::thread::scope(|scope| {
+            let keeper = scope.spawn(|| self.keep_address());
+            let reason = self.ask();
+            reason.or(keeper.join().expect("keeping the address does not panic"))
+        })
+    }
+
+    fn ask(&self) -> Option<Reason> {
         let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
         let (mut answered, mut witness) = (Instant::now(), None);
-        let mut learnt: Option<Instant> = None;
-        while self.cancel.sleep(LOOK_EVERY).is_ok() && self.is_on_duty() {
+        let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new());
+        while self.is_on_duty() && self.cancel.sleep(LOOK_EVERY).is_ok() {
             self.refresh(&mut known);
             if known.machines() < ENOUGH || known.answers(&mut witness) {
                 answered = Instant::now();
@@ -69,17 +121,27 @@ impl Sentry<'_> {
                 }
             }
             let silent = answered.elapsed();
-            let reason = if silent > self.patience() {
-                Some(guards::Error::Isolated { asked: known.named(), after: silent })
+            let reason = if let Some(reason) = health.look(self.target, info.is_some()) {
+                Some(reason)
+            } else if silent > self.patience() {
+                Some(guards::Error::Isolated { asked: known.named(), after: silent }.into())
             } else {
-                info.and_then(|info| self.newer_elsewhere(&info))
+                info.and_then(|info| self.newer_elsewhere(&info)).map(Reason::from)
             };
-            let Some(reason) = reason.filter(|_| self.is_on_duty()) else { continue };
-            log::error!("this machine serves no more: {reason}");
-            stepdown::step_down(StepDown::Yield, &self.interface.name, self.vip, Some(self.caller), Some(&self.place));
-            return Some(reason);
+            if let Some(reason) = reason.filter(|_| self.is_on_duty()) {
+                return Some(self.step_back(reason));
+            }
         }
         None
+    }
+
+    /// Gives the address up, and ends the watch before that: nobody is to put it back.
+    fn step_back(&self, reason: Reason) -> Reason {
+        self.over.store(true, Ordering::SeqCst);
+        log::error!("this machine serves no more: {}", chain(&reason));
+        memory::turn(&self.target.state);
+        stepdown::step_down(StepDown::Yield, &self.interface.name, self.vip, Some(self.caller), Some(&self.place));
+        reason
     }
 
     /// Others wait for a dead time, then listen for an interval and a bit: no promotion is quicker.
@@ -88,10 +150,7 @@ impl Sentry<'_> {
     }
 
     fn is_on_duty(&self) -> bool {
-        !self.place.superseded()
-            && self.caller.is_alive()
-            && address::holds(self.interface, self.vip).unwrap_or(false)
-            && matches!(self.target.running(Daemon::Master), Ok(Some(_)))
+        !self.over.load(Ordering::SeqCst) && !self.cancel.is_set() && !self.place.superseded()
     }
 
     /// Who can be asked now. Whoever was connected once stays known when it is not any more.
@@ -133,5 +192,31 @@ impl Sentry<'_> {
 
     fn port(&self) -> u16 {
         self.target.config.client_port
+    }
+}
+
+/// Since when the master here is not there, or says nothing.
+struct Health {
+    ran: Instant,
+    answered: Instant,
+}
+
+impl Health {
+    fn new() -> Self {
+        Self { ran: Instant::now(), answered: Instant::now() }
+    }
+
+    /// What is wrong by now.
+    fn look(&mut self, target: &Target, answers: bool) -> Option<Reason> {
+        let now = Instant::now();
+        let runs = answers || !matches!(target.running(Daemon::Master), Ok(None));
+        self.ran = if runs { now } else { self.ran };
+        self.answered = if answers { now } else { self.answered };
+        if self.ran.elapsed() > RESTART {
+            return Some(Reason::Ended(self.ran.elapsed()));
+        }
+        // It may have been started again, and be loading.
+        let patience = target.services.start_deadline(target.image_size());
+        (self.answered.elapsed() > patience).then(|| Reason::Mute(self.answered.elapsed()))
     }
 }

@@ -123,7 +123,8 @@ fn resign(interface: &str, vip: Ipv4Addr, caller: &Caller) {
     }
 }
 
-fn remove_address(interface: &str, vip: Ipv4Addr) {
+/// Takes the address away, and says so.
+pub(crate) fn remove_address(interface: &str, vip: Ipv4Addr) {
     match address::interface(interface).and_then(|found| address::remove(&found, vip)) {
         Ok(Removed::Removed) => log::warn!("{vip} removed from {interface}"),
         Ok(Removed::NotThere) => (),

@@ -7,11 +7,15 @@ use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::folder::{self, Folder, Owner};
 use failover::moosefs::{self, Daemon, Info};
+use failover::process::Identity;
 use failover::service::{self, Services};
 use failover::state::{self, State};
+use rustix::fs::Stat;
 
 /// How long a running master may take to answer before it counts as hung.
 const ANSWER: Duration = Duration::from_secs(2);
+/// A metalogger that has not ended within this hangs: it only flushes its logs.
+const METALOGGER_STOP: Duration = Duration::from_secs(10);
 
 /// Why the run cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,17 @@ pub(crate) enum Error {
     /// The daemons.
     #[error(transparent)]
     Service(#[from] service::Error),
+    /// It is somebody else's.
+    #[error(
+        "{0} does not belong to {user}, whom the daemons run as; is DATA_PATH in mfsmaster.cfg right? If it is, run: \
+         chown {user} {0}", path.display()
+    )]
+    NotTheirs {
+        /// The data folder.
+        path: std::path::PathBuf,
+        /// `WORKING_USER`
+        user: String,
+    },
     /// The user the daemons run as.
     #[error("there is no user {user} or no group {group}; are WORKING_USER and WORKING_GROUP in mfsmaster.cfg right?")]
     User {
@@ -51,17 +66,15 @@ impl Target {
             user: config.working_user.clone(),
             group: group.unwrap_or("of that user").to_owned(),
         })?;
-        Ok(Self {
-            data: Folder::open(&config.data_path).map_err(Error::Data)?,
-            owner,
-            services: Services::find(&config)?,
-            state: State::open()?,
-            config,
-        })
+        let data = Folder::open(&config.data_path).map_err(Error::Data)?;
+        if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
+            return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
+        }
+        Ok(Self { data, owner, services: Services::find(&config)?, state: State::open()?, config })
     }
 
     /// The process of `daemon` on this machine's data folder.
-    pub(crate) fn running(&self, daemon: Daemon) -> Result<Option<u32>, moosefs::Error> {
+    pub(crate) fn running(&self, daemon: Daemon) -> Result<Option<Identity>, moosefs::Error> {
         moosefs::running(&self.data, daemon)
     }
 
@@ -84,8 +97,13 @@ impl Target {
 
     /// Stops `daemon` if it runs and waits until it is gone. Says whether it ran.
     pub(crate) fn stop(&self, daemon: Daemon) -> Result<bool, Error> {
-        let Ok(Some(pid)) = self.running(daemon) else { return Ok(false) };
-        self.services.stop(daemon, pid, self.services.stop_deadline(self.image_size()))?;
+        let Ok(Some(identity)) = self.running(daemon) else { return Ok(false) };
+        let mut deadline = self.services.stop_deadline(self.image_size());
+        if daemon == Daemon::Metalogger {
+            // It has no metadata to store, and clients wait for this.
+            deadline = deadline.min(METALOGGER_STOP);
+        }
+        self.services.stop(daemon, identity, deadline)?;
         Ok(true)
     }
 
@@ -106,5 +124,32 @@ impl Target {
         if let Err(e) = self.services.plain_again() {
             log::error!("a plain start of mfsmaster would restore: {}", failover::logging::chain(&e));
         }
+    }
+}
+
+/// Whether a folder is `owner`'s to write, so that root does nothing there on behalf of others: a link in the path of the
+/// data folder may be theirs, too, and lead anywhere.
+fn belongs_to(folder: &Stat, owner: Owner) -> bool {
+    folder.st_uid == owner.uid || (folder.st_gid == owner.gid && folder.st_mode & 0o020 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    #[test]
+    fn a_folder_that_the_daemons_cannot_write_is_not_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = |owner| belongs_to(&Folder::open(dir.path()).unwrap().own_status().unwrap(), owner);
+        let owner = Owner { uid: 65_534, gid: 65_534 };
+        assert!(!theirs(owner), "as a link to /etc would be");
+        chown(dir.path(), None, Some(65_534)).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(!theirs(owner));
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(theirs(owner));
+        chown(dir.path(), Some(65_534), Some(0)).unwrap();
+        assert!(theirs(owner));
     }
 }

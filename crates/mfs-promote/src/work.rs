@@ -44,6 +44,12 @@ pub(crate) enum Error {
     /// The work folder was made by somebody else.
     #[error("{} belongs to another user; nothing of ours is in it: move it away", .0.display())]
     Foreign(std::path::PathBuf),
+    /// An archive there could be exchanged before what is in it is removed.
+    #[error(
+        "{path} can be changed by others than root, so no archive is safe in it; run: chown root {path} && chmod 700 {path}",
+        path = .0.display()
+    )]
+    Unsafe(std::path::PathBuf),
     /// The archive was not made.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -376,6 +382,9 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
                     Some(backup) => backup,
                     None => data.make_subfolder(BACKUP.as_ref(), 0o700)?,
                 };
+                if !backup.is_ours()? {
+                    return Err(Error::Unsafe(backup.path().to_owned()));
+                }
                 let stem = format!("metabak.{id}");
                 let (format, level) = (config.archive_format, config.archive_level);
                 let name = archive::write(&aside, &backup, &stem, format, level, cancel)?.name;
@@ -398,11 +407,7 @@ pub(crate) fn runs(data: &Folder) -> Result<Vec<u64>, Error> {
 
 fn open_root(data: &Folder) -> Result<Option<Folder>, Error> {
     let Some(root) = open(data, ROOT)? else { return Ok(None) };
-    let status = root.own_status()?;
-    if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
-        return Err(Error::Foreign(root.path().to_owned()));
-    }
-    Ok(Some(root))
+    if root.is_ours()? { Ok(Some(root)) } else { Err(Error::Foreign(root.path().to_owned())) }
 }
 
 fn open_run(data: &Folder, id: u64) -> Result<Option<Folder>, Error> {

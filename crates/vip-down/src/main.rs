@@ -27,10 +27,14 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::try_parse().unwrap_or_else(|error| {
         if error.use_stderr() {
-            log::error!("{error}");
+            error.to_string().lines().filter(|line| !line.is_empty()).for_each(|line| log::error!("{line}"));
         }
         error.exit()
     });
+    if !process::is_root() {
+        log::error!("vip-down must run as root: it changes addresses");
+        return ExitCode::FAILURE;
+    }
     let mut failed = false;
     let mut report = |error: &dyn Error| {
         log::error!("{}", logging::chain(error));

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             if let Some(caller) = caller.filter(|_| error.use_stderr()) {
-                log::error!("{error}");
+                error.to_string().lines().filter(|line| !line.is_empty()).for_each(|line| log::error!("{line}"));
                 terminate(&caller);
             }
             error.exit();
@@ -47,6 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, caller: Option<&Caller>) -> Result<(), Box<dyn Error>> {
+    if !process::is_root() {
+        return Err("vip-up must run as root: it changes addresses".into());
+    }
     let config = Config::for_xparam(arguments.xparam.as_deref())?;
     let interface = address::interface(&arguments.interface)?;
     let locks = Locks::system()?;

@@ -42,6 +42,25 @@ fn adding_twice_is_adding_once() {
 }
 
 #[test]
+fn a_change_is_heard_of_at_once_and_silence_is_not() {
+    let eth0 = network(&["172.16.0.11/16"]);
+    let (changes, cancel) = (Changes::listen().unwrap(), Cancel::new());
+    let waited = |time| {
+        let begun = std::time::Instant::now();
+        changes.wait(Duration::from_millis(time), &cancel);
+        begun.elapsed()
+    };
+    assert!(waited(50) >= Duration::from_millis(50), "nothing has changed");
+    add(&eth0, VIP, Some(16)).unwrap();
+    assert!(waited(60_000) < Duration::from_secs(30));
+    remove(&eth0, VIP).unwrap();
+    assert!(waited(60_000) < Duration::from_secs(30));
+    assert!(waited(50) >= Duration::from_millis(50), "each change is heard of once");
+    cancel.cancel();
+    assert!(waited(60_000) < Duration::from_secs(30));
+}
+
+#[test]
 fn removing_what_is_absent_is_fine() {
     let eth0 = network(&["172.16.0.11/16"]);
     assert_eq!(remove(&eth0, VIP).unwrap(), Removed::NotThere);

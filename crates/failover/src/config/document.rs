@@ -1,10 +1,25 @@
 //! The text form: lines of `KEY = VALUE`.
 
-use std::io::Read;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::{Error, KEYS};
+
+/// The first of a file, the folders above it, and those above where its links lead, that others than root can change;
+/// `None` if root alone decides what is read there. In a folder like `/tmp` everybody's files are their own.
+fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
+    let real = path.canonicalize()?;
+    for path in path.ancestors().chain(real.ancestors()).filter(|path| !path.as_os_str().is_empty()) {
+        let status = path.symlink_metadata()?;
+        let sticky = status.is_dir() && status.mode() & 0o1000 != 0;
+        let others = status.mode() & 0o022 != 0 && !sticky && !status.is_symlink();
+        if status.uid() != 0 || others {
+            return Ok(Some(path.to_owned()));
+        }
+    }
+    Ok(None)
+}
 
 /// The entries of one file as written.
 #[derive(Debug, Default)]
@@ -25,12 +40,9 @@ pub(super) struct Entry {
 }
 
 impl Document {
-    /// Reads one of our files: every line must make sense, and only root may be able to change it.
+    /// Reads one of our files: every line must make sense.
     pub(super) fn load(path: &Path) -> Result<Self, Error> {
-        let (document, status) = Self::read(path)?;
-        if status.mode() & 0o022 != 0 || status.uid() != 0 {
-            return Err(Error::Unsafe { path: path.to_owned() });
-        }
+        let document = Self::read(path)?;
         match document.odd {
             Some((line, text)) => Err(Error::Syntax { path: document.path, line, text }),
             None => Ok(document),
@@ -39,17 +51,17 @@ impl Document {
 
     /// Reads one of MooseFS's files: lines it ignores, we ignore.
     pub(super) fn load_lenient(path: &Path) -> Result<Self, Error> {
-        Ok(Self::read(path)?.0)
+        Self::read(path)
     }
 
-    fn read(path: &Path) -> Result<(Self, std::fs::Metadata), Error> {
+    /// Only root may be able to change it, and to put another one in its place.
+    fn read(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Read { path: path.to_owned(), source };
-        let mut file = std::fs::File::open(path).map_err(failed)?;
-        let status = file.metadata().map_err(failed)?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(failed)?;
-        let document = Self { path: path.to_owned(), ..Self::parse(&String::from_utf8_lossy(&text)) };
-        Ok((document, status))
+        if let Some(open) = changeable(path).map_err(failed)? {
+            return Err(Error::Unsafe { path: open });
+        }
+        let text = std::fs::read(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), ..Self::parse(&String::from_utf8_lossy(&text)) })
     }
 
     pub(super) fn parse(text: &str) -> Self {

@@ -80,13 +80,37 @@ fn an_xparam_names_a_file_and_nothing_else() {
 }
 
 #[test]
-fn a_file_others_can_write_is_refused() {
-    use std::os::unix::fs::PermissionsExt;
+fn a_file_that_others_can_write_or_exchange_is_refused() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("x.cfg");
+    let root = dir.path().canonicalize().unwrap();
+    let (folder, path, link) = (root.join("mfs"), root.join("mfs/x.cfg"), root.join("link.cfg"));
+    std::fs::create_dir(&folder).unwrap();
     std::fs::write(&path, "ARCHIVE_LEVEL = 3\n").unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).unwrap();
-    assert!(matches!(Config::load(&path), Err(Error::Unsafe { .. })));
+    symlink(&path, &link).unwrap();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let refused = || {
+        [&path, &link].map(|path| match Config::load(path) {
+            Err(Error::Unsafe { path }) => Some(path),
+            Ok(_) => None,
+            Err(e) => panic!("{e}"),
+        })
+    };
+    assert_eq!(refused(), [None, None]);
+    mode(&path, 0o666);
+    assert_eq!(refused(), [Some(path.clone()), Some(path.clone())]);
+    mode(&path, 0o644);
+    mode(&folder, 0o775);
+    assert_eq!(refused(), [Some(folder.clone()), Some(folder.clone())]);
+    mode(&folder, 0o755);
+    chown(&folder, Some(65_534), None).unwrap();
+    assert_eq!(refused(), [Some(folder.clone()), Some(folder.clone())]);
+    chown(&folder, Some(0), None).unwrap();
+    std::os::unix::fs::lchown(&link, Some(65_534), None).unwrap();
+    assert_eq!(refused(), [None, Some(link.clone())]);
+    // MooseFS's own files name the folder that root works in.
+    mode(&folder, 0o777);
+    assert!(matches!(Document::load_lenient(&path), Err(Error::Unsafe { .. })));
 }
 
 proptest! {

@@ -74,7 +74,7 @@ pub(super) fn same_content(folder: &Folder, a: &OsStr, b: &OsStr) -> Result<bool
 }
 
 struct Changes {
-    lines: Lines<File>,
+    lines: Lines<io::Take<File>>,
 }
 
 impl Changes {
@@ -84,8 +84,9 @@ impl Changes {
             Err(folder::Error::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => return Err(source),
             Err(_) => return Ok(None),
         };
-        file.seek(SeekFrom::Start(side.segment.start))?;
-        Ok(Some(Self { lines: Lines::new(file, side.segment.start) }))
+        let (start, end) = (side.segment.start, side.segment.end);
+        file.seek(SeekFrom::Start(start))?;
+        Ok(Some(Self { lines: Lines::new(file.take(end.saturating_sub(start)), start) }))
     }
 
     /// Reads on to the change `id`: its time, its text.

@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
@@ -108,10 +108,21 @@ pub enum What {
     Foreign,
     /// A folder in place of a file.
     Folder,
-    /// A link, FIFO, socket or device in place of a file.
-    NotAFile,
+    /// In place of a file: a link, FIFO, socket or device, another user's file under a second name, or holes. In words.
+    NotAFile(&'static str),
     /// Cannot be read.
     Unreadable(String),
+}
+
+impl What {
+    /// What a file is that cannot be opened.
+    fn of(error: folder::Error) -> Self {
+        match (error.no_plain_file(), error) {
+            (Some(what), _) => Self::NotAFile(what),
+            (None, folder::Error::Io { source, .. }) => Self::Unreadable(source.to_string()),
+            (None, error) => Self::Unreadable(error.to_string()),
+        }
+    }
 }
 
 impl fmt::Display for What {
@@ -123,7 +134,7 @@ impl fmt::Display for What {
             Self::Template => "template of an empty file system",
             Self::Foreign => "not a name that MooseFS writes",
             Self::Folder => "a folder",
-            Self::NotAFile => "not a regular file",
+            Self::NotAFile(what) => what.strip_prefix("is ").unwrap_or(what),
             Self::Unreadable(why) => return write!(f, "cannot be read: {why}"),
         })
     }
@@ -244,10 +255,8 @@ impl Inventory {
     fn look_at(&mut self, folder: &Folder, name: OsString, kind: Name) {
         let what = match self.try_look_at(folder, &name, kind) {
             Ok(what) => what,
-            Err(folder::Error::NotAFile { .. }) => Some(What::NotAFile),
             Err(error) if error.is_not_found() => None,
-            Err(folder::Error::Io { source, .. }) => Some(What::Unreadable(source.to_string())),
-            Err(error) => Some(What::Unreadable(error.to_string())),
+            Err(error) => Some(What::of(error)),
         };
         self.others.extend(what.map(|what| Other { name, what }));
     }
@@ -260,7 +269,7 @@ impl Inventory {
         match rustix::fs::FileType::from_raw_mode(status.st_mode) {
             rustix::fs::FileType::RegularFile => {}
             rustix::fs::FileType::Directory => return Ok(Some(What::Folder)),
-            _ => return Ok(Some(What::NotAFile)),
+            _ => return Ok(Some(What::NotAFile("is not a regular file"))),
         }
         Ok(Some(match kind {
             Name::Sessions => What::Sessions,
@@ -309,7 +318,11 @@ impl Inventory {
                 continue;
             }
             let name = log.name.clone();
-            let scanned = folder.read(&name).map(|file| changelog::scan(&file).and_then(|s| Ok((s, stamp(&file)?))));
+            let scanned = folder.read(&name).map(|file| {
+                // What is appended meanwhile comes with the next inventory: somebody may append without end.
+                let (size, _) = stamp(&file)?;
+                changelog::scan((&file).take(size)).and_then(|s| Ok((s, stamp(&file)?)))
+            });
             let what = match scanned {
                 Ok(Ok((scan, (size, modified)))) => {
                     (log.scan, log.scanned, log.size, log.modified) = (scan, true, size, modified);
@@ -317,9 +330,8 @@ impl Inventory {
                     continue;
                 }
                 Ok(Err(error)) => What::Unreadable(error.to_string()),
-                Err(folder::Error::NotAFile { .. }) => What::NotAFile,
                 Err(error) if error.is_not_found() => continue,
-                Err(error) => What::Unreadable(error.to_string()),
+                Err(error) => What::of(error),
             };
             self.others.push(Other { name, what });
         }

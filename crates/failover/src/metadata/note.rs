@@ -382,10 +382,12 @@ pub enum Refusal {
         file: OsString,
     },
     /// A link, FIFO or folder that `mfsmaster` would open or run into.
-    #[error("{} is not a regular file, and mfsmaster would open it or run into it; move it away", shown(file))]
+    #[error("{} {what}, and mfsmaster would open it or run into it; move it away", shown(file))]
     InTheWay {
         /// The object.
         file: OsString,
+        /// What it is: `is a folder` …
+        what: &'static str,
     },
 }
 

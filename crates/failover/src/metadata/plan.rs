@@ -184,13 +184,13 @@ fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {
     for other in &inventory.others {
         let in_the_way = match other.what {
             // Followed if a link, waited on for ever if a FIFO: mfsmaster opens every metadata* and changelog*.
-            What::NotAFile => true,
-            What::Folder => written.iter().any(|name| other.name == *name),
-            _ => false,
+            What::NotAFile(what) => Some(what),
+            What::Folder if written.iter().any(|name| other.name == *name) => Some("is a folder"),
+            _ => None,
         };
-        if in_the_way {
+        if let Some(what) = in_the_way {
             let file = other.name.clone();
-            return Err(Refusal::InTheWay { file });
+            return Err(Refusal::InTheWay { file, what });
         }
     }
     Ok(())
@@ -372,7 +372,7 @@ fn file_notes(inventory: &Inventory) -> Vec<Note> {
 fn set_aside(inventory: &Inventory) -> Vec<OsString> {
     let others = inventory.others.iter().filter(|other| match other.what {
         What::Sessions | What::Checksums | What::Temporary | What::Foreign | What::Unreadable(_) => true,
-        What::Template | What::Folder | What::NotAFile => false,
+        What::Template | What::Folder | What::NotAFile(_) => false,
     });
     let names = others.map(|other| &other.name);
     let names = names.chain(inventory.images.iter().map(|image| &image.name));

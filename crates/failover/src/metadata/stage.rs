@@ -147,9 +147,10 @@ pub fn copy_image(
 
 /// Copies a small file as it is, under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
 pub fn copy_file(from: &Folder, name: &OsStr, stage: &Folder, new_name: &OsStr, owner: Owner) -> Result<(), Error> {
-    let mut original = from.read(name)?;
+    let original = from.read(name)?;
     let mut copy = stage.create(new_name, 0o600)?;
-    io::copy(&mut original, &mut copy).map_err(failed("copy", name))?;
+    let size = original.metadata().map_err(failed("look at", name))?.len();
+    io::copy(&mut original.take(size), &mut copy).map_err(failed("copy", name))?;
     finish(stage, &copy, new_name, owner)
 }
 
@@ -234,7 +235,10 @@ fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel)
     if rustix::fs::ioctl_ficlone(&*staged, &*original).is_ok() {
         return Ok(());
     }
+    // As long as it is now: it may grow without end.
+    let size = original.seek(SeekFrom::End(0)).map_err(failed("read", source))?;
     original.seek(SeekFrom::Start(0)).map_err(failed("read", source))?;
+    let mut original = original.take(size);
     let mut block = vec![0; BLOCK];
     loop {
         cancel.check()?;
@@ -264,8 +268,9 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn copy_run(&mut self, folder: &Folder, run: &Run, cancel: &Cancel) -> Result<(), Error> {
         let mut file = folder.read(&run.file)?;
+        let size = file.seek(SeekFrom::End(0)).map_err(failed("read", &run.file))?;
         file.seek(SeekFrom::Start(run.offset)).map_err(failed("read", &run.file))?;
-        let mut lines = Lines::new(file, run.offset);
+        let mut lines = Lines::new(file.take(size.saturating_sub(run.offset)), run.offset);
         let mut count = 0_u64;
         while self.next <= run.last {
             if count % LINES_BETWEEN_CHECKS == 0 {

@@ -1,6 +1,6 @@
 //! Other processes, each named by its id and its start time, so that a reused id is never taken for the old one.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use crate::cancel::{Cancel, Cancelled, timeout};
 
 /// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
 const AFTER_KILL: Duration = Duration::from_secs(5);
+/// So many frames of a kernel stack are shown.
+const FRAMES: usize = 6;
 
 /// What `/proc/PID/stat` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct Stat {
     pub parent: u32,
     /// The process group.
     pub group: u32,
+    /// Processor time it has had, in clock ticks.
+    pub ticks: u64,
     /// Start time in clock ticks since boot.
     pub start: u64,
 }
@@ -45,6 +49,7 @@ impl Stat {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
             group: fields.get(2)?.parse().ok()?,
+            ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
             start: fields.get(19)?.parse().ok()?,
         })
     }
@@ -97,9 +102,7 @@ impl Identity {
 
     /// How long ago it was started.
     pub fn age(&self) -> Duration {
-        let ticks = rustix::param::clock_ticks_per_second().max(1);
-        let started = Duration::from_millis(self.start.saturating_mul(1000) / ticks);
-        since_boot().saturating_sub(started)
+        since_boot().saturating_sub(from_ticks(self.start))
     }
 
     /// A hold on the process: from here on its id cannot mean another one. `None` if it has ended.
@@ -177,7 +180,11 @@ pub fn stop(identity: Identity, patience: Duration, cancel: Option<&Cancel>) -> 
     if process.wait(patience, cancel)? {
         return Ok(Stopped::OnTerm);
     }
-    log::warn!("process {} ignored TERM for {patience:?}; sending KILL", identity.pid);
+    log::warn!(
+        "process {} ignored TERM for {patience:?}; sending KILL. It is {}",
+        identity.pid,
+        describe(identity.pid)
+    );
     process.signal(Signal::KILL)?;
     if process.wait(AFTER_KILL, None)? {
         return Ok(Stopped::Killed);
@@ -185,14 +192,30 @@ pub fn stop(identity: Identity, patience: Duration, cancel: Option<&Cancel>) -> 
     Err(Error::Unkillable { pid: identity.pid, state: describe(identity.pid) })
 }
 
-/// State and kernel wait channel of `pid`, for a diagnostic.
-pub(super) fn describe(pid: u32) -> String {
+/// What process `pid` is doing, for a diagnostic: its state, how much of the processor it has had, and where in the
+/// kernel it waits.
+pub fn describe(pid: u32) -> String {
     let Some(stat) = Stat::of(pid) else {
         return "gone".to_owned();
     };
-    let channel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
-    let channel = if channel.is_empty() || channel == "0" { "-" } else { &channel };
-    format!("{} {} state {} in {channel}", stat.comm, pid, stat.state)
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let mut text = format!("{} {pid} state {}", stat.comm, stat.state);
+    let _ = write!(text, ", {:.1} s of processor time", from_ticks(stat.ticks).as_secs_f64());
+    let channel = read("wchan");
+    if !["", "0"].contains(&channel.trim()) {
+        let _ = write!(text, ", waiting in {}", channel.trim());
+    }
+    // The number of the system call that it is in.
+    if let Some(call) = read("syscall").split_whitespace().next().filter(|call| *call != "running") {
+        let _ = write!(text, ", system call {call}");
+    }
+    let stack = read("stack");
+    let frames = stack.lines().filter_map(|line| line.split_whitespace().nth(1)?.split('+').next());
+    let frames: Vec<&str> = frames.take(FRAMES).collect();
+    if !frames.is_empty() {
+        let _ = write!(text, ", kernel stack {}", frames.join(" < "));
+    }
+    text
 }
 
 /// Waits until `fd` is readable (`true`) or `patience` is over (`false`).
@@ -216,6 +239,10 @@ pub(super) fn wait_readable(fd: &OwnedFd, patience: Duration, cancel: Option<&Ca
             return Ok(false);
         }
     }
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1))
 }
 
 /// Time since boot, on the clock that start times count on.
@@ -266,13 +293,37 @@ mod tests {
         deaf.wait().unwrap();
     }
 
+    #[test]
+    fn what_a_process_does_is_said() {
+        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let busy_for = || Stat::of(busy.id()).unwrap().ticks;
+        while busy_for() < 5 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = describe(busy.id());
+        assert!(text.starts_with(&format!("sh {} state R, 0.", busy.id())), "{text}");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(busy.id()).unwrap()),
+            nix::sys::signal::SIGSTOP,
+        )
+        .unwrap();
+        while Stat::of(busy.id()).unwrap().state != 'T' {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = describe(busy.id());
+        assert!(text.contains(" state T, ") && text.contains("waiting in do_signal_stop"), "{text}");
+        let patience = Duration::from_millis(50);
+        assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience, None).unwrap(), Stopped::Killed);
+        busy.wait().unwrap();
+        assert_eq!(describe(u32::MAX), "gone");
+    }
+
     proptest! {
         #[test]
         fn any_program_name_is_read(comm in "[ -~]{0,15}", pid: u32, parent: u32, group: u32, start: u64) {
-            let zeros = "0 ".repeat(16);
-            let text = format!("{pid} ({comm}) S {parent} {group} {zeros}{start} 0 0\n");
+            let text = format!("{pid} ({comm}) S {parent} {group} 0 0 0 0 0 0 0 0 4 3 0 0 0 0 0 0 {start} 0 0\n");
             let stat = Stat::parse(&text).unwrap();
-            prop_assert_eq!(stat, Stat { comm, state: 'S', parent, group, start });
+            prop_assert_eq!(stat, Stat { comm, state: 'S', parent, group, ticks: 7, start });
         }
 
         #[test]

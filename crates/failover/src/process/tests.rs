@@ -26,6 +26,31 @@ fn the_end_of_both_outputs_is_kept() {
 }
 
 #[test]
+fn a_child_that_prints_without_end_takes_no_memory_without_end() {
+    let cancel = Cancel::new();
+    let flag = cancel.clone();
+    let runner = std::thread::spawn(move || sh("exec yes", LONG, &flag));
+    let memory = || -> u64 {
+        let blocks = |entry: std::fs::DirEntry| {
+            let name = std::fs::read_link(entry.path()).ok()?;
+            let ours = name.to_string_lossy().contains("memfd:output");
+            ours.then(|| std::fs::metadata(entry.path()).map(|m| (m.len(), std::os::unix::fs::MetadataExt::blocks(&m))))
+                .and_then(Result::ok)
+        };
+        let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let printed: Vec<(u64, u64)> = entries.filter_map(blocks).collect();
+        // Much was printed, and little of it is kept.
+        let much = printed.iter().filter(|(size, _)| *size > 64 << 20);
+        much.map(|(size, blocks)| size.saturating_sub(blocks * 512)).max().unwrap_or_default()
+    };
+    while memory() < 32 << 20 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    cancel.cancel();
+    assert!(matches!(runner.join().unwrap(), Err(Error::Cancelled(_))));
+}
+
+#[test]
 fn the_environment_is_clean_and_the_path_absolute() {
     let finished = run(Path::new("/usr/bin/env"), &[""; 0], LONG, &Cancel::new()).unwrap();
     let names: Vec<_> = finished.output.lines().map(|line| line.split('=').next()).collect();

@@ -46,7 +46,7 @@ pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a folder where the master writes",
         what: "`metadata.mfs` is a folder",
-        ours: Ours::Refuses("metadata.mfs is not a regular file"),
+        ours: Ours::Refuses("metadata.mfs is a folder"),
         build: || ml().with("metadata.mfs", Content::Folder).alone(),
     },
     Case {

@@ -72,8 +72,8 @@ impl Findings {
             emergency: emergency::find(&data, config),
             obstacles: Vec::new(),
             interrupted,
-            master: moosefs::running(&data, Daemon::Master)?,
-            metalogger: moosefs::running(&data, Daemon::Metalogger)?,
+            master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
+            metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
         };
         findings.obstacles = findings.find_obstacles(&data, config, address, loss, cancel)?;
         Ok(findings)

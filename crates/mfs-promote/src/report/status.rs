@@ -78,13 +78,13 @@ pub(crate) fn status(config: &Config, json: bool) -> Result<bool> {
 impl Status {
     fn gather(config: &Config) -> Result<Self> {
         let data = Folder::open(&config.data_path)?;
-        let master = moosefs::running(&data, Daemon::Master)?;
+        let master = moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid);
         let state = open_state()?;
         Ok(Self {
             data_path: data.path().to_owned(),
             master,
             answer: master.map(|_| ask(config)),
-            metalogger: moosefs::running(&data, Daemon::Metalogger)?,
+            metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
             elections: Caller::all().into_iter().map(Election::of).collect(),
             not_archived: work::runs(&data)?.len(),
             interrupted: Interrupted::look(&data)?,

@@ -247,6 +247,23 @@ fn two_runs_within_one_second_do_not_share_a_folder() {
 }
 
 #[test]
+fn no_archive_is_made_where_somebody_else_could_exchange_it() {
+    let place = place();
+    place.commit().unwrap();
+    place.state.clear_journal().unwrap();
+    std::fs::create_dir(place.path(BACKUP)).unwrap();
+    std::os::unix::fs::chown(place.path(BACKUP), Some(65_534), None).unwrap();
+    let archived = archive_leftovers(&place.data, &config(), &Cancel::new());
+    assert!(matches!(archived, Err(Error::Unsafe(_))), "{archived:?}");
+    assert_eq!(std::fs::read_dir(place.path(BACKUP)).unwrap().count(), 0);
+    std::fs::remove_dir(place.path(BACKUP)).unwrap();
+    std::os::unix::fs::symlink("/tmp", place.path(BACKUP)).unwrap();
+    assert!(archive_leftovers(&place.data, &config(), &Cancel::new()).is_err());
+    std::fs::remove_file(place.path(BACKUP)).unwrap();
+    assert_eq!(archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap().len(), 1);
+}
+
+#[test]
 fn a_work_folder_of_another_user_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join(ROOT)).unwrap();

@@ -35,9 +35,9 @@ fn odd_things_are_listed_and_never_followed() {
     let taken = data.inventory();
     assert_eq!((taken.images.len(), taken.logs.len(), taken.others.len()), (0, 0, 7));
     for (name, expected) in [
-        ("metadata_ml.mfs.back", What::NotAFile),
-        ("changelog.0.mfs", What::NotAFile),
-        ("changelog_ml.0.mfs", What::NotAFile),
+        ("metadata_ml.mfs.back", What::NotAFile("is not a regular file")),
+        ("changelog.0.mfs", What::NotAFile("is not a regular file")),
+        ("changelog_ml.0.mfs", What::NotAFile("is not a regular file")),
         ("metadata.mfs", What::Folder),
         ("metadata_old", What::Folder),
         ("metadata.mfs.empty", What::Template),

@@ -1,0 +1,140 @@
+//! What another user may put into a folder, and what must not come of it.
+
+use super::*;
+use std::os::unix::fs::symlink;
+
+fn scratch() -> (tempfile::TempDir, Folder) {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::open(dir.path()).unwrap();
+    (dir, folder)
+}
+
+#[test]
+fn a_symbolic_link_is_never_followed() {
+    let (dir, folder) = scratch();
+    std::fs::write(dir.path().join("target"), "secret").unwrap();
+    symlink("target", dir.path().join("link")).unwrap();
+    symlink(dir.path(), dir.path().join("dirlink")).unwrap();
+    assert!(matches!(folder.read("link".as_ref()), Err(Error::NotAFile { .. })));
+    assert!(matches!(folder.read("dirlink".as_ref()), Err(Error::NotAFile { .. })));
+    assert!(folder.subfolder("dirlink".as_ref()).is_err());
+    assert!(folder.create("link".as_ref(), 0o600).is_err());
+}
+
+#[test]
+fn a_fifo_does_not_block_and_is_refused() {
+    let (dir, folder) = scratch();
+    nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(folder.read("fifo".as_ref()), Err(Error::NotAFile { .. })));
+}
+
+/// A folder of another user, and something of root's beside it.
+fn of_another_user() -> (tempfile::TempDir, Folder) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "root's").unwrap();
+    std::fs::create_dir(dir.path().join("data")).unwrap();
+    std::os::unix::fs::chown(dir.path().join("data"), Some(65_534), Some(65_534)).unwrap();
+    let folder = Folder::open(&dir.path().join("data")).unwrap();
+    (dir, folder)
+}
+
+#[test]
+fn a_second_name_of_a_foreign_file_is_not_read() {
+    let (dir, folder) = of_another_user();
+    let inside = |name: &str| dir.path().join("data").join(name);
+    std::fs::hard_link(dir.path().join("secret"), inside("link")).unwrap();
+    assert!(matches!(folder.read("link".as_ref()), Err(Error::ForeignLink { uid: 0, .. })));
+    // Also where it was moved to meanwhile.
+    let aside = folder.make_subfolder("aside".as_ref(), 0o700).unwrap();
+    folder.rename("link".as_ref(), &aside, "link".as_ref()).unwrap();
+    assert!(matches!(aside.read("link".as_ref()), Err(Error::ForeignLink { .. })));
+    // An administrator's copy has one name, and the user's own file as many as he likes.
+    std::fs::write(inside("copy"), "a copy").unwrap();
+    folder.read("copy".as_ref()).unwrap();
+    std::os::unix::fs::chown(inside("copy"), Some(65_534), None).unwrap();
+    std::fs::hard_link(inside("copy"), inside("again")).unwrap();
+    folder.read("again".as_ref()).unwrap();
+}
+
+#[test]
+fn a_file_of_holes_is_not_read_and_one_with_a_hole_is() {
+    let (dir, folder) = scratch();
+    let file = |name: &str, size: u64| {
+        let file = File::create(dir.path().join(name)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"1: 1|A()\n", 0).unwrap();
+        file.set_len(size).unwrap();
+    };
+    file("small", 1 << 20);
+    file("huge", 1 << 42);
+    folder.read("small".as_ref()).unwrap();
+    assert!(matches!(folder.read("huge".as_ref()), Err(Error::Holes { size, .. }) if size == 1 << 42));
+}
+
+#[test]
+fn endless_names_are_given_up() {
+    let (dir, folder) = scratch();
+    let first = dir.path().join("0");
+    std::fs::write(&first, "").unwrap();
+    for number in 1..=MOST_NAMES {
+        // Links are quicker to make than files.
+        if std::fs::hard_link(&first, dir.path().join(number.to_string())).is_err() {
+            std::fs::write(dir.path().join(number.to_string()), "").unwrap();
+        }
+    }
+    assert!(matches!(folder.names(), Err(Error::TooMany { .. })));
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_told_from_ours() {
+    let (dir, folder) = of_another_user();
+    assert!(!folder.is_ours().unwrap());
+    assert!(folder.make_subfolder("new".as_ref(), 0o700).unwrap().is_ours().unwrap());
+    assert!(folder.make_subfolder("new".as_ref(), 0o700).is_err());
+    let new = dir.path().join("data/new");
+    std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o770)).unwrap();
+    assert!(!folder.subfolder("new".as_ref()).unwrap().is_ours().unwrap(), "a group can write there");
+}
+
+#[test]
+fn names_that_leave_the_folder_are_refused() {
+    let (_dir, folder) = scratch();
+    for name in ["", ".", "..", "a/b", "/etc/passwd"] {
+        assert!(matches!(folder.read(name.as_ref()), Err(Error::Name { .. })), "{name:?}");
+    }
+}
+
+#[test]
+fn asking_for_space_leaves_nothing_behind() {
+    let (dir, folder) = scratch();
+    std::fs::write(dir.path().join("a"), "a").unwrap();
+    assert!(folder.free().unwrap() > 0);
+    let _ = folder.shares_blocks("a".as_ref());
+    assert!(!folder.shares_blocks("absent".as_ref()));
+    assert_eq!(folder.names().unwrap(), ["a"]);
+}
+
+#[test]
+fn a_view_shows_what_would_be_there_and_moves_nothing() {
+    let (dir, folder) = scratch();
+    std::fs::create_dir(dir.path().join("aside")).unwrap();
+    for (name, text) in [("kept", "kept"), ("log", "new"), ("staged", "new"), ("aside/log", "old")] {
+        std::fs::write(dir.path().join(name), text).unwrap();
+    }
+    let aside = folder.subfolder("aside".as_ref()).unwrap();
+    let names = |names: &[&str]| names.iter().map(OsString::from).collect();
+    let view = folder.viewed_with(aside, names(&["log"]), names(&["log", "staged"]));
+    assert_eq!(view.names().unwrap(), ["aside", "kept", "log"]);
+    assert_eq!(std::io::read_to_string(view.read("log".as_ref()).unwrap()).unwrap(), "old");
+    assert!(view.read("staged".as_ref()).unwrap_err().is_not_found());
+    assert!(view.status("staged".as_ref()).unwrap().is_none() && view.status("kept".as_ref()).unwrap().is_some());
+    assert_eq!(std::fs::read_to_string(dir.path().join("log")).unwrap(), "new");
+}
+
+#[test]
+fn a_rename_never_replaces() {
+    let (dir, folder) = scratch();
+    std::fs::write(dir.path().join("a"), "a").unwrap();
+    std::fs::write(dir.path().join("b"), "b").unwrap();
+    assert!(folder.rename("a".as_ref(), &folder, "b".as_ref()).is_err());
+    assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "b");
+}

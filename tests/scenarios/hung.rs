@@ -1,0 +1,90 @@
+//! What does not end by itself is ended, after it was said what it was doing: a restore that computes for ever, a disk that
+//! does not answer, a daemon that is stopped.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lab::{Cluster, LAST_RETRY, Result};
+use nix::sys::signal::Signal;
+
+use crate::{SOON, nothing_lost, wait_for_whole_copy};
+
+/// Everything but a restore, which never ends and needs a whole processor.
+const BUSY_RESTORE: &str =
+    "#!/bin/sh\ncase \"$*\" in *restore) while :; do :; done ;; *) exec /usr/lib/real/mfsmaster \"$@\" ;; esac\n";
+
+/// A data folder whose disk does not answer, until this value goes: writing waits, and no signal ends it.
+struct Frozen<'a> {
+    cluster: &'a Cluster,
+    /// Thaws it if this test is killed.
+    rescue: Child,
+}
+
+impl<'a> Frozen<'a> {
+    fn new(cluster: &'a Cluster) -> Result<Self> {
+        let data = cluster.data("m2")?;
+        let script = "exec 3< \"$0\"; echo; sleep 300; fsfreeze -u /proc/self/fd/3";
+        let mut rescue = Command::new("setsid");
+        rescue.args(["bash", "-c", script]).arg(data).stdout(Stdio::piped());
+        let mut frozen = Self { cluster, rescue: rescue.spawn().expect("setsid") };
+        std::io::Read::read_exact(frozen.rescue.stdout.as_mut().expect("its output"), &mut [0]).expect("it is ready");
+        cluster.must("m2", &["fsfreeze", "--freeze", "/var/lib/mfs"])?;
+        Ok(frozen)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        let thawed = self.cluster.must("m2", &["fsfreeze", "--unfreeze", "/var/lib/mfs"]);
+        if thawed.is_ok() {
+            // Its sleep goes with it.
+            let group = nix::unistd::Pid::from_raw(i32::try_from(self.rescue.id()).expect("an id"));
+            let _ = nix::sys::signal::killpg(group, Signal::SIGKILL);
+            let _ = self.rescue.wait();
+        }
+    }
+}
+
+#[test]
+fn what_hangs_is_ended_and_the_address_does_not_stay() -> Result<()> {
+    let real = std::fs::read("/usr/sbin/mfsmaster").expect("mfsmaster");
+    let cluster = Cluster::build()
+        .masters(2)
+        .small_disk("m2", 64)
+        .file("/etc/mfs/mfspromote.cfg", "START_TIMEOUT = 4\nSTOP_TIMEOUT = 2\n", 0o644)
+        .file_on("m2", "/etc/mfs/quick.cfg", "START_TIMEOUT = 0.2\n", 0o644)
+        .file_on("m2", "/usr/lib/real/mfsmaster", real, 0o755)
+        .file_on("m2", "/usr/sbin/mfsmaster", BUSY_RESTORE, 0o755)
+        .start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    load.stop()?;
+    wait_for_whole_copy(&cluster, "m2")?;
+
+    let rehearsed = cluster.run("m2", &["mfs-promote", "--rehearse", "--config", "/etc/mfs/quick.cfg"])?;
+    let text = String::from_utf8_lossy(&rehearsed.stderr);
+    let said = regex_lite::Regex::new("mfsmaster was not done after 2s .*state R, [0-9.]+ s of processor time")?;
+    assert!(rehearsed.status.code() == Some(1) && said.is_match(&text), "{text}");
+    assert!(!cluster.files("m2")?.iter().any(|name| name.starts_with("mfs-rehearsal")));
+
+    let mark = cluster.mark();
+    let frozen = Frozen::new(&cluster)?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_log_since(mark, "m2", "the step \"prepare\" is not done after .*told to end.*state D", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", "the step \"prepare\" is not done .*does not end", SOON)?;
+    cluster.expect("m2 to give the address up", SOON, || (!cluster.holds_vip("m2")).then_some(()))?;
+    cluster.expect("ucarp of m2 to end", SOON, || cluster.daemon("m2", "ucarp").is_err().then_some(()))?;
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!cluster.holds_vip("m2"));
+    drop(frozen);
+    cluster.wait_for_log_since(mark, "m2", "demotion ended: nothing to demote", SOON)?;
+
+    // The disk answers again; now it is the metalogger that does nothing.
+    cluster.daemon("m2", "mfsmetalogger")?;
+    cluster.kill("m2", "mfsmetalogger", Signal::SIGSTOP)?;
+    let mark = cluster.mark();
+    cluster.start_ucarp("m2")?;
+    cluster.wait_for_log_since(mark, "m2", "ignored TERM for .*sending KILL.*mfsmetalogger [0-9]+ state T", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    nothing_lost(&cluster, &load)
+}
