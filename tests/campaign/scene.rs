@@ -1,0 +1,243 @@
+//! The runs of the campaign, and what each begins with.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lab::trace::{Call, Fault};
+use lab::{Hall, Lone, Result, VIP, Watched};
+
+use crate::verdict::{Originals, Verdict};
+
+/// A standby that served once: the metalogger's copy (recorded from 3.0.117, torn in its last line), and older files of
+/// its own of the same history.
+const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-torn-ml");
+const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-master");
+/// So many changes the own files have: fewer than the copy, so that serving them would be a loss.
+const OWN_CHANGES: usize = 300;
+/// What `EPOCH_JUMP` is.
+const JUMP: u64 = 1_000_000;
+/// A master that was just started has made no more changes by itself.
+const OF_ITS_OWN: u64 = 100;
+const CONFIG: &[(&str, &str)] = &[
+    ("mfsmaster.cfg", ""),
+    ("mfsmetalogger.cfg", "MASTER_RECONNECTION_DELAY = 1\n"),
+    ("mfsexports.cfg", "* / rw,alldirs,admin,maproot=0:0\n"),
+    // The switch answers for the rest of the world.
+    ("mfspromote.cfg", "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nWITNESSES = 172.16.0.1\n"),
+];
+
+/// A run that is killed or fails, with what it begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scene {
+    /// From the metalogger's copy to serving and the archive.
+    Promotion,
+    /// Of a serving master, with files set aside that are not archived yet.
+    Demotion,
+    /// A demotion that finds a promotion which was killed between its renames.
+    RollBackOfMoving,
+    /// A demotion that finds a promotion which was killed before its master started.
+    RollBackOfStarting,
+    /// A rehearsal.
+    Rehearsal,
+}
+
+impl Scene {
+    const ALL: [Self; 5] =
+        [Self::Promotion, Self::Demotion, Self::RollBackOfMoving, Self::RollBackOfStarting, Self::Rehearsal];
+
+    fn line(self) -> Vec<&'static str> {
+        match self {
+            Self::Promotion => promotion(),
+            Self::Demotion | Self::RollBackOfMoving | Self::RollBackOfStarting => vec!["mfs-promote", "--demote"],
+            Self::Rehearsal => vec!["mfs-promote", "--rehearse"],
+        }
+    }
+}
+
+impl fmt::Display for Scene {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Promotion => "promotion and archive",
+            Self::Demotion => "demotion and archive",
+            Self::RollBackOfMoving => "roll-back of half a commit",
+            Self::RollBackOfStarting => "roll-back of a commit",
+            Self::Rehearsal => "rehearsal",
+        })
+    }
+}
+
+fn promotion() -> Vec<&'static str> {
+    vec!["mfs-promote", "--interface", "eth0", "--vip", "172.16.0.99"]
+}
+
+/// A machine, and the folders that the scenes begin with.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    lone: Lone,
+    begin: PathBuf,
+    originals: Originals,
+    /// What the metalogger's copy ends at, with one epoch jump.
+    planned: u64,
+}
+
+impl Stage {
+    /// The first one makes the folders.
+    pub(crate) fn build(hall: &Hall) -> Result<Self> {
+        assert_eq!(VIP.to_string(), "172.16.0.99");
+        let lone = hall.machine(CONFIG)?;
+        let begin = lone.folder().join("begin");
+        let data = begin.join("standby/data");
+        fs::create_dir_all(&data).expect("a new folder");
+        for folder in [OWN, COPY] {
+            for entry in fs::read_dir(folder).expect("recorded files").flatten() {
+                fs::copy(entry.path(), data.join(entry.file_name())).expect("a copy");
+            }
+        }
+        let log = fs::read_to_string(data.join("changelog.0.mfs")).expect("the own log");
+        let cut: String = log.split_inclusive('\n').take(OWN_CHANGES).collect();
+        fs::write(data.join("changelog.0.mfs"), cut).expect("a shorter log");
+        let originals = Originals::of(&data);
+        let stage = Self { lone, begin, originals, planned: 0 };
+        // As the daemons would have left them.
+        stage.lone.reset(&data, None)?;
+        stage.lone.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
+        stage.lone.save(&stage.begin.join("standby"))?;
+        Ok(stage)
+    }
+
+    /// Its machine.
+    pub(crate) fn lone(&self) -> &Lone {
+        &self.lone
+    }
+
+    /// What a promotion begins with.
+    pub(crate) fn standby(&self) -> PathBuf {
+        self.begin.join("standby/data")
+    }
+
+    /// Another machine with the same folders.
+    pub(crate) fn like(hall: &Hall, first: &Self) -> Result<Self> {
+        let (begin, originals, planned) = (first.begin.clone(), first.originals.clone(), first.planned);
+        Ok(Self { lone: hall.machine(CONFIG)?, begin, originals, planned })
+    }
+
+    /// Plays each scene without a fault, saves what later ones begin with, and returns the calls of each.
+    pub(crate) fn rehearse_scenes(&mut self) -> Result<Vec<(Scene, Vec<Call>)>> {
+        let mut all = Vec::new();
+        for scene in Scene::ALL {
+            let Watched { seen, output, .. } = self.run(scene, None)?;
+            if scene == Scene::Promotion {
+                self.planned = self.served().unwrap_or_else(|why| panic!("{why}\n{output}"));
+                assert!(self.planned > JUMP, "{}", self.planned);
+                let calls = &seen.calls;
+                let of = |what: &str, from: usize| {
+                    let found = calls[from..].iter().position(|call| call.what.starts_with(what));
+                    from + found.unwrap_or_else(|| panic!("a call {what} in {calls:#?}"))
+                };
+                let staged = of("rename metadata.mfs.back to metadata.mfs.back", of("rename changelog.0.mfs to", 0));
+                let started = of("start a child", staged);
+                let serving = of("create .metabak", started);
+                for (name, number) in [("moving", staged), ("starting", started), ("serving", serving)] {
+                    self.run(scene, Some((Fault::Kill, number)))?;
+                    self.lone.kill_all()?;
+                    self.lone.save(&self.begin.join(name))?;
+                }
+            }
+            let verdict = self.judge()?;
+            assert!(matches!(verdict, Verdict::Well), "{scene} without a fault: {verdict:?}\n{output}");
+            all.push((scene, seen.calls));
+        }
+        Ok(all)
+    }
+
+    /// One point of the campaign.
+    pub(crate) fn play(&self, scene: Scene, fault: Fault, number: usize) -> Result<Verdict> {
+        let Watched { seen, output, stuck } = self.run(scene, Some((fault, number)))?;
+        let at = seen.calls.last().map(|call| call.what.clone()).unwrap_or_default();
+        let verdict = match self.judge()? {
+            _ if stuck => Verdict::Stuck("it did not end".to_owned()),
+            Verdict::Well if !seen.struck => Verdict::NotStruck,
+            verdict => verdict,
+        };
+        Ok(match verdict {
+            Verdict::Lost(why) => Verdict::Lost(format!("{why}\n  last call: {at}\n{output}")),
+            Verdict::Stuck(why) => Verdict::Stuck(format!("{why}\n  last call: {at}\n{output}")),
+            verdict => verdict,
+        })
+    }
+
+    /// Puts everything where the scene begins, and runs it.
+    pub(crate) fn run(&self, scene: Scene, fault: Option<(Fault, usize)>) -> Result<Watched> {
+        let lone = &self.lone;
+        let begin = self.begin.join(match scene {
+            Scene::Promotion | Scene::Rehearsal => "standby",
+            Scene::Demotion => "serving",
+            Scene::RollBackOfMoving => "moving",
+            Scene::RollBackOfStarting => "starting",
+        });
+        lone.reset(&begin.join("data"), Some(&begin.join("state")))?;
+        match scene {
+            Scene::Promotion | Scene::Rehearsal => drop(lone.must(&["mfsmetalogger", "start"])?),
+            Scene::Demotion => drop(lone.must(&["mfsmaster", "-a", "start"])?),
+            Scene::RollBackOfMoving | Scene::RollBackOfStarting => (),
+        }
+        lone.address(scene == Scene::Promotion)?;
+        lone.watch(&scene.line(), fault)
+    }
+
+    /// All is there; and the next run serves it, ends everything, and leaves all of it there.
+    fn judge(&self) -> Result<Verdict> {
+        let lone = &self.lone;
+        if let Some(lost) = self.lost("after the run") {
+            return Ok(lost);
+        }
+        if let Err(why) = self.is_told() {
+            return Ok(Verdict::Stuck(why));
+        }
+        lone.address(true)?;
+        let (done, said) = lone.run(&promotion())?;
+        if let Some(lost) = self.lost("after the next run") {
+            return Ok(lost);
+        }
+        let rest = if done { self.served().and_then(|version| self.is_whole(version)) } else { Err(String::new()) };
+        Ok(rest.map_or_else(|why| Verdict::Stuck(format!("{why}\n  the next run said:\n{said}")), |()| Verdict::Well))
+    }
+
+    fn lost(&self, when: &str) -> Option<Verdict> {
+        let missing = self.originals.missing(&self.lone);
+        (!missing.is_empty()).then(|| Verdict::Lost(format!("{} {when}", missing.join(", "))))
+    }
+
+    /// An administrator who looks now sees an interrupted run, if there is one.
+    fn is_told(&self) -> std::result::Result<(), String> {
+        let journal = self.lone.state().join("journal.json").exists();
+        let status = self.ask(&["mfs-promote", "--status", "--json"])?;
+        let told = !status["interrupted_run"].is_null();
+        if journal == told { Ok(()) } else { Err(format!("a journal is there: {journal}, --status says: {told}")) }
+    }
+
+    /// The version that is served now.
+    fn served(&self) -> std::result::Result<u64, String> {
+        let status = self.ask(&["mfs-promote", "--status", "--json"])?;
+        status["master"]["version"].as_u64().ok_or_else(|| format!("no master answers: {status}"))
+    }
+
+    fn ask(&self, line: &[&str]) -> std::result::Result<serde_json::Value, String> {
+        let said = self.lone.must(line).map_err(|e| e.to_string())?;
+        serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))
+    }
+
+    /// What is served is what was planned, perhaps promoted more than once; and nothing is left of any run.
+    fn is_whole(&self, version: u64) -> std::result::Result<(), String> {
+        if version.checked_sub(self.planned).is_none_or(|more| more % JUMP > OF_ITS_OWN) {
+            return Err(format!("version {version} is served, {} was planned", self.planned));
+        }
+        let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.lone.data().join(name)).into();
+        let left = left.into_iter().chain([self.lone.state().join("journal.json")]);
+        if let Some(left) = left.into_iter().find(|path: &PathBuf| Path::exists(path)) {
+            return Err(format!("{} is left", left.display()));
+        }
+        if self.lone.runs("mfsmetalogger") { Ok(()) } else { Err("no metalogger runs".to_owned()) }
+    }
+}

@@ -1,0 +1,250 @@
+//! A machine alone on its switch, without ucarp: programs are run in it by hand, watched call by call, over and over from
+//! the same files.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::error::file;
+use crate::events::EventLog;
+use crate::hooks::Hooks;
+use crate::machine::{Machine, Role};
+use crate::moosefs::DATA;
+use crate::process::{self, Daemon, pid_of};
+use crate::switch::Switch;
+use crate::trace::{Fault, Seen, Traced};
+use crate::work::{HostLock, WorkFolder};
+use crate::{Error, Result, VIP};
+
+/// The state folder of our programs.
+const STATE: &str = "/var/lib/moosefs-ucarp";
+/// Where the lock is.
+const RUN: &str = "/run/moosefs-ucarp";
+const SOON: Duration = Duration::from_secs(30);
+/// A program under watch that takes longer is stuck.
+const STUCK: Duration = Duration::from_secs(300);
+
+/// Holds this host's lock while machines run alone.
+#[derive(Debug)]
+pub struct Hall {
+    lock: Arc<HostLock>,
+}
+
+impl Hall {
+    /// Waits for clusters on this host to end.
+    pub fn open() -> Result<Self> {
+        Ok(Self { lock: Arc::new(HostLock::take()?) })
+    }
+
+    /// A new machine with our programs, on; `files` are written into its `/etc/mfs`.
+    pub fn machine(&self, files: &[(&str, &str)]) -> Result<Lone> {
+        let work = WorkFolder::create()?;
+        let events = EventLog::new(work.path());
+        let address = Ipv4Addr::new(172, 16, 0, 11);
+        let machine = Machine::new("m1", address, Role::Master(0), Path::new("/"), work.path(), &events)?;
+        machine.install("/etc/hosts", format!("127.0.0.1 localhost\n{VIP} mfsmaster\n").as_bytes(), 0o644)?;
+        for (name, content) in files {
+            machine.install(&format!("/etc/mfs/{name}"), content.as_bytes(), 0o644)?;
+        }
+        Hooks::ours()?.install([&machine].into_iter())?;
+        let switch = Switch::start(work.path())?;
+        machine.boot(&switch)?;
+        Ok(Lone { machine, _switch: switch, work, _lock: Arc::clone(&self.lock) })
+    }
+}
+
+/// A machine alone.
+#[derive(Debug)]
+pub struct Lone {
+    machine: Machine,
+    _switch: Switch,
+    work: WorkFolder,
+    _lock: Arc<HostLock>,
+}
+
+/// How a program under watch ended.
+#[derive(Debug)]
+pub struct Watched {
+    /// What it did.
+    pub seen: Seen,
+    /// What it printed.
+    pub output: String,
+    /// Whether it had to be killed because it did not end.
+    pub stuck: bool,
+}
+
+impl Lone {
+    /// A folder for anything.
+    pub fn folder(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// The data folder.
+    pub fn data(&self) -> PathBuf {
+        self.machine.disk(DATA)
+    }
+
+    /// The state folder.
+    pub fn state(&self) -> PathBuf {
+        self.machine.disk(STATE)
+    }
+
+    /// Runs a command to its end, whatever its exit status. Says whether it succeeded, and what it printed.
+    pub fn run(&self, line: &[&str]) -> Result<(bool, String)> {
+        let output = self.machine.run(line, STUCK)?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        Ok((output.status.success(), text))
+    }
+
+    /// Runs a command that must succeed, and returns what it printed on standard output.
+    pub fn must(&self, line: &[&str]) -> Result<String> {
+        self.machine.must(line, SOON)
+    }
+
+    /// Whether a daemon runs.
+    pub fn runs(&self, program: &str) -> bool {
+        self.machine.daemon(program).is_some()
+    }
+
+    /// Ends everything that runs in it, at once.
+    pub fn kill_all(&self) -> Result<()> {
+        let init = self.machine.init()?;
+        let all = || {
+            // The first process waits with a `sleep`.
+            Daemon::all_in(init).into_iter().filter(|one| one.pid != init.as_raw() && one.name != "sleep")
+        };
+        let gone = process::poll(SOON, || {
+            // One that ended meanwhile is as good.
+            all().for_each(|one| drop(one.signal(Signal::SIGKILL)));
+            all().next().is_none().then_some(())
+        });
+        gone.ok_or_else(|| Error::Expired {
+            what: "everything in a machine to end".to_owned(),
+            within: SOON,
+            recent: String::new(),
+        })
+    }
+
+    /// Ends everything, and puts `data` and `state` in place of the data folder and the state folder.
+    pub fn reset(&self, data: &Path, state: Option<&Path>) -> Result<()> {
+        self.kill_all()?;
+        for (to, from) in [(self.data(), Some(data)), (self.state(), state)] {
+            for entry in fs::read_dir(&to).map_err(file("list", &to))?.flatten() {
+                let path = entry.path();
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(file("remove", &path))?;
+            }
+            if let Some(from) = from {
+                copy(from, &to, self.folder())?;
+            }
+        }
+        let run = self.machine.root()?.join(RUN.trim_start_matches('/'));
+        if run.exists() {
+            fs::remove_dir_all(&run).map_err(file("remove", &run))?;
+        }
+        Ok(())
+    }
+
+    /// Saves data folder and state folder below `to`, as `data` and `state`.
+    pub fn save(&self, to: &Path) -> Result<()> {
+        for (name, from) in [("data", self.data()), ("state", self.state())] {
+            let to = to.join(name);
+            fs::create_dir_all(&to).map_err(file("create", &to))?;
+            copy(&from, &to, self.folder())?;
+        }
+        Ok(())
+    }
+
+    /// The virtual address comes or goes.
+    pub fn address(&self, here: bool) -> Result<()> {
+        let verb = if here { "replace" } else { "del" };
+        let (done, said) = self.run(&["ip", "addr", verb, &format!("{VIP}/16"), "dev", "eth0"])?;
+        if done || !here {
+            return Ok(());
+        }
+        Err(Error::Programs(format!("cannot add the address: {said}")))
+    }
+
+    /// Runs a program under watch, with a fault at the call of that number or the first one behind it that it fits.
+    pub fn watch(&self, line: &[&str], fault: Option<(Fault, usize)>) -> Result<Watched> {
+        let waiting = ["sh", "-c", "read -r go; exec \"$@\"", "sh"];
+        let mut command = self.machine.command(&[&waiting, line].concat())?;
+        let path = self.folder().join("watched");
+        let output = fs::File::create(&path).map_err(file("create", &path))?;
+        command.stdin(Stdio::piped()).stderr(output.try_clone().map_err(file("share", &path))?).stdout(output);
+        let mut child = process::spawn_for_life(command)?;
+        let shell = process::poll(SOON, || child_named(pid_of(&child), "sh")).ok_or_else(|| Error::Expired {
+            what: "a shell to wait".to_owned(),
+            within: SOON,
+            recent: String::new(),
+        })?;
+        let traced = Traced::attach(shell, fault)?;
+        if let Some(mut go) = child.stdin.take() {
+            go.write_all(b"\n").map_err(file("write", &path))?;
+        }
+        let (seen, stuck) = std::thread::scope(|scope| {
+            let (ended, end) = channel::<()>();
+            let watchdog = scope.spawn(move || {
+                let stuck = end.recv_timeout(STUCK) == Err(RecvTimeoutError::Timeout);
+                if stuck {
+                    let _ = nix::sys::signal::kill(shell, Signal::SIGKILL);
+                }
+                stuck
+            });
+            let seen = traced.watch(|| drop(self.kill_all()));
+            drop(ended);
+            (seen, watchdog.join().unwrap_or(true))
+        });
+        let _ = process::wait(&mut child, SOON);
+        let seen = seen?;
+        if seen.struck && fault.is_some_and(|(fault, _)| fault == Fault::PowerCut) {
+            self.kill_all()?;
+            self.lose(&seen)?;
+        }
+        let output = fs::read(&path).map_err(file("read", &path))?;
+        Ok(Watched { seen, output: String::from_utf8_lossy(&output).into_owned(), stuck })
+    }
+
+    /// What was written and not flushed is gone after a power cut: the names are there, the content is not.
+    fn lose(&self, seen: &Seen) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let mut folders = vec![self.data(), self.state()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).map_err(file("list", &folder))?.flatten() {
+                let (path, Ok(status)) = (entry.path(), entry.metadata()) else { continue };
+                if status.is_dir() {
+                    folders.push(path);
+                } else if seen.unflushed.contains(&(status.dev(), status.ino())) {
+                    fs::File::options()
+                        .write(true)
+                        .open(&path)
+                        .and_then(|file| file.set_len(0))
+                        .map_err(file("cut", &path))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Copies what is in a folder, with owners and modes.
+fn copy(from: &Path, to: &Path, scratch: &Path) -> Result<()> {
+    let mut command = std::process::Command::new("cp");
+    command.arg("-a").arg(from.join(".")).arg(to);
+    process::must(command, scratch, SOON).map(drop)
+}
+
+fn child_named(parent: Pid, name: &str) -> Option<Pid> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    let child = children.split_whitespace().next()?.to_owned();
+    let found = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+    (found.trim_end() == name).then(|| child.parse().ok().map(Pid::from_raw)).flatten()
+}
