@@ -398,8 +398,7 @@ impl Inventory {
 
     /// The version of an image that both lineages have. Read whole only where versions and sizes are the same.
     fn common_image(&self, folder: &Folder) -> Option<u64> {
-        let of =
-            |lineage| self.images.iter().filter(move |i: &&ImageFile| i.lineage == lineage && i.role != Role::Download);
+        let of = |lineage| self.images.iter().filter(move |i: &&ImageFile| i.lineage == lineage);
         of(Lineage::Ml).find_map(|ml| {
             let Image::Complete { version, .. } = ml.image else { return None };
             let mut like = of(Lineage::Own).filter(|own| own.image == ml.image && own.size == ml.size);

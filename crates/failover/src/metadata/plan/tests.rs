@@ -420,9 +420,11 @@ proptest! {
 fn an_image_without_its_logs_is_not_more_than_the_files_it_came_from() {
     // Killed between a metalogger's download of the image and that of the logs, on the machine that serves.
     let data = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
-    let plan = data().image(ML, 10, 1).plan().unwrap();
-    assert_eq!((plan.lineage, plan.end_version), (Lineage::Own, 21));
-    assert_eq!(plan.notes, [Note::Lineage(crate::metadata::note::Choice::OwnReachesFurther { ml: 10 })]);
+    for name in [ML, "metadata_ml.tmp"] {
+        let plan = data().image(name, 10, 1).plan().unwrap();
+        assert_eq!((plan.lineage, plan.end_version), (Lineage::Own, 21), "{name}");
+        assert_eq!(plan.notes[0], Note::Lineage(crate::metadata::note::Choice::OwnReachesFurther { ml: 10 }), "{name}");
+    }
     // Another image of that version is no proof of anything, and later than the changes.
     let plan = data().file(ML, image_with(10, *b"NODE", b"x")).plan();
     assert!(!matches!(plan, Ok(Plan { lineage: Lineage::Own, .. })), "{plan:?}");
