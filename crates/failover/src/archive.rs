@@ -19,6 +19,7 @@ use xz2::write::XzEncoder;
 use crate::cancel::{Cancel, Cancelled};
 use crate::config::ArchiveFormat;
 use crate::folder::{self, Folder};
+use crate::logging::chain;
 
 /// Why there is no verified archive. The originals are untouched in every case.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +49,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The archive reads back, but does not hold what was set aside.
-    #[error("{} does not hold {name:?} as it was set aside; move that archive away, then run mfs-promote --demote \
-             or wait for the next run", archive.display())]
+    #[error("{} does not hold {name:?} as it was set aside", archive.display())]
     Differs {
         /// The archive.
         archive: PathBuf,
@@ -77,7 +77,8 @@ pub struct Archived {
 /// Packs every file of `aside` into the folder `backup` as `STEM.tar.xz` or `STEM.tlz`, and verifies it.
 ///
 /// An archive of that name that already holds every file of `aside` (a run was killed between naming it and
-/// removing the originals) is taken as it is.
+/// removing the originals) is taken as it is. One that holds anything else (the clock was set back to an earlier run) stays,
+/// and the new one is `STEM-2`, or the next number that is free.
 pub fn write(
     aside: &Folder,
     backup: &Folder,
@@ -90,9 +91,16 @@ pub fn write(
         ArchiveFormat::TarXz => "tar.xz",
         ArchiveFormat::Tlz => "tlz",
     };
-    let name = OsString::from(format!("{stem}.{extension}"));
-    if backup.status(&name)?.is_some() {
-        return verify(aside, backup, &name, cancel);
+    let mut name = OsString::from(format!("{stem}.{extension}"));
+    for number in 2_u32.. {
+        if backup.status(&name)?.is_none() {
+            break;
+        }
+        match verify(aside, backup, &name, cancel) {
+            Err(e @ (Error::Differs { .. } | Error::ReadBack { .. })) => log::warn!("{}", chain(&e)),
+            verified => return verified,
+        }
+        name = OsString::from(format!("{stem}-{number}.{extension}"));
     }
     let partial = OsString::from(format!(".{stem}.{extension}.partial"));
     if backup.status(&partial)?.is_some() {
@@ -297,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_run_takes_the_verified_archive_and_refuses_another() {
+    fn a_second_run_takes_the_verified_archive_and_leaves_another_as_it_is() {
         let place = place();
         let first = archive(&place, ArchiveFormat::TarXz).unwrap();
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
@@ -305,7 +313,12 @@ mod tests {
         place.aside.remove("changelog_ml.0.mfs".as_ref()).unwrap();
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap().files, 2);
         std::fs::write(place.dir.path().join("aside/changelog_ml.0.mfs"), "1: 1|SETMETAID(8)\n").unwrap();
-        assert!(matches!(archive(&place, ArchiveFormat::TarXz), Err(Error::Differs { .. })));
+        let backup = place.dir.path().join("bak");
+        let before = std::fs::read(backup.join(&first.name)).unwrap();
+        let second = archive(&place, ArchiveFormat::TarXz).unwrap();
+        assert_eq!((second.name.to_str(), second.files), (Some("metabak.1795000000-2.tar.xz"), 3));
+        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), second);
+        assert!(std::fs::read(backup.join(&first.name)).unwrap() == before);
     }
 
     #[test]
