@@ -186,7 +186,8 @@ impl Stage {
         lone.watch(&scene.line(), fault)
     }
 
-    /// All is there; and the next run serves it, ends everything, and leaves all of it there.
+    /// All is there; and the next run serves it, perhaps promoted more than once, ends everything, and leaves all of it
+    /// there.
     fn judge(&self) -> Result<Verdict> {
         let lone = &self.lone;
         if let Some(lost) = self.lost("after the run") {
@@ -200,8 +201,17 @@ impl Stage {
         if let Some(lost) = self.lost("after the next run") {
             return Ok(lost);
         }
-        let rest = if done { self.served().and_then(|version| self.is_whole(version)) } else { Err(String::new()) };
-        Ok(rest.map_or_else(|why| Verdict::Stuck(format!("{why}\n  the next run said:\n{said}")), |()| Verdict::Well))
+        let stuck = |why| Verdict::Stuck(format!("{why}\n  the next run said:\n{said}"));
+        let version = match self.served() {
+            Ok(version) if done => version,
+            Ok(_) => return Ok(stuck("it failed".to_owned())),
+            Err(why) => return Ok(stuck(why)),
+        };
+        if version.checked_sub(self.planned).is_none_or(|more| more % JUMP > OF_ITS_OWN) {
+            let planned = self.planned;
+            return Ok(Verdict::Lost(format!("version {version} is served, {planned} was planned\n{said}")));
+        }
+        Ok(self.is_clean().map_or_else(stuck, |()| Verdict::Well))
     }
 
     fn lost(&self, when: &str) -> Option<Verdict> {
@@ -228,11 +238,8 @@ impl Stage {
         serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))
     }
 
-    /// What is served is what was planned, perhaps promoted more than once; and nothing is left of any run.
-    fn is_whole(&self, version: u64) -> std::result::Result<(), String> {
-        if version.checked_sub(self.planned).is_none_or(|more| more % JUMP > OF_ITS_OWN) {
-            return Err(format!("version {version} is served, {} was planned", self.planned));
-        }
+    /// Nothing is left of any run, and the metalogger runs.
+    fn is_clean(&self) -> std::result::Result<(), String> {
         let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.lone.data().join(name)).into();
         let left = left.into_iter().chain([self.lone.state().join("journal.json")]);
         if let Some(left) = left.into_iter().find(|path: &PathBuf| Path::exists(path)) {
