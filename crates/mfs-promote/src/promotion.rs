@@ -1,14 +1,15 @@
 //! Becoming the master. The order of the lines in [`Promotion::steps`] is the order of the work.
 
+mod failure;
+
 use std::net::Ipv4Addr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use failover::address::Interface;
-use failover::cancel::{Cancel, Cancelled};
+use failover::cancel::Cancel;
 use failover::metadata::{Lineage, Loss, Plan, inventory, plan};
-use failover::moosefs::{self, Daemon, Version};
-use failover::service;
+use failover::moosefs::{Daemon, Version};
 use failover::state::Phase;
 use failover::ucarp::Options;
 
@@ -18,9 +19,11 @@ use crate::prepare::{self, Prepared};
 use crate::recover;
 use crate::run::{Run, human};
 use crate::settle::{self, Settle};
-use crate::target::{self, Target};
+use crate::target::Target;
 use crate::watchdog::{Watchdog, allowance};
 use crate::work::{self, Undone, roll_back};
+
+pub(crate) use failure::Failure;
 
 /// Between two questions to a starting master.
 const ASK_EVERY: Duration = Duration::from_millis(10);
@@ -30,74 +33,6 @@ const BIRTH: Duration = Duration::from_secs(2);
 const INFANCY: Duration = Duration::from_secs(3);
 /// Between two looks at a young master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// Why this machine does not serve. Everything is back in its place when this is returned.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// The election went another way, or could not be watched.
-    #[error(transparent)]
-    Settle(#[from] settle::Error),
-    /// It must not serve now.
-    #[error(transparent)]
-    Guard(#[from] guards::Error),
-    /// No plan, or it could not be staged.
-    #[error(transparent)]
-    Prepare(#[from] prepare::Error),
-    /// Files could not be moved.
-    #[error(transparent)]
-    Work(#[from] work::Error),
-    /// A daemon could not be started or stopped.
-    #[error(transparent)]
-    Service(#[from] service::Error),
-    /// A daemon could not be looked at.
-    #[error(transparent)]
-    MooseFs(#[from] moosefs::Error),
-    /// A part of the machine is missing.
-    #[error(transparent)]
-    Target(#[from] target::Error),
-    /// The commit of an earlier run could not be ended.
-    #[error("an earlier run was interrupted, and its work can neither be finished nor undone")]
-    Recover(#[from] recover::Error),
-    /// The master ended while it was starting.
-    #[error("mfsmaster ended while it was starting; its own log lines say why")]
-    Died,
-    /// The master served and then ended.
-    #[error("mfsmaster ended {} after it began to serve; its own log lines say why", human(*after))]
-    DiedServing {
-        /// How long it had served.
-        after: Duration,
-    },
-    /// The master does not answer.
-    #[error("mfsmaster runs but does not answer on port {port} after {}", human(*after))]
-    Mute {
-        /// The client port.
-        port: u16,
-        /// How long it was asked.
-        after: Duration,
-        /// The last answer.
-        #[source]
-        source: moosefs::Error,
-    },
-    /// The master serves less than planned.
-    #[error("mfsmaster serves version {served:?}, planned was {planned}: it did not replay what was staged")]
-    Behind {
-        /// What it says it serves.
-        served: Option<u64>,
-        /// What it has to serve.
-        planned: u64,
-    },
-    /// The master serves another file system.
-    #[error("mfsmaster serves the file system with metaid {served:#x}, planned was {planned:#x}")]
-    Foreign {
-        /// What it says it serves.
-        served: u64,
-        /// What it has to serve.
-        planned: u64,
-    },
-    /// Told to stop.
-    #[error(transparent)]
-    Cancelled(#[from] Cancelled),
-}
 
 /// How a promotion went well.
 pub(crate) enum Promoted {

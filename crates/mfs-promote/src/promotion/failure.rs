@@ -1,0 +1,77 @@
+//! Why a promotion did not end serving.
+
+use std::time::Duration;
+
+use failover::cancel::Cancelled;
+use failover::{moosefs, service};
+
+use crate::run::human;
+use crate::{guards, prepare, recover, settle, target, work};
+
+/// Why this machine does not serve. Everything is back in its place when this is returned.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The election went another way, or could not be watched.
+    #[error(transparent)]
+    Settle(#[from] settle::Error),
+    /// It must not serve now.
+    #[error(transparent)]
+    Guard(#[from] guards::Error),
+    /// No plan, or it could not be staged.
+    #[error(transparent)]
+    Prepare(#[from] prepare::Error),
+    /// Files could not be moved.
+    #[error(transparent)]
+    Work(#[from] work::Error),
+    /// A daemon could not be started or stopped.
+    #[error(transparent)]
+    Service(#[from] service::Error),
+    /// A daemon could not be looked at.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// A part of the machine is missing.
+    #[error(transparent)]
+    Target(#[from] target::Error),
+    /// The commit of an earlier run could not be ended.
+    #[error("an earlier run was interrupted, and its work can neither be finished nor undone")]
+    Recover(#[from] recover::Error),
+    /// The master ended while it was starting.
+    #[error("mfsmaster ended while it was starting; its own log lines say why")]
+    Died,
+    /// The master served and then ended.
+    #[error("mfsmaster ended {} after it began to serve; its own log lines say why", human(*after))]
+    DiedServing {
+        /// How long it had served.
+        after: Duration,
+    },
+    /// The master does not answer.
+    #[error("mfsmaster runs but does not answer on port {port} after {}", human(*after))]
+    Mute {
+        /// The client port.
+        port: u16,
+        /// How long it was asked.
+        after: Duration,
+        /// The last answer.
+        #[source]
+        source: moosefs::Error,
+    },
+    /// The master serves less than planned.
+    #[error("mfsmaster serves version {served:?}, planned was {planned}: it did not replay what was staged")]
+    Behind {
+        /// What it says it serves.
+        served: Option<u64>,
+        /// What it has to serve.
+        planned: u64,
+    },
+    /// The master serves another file system.
+    #[error("mfsmaster serves the file system with metaid {served:#x}, planned was {planned:#x}")]
+    Foreign {
+        /// What it says it serves.
+        served: u64,
+        /// What it has to serve.
+        planned: u64,
+    },
+    /// Told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
