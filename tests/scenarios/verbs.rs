@@ -85,9 +85,12 @@ fn a_failover_ends_a_rehearsal_and_does_not_wait_for_it() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     rehearsal_at_work(&cluster)?;
     cluster.power_off("m1")?;
-    // Its restore would never end.
-    cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m2", "telling the running rehearsal", SOON)?;
+    // It watches its master for some seconds after it serves.
+    let now = json(&cluster, "m2", "--status", "d[\"at_work\"][\"role\"], d[\"interrupted_run\"]")?;
+    assert_eq!(now, "promotion None");
+    // The rehearsal's restore would never end.
+    cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
     cluster.expect("the rehearsal to be over", SOON, || rehearsal_cancelled(&cluster))?;
     assert!(cluster.daemon("m2", "tail").is_err(), "its restore was killed");

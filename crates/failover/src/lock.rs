@@ -162,12 +162,27 @@ struct Holder {
 }
 
 impl Holder {
+    fn held_for(&self) -> Duration {
+        since_boot().saturating_sub(Duration::from_nanos(self.since))
+    }
+
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
         let identity = words.next()?.parse().ok()?;
         let Ticket { role, issued: since, .. } = words.next()?.parse().ok()?;
         Some(Self { identity, role, since })
     }
+}
+
+/// A run at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AtWork {
+    /// Its process.
+    pub pid: u32,
+    /// What it does.
+    pub role: Role,
+    /// For how long.
+    pub since: Duration,
 }
 
 /// The folder with the lock and the newest ticket.
@@ -274,6 +289,12 @@ impl Locks {
         } else {
             Err(busy(read_holder(&file)))
         }
+    }
+
+    /// The promotion or demotion that is at work now.
+    pub fn at_work(&self) -> Result<Option<AtWork>, Error> {
+        let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
+        Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, role: holder.role, since: holder.held_for() }))
     }
 
     fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
@@ -457,11 +478,10 @@ fn tell_to_end(holder: &Holder) {
 
 fn busy(holder: Option<Holder>) -> Error {
     // A holder that has not written its name yet has just begun.
-    let now = since_boot();
     Error::Busy {
         pid: holder.map_or(0, |holder| holder.identity.pid),
         role: holder.map_or(Role::Promotion, |holder| holder.role),
-        since: holder.map_or(Duration::ZERO, |holder| now.saturating_sub(Duration::from_nanos(holder.since))),
+        since: holder.map_or(Duration::ZERO, |holder| holder.held_for()),
     }
 }
 

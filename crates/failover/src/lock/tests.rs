@@ -96,8 +96,11 @@ fn one_rehearsal_at_a_time_and_none_beside_a_promotion() {
     let dir = tempfile::tempdir().unwrap();
     let promotion = locks(dir.path()).acquire_if_free(Role::Promotion).unwrap();
     assert!(matches!(locks(dir.path()).rehearse(), Err(Error::Busy { role: Role::Promotion, .. })));
+    let at_work = locks(dir.path()).at_work().unwrap().unwrap();
+    assert_eq!((at_work.pid, at_work.role), (std::process::id(), Role::Promotion));
     // Its work is done, its process lives on.
     let _place = promotion.release();
+    assert_eq!(locks(dir.path()).at_work().unwrap(), None);
     locks(dir.path()).rehearse().unwrap();
 }
 

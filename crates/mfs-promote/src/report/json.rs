@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use failover::lock::AtWork;
 use failover::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity};
 use failover::state::{Phase, Record};
 use serde::Serialize;
@@ -130,8 +131,16 @@ struct StatusJson<'a> {
     metalogger_pid: Option<u32>,
     ucarp: &'a [Election],
     not_archived: usize,
+    at_work: Option<AtWorkJson>,
     interrupted_run: Option<InterruptedJson>,
     runs: &'a [Record],
+}
+
+#[derive(Serialize)]
+struct AtWorkJson {
+    pid: u32,
+    role: String,
+    ms: u64,
 }
 
 #[derive(Serialize)]
@@ -173,6 +182,11 @@ pub(super) fn status(status: &Status) -> Result<String> {
         version: info.and_then(|info| info.metadata_version),
         error: answer.and_then(|answer| answer.as_ref().err().cloned()),
     };
+    let at_work = |AtWork { pid, role, since }| AtWorkJson {
+        pid,
+        role: role.to_string(),
+        ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+    };
     text(&StatusJson {
         format: FORMAT,
         data_path: &status.data_path,
@@ -180,6 +194,7 @@ pub(super) fn status(status: &Status) -> Result<String> {
         metalogger_pid: status.metalogger,
         ucarp: &status.elections,
         not_archived: status.not_archived,
+        at_work: status.at_work.map(at_work),
         interrupted_run: status.interrupted.as_ref().map(interrupted),
         runs: status.records.as_deref().unwrap_or_default(),
     })

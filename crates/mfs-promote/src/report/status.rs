@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
 use failover::address;
 use failover::config::Config;
 use failover::folder::Folder;
+use failover::lock::{self, AtWork, Locks};
 use failover::logging::chain;
 use failover::moosefs::{self, Daemon, Info};
 use failover::state::Record;
@@ -31,6 +33,8 @@ pub(super) struct Status {
     pub(super) metalogger: Option<u32>,
     pub(super) elections: Vec<Election>,
     pub(super) not_archived: usize,
+    pub(super) at_work: Option<AtWork>,
+    /// Of a run that is not at work any more.
     pub(super) interrupted: Option<Interrupted>,
     /// `None` if no run ever was.
     pub(super) records: Option<Vec<Record>>,
@@ -80,6 +84,7 @@ impl Status {
         let data = Folder::open(&config.data_path)?;
         let master = moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid);
         let state = open_state()?;
+        let at_work = if Path::new(lock::FOLDER).exists() { Locks::system()?.at_work()? } else { None };
         Ok(Self {
             data_path: data.path().to_owned(),
             master,
@@ -87,7 +92,8 @@ impl Status {
             metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
             elections: Caller::all().into_iter().map(Election::of).collect(),
             not_archived: work::runs(&data)?.len(),
-            interrupted: Interrupted::look(&data)?,
+            at_work,
+            interrupted: if at_work.is_none() { Interrupted::look(&data)? } else { None },
             records: state.map(|state| state.records()).transpose()?,
         })
     }
@@ -107,6 +113,9 @@ impl Status {
         }
         if self.elections.is_empty() {
             writeln!(text, "{:14} does not run: this machine takes part in no election; start it", "ucarp")?;
+        }
+        if let Some(AtWork { pid, role, since }) = self.at_work {
+            writeln!(text, "{:14} a {role} for {}, pid {pid}", "at work", human(since))?;
         }
         if self.not_archived > 0 {
             let folder = self.data_path.display();
