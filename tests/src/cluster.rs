@@ -231,6 +231,13 @@ impl Cluster {
 
     // Acts of an administrator.
 
+    /// Other hooks on every machine that may be the master; each takes them over at its next start.
+    pub fn change_hooks(&mut self, hooks: Hooks) -> Result<()> {
+        hooks.install(self.masters().map(AsRef::as_ref))?;
+        self.hooks = hooks;
+        Ok(())
+    }
+
     /// Starts ucarp as a boot does: in the background, with a password file and `-z`.
     pub fn start_ucarp(&self, name: &str) -> Result<()> {
         let machine = self.machine(name)?;

@@ -128,7 +128,7 @@ pub fn copy_image(
                 let file = source.clone();
                 return Err(Error::ImageChanged { file, found });
             }
-            copy(&mut original, source, &mut staged, cancel)?;
+            copy(&mut original, source, &staged, cancel)?;
             if jump > 0 {
                 let raised = (version + jump).to_be_bytes();
                 let at = image::VERSION_OFFSET_2_0;
@@ -168,25 +168,17 @@ pub fn write_log(
     check_jump(plan, jump)?;
     let name = OsStr::new(LOG);
     let file = stage.create(name, 0o600)?;
-    let written = std::thread::scope(|scope| {
-        let (flush, wanted) = mpsc::channel();
-        let flusher = scope.spawn(|| wanted.into_iter().try_for_each(|()| file.sync_data()));
-        let written = write_changes(folder, plan, &file, jump, flush, cancel);
-        let behind = flusher.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        behind.map_err(failed("flush", name)).and(written)
-    })?;
+    let written = flushing(&file, name, |flush| write_changes(folder, plan, &file, jump, flush, cancel))?;
     finish(stage, &file, name, owner)?;
     Ok(written)
 }
 
-/// Writes the changes to `file`, and says to `flush` every now and then that there is something to flush: at the end, only
-/// little of it is left to wait for.
 fn write_changes(
     folder: &Folder,
     plan: &Plan,
     file: &File,
     jump: u64,
-    flush: mpsc::Sender<()>,
+    flush: Flush,
     cancel: &Cancel,
 ) -> Result<Written, Error> {
     let mut writer = Writer {
@@ -197,7 +189,6 @@ fn write_changes(
         digits: (plan.base_version + jump).to_string().into_bytes(),
         locks: Locks::default(),
         flush,
-        flushed: 0,
     };
     for run in &plan.runs {
         if run.first != writer.next {
@@ -231,25 +222,57 @@ fn format_2_0(plan: &Plan) -> bool {
     matches!(&plan.base, Base::Image { signature, .. } if signature == image::FORMAT_2_0)
 }
 
-fn copy(original: &mut File, source: &OsStr, staged: &mut File, cancel: &Cancel) -> Result<(), Error> {
-    if rustix::fs::ioctl_ficlone(&*staged, &*original).is_ok() {
+fn copy(original: &mut File, source: &OsStr, staged: &File, cancel: &Cancel) -> Result<(), Error> {
+    if rustix::fs::ioctl_ficlone(staged, &*original).is_ok() {
         return Ok(());
     }
     // As long as it is now: it may grow without end.
     let size = original.seek(SeekFrom::End(0)).map_err(failed("read", source))?;
     original.seek(SeekFrom::Start(0)).map_err(failed("read", source))?;
     let mut original = original.take(size);
-    let mut block = vec![0; BLOCK];
-    loop {
-        cancel.check()?;
-        let length = match original.read(&mut block) {
-            Ok(0) => return Ok(()),
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed("read", source)(error)),
-        };
-        staged.write_all(&block[..length]).map_err(failed("write", OsStr::new(IMAGE)))?;
+    let name = OsStr::new(IMAGE);
+    flushing(staged, name, |mut flush| {
+        let (mut block, mut to) = (vec![0; BLOCK], staged);
+        loop {
+            cancel.check()?;
+            let length = match original.read(&mut block) {
+                Ok(0) => return Ok(()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed("read", source)(error)),
+            };
+            to.write_all(&block[..length]).map_err(failed("write", name))?;
+            flush.wrote(length as u64);
+        }
+    })
+}
+
+/// Says every now and then that there is something to flush.
+struct Flush {
+    wanted: mpsc::Sender<()>,
+    bytes: u64,
+}
+
+impl Flush {
+    fn wrote(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        if self.bytes >= BETWEEN_FLUSHES {
+            self.bytes = 0;
+            // Nobody listens any more after a failed flush, which is reported at the end.
+            let _ = self.wanted.send(());
+        }
     }
+}
+
+/// Writes to `file` while what was written before is flushed: at the end, little is left to wait for.
+fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T, Error>) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let (wanted, asked) = mpsc::channel();
+        let behind = scope.spawn(|| asked.into_iter().try_for_each(|()| file.sync_data()));
+        let written = write(Flush { wanted, bytes: 0 });
+        let flushed = behind.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        flushed.map_err(failed("flush", name)).and(written)
+    })
 }
 
 struct Writer<'a> {
@@ -260,9 +283,7 @@ struct Writer<'a> {
     /// The id of the line being written, in digits: counted on, which is quicker than printing each.
     digits: Vec<u8>,
     locks: Locks,
-    flush: mpsc::Sender<()>,
-    /// How many bytes were written when a flush was last asked for.
-    flushed: u64,
+    flush: Flush,
 }
 
 impl Writer<'_> {
@@ -307,14 +328,11 @@ impl Writer<'_> {
         self.written.first.get_or_insert(id);
         self.written.last = Some(id);
         self.written.lines += 1;
-        self.written.bytes += (self.digits.len() + change.len() + 3) as u64;
+        let bytes = (self.digits.len() + change.len() + 3) as u64;
+        self.written.bytes += bytes;
+        self.flush.wrote(bytes);
         self.next += 1;
         count_on(&mut self.digits);
-        if self.written.bytes - self.flushed >= BETWEEN_FLUSHES {
-            self.flushed = self.written.bytes;
-            // Nobody listens any more after a failed flush, which is reported at the end.
-            let _ = self.flush.send(());
-        }
         Ok(())
     }
 }

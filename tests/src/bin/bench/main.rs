@@ -1,53 +1,81 @@
-//! A small benchmark: how long a takeover and the hook itself last, with our programs and with shell hooks to compare.
+//! The benchmark: what a failover costs, with our programs and with shell hooks to compare. Each part is a file and makes
+//! a section of the page.
 
+mod archive;
+mod breakdown;
+mod election;
+mod engine;
+mod hand_over;
 mod hook;
+mod inputs;
+mod outage;
 mod page;
+mod plot;
 mod power_cut;
+mod sizes;
 mod stats;
 
-use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use lab::Hooks;
 
-use crate::hook::HookTimes;
-use crate::power_cut::PowerCut;
+use crate::page::Section;
 
-/// Measures power cuts of the master under load, and vip-up alone: our programs, and in turn shell hooks if there are
-/// any. Writes a page with the results. Needs root.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// Measures failovers on whole clusters, and their parts alone: our programs, and in turn shell hooks if there are any.
+/// Writes a page with the results, and pictures beside it. Needs root.
 #[derive(Parser)]
 struct Args {
     /// Compare with the shell hooks (vip-up, vip-down, setup.sh) of this folder
     #[arg(long, value_name = "DIR")]
     shell_hooks: Option<PathBuf>,
-    /// Power cuts with each kind of hooks
+    /// Fewer runs and smaller trees, in less than five minutes; shows the results and writes no page
+    #[arg(long)]
+    quick: bool,
+    /// Only these parts, separated by commas
+    #[arg(long, value_name = "PART", value_delimiter = ',', value_parser = PARTS.map(|(name, _)| name))]
+    only: Vec<String>,
+    /// Runs of each kind
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Calls of each kind of vip-up
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(200..))]
-    calls: u32,
-    /// Where the page goes
-    #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.md")]
+    /// Where the page and its pictures go
+    #[arg(long, value_name = "FOLDER", default_value = "docs")]
     output: PathBuf,
-    /// How this program calls itself inside the hook's own machine
-    #[arg(long, hide = true)]
-    inside_hook_machine: bool,
+    /// How this program calls itself for work that is to be measured alone
+    #[arg(long, hide = true, num_args = 1.., value_name = "WORDS")]
+    alone: Vec<String>,
 }
 
-/// Everything measured.
-struct Measured {
-    ours: Vec<PowerCut>,
-    shell: Option<Vec<PowerCut>>,
-    hook: HookTimes,
+/// What all parts have to know.
+struct Setup {
+    shell: Option<PathBuf>,
+    quick: bool,
+    runs: u32,
 }
+
+type Part = fn(&Setup) -> Result<Section>;
+
+/// In the order of the page.
+const PARTS: [(&str, Part); 8] = [
+    ("outage", outage::section),
+    ("recommended", outage::recommended),
+    ("hand-over", hand_over::section),
+    ("sizes", sizes::section),
+    ("hook", hook::section),
+    ("engine", engine::section),
+    ("archive", archive::section),
+    ("election", election::section),
+];
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result =
-        if args.inside_hook_machine { hook::inside(args.shell_hooks.as_deref(), args.calls) } else { benchmark(&args) };
+    let result = match args.alone.split_first() {
+        Some((what, words)) => alone(what, words),
+        None => benchmark(&args),
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -57,34 +85,48 @@ fn main() -> ExitCode {
     }
 }
 
-fn benchmark(args: &Args) -> Result<(), Box<dyn Error>> {
-    let ours = Hooks::ours()?;
-    let folder = args.shell_hooks.as_ref().map(fs::canonicalize).transpose()?;
-    let page_folder = args.output.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(missing) = page_folder.filter(|parent| !parent.is_dir()) {
-        return Err(format!("{} is not a folder", missing.display()).into());
+fn alone(what: &str, words: &[String]) -> Result<()> {
+    match what {
+        "hook" => hook::inside(words),
+        "engine" => engine::inside(words),
+        "archive" => archive::inside(words),
+        "listen" => election::listen(words),
+        _ => Err(format!("{what} is not measured alone").into()),
     }
-    println!("vip-up, {} calls of each kind", args.calls);
-    let hook = hook::measure(folder.as_deref(), args.calls)?;
-    let shell = folder.map(|folder| Hooks::Shell { folder });
-    let mut measured = Measured { ours: Vec::new(), shell: shell.as_ref().map(|_| Vec::new()), hook };
-    for run in 1..=args.runs {
-        println!("run {run} of {}", args.runs);
-        measured.ours.push(power_cut("ours", &ours)?);
-        if let (Some(hooks), Some(done)) = (&shell, &mut measured.shell) {
-            done.push(power_cut("shell", hooks)?);
-        }
-    }
-    let results = page::results(&measured);
-    println!("\n{results}");
-    fs::write(&args.output, page::page(&measured, &results)?)?;
-    println!("written to {}", args.output.display());
-    Ok(())
 }
 
-/// One power cut, and a line about it.
-fn power_cut(name: &str, hooks: &Hooks) -> Result<PowerCut, lab::Error> {
-    let done = power_cut::measure(hooks)?;
-    println!("  {name:5}  {done}");
-    Ok(done)
+fn benchmark(args: &Args) -> Result<()> {
+    if !args.output.is_dir() {
+        return Err(format!("{} is not a folder", args.output.display()).into());
+    }
+    let shell = args.shell_hooks.as_ref().map(fs::canonicalize).transpose()?;
+    let setup = Setup { shell, quick: args.quick, runs: if args.quick { 1 } else { args.runs } };
+    let mut sections = Vec::new();
+    let mut failed = Vec::new();
+    for (name, part) in
+        PARTS.iter().filter(|(name, _)| args.only.is_empty() || args.only.iter().any(|only| only == name))
+    {
+        println!("{name}");
+        match part(&setup) {
+            Ok(section) => sections.push(section),
+            Err(error) => {
+                eprintln!("  {name} could not be measured: {error}");
+                failed.push(*name);
+            }
+        }
+        // After each part: whoever ends a long run early keeps what it has.
+        if !args.quick {
+            write(&args.output, &sections)?;
+        }
+    }
+    println!("\n{}", page::page(&sections)?);
+    if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", ")).into()) }
+}
+
+/// Writes the page and its pictures.
+fn write(folder: &Path, sections: &[Section]) -> Result<()> {
+    for (name, picture) in sections.iter().flat_map(|section| &section.pictures) {
+        fs::write(folder.join(name), picture)?;
+    }
+    Ok(fs::write(folder.join("benchmarks.md"), page::page(sections)?)?)
 }

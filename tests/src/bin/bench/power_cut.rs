@@ -1,6 +1,5 @@
 //! One power cut of the master under load: how long until another machine serves, and what it cost the client.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::thread;
@@ -10,7 +9,7 @@ use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload};
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
-pub(crate) const PHASES: [&str; 6] = ["settle", "metalogger", "stage", "commit", "start", "prove"];
+pub(crate) const STEPS: [&str; 8] = ["prepare", "settle", "guards", "metalogger", "stage", "commit", "start", "prove"];
 /// What does not happen within this does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's life before the cut, and after it works again: a second stall would count.
@@ -31,8 +30,48 @@ pub(crate) struct PowerCut {
     pub(crate) writes: f64,
     /// `None` if it could not be checked.
     pub(crate) operations: Option<Operations>,
-    /// Milliseconds of each of the [`PHASES`] that was logged.
-    pub(crate) phases: BTreeMap<&'static str, f64>,
+    /// The [`STEPS`] that were logged.
+    pub(crate) steps: Vec<Step>,
+    /// When `vip-up` was done, a chunkserver had registered, and the client's operations of either kind were acknowledged
+    /// again: seconds from the power cut.
+    pub(crate) hook: Option<f64>,
+    pub(crate) registered: Option<f64>,
+    pub(crate) back: [Option<f64>; 2],
+}
+
+/// A step of a promotion, in seconds from the power cut.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) begin: f64,
+    pub(crate) end: f64,
+}
+
+/// With which settings of ucarp and MooseFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settings {
+    Defaults,
+    Recommended,
+}
+
+impl Settings {
+    /// A new cluster. Neither of its two machines is preferred, and only one is left: nobody argues about who takes over.
+    pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
+        let build = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone());
+        if self == Self::Defaults {
+            return build.start();
+        }
+        let build = build
+            .setting("mfschunkserver", "MASTER_RECONNECTION_DELAY", "1")
+            .setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1")
+            .setting("mfsmetalogger", "META_DOWNLOAD_FREQ", "1")
+            .ucarp_options(&["-r", "2"]);
+        let cluster = build.start()?;
+        for machine in ["c1", "cs1"] {
+            cluster.must(machine, &["sysctl", "-q", "-w", "net.ipv4.tcp_rto_max_ms=1000"])?;
+        }
+        Ok(cluster)
+    }
 }
 
 /// What became of the client's operations.
@@ -48,9 +87,8 @@ pub(crate) struct Operations {
 }
 
 /// Cuts the power of a fresh cluster's master.
-pub(crate) fn measure(hooks: &Hooks) -> Result<PowerCut> {
-    // Neither machine is preferred, and only one is left: nobody argues about who takes over.
-    let cluster = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone()).start()?;
+pub(crate) fn measure(hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
+    let cluster = settings.cluster(hooks)?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", PATIENCE)?;
     thread::sleep(ORDINARY + part_of_a_second());
@@ -69,7 +107,12 @@ pub(crate) fn measure(hooks: &Hooks) -> Result<PowerCut> {
         Err(error) => eprintln!("  the client's operations cannot be checked: {error}"),
     }
     let lines = cluster.events().since(mark);
-    run.phases = phases(lines.iter().filter(|line| line.machine == "m2").map(|line| line.text.as_str()))?;
+    let lines = lines.iter().filter(|line| line.machine == "m2");
+    let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(off), line.text.as_str())).collect();
+    run.steps = steps(&lines)?;
+    let when = |says: &str| lines.iter().find(|(_, text)| text.contains(says)).map(|(at, _)| *at);
+    run.hook = when("promotion started");
+    run.registered = when("register end");
     Ok(run)
 }
 
@@ -88,6 +131,10 @@ impl PowerCut {
         self.takeover = Some(taken.at.seconds_since(master.at));
         load.wait_for_progress(LAST_RETRY)?;
         thread::sleep(ORDINARY);
+        self.back = load.lines()?.map(|lines| {
+            let acknowledged = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
+            acknowledged.filter(|end| *end > taken.at).min().map(|end| end.seconds_since(off))
+        });
         Ok(())
     }
 }
@@ -103,18 +150,21 @@ impl Operations {
     }
 }
 
-/// The times that `mfs-promote` logged, in milliseconds. A step may come again after the master serves (the metalogger
-/// is started then); the first one counts.
-fn phases<'a>(lines: impl Iterator<Item = &'a str>) -> Result<BTreeMap<&'static str, f64>> {
+/// The steps that `mfs-promote` logged, given the log's lines with their times. A step may come again after the master
+/// serves (the metalogger is started then); the first one counts.
+pub(crate) fn steps(lines: &[(f64, &str)]) -> Result<Vec<Step>> {
     let form = Regex::new(r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$").map_err(Error::from)?;
-    let mut phases = BTreeMap::new();
-    for found in lines.filter_map(|line| form.captures(line)) {
-        let (Some(name), Ok(number)) = (PHASES.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {
+    let mut steps: Vec<Step> = Vec::new();
+    for (end, found) in lines.iter().filter_map(|(at, text)| Some((*at, form.captures(text)?))) {
+        let (Some(name), Ok(number)) = (STEPS.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {
             continue;
         };
-        phases.entry(*name).or_insert(if &found[3] == "s" { number * 1e3 } else { number });
+        let took = if &found[3] == "s" { number } else { number / 1e3 };
+        if steps.iter().all(|step| step.name != *name) {
+            steps.push(Step { name, begin: end - took, end });
+        }
     }
-    Ok(phases)
+    Ok(steps)
 }
 
 impl fmt::Display for PowerCut {
@@ -145,13 +195,12 @@ mod tests {
     #[test]
     fn first_time_of_each_step_counts() {
         let lines = [
-            "mfs-promote[7]: prepare: 2 files (3 ms)",
-            "mfs-promote[7]: settle: no rival heard for 1.25 s; 172.16.0.99 is ours (1.26 s)",
-            "mfs-promote[7]: metalogger: stopped (103 ms)",
-            "mfs-promote[7]: metalogger: started; it copies from this master now (9 ms)",
-            "mfs-promote[7]: serving on 172.16.0.99 1.40 s after the call of vip-up",
+            (2.0, "mfs-promote[7]: settle: no rival heard for 1.25 s; 172.16.0.99 is ours (1.26 s)"),
+            (2.5, "mfs-promote[7]: metalogger: stopped (500 ms)"),
+            (3.0, "mfs-promote[7]: metalogger: started; it copies from this master now (9 ms)"),
+            (4.0, "mfs-promote[7]: serving on 172.16.0.99 1.40 s after the call of vip-up"),
         ];
-        let found = phases(lines.into_iter()).unwrap();
-        assert_eq!(found, BTreeMap::from([("settle", 1260.0), ("metalogger", 103.0)]));
+        let step = |name, begin, end| Step { name, begin, end };
+        assert_eq!(steps(&lines).unwrap(), [step("settle", 0.74, 2.0), step("metalogger", 2.0, 2.5)]);
     }
 }
