@@ -166,10 +166,12 @@ fn programs_need_nothing_but_libc_and_lintian_is_silent() -> Result<()> {
         "{needs}"
     );
     let tree = built("tree");
-    for program in ["vip-up", "vip-down", "mfs-promote"] {
+    // ucarp waits for the hooks, so they load nothing.
+    for (program, needed) in [("vip-up", None), ("vip-down", None), ("mfs-promote", Some("libc.so.6"))] {
         let header = output(Command::new("readelf").arg("--dynamic").arg(tree.join("usr/bin").join(program)));
-        let libraries: Vec<&str> = header.lines().filter(|line| line.contains("(NEEDED)")).collect();
-        assert!(matches!(libraries[..], [only] if only.contains("[libc.so.6]")), "{program}: {libraries:?}");
+        let libraries = header.lines().filter(|line| line.contains("(NEEDED)"));
+        let libraries: Vec<_> = libraries.filter_map(|line| line.split(['[', ']']).nth(1)).collect();
+        assert_eq!(libraries, Vec::from_iter(needed), "{program}");
     }
     let said = output(Command::new("lintian").args(["--tag-display-limit=0", "--allow-root"]).arg(&package));
     assert_eq!(said, "");
