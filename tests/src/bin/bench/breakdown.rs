@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::Result;
 use crate::page::{Row, row, table};
 use crate::power_cut::PowerCut;
+use crate::{Result, plot};
 
 const SIZE: (u32, u32) = (980, 460);
 
@@ -136,7 +136,7 @@ fn picture(bars: &[Bar]) -> Result<String> {
             let middle = lane(index)? + 0.5;
             let style = ("sans-serif", 13).into_font().color(&BLACK);
             let right = style.pos(Pos::new(HPos::Right, VPos::Center));
-            let (left, up) = chart.plotting_area().get_base_pixel();
+            let (left, _) = chart.plotting_area().get_base_pixel();
             let (_, y) = chart.plotting_area().map_coordinate(&(0.0, middle));
             area.draw(&Text::new(bar.name, (left - 8, y), right))?;
             let took = bar.end - bar.begin;
@@ -144,15 +144,8 @@ fn picture(bars: &[Bar]) -> Result<String> {
             let (x, _) = chart.plotting_area().map_coordinate(&(bar.end, middle));
             let style = ("sans-serif", 12).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
             area.draw(&Text::new(label, (x + 6, y), style))?;
-            let _ = up;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.9))
-            .border_style(RGBColor(0xbb, 0xbb, 0xbb))
-            .label_font(("sans-serif", 14))
-            .draw()?;
+        plot::legend(&mut chart, SeriesLabelPosition::UpperRight)?;
         area.present()?;
     }
     Ok(svg)

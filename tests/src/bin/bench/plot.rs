@@ -1,5 +1,6 @@
 //! Pictures of measurements, as SVG documents.
 
+use plotters::coord::CoordTranslate;
 use plotters::coord::ranged1d::{AsRangedCoord, Ranged, ValueFormatter};
 use plotters::prelude::*;
 
@@ -60,13 +61,7 @@ where
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], colour.stroke_width(2)));
             chart.draw_series(line.points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.9))
-            .border_style(RGBColor(0xbb, 0xbb, 0xbb))
-            .label_font(("sans-serif", 14))
-            .draw()?;
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
         area.present()?;
     }
     Ok(svg)
@@ -118,16 +113,21 @@ pub(crate) fn histogram(
             .draw_series(LineSeries::new([(mark.0, 0.0), (mark.0, top)], BLACK.stroke_width(2)))?
             .label(mark.1)
             .legend(|(x, y)| PathElement::new([(x, y), (x + 14, y)], BLACK.stroke_width(2)));
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.9))
-            .border_style(RGBColor(0xbb, 0xbb, 0xbb))
-            .label_font(("sans-serif", 14))
-            .draw()?;
+        legend(&mut chart, SeriesLabelPosition::UpperRight)?;
         area.present()?;
     }
     Ok(svg)
+}
+
+/// The names of what is drawn, in a box; the pictures have it alike.
+pub(crate) fn legend<'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, SVGBackend<'a>, C>,
+    at: SeriesLabelPosition,
+) -> Result<()> {
+    let mut labels = chart.configure_series_labels();
+    labels.position(at).background_style(WHITE.mix(0.9)).border_style(RGBColor(0xbb, 0xbb, 0xbb));
+    labels.label_font(("sans-serif", 14)).draw()?;
+    Ok(())
 }
 
 /// `10,000`, `0.5`
