@@ -3,19 +3,21 @@
 //! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
 //! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
 
+mod memory;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
-use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{self, Folder};
 use crate::process::Identity;
+
+pub use memory::{Freshness, Isolation, Memory, Served};
 
 /// Where the state folder is.
 pub const FOLDER: &str = "/var/lib/moosefs-ucarp";
@@ -146,79 +148,6 @@ pub struct Step {
     pub name: String,
     /// How long it took, in milliseconds.
     pub ms: u64,
-}
-
-/// What a machine remembers from one run to the next, for the guards.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Memory {
-    /// Machines that were heard advertising the virtual IP, the one heard last behind the others.
-    pub heard: Vec<Ipv4Addr>,
-    /// When this machine was promoted or yielded, in unix seconds.
-    pub turns: Vec<i64>,
-    /// The isolation that this machine is in, or was in last.
-    pub isolation: Option<Isolation>,
-    /// When this machine last yielded because its copy was known to be behind, in unix seconds.
-    pub yielded_behind: Option<i64>,
-}
-
-/// What was found when the copy here was last compared with the serving master.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Freshness {
-    /// When that was, in unix seconds.
-    pub compared: i64,
-    /// The version that the master served.
-    pub served: u64,
-    /// Its metaid, where it told it.
-    pub metaid: Option<u64>,
-    /// When the copy last had everything that was served, in unix seconds.
-    pub in_step: Option<i64>,
-}
-
-/// A time in which this machine won the address and could reach nobody.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Isolation {
-    /// When it won first, in unix seconds.
-    pub since: i64,
-    /// How often it won.
-    pub times: u64,
-    /// When the administrator was told last, in unix seconds.
-    pub told: i64,
-}
-
-impl Memory {
-    /// Machines beyond this number are forgotten, those heard longest ago first.
-    const MOST_HEARD: usize = 16;
-
-    /// Notes that a machine was heard. Says whether that is news.
-    pub fn hear(&mut self, address: Ipv4Addr) -> bool {
-        if self.heard.last() == Some(&address) {
-            return false;
-        }
-        self.heard.retain(|known| *known != address);
-        self.heard.push(address);
-        self.heard.drain(..self.heard.len().saturating_sub(Self::MOST_HEARD));
-        true
-    }
-
-    /// Notes a machine that was not heard itself, but that others tell of: it goes before all that were. Says whether that
-    /// is news; a full memory takes none.
-    pub fn learn(&mut self, address: Ipv4Addr) -> bool {
-        let news = !self.heard.contains(&address) && self.heard.len() < Self::MOST_HEARD;
-        if news {
-            self.heard.insert(0, address);
-        }
-        news
-    }
-
-    /// How many turns there were in the `window` before `now`; forgets those before it. Turns in the future are those
-    /// of a clock that was set back: forgotten too.
-    pub fn turns_within(&mut self, window: Duration, now: i64) -> usize {
-        let window = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
-        self.turns.retain(|turn| (0..=window).contains(&now.saturating_sub(*turn)));
-        self.turns.len()
-    }
 }
 
 /// The open state folder.
@@ -402,6 +331,7 @@ fn record_name(started: i64) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn record(started: i64) -> Record {
         Record {
@@ -470,13 +400,6 @@ mod tests {
         assert_eq!(fresh.heard, [at(2), at(1)]);
         state.remember(&memory).unwrap();
         assert_eq!(state.memory().unwrap(), memory);
-    }
-
-    #[test]
-    fn turns_count_in_their_window_whatever_the_clock_does() {
-        let mut memory = Memory { turns: vec![0, 400, 990, 1000, 5000], ..Memory::default() };
-        assert_eq!(memory.turns_within(Duration::from_secs(600), 1000), 3);
-        assert_eq!(memory.turns, [400, 990, 1000]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use failover::lock::{Lock, Place};
 use failover::moosefs::{self, Daemon};
 use failover::ucarp::Options;
 
+use crate::guards::memory;
 use crate::recover;
 use crate::run::{Run, human};
 use crate::target::{self, Target};
@@ -79,6 +80,7 @@ impl Demotion<'_> {
 
     fn stop_master(&mut self) -> Result<Demoted, Failure> {
         if self.target.running(Daemon::Master)?.is_none() {
+            memory::serves_no_more(&self.target.state);
             self.run.done("check", format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
@@ -87,6 +89,7 @@ impl Demotion<'_> {
             return Ok(Demoted::Kept);
         }
         self.run.done("grace", format_args!("the address did not come back"));
+        memory::serves_no_more(&self.target.state);
         self.target.stop(Daemon::Master)?;
         self.run.done("stop", format_args!("mfsmaster stopped"));
         if self.target.running(Daemon::Metalogger)?.is_none() {

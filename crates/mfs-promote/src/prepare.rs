@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::mpsc::Sender;
 
 use crate::emergency;
+use crate::guards::memory;
 use crate::metarestore;
 use crate::run::human;
 use crate::space;
@@ -251,7 +252,7 @@ pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
 }
 
 fn make_plan(target: &Target, loss: Loss) -> Result<Plan, Error> {
-    Ok(plan::make(&inventory::take(&target.data)?, loss)?)
+    Ok(plan::make(&memory::inventory(&target.data, Some(&target.state))?, loss)?)
 }
 
 fn source_of(target: &Target, plan: &Plan) -> Result<Source, Error> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use failover::address::Interface;
 use failover::cancel::Cancel;
-use failover::metadata::{Lineage, Loss, Plan, inventory, plan};
+use failover::metadata::{Lineage, Loss, Plan, plan};
 use failover::moosefs::{Daemon, Version};
 use failover::state::Phase;
 use failover::ucarp::Options;
@@ -148,7 +148,8 @@ impl<'a> Promotion<'a> {
         if self.target.running(Daemon::Master)?.is_none() {
             return Ok(false);
         }
-        let known = inventory::take(&self.target.data).map_err(prepare::Error::from)?;
+        let known = guards::memory::inventory(&self.target.data, Some(&self.target.state))
+            .map_err(prepare::Error::from)?;
         let copy_end = match plan::make(&known, Loss::Refuse) {
             Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
             Ok(_) => 0,
@@ -371,6 +372,7 @@ impl<'a> Promotion<'a> {
 
     /// What belongs to a serving master but is not needed to serve: failures are reported, not fatal.
     fn serve(&mut self) {
+        guards::memory::serves(&self.target.state);
         let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", failover::logging::chain(e));
         if let Ok(Some(master)) = self.target.running(Daemon::Master) {
             if let Err(e) = self.target.services.adopt_master(master.pid) {

@@ -17,6 +17,7 @@ use failover::moosefs::{Daemon, Version};
 use failover::process::{self, Manner};
 use failover::ucarp::Caller;
 
+use crate::guards::memory;
 use crate::progress::Progress;
 use crate::run::{Run, human};
 use crate::scratch::{self, Scratch};
@@ -211,8 +212,8 @@ impl Rehearsal<'_> {
     }
 
     fn try_stage(&self) -> Result<(Plan, u64, Scratch), Failure> {
-        let Target { data, config, owner, .. } = self.target;
-        let plan = plan::make(&inventory::take(data)?, Loss::Refuse)?;
+        let Target { data, config, owner, state, .. } = self.target;
+        let plan = plan::make(&memory::inventory(data, Some(state))?, Loss::Refuse)?;
         let metalogger_runs = matches!(self.target.running(Daemon::Metalogger), Ok(Some(_)));
         for note in &plan.notes {
             match prepare::remark(note, metalogger_runs) {

@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
@@ -203,6 +204,9 @@ pub struct Inventory {
     pub conflicts: Vec<Conflict>,
     /// Whether the two lineages are one history.
     pub overlap: Overlap,
+    /// The unix seconds in which this machine served, if whoever took the inventory knows them: what its metalogger began
+    /// to download then is a copy of `own`, however far it came.
+    pub served: Range<i64>,
 }
 
 impl Inventory {

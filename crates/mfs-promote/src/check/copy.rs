@@ -4,10 +4,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use failover::address;
-use failover::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, inventory, plan};
+use failover::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, plan};
 use failover::moosefs::{self, Info};
 
 use super::{ANSWER, Finding, Level, Numbers, Subject};
+use crate::guards::memory;
 use crate::space::{self, Space};
 use crate::{emergency, prepare, report};
 
@@ -98,7 +99,8 @@ impl Subject {
     fn plan(&self, reach: Option<u64>) -> Result<(Inventory, Plan), Finding> {
         let end = Instant::now() + FLUSH;
         loop {
-            let inventory = inventory::take(&self.data).map_err(|e| Finding::unknown("plan", &e))?;
+            let inventory = memory::inventory(&self.data, report::open_state().ok().flatten().as_ref())
+                .map_err(|e| Finding::unknown("plan", &e))?;
             let plan = plan::make(&inventory, Loss::Refuse)
                 .map_err(|refusal| Finding::new("plan", Level::Critical, refusal.to_string()))?;
             if reach.is_none_or(|reach| plan.end_version >= reach) || Instant::now() > end {

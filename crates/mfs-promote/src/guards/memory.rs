@@ -4,8 +4,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use failover::folder::Folder;
 use failover::logging::chain;
-use failover::state::{Isolation, Memory, State};
+use failover::metadata::{Inventory, inventory};
+use failover::state::{Isolation, Memory, Served, State};
 
 /// The administrator is told of an isolation that goes on once in this time; ucarp tries every few seconds.
 const TELL_AGAIN: Duration = Duration::from_secs(600);
@@ -68,6 +70,28 @@ pub(crate) fn turn(state: &State) {
 pub(crate) fn yielded_behind(state: &State) {
     turn(state);
     change(state, |memory| memory.yielded_behind = Some(chrono::Utc::now().timestamp()));
+}
+
+/// Notes that this machine serves, before its metalogger copies from it.
+pub(crate) fn serves(state: &State) {
+    change(state, |memory| {
+        if !memory.served.as_ref().is_some_and(Served::goes_on) {
+            memory.served = Some(Served::now());
+        }
+    });
+}
+
+/// Notes that this machine is told to serve no more.
+pub(crate) fn serves_no_more(state: &State) {
+    change(state, |memory| memory.served.iter_mut().for_each(Served::end));
+}
+
+/// The inventory of the data folder, with what is remembered about it.
+pub(crate) fn inventory(data: &Folder, state: Option<&State>) -> Result<Inventory, inventory::Error> {
+    let mut inventory = inventory::take(data)?;
+    let served = state.and_then(|state| recall(state).served);
+    inventory.served = served.map_or(0..0, |served| served.seconds());
+    Ok(inventory)
 }
 
 /// Forgets what was served elsewhere: this machine serves now.

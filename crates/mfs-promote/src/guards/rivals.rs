@@ -20,11 +20,11 @@ use failover::address::{self, Interface};
 use failover::arp::Probe;
 use failover::cancel::Cancel;
 use failover::config::Config;
-use failover::metadata::{Plan, inventory, plan};
+use failover::metadata::{Plan, plan};
 use failover::moosefs::{self, Info, Presence};
 use failover::state::Memory;
 
-use super::{Error, Guards, PAUSE};
+use super::{Error, Guards, PAUSE, memory};
 use crate::demotion;
 use crate::run::human;
 
@@ -172,7 +172,9 @@ fn judge(
 
 /// Where what lies here ends now: while the master on another machine stops, the metalogger here goes on copying from it.
 fn reaches(guards: &Guards<'_>, planned: &Plan) -> u64 {
-    let now = inventory::take(&guards.target.data).ok().and_then(|known| plan::make(&known, guards.loss).ok());
+    let now = memory::inventory(&guards.target.data, Some(&guards.target.state))
+        .ok()
+        .and_then(|known| plan::make(&known, guards.loss).ok());
     now.map_or(planned.end_version, |now| now.end_version.max(planned.end_version))
 }
 

@@ -9,14 +9,13 @@ use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::folder::{Folder, Owner};
 use failover::logging::chain;
-use failover::metadata::{
-    Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, inventory, plan,
-};
+use failover::metadata::{Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, plan};
 use failover::moosefs::{self, Daemon};
 use failover::service::Services;
 
 use super::style::Style;
-use super::{Interrupted, Result, bytes, json, print, shown, table, when};
+use super::{Interrupted, Result, bytes, json, open_state, print, shown, table, when};
+use crate::guards::memory;
 use crate::space::{self, Space};
 use crate::{emergency, prepare};
 
@@ -60,7 +59,7 @@ impl Findings {
             Some(interrupted) => interrupted.seen_by_next(data)?,
             None => data,
         };
-        let inventory = inventory::take(&data)?;
+        let inventory = memory::inventory(&data, open_state()?.as_ref())?;
         let plan = match plan::make(&inventory, loss) {
             Ok(plan) => Ok(Planned::new(&data, plan, config)?),
             Err(refusal) => Err(refusal),

@@ -83,7 +83,8 @@ pub(super) fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<()
 fn later_history(inventory: &Inventory, own: &Candidate) -> Option<OsString> {
     let image = inventory.images.iter().find(|i| {
         let cut = matches!(i.image, Image::Incomplete { .. });
-        i.lineage == Lineage::Ml && cut && i.modified > own.time
+        let of_own = i64::try_from(i.modified).is_ok_and(|modified| inventory.served.contains(&modified));
+        i.lineage == Lineage::Ml && cut && i.modified > own.time && !of_own
     });
     let log = inventory.spans(Lineage::Ml).into_iter().find(|span| {
         let later = inventory.segment(span).last_time > own.time;

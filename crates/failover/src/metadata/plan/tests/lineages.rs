@@ -153,6 +153,21 @@ fn own_alone_is_used_only_if_ml_shows_nothing_later() {
 }
 
 #[test]
+fn a_download_from_oneself_is_no_later_history() {
+    let data = Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0).file("metadata_ml.tmp", "");
+    let mut inventory = data.inventory();
+    let begun = i64::try_from(inventory.images.iter().find(|i| i.name == "metadata_ml.tmp").unwrap().modified).unwrap();
+    assert!(matches!(make(&inventory, Loss::Refuse), Err(Refusal::MlUnusable { own: 21, .. })));
+    // This machine served when its metalogger began it, and lost its power.
+    inventory.served = begun - 3..begun + 1;
+    assert_eq!(make(&inventory, Loss::Refuse).unwrap().end_version, 21);
+    for not_then in [begun - 3..begun, begun + 1..begun + 3] {
+        inventory.served = not_then;
+        assert!(make(&inventory, Loss::Refuse).is_err());
+    }
+}
+
+#[test]
 fn own_files_are_served_over_the_metaloggers_only_if_loss_is_allowed() {
     let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0);
     let later = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 1);
