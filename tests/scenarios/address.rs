@@ -87,7 +87,7 @@ fn a_master_that_nobody_looks_after_any_more_goes_on() -> Result<()> {
     cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
     cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
-    for program in ["mfs-promote", "ucarp"] {
+    for program in ["mfs-stand-in", "mfs-promote", "ucarp"] {
         cluster.kill("m1", program, Signal::SIGKILL)?;
     }
     // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it in peace.

@@ -149,7 +149,7 @@ impl Chain {
             }
             Blow::KillAll => {
                 let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
-                for program in ["mfsmetalogger", "ucarp", "mfs-promote"] {
+                for program in ["mfsmetalogger", "ucarp", "mfs-stand-in", "mfs-promote"] {
                     if cluster.daemon(name, program).is_ok() {
                         cluster.kill(name, program, Signal::SIGKILL)?;
                     }

@@ -20,6 +20,7 @@ mod hand_over;
 mod hostile;
 mod hung;
 mod isolation;
+mod killed;
 mod lab_itself;
 mod metadata;
 mod notify;

@@ -117,20 +117,20 @@ fn a_storm_of_calls_ends_where_the_last_one_wants() -> Result<()> {
 
 /// What ucarp can call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
+pub(crate) enum Call {
     Up,
     Down,
 }
 
 /// Calls a hook on m2 with the arguments that ucarp gives.
-fn call(cluster: &Cluster, call: Call) -> Result<()> {
+pub(crate) fn call(cluster: &Cluster, call: Call) -> Result<()> {
     let hook = if call == Call::Up { "vip-up" } else { "vip-down" };
     cluster.must("m2", &[hook, "eth0", &VIP.to_string()]).map(drop)
 }
 
 /// A cluster whose m1 is a standby without ucarp, and a load. m2 has everything and its ucarp does not run, so that
 /// nobody but the test calls its hooks.
-fn m2_alone() -> Result<(Cluster, lab::Workload)> {
+pub(crate) fn m2_alone() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(2).setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1").start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;

@@ -5,13 +5,14 @@
 //! and takes it; work whose ticket was replaced gives up. So of any number of calls the last one acts, and never two
 //! at once.
 
+mod ticket;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::cancel::{Cancel, Cancelled};
 use crate::folder::{self, Folder};
 use crate::process::Identity;
+
+pub use ticket::{Role, Ticket};
 
 /// Where the lock and the newest ticket are.
 pub const FOLDER: &str = "/run/moosefs-ucarp";
@@ -86,70 +89,6 @@ pub enum Error {
         /// The text.
         text: String,
     },
-}
-
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Becoming the master.
-    Promotion,
-    /// Going back to metalogger duty.
-    Demotion,
-    /// Trying a promotion out: never asked for by ticket, and never in the way of the others.
-    Rehearsal,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Promotion => "promotion",
-            Self::Demotion => "demotion",
-            Self::Rehearsal => "rehearsal",
-        })
-    }
-}
-
-/// A request, as one word: `ROLE-NANOSECONDS-PID`. No two are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ticket {
-    /// What is asked for.
-    pub role: Role,
-    /// Nanoseconds since boot.
-    pub issued: u64,
-    /// The process that asked.
-    pub pid: u32,
-}
-
-impl Ticket {
-    fn new(role: Role) -> Self {
-        Self { role, issued: u64::try_from(since_boot().as_nanos()).unwrap_or(u64::MAX), pid: std::process::id() }
-    }
-}
-
-impl fmt::Display for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.role, self.issued, self.pid)
-    }
-}
-
-impl FromStr for Ticket {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let mut parts = text.split('-');
-        let mut parse = || {
-            let role = match parts.next()? {
-                "promotion" => Role::Promotion,
-                "demotion" => Role::Demotion,
-                "rehearsal" => Role::Rehearsal,
-                _ => return None,
-            };
-            let issued = parts.next()?.parse().ok()?;
-            let pid = parts.next()?.parse().ok()?;
-            parts.next().is_none().then_some(Ticket { role, issued, pid })
-        };
-        parse().ok_or_else(|| Error::NotATicket { text: text.to_owned() })
-    }
 }
 
 /// Who holds the lock: the line in the lock file.
@@ -295,6 +234,11 @@ impl Locks {
     pub fn at_work(&self) -> Result<Option<AtWork>, Error> {
         let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
         Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, role: holder.role, since: holder.held_for() }))
+    }
+
+    /// The place of a call in the order of calls, without the right to act.
+    pub fn place(self, ticket: Ticket) -> Place {
+        Place { locks: self, ticket: Some(ticket) }
     }
 
     fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {

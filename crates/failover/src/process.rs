@@ -213,9 +213,14 @@ fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cance
 /// Starts `program` in the background and returns at once. It has no terminal, no input and no output, and the
 /// caller's session; a program that must outlive its caller's session calls setsid(2) itself.
 pub fn launch<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<u32, Error> {
-    let child =
-        command(program, args)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn().map_err(|e| spawn(program, e))?;
-    Ok(child.id())
+    launch_reading(program, args, Stdio::null())
+}
+
+/// As [`launch`], with an input.
+pub fn launch_reading<S: AsRef<OsStr>>(program: &Path, args: &[S], input: impl Into<Stdio>) -> Result<u32, Error> {
+    let mut command = command(program, args)?;
+    let child = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    child.map(|child| child.id()).map_err(|e| spawn(program, e))
 }
 
 /// Whether this process may do what only root may.

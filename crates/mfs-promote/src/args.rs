@@ -69,6 +69,9 @@ pub(crate) struct Args {
     /// The place of this call in the order of calls; given by the hooks
     #[arg(long, hide = true)]
     pub(crate) ticket: Option<Ticket>,
+    /// So many runs of this call have to be killed before this one begins; given by the run before
+    #[arg(long, hide = true, default_value_t = 0, requires = "ticket")]
+    pub(crate) stand_in: u8,
 }
 
 impl Args {

@@ -20,6 +20,7 @@ mod scratch;
 mod sentry;
 mod settle;
 mod space;
+mod stand_in;
 mod stepdown;
 mod target;
 mod watchdog;
@@ -49,6 +50,7 @@ use crate::progress::Progress;
 use crate::promotion::{Failure, Promoted, Promotion};
 use crate::run::Run;
 use crate::sentry::Sentry;
+use crate::stand_in::StandIn;
 use crate::stepdown::StepDown;
 use crate::target::Target;
 use crate::watchdog::Watchdog;
@@ -61,18 +63,23 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match start(&args).and_then(|cancel| dispatch(&args, &cancel)) {
-        Ok(code) => code,
-        Err(e) => {
-            log::error!("{}", chain(e.as_ref()));
-            if args.check { check::UNKNOWN.into() } else { ExitCode::FAILURE }
-        }
+    begin_log(&args);
+    if args.stand_in > 0 && !stand_in::is_needed(&args) {
+        return ExitCode::SUCCESS;
     }
+    let done = start(&args).and_then(|cancel| {
+        let stand_in = StandIn::appoint(&args);
+        let done = dispatch(&args, &stand_in, &cancel);
+        stand_in.dismiss();
+        done
+    });
+    done.unwrap_or_else(|e| {
+        log::error!("{}", chain(e.as_ref()));
+        if args.check { check::UNKNOWN.into() } else { ExitCode::FAILURE }
+    })
 }
 
-/// Logging, detachment from ucarp, and signals, in this order: until this run has left ucarp's unit, the signals that
-/// end that unit reach it too, and the hook holds them back.
-fn start(args: &Args) -> Result<Cancel> {
+fn begin_log(args: &Args) {
     if args.is_hook() {
         logging::to_syslog(NAME);
         // Fails only if this process leads a group already, which is as good.
@@ -80,10 +87,16 @@ fn start(args: &Args) -> Result<Cancel> {
     } else {
         logging::to_stderr(NAME, args.verbose);
     }
+}
+
+/// Detachment from ucarp, and signals, in this order: until this run has left ucarp's unit, the signals that end that
+/// unit reach it too, and the hook holds them back.
+fn start(args: &Args) -> Result<Cancel> {
     if !process::is_root() {
         return Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into());
     }
-    if args.is_hook() {
+    // A stand-in is where the run before it was.
+    if args.is_hook() && args.stand_in == 0 {
         if let Err(e) = scope::enter(NAME) {
             log::warn!("{}: stopping ucarp's unit can end this run", chain(&e));
         }
@@ -92,7 +105,7 @@ fn start(args: &Args) -> Result<Cancel> {
 }
 
 /// Runs the verb; most of them say whether it was done and the answer is yes.
-fn dispatch(args: &Args, cancel: &Cancel) -> Result<ExitCode> {
+fn dispatch(args: &Args, stand_in: &StandIn, cancel: &Cancel) -> Result<ExitCode> {
     if args.check {
         return Ok(check::check(args));
     }
@@ -110,7 +123,7 @@ fn dispatch(args: &Args, cancel: &Cancel) -> Result<ExitCode> {
     } else if args.demote {
         demote(args, cancel)
     } else {
-        promote(args, cancel)
+        promote(args, stand_in, cancel)
     };
     Ok(if well? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -123,7 +136,7 @@ fn config(args: &Args) -> std::result::Result<Config, failover::config::Error> {
 }
 
 /// Becomes the master; on failure everything is put back, the address goes, and ucarp steps down.
-fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
+fn promote(args: &Args, stand_in: &StandIn, cancel: &Cancel) -> Result<bool> {
     let (Some(name), Some(vip)) = (&args.interface, args.vip) else {
         return Err("a promotion needs --interface and --vip; --dry-run shows what it would do".into());
     };
@@ -147,10 +160,11 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let config = config(args);
     let known = config.as_ref().ok().cloned();
     let dog = Watchdog::watch("open", watchdog::allowance(known.as_ref()), cancel, {
-        let (name, caller, place) = (name.clone(), caller.clone(), lock.place().clone());
+        let (name, caller, place, stand_in) = (name.clone(), caller.clone(), lock.place().clone(), stand_in.clone());
         move |_| {
             stepdown::step_down(StepDown::Resign, &name, vip, caller.as_ref(), Some(&place));
             log::error!("promotion ended: stopped; what it had begun is ended by the next run");
+            stand_in.dismiss();
             std::process::exit(1)
         }
     });
@@ -171,6 +185,7 @@ fn promote(args: &Args, cancel: &Cancel) -> Result<bool> {
     let mut promotion = Promotion::new(&target, &interface, vip, &options, cancel, &mut run, &dog);
     promotion.loss = args.loss();
     promotion.by_hook = args.is_hook();
+    promotion.deaths = args.stand_in;
     let promoted = promotion.promote();
     drop(dog);
     let again = remember(&promoted, &target.state);

@@ -19,6 +19,7 @@ use crate::prepare::{self, Prepared};
 use crate::recover;
 use crate::run::{Run, human};
 use crate::settle::{self, Settle};
+use crate::stand_in::MOST_DEATHS;
 use crate::target::Target;
 use crate::watchdog::{Watchdog, allowance};
 use crate::work::{self, Undone, roll_back};
@@ -54,6 +55,8 @@ pub(crate) struct Promotion<'a> {
     pub(crate) loss: Loss,
     /// Whether ucarp asks for it; an administrator may ask as often as he likes.
     pub(crate) by_hook: bool,
+    /// How many runs of the same call were killed.
+    pub(crate) deaths: u8,
     scene: Scene,
     undo: Undo,
     dog: &'a Watchdog,
@@ -86,6 +89,7 @@ impl<'a> Promotion<'a> {
             run,
             loss: Loss::Refuse,
             by_hook: true,
+            deaths: 0,
             scene: Scene::default(),
             undo: Undo::default(),
             dog,
@@ -109,6 +113,9 @@ impl<'a> Promotion<'a> {
     }
 
     fn steps(&mut self) -> Result<Promoted, Failure> {
+        if self.deaths >= MOST_DEATHS && self.target.ask_master().is_err() {
+            return Err(Failure::Killed { times: self.deaths });
+        }
         self.begin("recover");
         recover::finish_interrupted(self.target, self.run)?;
         self.begin("check");
@@ -148,8 +155,8 @@ impl<'a> Promotion<'a> {
         if self.target.running(Daemon::Master)?.is_none() {
             return Ok(false);
         }
-        let known = guards::memory::inventory(&self.target.data, Some(&self.target.state))
-            .map_err(prepare::Error::from)?;
+        let known =
+            guards::memory::inventory(&self.target.data, Some(&self.target.state)).map_err(prepare::Error::from)?;
         let copy_end = match plan::make(&known, Loss::Refuse) {
             Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
             Ok(_) => 0,

@@ -71,6 +71,14 @@ pub(crate) enum Failure {
         /// What it has to serve.
         planned: u64,
     },
+    /// Something on this machine ends every run.
+    #[error(
+        "killed {times} times, and nothing serves here: find out by whom or what (dmesg tells of a lack of memory)"
+    )]
+    Killed {
+        /// How many runs of the same call.
+        times: u8,
+    },
     /// Told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
