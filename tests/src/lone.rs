@@ -146,11 +146,31 @@ impl Lone {
                 copy(from, &to, self.folder())?;
             }
         }
+        self.renumber()?;
         let run = self.machine.root()?.join(RUN.trim_start_matches('/'));
         if run.exists() {
             fs::remove_dir_all(&run).map_err(file("remove", &run))?;
         }
         Ok(())
+    }
+
+    /// The journal knows staged files by their numbers on the disk, and copies have others.
+    fn renumber(&self) -> Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.state().join("journal.json");
+        let Ok(text) = fs::read(&path) else { return Ok(()) };
+        let damaged = |e: serde_json::Error| Error::Programs(format!("{}: {e}", path.display()));
+        let mut journal: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+        let stage = self.data().join(format!("mfs-promote/{}/stage", journal["run"]));
+        for staged in journal["staged"].as_array_mut().into_iter().flatten() {
+            let name = staged["name"].as_str().unwrap_or_default().to_owned();
+            let places = [stage.join(&name), self.data().join(&name)];
+            if let Some(status) = places.iter().find_map(|place| fs::metadata(place).ok()) {
+                staged["inode"] = status.ino().into();
+            }
+        }
+        let text = serde_json::to_vec(&journal).map_err(damaged)?;
+        fs::write(&path, text).map_err(file("write", &path))
     }
 
     /// Saves data folder and state folder below `to`, as `data` and `state`.

@@ -179,7 +179,7 @@ pub(crate) fn roll_back(data: &Folder, journal: &Journal) -> Result<Undone, Erro
         // Only moved: until all is back, where a staged file lies is what tells that no master has written.
         if let Some(stage) = open(&run, STAGE)? {
             for file in &journal.staged {
-                if let Some(name) = place_of(data, names_of(file), file)? {
+                if let Some(name) = place_of(data, Some(&stage), file)? {
                     data.rename(name.as_ref(), &stage, file.name.as_ref())?;
                 }
             }
@@ -200,8 +200,10 @@ pub(crate) fn outlook(data: &Folder, journal: &Journal) -> Result<Undone, Error>
 /// The data folder as it will look when [`roll_back`] has put everything back.
 pub(crate) fn as_rolled_back(data: Folder, journal: &Journal) -> Result<Folder, Error> {
     let mut without = BTreeSet::new();
+    let run = open_run(&data, journal.run)?;
+    let stage = run.as_ref().map_or(Ok(None), |run| open(run, STAGE))?;
     for file in &journal.staged {
-        without.extend(place_of(&data, names_of(file), file)?.map(OsString::from));
+        without.extend(place_of(&data, stage.as_ref(), file)?.map(OsString::from));
     }
     let names = journal.set_aside.iter().map(OsString::from).collect();
     with_aside_back(data, journal.run, names, without)
@@ -307,7 +309,7 @@ fn master_wrote(data: &Folder, journal: &Journal) -> Result<bool, Error> {
     // Those of 1.x are written all the time, and are no history.
     let staged = || journal.staged.iter().filter(|file| file.name != SESSIONS);
     for file in staged() {
-        let place = place_of(data, names_of(file), file)?;
+        let place = place_of(data, stage.as_ref(), file)?;
         if place.map_or(Ok(false), |name| size_of(data, name).map(|size| size != Some(file.size)))? {
             return Ok(true);
         }
@@ -321,7 +323,7 @@ fn master_wrote(data: &Folder, journal: &Journal) -> Result<bool, Error> {
         return Ok(false);
     }
     for file in staged() {
-        if place_of(data, names_of(file), file)?.is_none() && !left(&stage, &file.name)? {
+        if place_of(data, stage.as_ref(), file)?.is_none() && !left(&stage, &file.name)? {
             return Ok(true);
         }
     }
@@ -347,9 +349,13 @@ fn names_of(file: &StagedFile) -> &[&str] {
     }
 }
 
-/// Under which of `names` a staged file lies in the data folder.
-fn place_of<'a>(data: &Folder, names: &[&'a str], file: &StagedFile) -> Result<Option<&'a str>, Error> {
-    for name in names {
+/// Under which name a staged file lies in the data folder. One that is in the stage still is not there, even if a number is
+/// the same: the folder may have been copied since.
+fn place_of<'a>(data: &Folder, stage: Option<&Folder>, file: &'a StagedFile) -> Result<Option<&'a str>, Error> {
+    if stage.map_or(Ok(None), |stage| stage.status(file.name.as_ref()))?.is_some() {
+        return Ok(None);
+    }
+    for name in names_of(file) {
         if data.status(name.as_ref())?.is_some_and(|status| status.st_ino == file.inode) {
             return Ok(Some(name));
         }

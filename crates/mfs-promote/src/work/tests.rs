@@ -274,3 +274,19 @@ fn a_work_folder_of_another_user_is_not_touched() {
     std::os::unix::fs::symlink("/tmp", dir.path().join(ROOT)).unwrap();
     assert!(Work::create(&data, 1).is_err());
 }
+
+#[test]
+fn a_number_that_is_the_same_by_chance_moves_no_file_of_before() {
+    use std::os::unix::fs::MetadataExt;
+    // Killed before the last file was set aside; copied to another disk since, where numbers mean nothing.
+    let place = killed_after(2);
+    let mut journal = place.journal();
+    let original = std::fs::metadata(place.path("metadata.mfs.back")).unwrap();
+    journal
+        .staged
+        .iter_mut()
+        .filter(|file| file.name == "metadata.mfs.back")
+        .for_each(|file| file.inode = original.ino());
+    assert_eq!(roll_back(&place.data, &journal).unwrap(), Undone::Back);
+    assert_eq!(place.files(), old_set());
+}
