@@ -28,6 +28,8 @@ fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> 
         SOON,
     )?;
     cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    // m2 has told everybody that it has the address; m1 has told them again.
+    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
     // It goes on like this until the limit; then the machine leaves the living master in peace.
     cluster.wait_for_log("m2", "promotion failed: this machine was promoted or yielded 3 times", SOON)?;
     cluster.wait_for_log("m2", "promotion ended: stopped", SOON)?;
@@ -83,7 +85,8 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
     // The address comes before the questions, so for their time the leftover could be reached.
     let seconds: f64 = cluster.overlaps().iter().map(|both| both.to.seconds_since(both.from)).sum();
     assert!(seconds < 1.0, "for {seconds} s two machines could be reached");
-    // The others' neighbour tables may lead to m2 for some seconds more: nobody has told them.
+    // The others' neighbour tables lead to m2 until m1 has told them again.
+    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
     cluster.wait_for_serving("m1", SOON)?;
     let verdict = load.verify(&cluster.crashes())?;
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));

@@ -23,6 +23,8 @@ const ETH_P_ARP: u16 = 0x0806;
 /// Ethernet, IPv4, lengths 6 and 4.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: [u8; 2] = [0, 1];
+/// Claims that are read in one go.
+const MOST_HEARD: usize = 64;
 /// Ethernet header and ARP packet.
 const LENGTH: usize = 14 + 28;
 
@@ -102,6 +104,20 @@ impl Probe {
             // Interrupted or early: the loop looks again.
             let _ = poll(&mut fds, timeout(left));
         }
+    }
+
+    /// Who said last, since this was opened or asked before, that it has the address: an answer, or an announcement to all.
+    pub fn heard(&self) -> Result<Option<Mac>, Error> {
+        let failed = |e: Errno| Error { operation: "hear ARP on", interface: self.interface.clone(), source: e.into() };
+        let mut last = None;
+        // What fills faster than it is read is no news.
+        for _ in 0..MOST_HEARD {
+            match self.take().map_err(failed)? {
+                Some(mac) => last = Some(mac),
+                None => break,
+            }
+        }
+        Ok(last)
     }
 
     /// Tells everybody that this interface has the address now (a gratuitous request, as ucarp sends it).

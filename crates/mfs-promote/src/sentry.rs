@@ -13,6 +13,7 @@
 //! - Metaloggers come to an idle master: see [`crate::newcomers`].
 //! - Machines whose metaloggers have come may be masters later: their addresses are remembered.
 //! - The address is taken away, or ucarp is gone: see [`keeper`].
+//! - Another machine announces the address: see [`claims`].
 //!
 //! It ends with the next call of a hook.
 
@@ -37,7 +38,10 @@ use crate::run::human;
 use crate::stepdown::{self, StepDown};
 use crate::target::Target;
 
+mod claims;
 mod keeper;
+
+use claims::Claims;
 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two questions to the master which metaloggers have come.
@@ -46,6 +50,8 @@ const LEARN_EVERY: Duration = Duration::from_secs(2);
 const RESTART: Duration = Duration::from_secs(3);
 /// What is asked of a machine that was connected: a chunkserver accepts, any other machine refuses, which is an answer too.
 const ASKED_PORT: u16 = 9422;
+/// Whoever was reached within this, and has looked around within this, knows how things stand.
+const AWAKE: Duration = Duration::from_secs(2);
 /// Fewer machines than this may just have died.
 const ENOUGH: usize = 2;
 
@@ -107,7 +113,9 @@ impl Sentry<'_> {
         let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
         let (mut answered, mut witness) = (Instant::now(), None);
         let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new());
+        let mut claims = self.target.config.arp_probe.then(|| Claims::listen(self.interface, self.vip));
         while self.is_on_duty() && self.cancel.sleep(LOOK_EVERY).is_ok() {
+            let begun = Instant::now();
             self.refresh(&mut known);
             if known.machines() < ENOUGH || known.answers(&mut witness) {
                 answered = Instant::now();
@@ -130,6 +138,10 @@ impl Sentry<'_> {
             };
             if let Some(reason) = reason.filter(|_| self.is_on_duty()) {
                 return Some(self.step_back(reason));
+            }
+            // Not after a pause of this machine: another one may have won meanwhile, and ucarp is about to say so.
+            if silent < AWAKE && begun.elapsed() < AWAKE && self.holds() {
+                claims.iter_mut().for_each(Claims::answer);
             }
         }
         None

@@ -84,7 +84,7 @@ impl Sentry<'_> {
         self.caller.is_alive() && Stat::of(self.caller.pid).is_none_or(|stat| stat.state != 'T')
     }
 
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         // What cannot be found out is not taken for a loss.
         address::holds(self.interface, self.vip).unwrap_or(true)
     }
