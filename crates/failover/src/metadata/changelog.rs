@@ -6,11 +6,15 @@
 //! unbalanced parenthesis is ever right. That is what tells a torn line to which a restarted metalogger has
 //! appended from a whole one.
 
+mod line;
+
 use std::fmt;
 use std::io::{self, Read};
 use std::ops::Range;
 
-use memchr::{memchr, memchr2_iter};
+use memchr::memchr;
+
+pub use line::{Line, parse};
 
 /// The longest line that is taken, newline included, in bytes (2.0 to 3.0 write no longer ones; 1.6 10,000).
 pub const MAX_LINE: usize = 200_000;
@@ -19,19 +23,6 @@ pub const LIMIT: u64 = 1 << 63;
 /// A log broken more often than this is not read on: nothing sane can be made of it.
 const MAX_SEGMENTS: usize = 64;
 const BLOCK: usize = 256 * 1024;
-
-/// One good line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
-    /// The change's id.
-    pub id: u64,
-    /// When it was made, in Unix seconds of the master's clock.
-    pub time: u64,
-    /// `TIME|OP(arguments)[:result]`: all behind the id, without the newline.
-    pub change: &'a [u8],
-    /// `OP(arguments)[:result]`: all behind the time.
-    pub operation: &'a [u8],
-}
 
 /// A stretch of contiguous good lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,71 +147,6 @@ impl Scan {
     pub fn end_of_good(&self) -> u64 {
         self.segments.first().map_or(0, |s| s.end)
     }
-}
-
-/// Takes one line apart (without its newline); `None` if it is none.
-pub fn parse(text: &[u8]) -> Option<Line<'_>> {
-    let (id, rest) = number(text)?;
-    let change = rest.strip_prefix(b": ")?;
-    let (time, rest) = number(change)?;
-    let operation = rest.strip_prefix(b"|")?;
-    is_operation(operation).then_some(Line { id, time, change, operation })
-}
-
-/// Leading decimal digits as the daemons print them: no sign, no leading zero.
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let mut value = 0_u64;
-    let mut digits = 0;
-    for byte in text {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
-        }
-        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
-        digits += 1;
-    }
-    let plain = digits == 1 || (digits > 1 && text[0] != b'0');
-    (plain && value < LIMIT).then(|| (value, &text[digits..]))
-}
-
-/// `NAME(balanced)` with an optional `:numbers` or `:(balanced)` behind it, no control byte anywhere.
-fn is_operation(text: &[u8]) -> bool {
-    // All of it in one go, without a branch for each byte: this is done for every line of gigabytes.
-    if text.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
-        return false;
-    }
-    let name = text.iter().take_while(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || **b == b'_').count();
-    if name == 0 {
-        return false;
-    }
-    let Some(rest) = group(&text[name..]) else {
-        return false;
-    };
-    match rest {
-        [] => true,
-        [b':', b'(', ..] => group(&rest[1..]).is_some_and(<[u8]>::is_empty),
-        [b':', result @ ..] => result.iter().all(|b| b.is_ascii_digit() || *b == b',' || *b == b'-'),
-        _ => false,
-    }
-}
-
-/// Skips a balanced `( … )`; what is left behind it.
-fn group(text: &[u8]) -> Option<&[u8]> {
-    if text.first() != Some(&b'(') {
-        return None;
-    }
-    let mut depth = 0_u32;
-    for index in memchr2_iter(b'(', b')', text) {
-        if text[index] == b'(' {
-            depth += 1;
-        } else {
-            depth -= 1;
-        }
-        if depth == 0 {
-            return Some(&text[index + 1..]);
-        }
-    }
-    None
 }
 
 /// One line as it lies in the file.

@@ -16,6 +16,7 @@ use super::changelog::{self, Scan, Segment};
 use super::compare::{Compared, Side, compare, same_content};
 use super::image::{self, Image};
 use super::names::{self, Name};
+use super::parallel;
 use super::peek::peek;
 use crate::folder::{self, Folder};
 
@@ -313,31 +314,24 @@ impl Inventory {
         None
     }
 
-    /// Reads the logs that a plan could need.
+    /// Reads the logs that a plan could need, several at a time.
     fn scan_logs(&mut self, folder: &Folder) {
         let floor = self.floor();
-        for mut log in std::mem::take(&mut self.logs) {
-            if log.scan.last().is_some_and(|last| last < floor) {
-                self.logs.push(log);
-                continue;
-            }
-            let name = log.name.clone();
-            let scanned = folder.read(&name).map(|file| {
-                // What is appended meanwhile comes with the next inventory: somebody may append without end.
-                let (size, _) = stamp(&file)?;
-                changelog::scan((&file).take(size)).and_then(|s| Ok((s, stamp(&file)?)))
-            });
-            let what = match scanned {
+        let (below, needed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.logs)
+            .into_iter()
+            .partition(|log| log.scan.last().is_some_and(|last| last < floor));
+        self.logs = below;
+        for (log, whole) in parallel::map(needed, |log| whole(folder, log)) {
+            let what = match whole {
                 Ok(Ok((scan, (size, modified)))) => {
-                    (log.scan, log.scanned, log.size, log.modified) = (scan, true, size, modified);
-                    self.logs.push(log);
+                    self.logs.push(LogFile { scan, scanned: true, size, modified, ..log });
                     continue;
                 }
                 Ok(Err(error)) => What::Unreadable(error.to_string()),
                 Err(error) if error.is_not_found() => continue,
                 Err(error) => What::of(error),
             };
-            self.others.push(Other { name, what });
+            self.others.push(Other { name: log.name, what });
         }
     }
 
@@ -417,6 +411,20 @@ impl Inventory {
         };
         compare(folder, side(a), side(b), from, to)
     }
+}
+
+/// What a log holds, its size in bytes and its modification in Unix seconds.
+type Whole = (Scan, (u64, u64));
+
+/// All of a log, with its size and modification afterwards.
+fn whole(folder: &Folder, log: &LogFile) -> Result<io::Result<Whole>, folder::Error> {
+    let file = folder.read(&log.name)?;
+    let scanned = stamp(&file).and_then(|(size, _)| {
+        // What is appended meanwhile comes with the next inventory: somebody may append without end.
+        let scan = changelog::scan((&file).take(size))?;
+        Ok((scan, stamp(&file)?))
+    });
+    Ok(scanned)
 }
 
 /// Size in bytes and modification in Unix seconds.

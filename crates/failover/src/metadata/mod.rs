@@ -17,6 +17,7 @@ pub mod image;
 pub mod inventory;
 mod names;
 mod note;
+mod parallel;
 mod peek;
 pub mod plan;
 pub mod stage;

@@ -5,9 +5,11 @@
 //! is exactly what the plan says, or an error. A failed step leaves its half-written file in the stage folder, which
 //! the caller made and removes.
 
+mod blocks;
+
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
 
@@ -18,6 +20,8 @@ use super::image::{self, Image};
 use super::names::shown;
 use super::plan::{Base, Plan, Run};
 use super::unlock::Locks;
+use blocks::Blocks;
+
 use crate::cancel::{Cancel, Cancelled};
 use crate::folder::{self, Folder, Owner};
 
@@ -168,27 +172,22 @@ pub fn write_log(
     check_jump(plan, jump)?;
     let name = OsStr::new(LOG);
     let file = stage.create(name, 0o600)?;
-    let written = flushing(&file, name, |flush| write_changes(folder, plan, &file, jump, flush, cancel))?;
+    let written = flushing(&file, name, |mut flush| {
+        let wrote = move |bytes| flush.wrote(bytes);
+        Blocks::write(&file, wrote, failed("write", name), |out| write_changes(folder, plan, out, jump, cancel))
+    })?;
     finish(stage, &file, name, owner)?;
     Ok(written)
 }
 
-fn write_changes(
-    folder: &Folder,
-    plan: &Plan,
-    file: &File,
-    jump: u64,
-    flush: Flush,
-    cancel: &Cancel,
-) -> Result<Written, Error> {
+fn write_changes(folder: &Folder, plan: &Plan, out: &mut Blocks, jump: u64, cancel: &Cancel) -> Result<Written, Error> {
     let mut writer = Writer {
-        out: BufWriter::with_capacity(BLOCK, file),
+        out,
         next: plan.base_version,
         jump,
         written: Written::default(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
         locks: Locks::default(),
-        flush,
     };
     for run in &plan.runs {
         if run.first != writer.next {
@@ -208,7 +207,6 @@ fn write_changes(
             writer.written.unlocked += 1;
         }
     }
-    writer.out.flush().map_err(failed("write", OsStr::new(LOG)))?;
     Ok(writer.written)
 }
 
@@ -276,14 +274,13 @@ fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T,
 }
 
 struct Writer<'a> {
-    out: BufWriter<&'a File>,
+    out: &'a mut Blocks,
     next: u64,
     jump: u64,
     written: Written,
     /// The id of the line being written, in digits: counted on, which is quicker than printing each.
     digits: Vec<u8>,
     locks: Locks,
-    flush: Flush,
 }
 
 impl Writer<'_> {
@@ -318,19 +315,12 @@ impl Writer<'_> {
 
     fn write(&mut self, change: &[u8]) -> Result<(), Error> {
         let id = self.next + self.jump;
-        let mut write = || {
-            self.out.write_all(&self.digits)?;
-            self.out.write_all(b": ")?;
-            self.out.write_all(change)?;
-            self.out.write_all(b"\n")
-        };
-        write().map_err(failed("write", OsStr::new(LOG)))?;
+        let put = self.out.put(&[&self.digits, b": ", change, b"\n"]);
+        put.map_err(failed("write", OsStr::new(LOG)))?;
         self.written.first.get_or_insert(id);
         self.written.last = Some(id);
         self.written.lines += 1;
-        let bytes = (self.digits.len() + change.len() + 3) as u64;
-        self.written.bytes += bytes;
-        self.flush.wrote(bytes);
+        self.written.bytes += (self.digits.len() + change.len() + 3) as u64;
         self.next += 1;
         count_on(&mut self.digits);
         Ok(())
