@@ -240,9 +240,12 @@ pub fn find_beside(name: &str) -> Result<PathBuf, Error> {
     found.ok_or_else(|| Error::NotInstalled { name: name.to_owned() })
 }
 
-/// Closes every descriptor but the standard three: what a caller left open by mistake (ucarp does) would otherwise
-/// stay open in every child. Call it first thing, before anything is opened.
-pub fn close_inherited() {
+/// Closes every descriptor but the standard three, which a caller left open by mistake (ucarp does) and which would
+/// otherwise stay open in every child; and leaves the caller's working folder. Call it first thing, before anything is
+/// opened.
+pub fn leave_inherited() {
+    // There is always a root.
+    let _ = std::env::set_current_dir("/");
     // Collected first: the listing is itself a descriptor, closed again before the loop.
     let open: Vec<i32> = match std::fs::read_dir("/proc/self/fd") {
         Ok(entries) => entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect(),
@@ -260,7 +263,11 @@ fn command<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Command, Error
         return Err(spawn(program, source));
     }
     let mut command = Command::new(program);
-    command.args(args).env_clear().env("PATH", PATH).env("LANG", "C").current_dir("/").stdin(Stdio::null());
+    command.args(args).env_clear().env("PATH", PATH).env("LANG", "C").stdin(Stdio::null());
+    if std::env::current_dir().map_or(true, |folder| folder != Path::new("/")) {
+        // Where there is none to change, a child is made without copying this process: for hooks that counts.
+        command.current_dir("/");
+    }
     Ok(command)
 }
 

@@ -18,7 +18,7 @@ use failover::{cancel, config, logging, process};
 use crate::args::Arguments;
 
 fn main() -> ExitCode {
-    process::close_inherited();
+    process::leave_inherited();
     cancel::hold_back();
     if std::io::stderr().is_terminal() {
         logging::to_stderr("vip-down", 0);
