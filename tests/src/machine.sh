@@ -46,6 +46,7 @@ pivot_root . mnt
 cd /
 umount -l /mnt
 mkdir -p /mnt/mfs /mnt/check
+if [ -e /etc/sysctl.d/lab.conf ]; then sysctl -q -p /etc/sysctl.d/lab.conf; fi
 exec < /dev/null
 echo "ready $pid"
 set +e

@@ -36,6 +36,7 @@ pub mod metadata;
 pub mod moosefs;
 pub mod process;
 pub mod reach;
+pub mod resets;
 pub mod scope;
 pub mod service;
 pub mod state;

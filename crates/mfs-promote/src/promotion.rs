@@ -2,7 +2,7 @@
 
 mod failure;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use failover::address::Interface;
 use failover::cancel::Cancel;
 use failover::metadata::{Lineage, Loss, Plan, plan};
 use failover::moosefs::{Daemon, Version};
+use failover::resets::Withheld;
 use failover::state::Phase;
 use failover::ucarp::Options;
 
@@ -126,6 +127,7 @@ impl<'a> Promotion<'a> {
         if self.by_hook {
             guards::flapping::check(&self.target.config, &self.target.state)?;
         }
+        let resets = self.withhold_resets();
         self.begin("prepare");
         self.settle_and_prepare()?;
         self.begin("metalogger");
@@ -138,6 +140,7 @@ impl<'a> Promotion<'a> {
         self.start_master()?;
         self.begin("prove");
         self.prove(&plan)?;
+        self.reset_clients(resets);
         self.begin("serve");
         self.watch()?;
         if let Err(e) = self.target.state.clear_journal() {
@@ -206,6 +209,21 @@ impl<'a> Promotion<'a> {
             self.target.services.kill(Daemon::Master, master)?;
         }
         Ok(())
+    }
+
+    /// No client is to learn that its master is gone before it can connect to this one.
+    fn withhold_resets(&self) -> Option<Withheld> {
+        let server = SocketAddrV4::new(self.vip, self.target.config.client_port);
+        let withheld = Withheld::begin(self.interface.index, server);
+        withheld.inspect_err(|e| log::warn!("{}; clients will wait longer", failover::logging::chain(e))).ok()
+    }
+
+    fn reset_clients(&mut self, resets: Option<Withheld>) {
+        match resets.map(Withheld::send) {
+            Some(Ok(clients)) => self.run.done("clients", format_args!("{clients} told to connect anew")),
+            Some(Err(e)) => log::warn!("{}; clients will wait longer", failover::logging::chain(&e)),
+            None => (),
+        }
     }
 
     /// Waits for the election to settle, and meanwhile asks the guards and does all that touches nothing.

@@ -66,11 +66,12 @@ impl Settings {
             .setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1")
             .setting("mfsmetalogger", "META_DOWNLOAD_FREQ", "1")
             .ucarp_options(&["-r", "2"]);
-        let cluster = build.start()?;
-        for machine in ["c1", "cs1"] {
-            cluster.must(machine, &["sysctl", "-q", "-w", "net.ipv4.tcp_rto_max_ms=1000"])?;
-        }
-        Ok(cluster)
+        // At their start: a connection keeps what it was made with.
+        let settings = "net.ipv4.tcp_rto_max_ms = 1000\n";
+        ["c1", "cs1"]
+            .into_iter()
+            .fold(build, |build, name| build.file_on(name, "/etc/sysctl.d/lab.conf", settings, 0o644))
+            .start()
     }
 }
 

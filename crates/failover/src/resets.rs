@@ -1,0 +1,179 @@
+//! Resets, held back until there is something to connect to.
+//!
+//! The clients of a master that died go on sending to the virtual address. As soon as it is here, this machine's kernel
+//! answers each of them with a reset, since it knows nothing of their connections; they connect anew, are refused while no
+//! master listens yet, and wait: mfsmount tries every two seconds, and what a program wanted is tried after 0.3, 0.9, 1.8,
+//! 3.0, 4.5 s and so on from that reset (`mfsclient/mastercomm.c`). So the reset must not come before the master listens.
+//!
+//! A rule in a table of the kernel's packet filter keeps it back. The table is owned by a socket of this process and
+//! vanishes with it, however it ends. What arrives meanwhile is listened to, and once the master serves each client gets
+//! the very reset that the kernel would have sent. Where the election is lost, none is sent: a connection that came here
+//! astray goes on.
+
+mod filter;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::thread::JoinHandle;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, bind, recv};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use crate::cancel::Cancel;
+use crate::carp::{checksum, link_address};
+
+const ETH_P_IP: u16 = 0x0800;
+const TCP: u8 = 6;
+/// Bits of a segment's flags.
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+/// Length of a TCP header without options.
+const HEADER: usize = 20;
+/// Clients beyond this number are reset by the kernel, when they send again.
+const MOST: usize = 100_000;
+
+/// What failed, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}")]
+pub struct Error {
+    /// What was tried.
+    operation: &'static str,
+    /// The kernel's answer.
+    #[source]
+    source: std::io::Error,
+}
+
+fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) -> Error {
+    move |source| Error { operation, source: source.into() }
+}
+
+/// Each client that sent something for a connection that is not here, with the place in the stream where it takes a reset.
+type Clients = BTreeMap<SocketAddrV4, u32>;
+
+/// Resets being held back. Dropping it lets the kernel send them again, to whoever sends from then on.
+#[derive(Debug)]
+pub struct Withheld {
+    server: SocketAddrV4,
+    table: OwnedFd,
+    over: Cancel,
+    ear: Option<JoinHandle<Clients>>,
+}
+
+impl Withheld {
+    /// Holds back the resets from `server`, which the interface with the number `index` has, from now on.
+    pub fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
+        let ear = listen(index, server).map_err(failed("listen to clients"))?;
+        let table = filter::drop_resets(server).map_err(failed("hold resets back"))?;
+        let over = Cancel::new();
+        let until = over.clone();
+        let ear = std::thread::spawn(move || hear(&ear, &until));
+        Ok(Self { server, table, over, ear: Some(ear) })
+    }
+
+    /// Resets everybody who sent something meanwhile, and returns how many that were.
+    pub fn send(mut self) -> Result<usize, Error> {
+        let clients = self.stop();
+        let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed("send resets"))?;
+        sender.bind(&SocketAddrV4::new(*self.server.ip(), 0).into()).map_err(failed("send resets"))?;
+        let server = self.server;
+        // The rule goes first: it would hold these back, too.
+        drop(self);
+        for (client, place) in &clients {
+            let segment = reset(server, *client, *place);
+            if let Err(e) = sender.send_to(&segment, &SocketAddrV4::new(*client.ip(), 0).into()) {
+                log::debug!("no reset to {client}: {e}");
+            }
+        }
+        Ok(clients.len())
+    }
+
+    /// Listens no more, and returns who was heard.
+    fn stop(&mut self) -> Clients {
+        self.over.cancel();
+        self.ear.take().and_then(|ear| ear.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        self.stop();
+        log::debug!("resets are sent again (descriptor {})", self.table.as_raw_fd());
+    }
+}
+
+fn listen(index: u32, server: SocketAddrV4) -> std::io::Result<Socket> {
+    let ear = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ETH_P_IP.to_be()))))?;
+    ear.attach_filter(&wanted(server))?;
+    ear.set_nonblocking(true)?;
+    bind(ear.as_raw_fd(), &link_address(index)?)?;
+    Ok(ear)
+}
+
+/// "It is TCP to `server`, and belongs to a connection", in the kernel's filter language.
+fn wanted(server: SocketAddrV4) -> [SockFilter; 11] {
+    let ends = u32::from(SYN | RST);
+    [
+        SockFilter::new(0x30, 0, 0, 9),
+        SockFilter::new(0x15, 0, 8, TCP.into()),
+        SockFilter::new(0x20, 0, 0, 16),
+        SockFilter::new(0x15, 0, 6, u32::from(*server.ip())),
+        // The length of the IP header.
+        SockFilter::new(0xb1, 0, 0, 0),
+        SockFilter::new(0x48, 0, 0, 2),
+        SockFilter::new(0x15, 0, 3, server.port().into()),
+        SockFilter::new(0x50, 0, 0, 13),
+        SockFilter::new(0x45, 1, 0, ends),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+        SockFilter::new(0x06, 0, 0, 0),
+    ]
+}
+
+/// Listens until it is over.
+fn hear(ear: &Socket, over: &Cancel) -> Clients {
+    let mut clients = Clients::new();
+    let mut buffer = [0; 128];
+    loop {
+        while let Ok(length) = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            if let Some((client, place)) = parse(&buffer[..length]).filter(|_| clients.len() < MOST) {
+                clients.insert(client, place);
+            }
+        }
+        if over.is_set() {
+            return clients;
+        }
+        let mut fds = [PollFd::new(ear.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::NONE);
+    }
+}
+
+/// Who sent an IP packet with a TCP segment, and the next byte that it expects: there it takes a reset (RFC 5961).
+fn parse(packet: &[u8]) -> Option<(SocketAddrV4, u32)> {
+    let ip: &[u8; 20] = packet.first_chunk()?;
+    let segment: &[u8; HEADER] = packet.get(usize::from(ip[0] & 0x0f) * 4..)?.first_chunk()?;
+    let source = Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
+    let port = u16::from_be_bytes([segment[0], segment[1]]);
+    let expected = u32::from_be_bytes([segment[8], segment[9], segment[10], segment[11]]);
+    (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), expected))
+}
+
+/// The segment that resets a client's connection.
+fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> [u8; HEADER] {
+    let mut segment = [0; HEADER];
+    segment[..2].copy_from_slice(&server.port().to_be_bytes());
+    segment[2..4].copy_from_slice(&client.port().to_be_bytes());
+    segment[4..8].copy_from_slice(&place.to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = RST;
+    // The checksum covers the addresses, too.
+    let mut covered = [server.ip().octets(), client.ip().octets(), [0, TCP, 0, 20]].concat();
+    covered.extend(segment);
+    let sum = checksum(&covered);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    segment
+}
+
+#[cfg(test)]
+mod tests;
