@@ -8,7 +8,7 @@
 //! A rule in a table of the kernel's packet filter keeps it back. The table is owned by a socket of this process and
 //! vanishes with it, however it ends. What arrives meanwhile is listened to, and once the master serves each client gets
 //! the very reset that the kernel would have sent. Where the election is lost, none is sent: a connection that came here
-//! astray goes on.
+//! astray goes on. A machine that hands over listens, too, for what clients send to it before they know better.
 
 mod filter;
 
@@ -53,37 +53,33 @@ fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) ->
 /// Each client that sent something for a connection that is not here, with the place in the stream where it takes a reset.
 type Clients = BTreeMap<SocketAddrV4, u32>;
 
-/// Resets being held back. Dropping it lets the kernel send them again, to whoever sends from then on.
+/// Listens for clients whose connections are not here any more.
 #[derive(Debug)]
-pub struct Withheld {
+pub struct Ear {
     server: SocketAddrV4,
-    table: OwnedFd,
     over: Cancel,
-    ear: Option<JoinHandle<Clients>>,
+    heard: Option<JoinHandle<Clients>>,
 }
 
-impl Withheld {
-    /// Holds back the resets from `server`, which the interface with the number `index` has, from now on.
-    pub fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
+impl Ear {
+    /// Listens on the interface with the number `index` from now on, for what is sent to `server`.
+    pub fn open(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
         let ear = listen(index, server).map_err(failed("listen to clients"))?;
-        let table = filter::drop_resets(server).map_err(failed("hold resets back"))?;
         let over = Cancel::new();
         let until = over.clone();
-        let ear = std::thread::spawn(move || hear(&ear, &until));
-        Ok(Self { server, table, over, ear: Some(ear) })
+        let heard = std::thread::spawn(move || hear(&ear, &until));
+        Ok(Self { server, over, heard: Some(heard) })
     }
 
-    /// Resets everybody who sent something meanwhile, and returns how many that were.
-    pub fn send(mut self) -> Result<usize, Error> {
+    /// Resets everybody who was heard, and returns how many that were. For when they can connect anew.
+    pub fn reset_all(mut self) -> Result<usize, Error> {
         let clients = self.stop();
         let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed("send resets"))?;
-        sender.bind(&SocketAddrV4::new(*self.server.ip(), 0).into()).map_err(failed("send resets"))?;
-        let server = self.server;
-        // The rule goes first: it would hold these back, too.
-        drop(self);
+        // The address may be elsewhere.
+        sender.set_header_included_v4(true).map_err(failed("send resets"))?;
         for (client, place) in &clients {
-            let segment = reset(server, *client, *place);
-            if let Err(e) = sender.send_to(&segment, &SocketAddrV4::new(*client.ip(), 0).into()) {
+            let packet = reset(self.server, *client, *place);
+            if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
                 log::debug!("no reset to {client}: {e}");
             }
         }
@@ -93,14 +89,36 @@ impl Withheld {
     /// Listens no more, and returns who was heard.
     fn stop(&mut self) -> Clients {
         self.over.cancel();
-        self.ear.take().and_then(|ear| ear.join().ok()).unwrap_or_default()
+        self.heard.take().and_then(|heard| heard.join().ok()).unwrap_or_default()
     }
 }
 
-impl Drop for Withheld {
+impl Drop for Ear {
     fn drop(&mut self) {
         self.stop();
-        log::debug!("resets are sent again (descriptor {})", self.table.as_raw_fd());
+    }
+}
+
+/// Resets being held back. Dropping it lets the kernel send them again, to whoever sends from then on.
+#[derive(Debug)]
+pub struct Withheld {
+    ear: Ear,
+    table: OwnedFd,
+}
+
+impl Withheld {
+    /// Holds back the resets from `server`, which the interface with the number `index` has, from now on.
+    pub fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
+        let ear = Ear::open(index, server)?;
+        let table = filter::drop_resets(server).map_err(failed("hold resets back"))?;
+        Ok(Self { ear, table })
+    }
+
+    /// Resets everybody who sent something meanwhile, and returns how many that were.
+    pub fn send(self) -> Result<usize, Error> {
+        // The rule would hold these back, too.
+        drop(self.table);
+        self.ear.reset_all()
     }
 }
 
@@ -159,8 +177,9 @@ fn parse(packet: &[u8]) -> Option<(SocketAddrV4, u32)> {
     (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), expected))
 }
 
-/// The segment that resets a client's connection.
-fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> [u8; HEADER] {
+/// The packet that resets a client's connection. The kernel fills the lengths and sums of the IP header in.
+fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> Vec<u8> {
+    let [from, to] = [server, client].map(|end| end.ip().octets());
     let mut segment = [0; HEADER];
     segment[..2].copy_from_slice(&server.port().to_be_bytes());
     segment[2..4].copy_from_slice(&client.port().to_be_bytes());
@@ -168,11 +187,9 @@ fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> [u8; HEADER]
     segment[12] = 5 << 4;
     segment[13] = RST;
     // The checksum covers the addresses, too.
-    let mut covered = [server.ip().octets(), client.ip().octets(), [0, TCP, 0, 20]].concat();
-    covered.extend(segment);
-    let sum = checksum(&covered);
+    let sum = checksum(&[&from[..], &to, &[0, TCP, 0, 20], &segment].concat());
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    segment
+    [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0][..], &from, &to, &segment].concat()
 }
 
 #[cfg(test)]

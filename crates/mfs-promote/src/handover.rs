@@ -15,8 +15,10 @@ use failover::cancel::Cancel;
 use failover::carp::Listener;
 use failover::config::Config;
 use failover::lock::{Locks, Role};
+use failover::logging::chain;
 use failover::moosefs::{self, Daemon};
 use failover::process;
+use failover::resets::Ear;
 use failover::state;
 use failover::ucarp::{self, Caller};
 
@@ -119,7 +121,7 @@ pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cance
     let outcome = match &handed_over {
         Ok(()) => "handed over",
         Err(failure) => {
-            run.record.error = Some(failover::logging::chain(failure));
+            run.record.error = Some(chain(failure));
             "not handed over"
         }
     };
@@ -200,20 +202,30 @@ impl HandOver<'_> {
     fn watch(&self, begun: Instant, run: &mut Run) -> std::result::Result<(), Failure> {
         let own = address::own_addresses()?;
         let ear = Listener::open(&self.interface.name, self.interface.index, self.caller.options.group).ok();
-        let (mut winner, mut gone) = (None, false);
+        let (mut winner, mut gone, mut clients) = (None, false, None);
         let patience = self.caller.options.dead_time() * 3 + PATIENCE;
         while begun.elapsed() < patience {
             let heard = ear.as_ref().and_then(|ear| ear.next(Duration::ZERO, self.cancel).ok().flatten());
             let rival = heard.filter(|ad| ad.vhid == self.caller.options.vhid && !own.contains(&ad.source));
             winner = rival.map(|ad| ad.source).or(winner);
             let here = address::holds(self.interface, self.vip)?;
-            gone |= !here;
+            if !here && !gone {
+                gone = true;
+                // Until they know better, they send to this machine.
+                let ear = Ear::open(self.interface.index, self.port());
+                clients = ear.inspect_err(|e| log::warn!("{}; clients will wait longer", chain(e))).ok();
+            }
             if gone && here {
                 return Err(Failure::CameBack { vip: self.vip });
             }
             // Only now is it certain that an answer comes from elsewhere.
             if gone && moosefs::info(self.port(), ANSWER).is_ok() {
+                let reset = clients.map(Ear::reset_all).transpose();
                 self.report(begun, winner, run);
+                match reset {
+                    Ok(clients) => run.done("clients", format_args!("{} told to connect anew", clients.unwrap_or(0))),
+                    Err(e) => log::warn!("{}; clients will wait longer", chain(&e)),
+                }
                 return Ok(());
             }
             self.cancel.sleep(ASK_EVERY)?;

@@ -145,10 +145,24 @@ proptest! {
 #[test]
 fn a_reset_is_what_the_kernel_would_send() {
     let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
-    let segment = reset(server, client, 7);
-    let packet = [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0, 172, 16, 0, 51, 172, 16, 0, 99][..], &segment].concat();
-    assert_eq!(parse(&packet), None, "it has no ACK");
+    let packet = reset(server, client, 7);
+    let (header, segment) = packet.split_at(20);
+    assert_eq!((&header[9..10], &header[12..]), (&[TCP][..], &[172, 16, 0, 99, 172, 16, 0, 51][..]));
     assert_eq!((&segment[..4], &segment[4..8]), (&[0x24, 0xcd, 0x9c, 0x40][..], &[0, 0, 0, 7][..]));
-    let covered = [&[172, 16, 0, 99, 172, 16, 0, 51, 0, 6, 0, 20][..], &segment].concat();
+    let covered = [&[172, 16, 0, 99, 172, 16, 0, 51, 0, 6, 0, 20][..], segment].concat();
     assert_eq!(checksum(&covered), 0);
+    assert_eq!(parse(&packet), None, "it has no ACK");
+}
+
+#[test]
+fn a_machine_that_gave_the_address_up_resets_whoever_still_sends_to_it() {
+    let (net, index) = Net::new();
+    let mut client = orphan(&net);
+    must("ip addr del 172.16.0.99/16 dev eth0");
+    must("ip addr add 172.16.0.11/16 dev eth0");
+    let ear = Ear::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    client.write_all(b"are you there?").unwrap();
+    assert!(waits(&client), "nobody answers");
+    assert_eq!(ear.reset_all().unwrap(), 1);
+    assert!(is_reset(&client));
 }
