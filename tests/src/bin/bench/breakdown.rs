@@ -55,7 +55,12 @@ const PARTS: [(&str, Owner, &str, &str); 12] = [
     ("commit", Owner::Ours, "a few renames and flushes", ""),
     ("start", Owner::MooseFs, "loading the image and the changes once", "`META_DOWNLOAD_FREQ = 1`"),
     ("prove", Owner::Ours, "one question", ""),
-    ("client is back", Owner::MooseFs, "its next try after it learnt of the death", "nothing that we found"),
+    (
+        "client is back",
+        Owner::MooseFs,
+        "it is reset when the master answers, if it was heard",
+        "`net.ipv4.tcp_rto_max_ms`",
+    ),
     ("chunkserver is back", Owner::MooseFs, "its next try", "`MASTER_RECONNECTION_DELAY`"),
     ("writes are back", Owner::MooseFs, "chunkservers, then the client's next try", "`MASTER_RECONNECTION_DELAY`"),
 ];
