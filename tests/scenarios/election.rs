@@ -117,6 +117,31 @@ fn a_demoted_master_stops_cleanly_and_its_metalogger_runs_again() -> Result<()> 
     nothing_lost(&cluster, &load)
 }
 
+#[test]
+fn a_master_that_another_machine_waits_for_stops_before_its_grace_is_over() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    // What was asked for at the very moment would be known to the old master alone.
+    load.stop()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    let mark = cluster.mark();
+    cluster.stop_ucarp("m1")?;
+    cluster.wait_for_log_since(mark, "m2", "a master is alive on 172.16.0.11 .*waiting for it to stop", SOON)?;
+    // Its grace begins anew, since it may win; but another machine has won, and waits.
+    cluster.start_ucarp("m1")?;
+    cluster.wait_for_log_since(
+        mark,
+        "m1",
+        "172.16.0.12 goes on claiming 172.16.0.99: it waits for this master",
+        SOON,
+    )?;
+    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    // A master without an address soon notes that its chunkserver is gone: by that change it knows more, and then m1 serves.
+    cluster.expect("one of the two to serve", SOON, || (cluster.serving().len() == 1).then_some(()))?;
+    nothing_lost(&cluster, &load)
+}
+
 /// Makes ucarp on one machine step back until the other one serves. What clients asked for at the very moment may be known
 /// to the old master alone: then the other machine must yield to it, and the administrator asks again.
 fn step_back(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {

@@ -3,7 +3,8 @@
 //! The hook has taken the address away already, so the master serves nobody. Why the hook was called it is not told:
 //! ucarp was restarted beside a healthy master (the address comes back after ucarp's dead time), or a rival won. The
 //! grace waits for the answer, and listens: a rival that claimed the address and falls silent has found that this machine
-//! knows more, and the address comes back a dead time after its last word.
+//! knows more, and the address comes back a dead time after its last word. One that goes on has found that it has all
+//! that is known here, and waits for this master to stop.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ use crate::target::{self, Target};
 /// Added to ucarp's dead time and its polling step.
 const MARGIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Within this a rival finds that it lacks something, and yields. One that goes on waits for the master here to stop.
+pub(crate) const LACKING: Duration = Duration::from_secs(3);
 /// Rivals that come and go prolong the grace to so many at most.
 const GRACES: u32 = 4;
 
@@ -112,6 +115,10 @@ impl Demotion<'_> {
                 return Ok(true);
             }
             rivals.hear(LOOK_EVERY, self.cancel)?;
+            if let Some(rival) = rivals.goes_on() {
+                log::info!("{rival} goes on claiming {vip}: it waits for this master to stop");
+                return Ok(false);
+            }
             if Instant::now() < end {
                 continue;
             }
@@ -131,6 +138,8 @@ pub(crate) struct Rivals<'a> {
     listener: Option<Listener>,
     options: &'a Options,
     own: Vec<Ipv4Addr>,
+    /// Since when one has been heard without a pause.
+    first: Option<Instant>,
     last: Option<(Instant, Advertisement)>,
 }
 
@@ -139,7 +148,7 @@ impl<'a> Rivals<'a> {
         let listener = address::interface(interface)
             .ok()
             .and_then(|found| Listener::open(&found.name, found.index, options.group).ok());
-        Self { listener, options, own: address::own_addresses().unwrap_or_default(), last: None }
+        Self { listener, options, own: address::own_addresses().unwrap_or_default(), first: None, last: None }
     }
 
     /// Listens for `time`, or less if something is heard.
@@ -162,6 +171,8 @@ impl<'a> Rivals<'a> {
 
     fn take(&mut self, heard: Advertisement) {
         if heard.vhid == self.options.vhid && !self.own.contains(&heard.source) {
+            let paused = self.silent_since().is_some();
+            self.first = self.first.filter(|_| !paused).or_else(|| Some(Instant::now()));
             self.last = Some((Instant::now(), heard));
         }
     }
@@ -179,6 +190,11 @@ impl<'a> Rivals<'a> {
     /// The real address of the rival that was heard last, if that was after `then`.
     pub(crate) fn heard_since(&self, then: Instant) -> Option<Ipv4Addr> {
         self.last.filter(|(when, _)| *when > then).map(|(_, heard)| heard.source)
+    }
+
+    /// The rival that still advertised when it must have found out whether it lacks something.
+    fn goes_on(&self) -> Option<Ipv4Addr> {
+        self.heard_since(self.first? + LACKING)
     }
 
     /// When the last rival said its last word, if two of its advertisements are missing since.

@@ -24,7 +24,7 @@ use failover::logging::chain;
 use failover::process::{self, Stat};
 
 use super::{LOOK_EVERY, Reason, Sentry};
-use crate::demotion::Rivals;
+use crate::demotion::{LACKING, Rivals};
 use crate::guards::memory;
 use crate::stepdown;
 
@@ -37,8 +37,6 @@ const FLUSH: Duration = Duration::from_millis(250);
 const RESTART_MARGIN: Duration = Duration::from_millis(500);
 /// How much longer than by our own options the ucarp of another machine may wait.
 const OTHER_SKEW: Duration = Duration::from_secs(1);
-/// Within this a rival finds that it lacks something, and yields. One that goes on waits for the master here to stop.
-const LACKING: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Sentry<'_> {
