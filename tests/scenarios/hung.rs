@@ -13,6 +13,22 @@ use crate::{SOON, nothing_lost, wait_for_whole_copy};
 const BUSY_RESTORE: &str =
     "#!/bin/sh\ncase \"$*\" in *restore) while :; do :; done ;; *) exec /usr/lib/real/mfsmaster \"$@\" ;; esac\n";
 
+/// Takes the lock of a master, listens, and answers nobody.
+const MUTE: &str = "#!/usr/bin/python3
+import fcntl, os, socket, sys, time
+if '-v' in sys.argv:
+    sys.exit(print('version: 3.0.117-1 ; build: 1'))
+ready, listening = os.pipe()
+if os.fork():
+    sys.exit(0 if os.read(ready, 1) else 1)
+os.setsid()
+lock = open('/var/lib/mfs/.mfsmaster.lock', 'w')
+fcntl.lockf(lock, fcntl.LOCK_EX)
+door = socket.create_server(('', 9421))
+os.write(listening, b'!')
+time.sleep(600)
+";
+
 /// A data folder whose disk does not answer, until this value goes: writing waits, and no signal ends it.
 struct Frozen<'a> {
     cluster: &'a Cluster,
@@ -86,5 +102,33 @@ fn what_hangs_is_ended_and_the_address_does_not_stay() -> Result<()> {
     cluster.start_ucarp("m2")?;
     cluster.wait_for_log_since(mark, "m2", "ignored TERM for .*sending KILL.*mfsmetalogger [0-9]+ state T", SOON)?;
     cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_master_that_is_mute_from_its_start_does_not_keep_the_address() -> Result<()> {
+    let cluster = Cluster::build()
+        .masters(3)
+        .file("/etc/mfs/mfspromote.cfg", "START_TIMEOUT = 4\nSTOP_TIMEOUT = 2\n", 0o644)
+        .file_on("m2", "/usr/sbin/mfsmaster", MUTE, 0o755)
+        .start()?;
+    let load = cluster.client().keep_writing()?;
+    for standby in ["m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_log_since(
+        mark,
+        "m2",
+        "promotion failed: mfsmaster runs but does not answer on port 9421",
+        SOON,
+    )?;
+    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+    let log = cluster.events().since(mark);
+    assert!(log.iter().any(|line| line.machine == "m2" && line.text.contains("roll-back: every file is where it was")));
+    cluster.wait_for_serving("m3", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    assert_eq!((cluster.serving(), cluster.holds_vip("m2")), (vec!["m3".to_owned()], false));
     nothing_lost(&cluster, &load)
 }
