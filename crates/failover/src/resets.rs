@@ -10,8 +10,6 @@
 //! the very reset that the kernel would have sent. Where the election is lost, none is sent: a connection that came here
 //! astray goes on. A machine that hands over listens, too, for what clients send to it before they know better.
 
-mod filter;
-
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -23,13 +21,11 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::cancel::Cancel;
 use crate::carp::{checksum, link_address};
+use crate::filter::{self, ACK, Held, RST, TCP};
 
 const ETH_P_IP: u16 = 0x0800;
-const TCP: u8 = 6;
-/// Bits of a segment's flags.
+/// The bit of a segment's flags that the filter does not need.
 const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
-const ACK: u8 = 0x10;
 /// Length of a TCP header without options.
 const HEADER: usize = 20;
 /// Clients beyond this number are reset by the kernel, when they send again.
@@ -110,7 +106,7 @@ impl Withheld {
     /// Holds back the resets from `server`, which the interface with the number `index` has, from now on.
     pub fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
         let ear = Ear::open(index, server)?;
-        let table = filter::drop_resets(server).map_err(failed("hold resets back"))?;
+        let table = filter::hold_back(Held::Resets, server).map_err(failed("hold resets back"))?;
         Ok(Self { ear, table })
     }
 
@@ -193,4 +189,4 @@ fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

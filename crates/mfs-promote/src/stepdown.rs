@@ -6,8 +6,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use failover::address::{self, Removed};
+use failover::address::{self, Interface, Removed};
 use failover::cancel::Cancel;
+use failover::config::Config;
+use failover::leave::leave;
 use failover::lock::Place;
 use failover::logging::chain;
 use failover::service;
@@ -125,7 +127,16 @@ fn resign(interface: &str, vip: Ipv4Addr, caller: &Caller) {
 
 /// Takes the address away, and says so.
 pub(crate) fn remove_address(interface: &str, vip: Ipv4Addr) {
-    match address::interface(interface).and_then(|found| address::remove(&found, vip)) {
+    say(interface, vip, address::interface(interface).and_then(|found| address::remove(&found, vip)));
+}
+
+/// The same where a master serves on it: nothing that it has acknowledged is lost.
+pub(crate) fn leave_address(interface: &Interface, vip: Ipv4Addr, config: &Config) {
+    say(&interface.name, vip, leave(interface, vip, config.client_host, config.client_port));
+}
+
+fn say(interface: &str, vip: Ipv4Addr, removed: Result<Removed, address::Error>) {
+    match removed {
         Ok(Removed::Removed) => log::warn!("{vip} removed from {interface}"),
         Ok(Removed::NotThere) => (),
         Err(e) => log::error!("{}", chain(&e)),

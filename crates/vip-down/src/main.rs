@@ -1,6 +1,6 @@
 //! What ucarp runs when this machine becomes BACKUP, and when ucarp starts: removes the virtual address, hands the rest
-//! to `mfs-promote` in the background, and is back in milliseconds. It needs no configuration, goes on past every error
-//! and reports them all.
+//! to `mfs-promote` in the background, and is back in milliseconds: some 30 on the machine that serves. It needs no
+//! configuration, goes on past every error and reports them all.
 
 mod args;
 
@@ -11,6 +11,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use failover::address::{self, Removed};
+use failover::config::Config;
+use failover::leave::leave;
 use failover::lock::{self, Locks, Role};
 use failover::ucarp::Caller;
 use failover::{cancel, config, logging, process};
@@ -58,8 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn remove(arguments: &Arguments) -> Result<(), address::Error> {
-    let removed =
-        address::interface(&arguments.interface).and_then(|interface| address::remove(&interface, arguments.vip));
+    // mfs-promote reports what is wrong with it.
+    let config = Config::for_xparam(arguments.xparam.as_deref()).unwrap_or_else(|_| Config::fallback());
+    let removed = address::interface(&arguments.interface)
+        .and_then(|interface| leave(&interface, arguments.vip, config.client_host, config.client_port));
     match removed {
         Ok(Removed::Removed) => log::info!("{} removed from {}", arguments.vip, arguments.interface),
         Ok(Removed::NotThere) => log::info!("{} was not on {}", arguments.vip, arguments.interface),

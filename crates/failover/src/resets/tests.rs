@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use super::*;
 
 const CLIENT: &str = "172.16.0.51";
-const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
-const PORT: u16 = 9421;
+pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
+pub(crate) const PORT: u16 = 9421;
 const SOON: Duration = Duration::from_secs(10);
 
 fn must(words: &str) {
@@ -22,12 +22,12 @@ fn must(words: &str) {
 }
 
 /// This thread's network: both ends of a cable, the far one with the client's address, and the server's number.
-struct Net {
+pub(crate) struct Net {
     far: std::process::Child,
 }
 
 impl Net {
-    fn new() -> (Self, u32) {
+    pub(crate) fn new() -> (Self, u32) {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         let far = Command::new("unshare").args(["-n", "sleep", "300"]).spawn().unwrap();
         let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
@@ -48,12 +48,12 @@ impl Net {
     }
 
     /// A connection from the client's side.
-    fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self, port: u16) -> TcpStream {
         let pid = self.far.id();
         std::thread::spawn(move || {
             let namespace = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
             nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            TcpStream::connect((VIP, PORT)).unwrap()
+            TcpStream::connect((VIP, port)).unwrap()
         })
         .join()
         .unwrap()
@@ -70,7 +70,7 @@ impl Drop for Net {
 /// A client whose server has vanished without a word: its side of the connection is dropped behind a filter.
 fn orphan(net: &Net) -> TcpStream {
     let listener = TcpListener::bind((VIP, PORT)).unwrap();
-    let client = net.connect();
+    let client = net.connect(PORT);
     let (mut server, _) = listener.accept().unwrap();
     server.write_all(b"hello").unwrap();
     let mut hello = [0; 5];

@@ -181,7 +181,7 @@ impl Sentry<'_> {
     fn let_go(&self) {
         let turn = self.place.turn();
         if self.is_on_duty() {
-            stepdown::remove_address(&self.interface.name, self.vip);
+            stepdown::leave_address(self.interface, self.vip, &self.target.config);
         }
         drop(turn);
     }

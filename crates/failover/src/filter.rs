@@ -1,9 +1,10 @@
 //! One rule of `nf_tables`, spoken in netlink: it needs no program on the machine, and ends with the socket that made it
 //! (`NFT_TABLE_F_OWNER`, Linux 5.12).
 //!
-//! In words of nft: `table ip T { flags owner; chain resets { type filter hook output priority 0; ip saddr VIP tcp sport
-//! PORT tcp flags & (rst | ack) == rst drop; } }`. A reset without ACK answers a segment of a connection; a refusal of a new
-//! one has it, and passes. Numbers are those of `linux/netfilter/nf_tables.h` and `nfnetlink.h`.
+//! In words of nft: `table ip T { flags owner; chain held { type filter hook output priority 0; ip saddr VIP tcp sport PORT
+//! drop; } }`, for resets with `tcp flags & (rst | ack) == rst` before the `drop`: a reset without ACK answers a segment of
+//! a connection; a refusal of a new one has it, and passes. Numbers are those of `linux/netfilter/nf_tables.h` and
+//! `nfnetlink.h`.
 
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,7 +14,11 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
 };
 
-use super::{ACK, RST, TCP};
+/// The protocol's number.
+pub(crate) const TCP: u8 = 6;
+/// Bits of a segment's flags.
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
@@ -32,7 +37,7 @@ const OWNER: u32 = 0x2;
 const LOCAL_OUT: u32 = 3;
 const ACCEPT: u32 = 1;
 const DROP: u32 = 0;
-const CHAIN: &str = "resets";
+const CHAIN: &str = "held";
 /// Where an expression loads from.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
@@ -40,16 +45,25 @@ const TRANSPORT_HEADER: u32 = 2;
 const REGISTER: u32 = 1;
 const VERDICT: u32 = 0;
 
+/// What of a server's segments is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Resets of connections.
+    Resets,
+    /// All.
+    All,
+}
+
 /// Makes the rule; it holds until the descriptor is closed.
-pub(super) fn drop_resets(server: SocketAddrV4) -> nix::Result<OwnedFd> {
+pub(crate) fn hold_back(held: Held, server: SocketAddrV4) -> nix::Result<OwnedFd> {
     let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
     // An address of its own: the table belongs to it.
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    let table = format!("mfs-promote-{}", std::process::id());
+    let table = format!("moosefs-ucarp-{}", std::process::id());
     let requests = [
         message(NEW_TABLE, NLM_F_CREATE, &[text(1, &table), number(2, OWNER)].concat()),
         message(NEW_CHAIN, NLM_F_CREATE, &chain(&table)),
-        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &rule(&table, server)),
+        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &rule(&table, held, server)),
     ];
     let batch = [batch(BATCH_BEGIN), requests.concat(), batch(BATCH_END)].concat();
     send(fd.as_raw_fd(), &batch, MsgFlags::empty())?;
@@ -82,21 +96,23 @@ fn chain(table: &str) -> Vec<u8> {
     [text(1, table), text(3, CHAIN), nested(4, &hook), number(5, ACCEPT), text(7, "filter")].concat()
 }
 
-fn rule(table: &str, server: SocketAddrV4) -> Vec<u8> {
-    let masked = [number(1, REGISTER), number(2, REGISTER), number(3, 1), value(4, &[RST | ACK]), value(5, &[0])];
-    let verdict = nested(2, &nested(2, &number(1, DROP)));
-    let expressions = [
+fn rule(table: &str, held: Held, server: SocketAddrV4) -> Vec<u8> {
+    let mut expressions = vec![
         load(NETWORK_HEADER, 9, 1),
         compare(&[TCP]),
         load(NETWORK_HEADER, 12, 4),
         compare(&server.ip().octets()),
         load(TRANSPORT_HEADER, 0, 2),
         compare(&server.port().to_be_bytes()),
-        load(TRANSPORT_HEADER, 13, 1),
-        expression("bitwise", &masked.concat()),
-        compare(&[RST]),
-        expression("immediate", &[number(1, VERDICT), verdict].concat()),
     ];
+    if held == Held::Resets {
+        let masked = [number(1, REGISTER), number(2, REGISTER), number(3, 1), value(4, &[RST | ACK]), value(5, &[0])];
+        expressions.push(load(TRANSPORT_HEADER, 13, 1));
+        expressions.push(expression("bitwise", &masked.concat()));
+        expressions.push(compare(&[RST]));
+    }
+    let verdict = nested(2, &nested(2, &number(1, DROP)));
+    expressions.push(expression("immediate", &[number(1, VERDICT), verdict].concat()));
     [text(1, table), text(2, CHAIN), nested(4, &expressions.concat())].concat()
 }
 
