@@ -35,18 +35,24 @@ pub fn first_echo(addresses: impl IntoIterator<Item = Ipv4Addr>, patience: Durat
 /// The machines that are connected to a port of this one: the kernel's table, established connections only. A machine that
 /// was cut off stays in it until its silence has been noticed.
 pub fn connected_to(port: u16) -> BTreeSet<Ipv4Addr> {
+    ends_connected_to(port).into_iter().map(|end| *end.ip()).collect()
+}
+
+/// The same, each connection with the port of its other end.
+pub(crate) fn ends_connected_to(port: u16) -> BTreeSet<SocketAddrV4> {
     connections(&std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default(), port)
 }
 
 /// `N: LOCAL REMOTE STATE …`, with addresses as `0B0010AC:24CC`: the address as the machine's own number, the port not.
-fn connections(table: &str, port: u16) -> BTreeSet<Ipv4Addr> {
+fn connections(table: &str, port: u16) -> BTreeSet<SocketAddrV4> {
     let (local, established) = (format!(":{port:04X}"), "01");
     let remote = |line: &str| {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let to = fields.next()?.ends_with(&local);
-        let address = fields.next()?.split(':').next()?;
+        let (address, port) = fields.next()?.split_once(':')?;
         let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
-        (to && fields.next() == Some(established)).then(|| Ipv4Addr::from(address))
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (to && fields.next() == Some(established)).then(|| SocketAddrV4::new(address.into(), port))
     };
     table.lines().filter_map(remote).collect()
 }

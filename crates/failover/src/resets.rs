@@ -22,6 +22,7 @@ use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use crate::cancel::Cancel;
 use crate::carp::{checksum, link_address};
 use crate::filter::{self, ACK, Held, RST, TCP};
+use crate::reach;
 
 const ETH_P_IP: u16 = 0x0800;
 /// The bit of a segment's flags that the filter does not need.
@@ -73,13 +74,16 @@ impl Ear {
         let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed("send resets"))?;
         // The address may be elsewhere.
         sender.set_header_included_v4(true).map_err(failed("send resets"))?;
-        for (client, place) in &clients {
+        // Whoever was refused and has connected since sends to the same port.
+        let connected = reach::ends_connected_to(self.server.port());
+        let lost = || clients.iter().filter(|(client, _)| !connected.contains(client));
+        for (client, place) in lost() {
             let packet = reset(self.server, *client, *place);
             if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
                 log::debug!("no reset to {client}: {e}");
             }
         }
-        Ok(clients.len())
+        Ok(lost().count())
     }
 
     /// Listens no more, and returns who was heard.
@@ -126,10 +130,13 @@ fn listen(index: u32, server: SocketAddrV4) -> std::io::Result<Socket> {
     Ok(ear)
 }
 
-/// "It is TCP to `server`, and belongs to a connection", in the kernel's filter language.
-fn wanted(server: SocketAddrV4) -> [SockFilter; 11] {
+/// "It is for this machine, TCP to `server`, and belongs to a connection", in the kernel's filter language.
+fn wanted(server: SocketAddrV4) -> [SockFilter; 13] {
     let ends = u32::from(SYN | RST);
     [
+        // An interface may be told to hear what is for other machines, too (SKF_AD_PKTTYPE, PACKET_HOST).
+        SockFilter::new(0x30, 0, 0, 0xffff_f004),
+        SockFilter::new(0x15, 0, 10, 0),
         SockFilter::new(0x30, 0, 0, 9),
         SockFilter::new(0x15, 0, 8, TCP.into()),
         SockFilter::new(0x20, 0, 0, 16),

@@ -135,6 +135,33 @@ fn without_a_word_the_kernel_resets_whoever_sends_next() {
     assert!(is_reset(&client));
 }
 
+#[test]
+fn a_client_that_is_connected_is_left_alone() {
+    let (net, index) = Net::new();
+    let withheld = Withheld::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    // The master listens before it is known that it does.
+    let listener = TcpListener::bind((VIP, PORT)).unwrap();
+    let mut client = net.connect(PORT);
+    let (mut server, _) = listener.accept().unwrap();
+    client.write_all(b"hello").unwrap();
+    server.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(withheld.send().unwrap(), 0);
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(waits(&client), "not reset");
+}
+
+#[test]
+fn what_is_for_another_machine_is_not_heard() {
+    let (net, index) = Net::new();
+    let client = orphan(&net);
+    let ear = Ear::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    must("ip link set eth0 promisc on");
+    net.must("ip neigh replace 172.16.0.99 lladdr 02:00:00:00:00:77 dev eth0");
+    (&client).write_all(b"are you there?").unwrap();
+    assert!(waits(&client));
+    assert_eq!(ear.reset_all().unwrap(), 0);
+}
+
 proptest! {
     #[test]
     fn no_packet_makes_it_panic(bytes: Vec<u8>) {
