@@ -1,11 +1,14 @@
-//! The machine that has just taken over dies too, while it archives and while the others still follow it.
+//! The machine that has just taken over dies too, before another one has followed it.
+//!
+//! Later is worse, and left to chance by MooseFS: at the first change that it hears of the new history a metalogger drops its
+//! logs, and it downloads all of it when it connects next (docs/limits.md).
 
 use lab::{Cluster, LAST_RETRY, Result};
 
 use crate::{SOON, nothing_lost_but};
 
 #[test]
-fn the_new_master_dies_while_the_others_still_follow_it() -> Result<()> {
+fn the_new_master_dies_before_the_others_follow_it() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     for standby in ["m2", "m3"] {
@@ -13,7 +16,6 @@ fn the_new_master_dies_while_the_others_still_follow_it() -> Result<()> {
     }
     cluster.power_off("m1")?;
     let taken = cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "watch: mfsmaster lives on", SOON)?;
     let off = cluster.power_off("m2")?;
     cluster.wait_for_serving("m3", SOON)?;
     cluster.wait_for_log("m3", "promotion ended: serving", SOON)?;
