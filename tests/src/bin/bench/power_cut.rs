@@ -28,6 +28,8 @@ pub(crate) struct PowerCut {
     pub(crate) metadata: f64,
     /// The same for a write.
     pub(crate) writes: f64,
+    /// Whether the cut caught a write between the master's log line and its answer (told by ours only).
+    pub(crate) caught: bool,
     /// `None` if it could not be checked.
     pub(crate) operations: Option<Operations>,
     /// The [`STEPS`] that were logged.
@@ -114,6 +116,7 @@ pub(crate) fn measure(hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
     let when = |says: &str| lines.iter().find(|(_, text)| text.contains(says)).map(|(at, _)| *at);
     run.hook = when("promotion started");
     run.registered = when("register end");
+    run.caught = when("unlocked whose writers were cut off").is_some();
     Ok(run)
 }
 
@@ -180,6 +183,9 @@ impl fmt::Display for PowerCut {
             self.metadata,
             self.writes
         )?;
+        if self.caught {
+            f.write_str("a write was cut in two; ")?;
+        }
         match &self.operations {
             Some(Operations { acknowledged, cut_off, lost, .. }) => {
                 write!(f, "lost {lost} of {acknowledged}, and {cut_off} of the last moment")

@@ -152,7 +152,9 @@ impl Bed {
     }
 
     fn alone(&mut self, input: &Input, times: &mut Times) -> Result<()> {
-        self.boot(input, self.ours.clone())?;
+        let mark = self.boot(input, self.ours.clone())?;
+        // Before it has come so far, it cannot be told.
+        self.cluster.wait_for_log_since(mark, "m1", "^ucarp.*Switching to state: BACKUP", PATIENCE)?;
         self.cluster.stop_ucarp("m1")?;
         let machine = self.cluster.machine("m1")?;
         machine.must(&["mfsmetalogger", "stop"], PATIENCE)?;
