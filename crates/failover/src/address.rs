@@ -14,6 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::cancel::{Cancel, timeout};
+use crate::netlink::{self, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, messages};
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -256,23 +257,18 @@ impl Changes {
 
 /// The kernel's bit for the group that is told of IPv4 addresses.
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_CREATE: u16 = 0x400;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_SECONDARY: u8 = 1;
 const AF_INET: u8 = 2;
-/// Length of `struct nlmsghdr`, and of `struct ifaddrmsg` after it.
-const HEADER: usize = 16;
+/// Length of `struct ifaddrmsg`.
 const ADDRESS_HEADER: usize = 8;
 
 #[derive(Clone, Copy)]
@@ -314,7 +310,7 @@ impl Netlink {
         let mut found = Vec::new();
         let mut consistent = true;
         loop {
-            for message in messages(&self.receive()?) {
+            for message in messages(&netlink::receive(&self.0)?) {
                 consistent &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.kind {
                     NLMSG_DONE => return Ok(consistent.then_some(found)),
@@ -339,7 +335,7 @@ impl Netlink {
         }
         self.request(kind, flags | NLM_F_ACK, &payload)?;
         loop {
-            for message in messages(&self.receive()?) {
+            for message in messages(&netlink::receive(&self.0)?) {
                 if message.kind == NLMSG_ERROR {
                     return message.error();
                 }
@@ -348,29 +344,8 @@ impl Netlink {
     }
 
     fn request(&self, kind: u16, flags: u16, payload: &[u8]) -> nix::Result<()> {
-        let length = u32::try_from(HEADER + payload.len()).map_err(|_| Errno::EMSGSIZE)?;
-        let mut message = length.to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        // Sequence number and port: one request at a time needs neither.
-        message.extend([0; 8]);
-        message.extend(payload);
+        let message = netlink::frame(kind, flags | NLM_F_REQUEST, payload);
         send(self.0.as_raw_fd(), &message, MsgFlags::empty()).map(|_| ())
-    }
-
-    fn receive(&self) -> nix::Result<Vec<u8>> {
-        // The kernel never fills more than 32 KiB at once.
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => {
-                    buffer.truncate(length);
-                    return Ok(buffer);
-                }
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(e),
-            }
-        }
     }
 }
 
@@ -379,44 +354,6 @@ fn address_header(prefix: u8, index: u32) -> Vec<u8> {
     let mut header = vec![AF_INET, prefix, 0, 0];
     header.extend(index.to_ne_bytes());
     header
-}
-
-/// One netlink message.
-struct Message<'a> {
-    kind: u16,
-    flags: u16,
-    payload: &'a [u8],
-}
-
-impl Message<'_> {
-    /// What an `NLMSG_ERROR` says; number 0 is a plain "done".
-    fn error(&self) -> nix::Result<()> {
-        let number = self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
-        match number {
-            Some(0) => Ok(()),
-            Some(number) => Err(Errno::from_raw(-number)),
-            None => Err(Errno::EBADMSG),
-        }
-    }
-}
-
-/// The messages in `buffer`; ends at the first that is not whole.
-fn messages(buffer: &[u8]) -> Vec<Message<'_>> {
-    let mut found = Vec::new();
-    let mut rest = buffer;
-    while let Some((length, kind, flags)) = read_header(rest) {
-        let Some(payload) = rest.get(HEADER..length) else { break };
-        found.push(Message { kind, flags, payload });
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
-}
-
-fn read_header(bytes: &[u8]) -> Option<(usize, u16, u16)> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let flags = u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?);
-    Some((usize::try_from(length).ok()?, kind, flags))
 }
 
 /// The interface number and the address in the payload of an `RTM_NEWADDR`.

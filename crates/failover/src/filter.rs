@@ -9,10 +9,9 @@
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, send, socket};
+
+use crate::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, frame, messages, receive};
 
 /// The protocol's number.
 pub(crate) const TCP: u8 = 6;
@@ -20,11 +19,7 @@ pub(crate) const TCP: u8 = 6;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
-const NLMSG_ERROR: u16 = 2;
 const NLA_F_NESTED: u16 = 0x8000;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -67,28 +62,14 @@ pub(crate) fn hold_back(held: Held, server: SocketAddrV4) -> nix::Result<OwnedFd
     ];
     let batch = [batch(BATCH_BEGIN), requests.concat(), batch(BATCH_END)].concat();
     send(fd.as_raw_fd(), &batch, MsgFlags::empty())?;
-    for _ in &requests {
-        acknowledged(&fd)?;
+    let mut unanswered = requests.len();
+    while unanswered > 0 {
+        for answer in messages(&receive(&fd)?).iter().filter(|message| message.kind == NLMSG_ERROR) {
+            answer.error()?;
+            unanswered = unanswered.saturating_sub(1);
+        }
     }
     Ok(fd)
-}
-
-/// Waits for the next answer of the kernel.
-fn acknowledged(fd: &OwnedFd) -> nix::Result<()> {
-    let mut buffer = [0; 4096];
-    let length = loop {
-        match recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Err(Errno::EINTR) => (),
-            result => break result?,
-        }
-    };
-    let kind = buffer[..length].get(4..6).map(|kind| u16::from_ne_bytes([kind[0], kind[1]]));
-    let code = buffer[..length].get(16..20).map(|code| i32::from_ne_bytes([code[0], code[1], code[2], code[3]]));
-    match (kind, code) {
-        (Some(NLMSG_ERROR), Some(0)) => Ok(()),
-        (Some(NLMSG_ERROR), Some(code)) => Err(Errno::from_raw(-code)),
-        _ => Err(Errno::EBADMSG),
-    }
 }
 
 fn chain(table: &str) -> Vec<u8> {
@@ -155,21 +136,10 @@ fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
 }
 
 fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    framed(kind, flags | NLM_F_ACK, &[&[NFPROTO_IPV4, 0, 0, 0], attributes].concat())
+    frame(kind, NLM_F_REQUEST | flags | NLM_F_ACK, &[&[NFPROTO_IPV4, 0, 0, 0], attributes].concat())
 }
 
 fn batch(kind: u16) -> Vec<u8> {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
-    framed(kind, 0, &[0, 0, high, low])
-}
-
-fn framed(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(16 + payload.len()).unwrap_or(u32::MAX);
-    let mut bytes = length.to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-    // Sequence number and port: the answers come in order.
-    bytes.extend([0; 8]);
-    bytes.extend(payload);
-    bytes
+    frame(kind, NLM_F_REQUEST, &[0, 0, high, low])
 }

@@ -36,6 +36,7 @@ pub mod lock;
 pub mod logging;
 pub mod metadata;
 pub mod moosefs;
+mod netlink;
 pub mod process;
 pub mod reach;
 pub mod resets;
