@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::address::{self, Interface, Removed};
 use crate::filter::{Held, hold_back};
 use crate::moosefs;
+use crate::reach;
 
 /// How long the master may take for a turn. With what follows it is less than another hook waits for its own.
 const TURN: Duration = Duration::from_millis(60);
@@ -56,18 +57,8 @@ fn finish(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<std::os::fd::Owned
 
 /// Whether anything that was sent from `vip`, from another port than that of the clients, was not acknowledged yet.
 fn is_under_way(vip: Ipv4Addr, clients: u16) -> bool {
-    has_unacknowledged(&std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default(), vip, clients)
-}
-
-/// `N: LOCAL REMOTE STATE TX:RX …`: the address as the machine's own number, ports and lengths not.
-fn has_unacknowledged(table: &str, vip: Ipv4Addr, clients: u16) -> bool {
-    let address = format!("{:08X}:", u32::from_ne_bytes(vip.octets()));
-    table.lines().any(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().take(5).collect();
-        let [_, local, _, "01", queues] = fields[..] else { return false };
-        let port = local.strip_prefix(&address).and_then(|port| u16::from_str_radix(port, 16).ok());
-        port.is_some_and(|port| port != clients) && !queues.starts_with("00000000:")
-    })
+    let counts = |end: SocketAddrV4| *end.ip() == vip && end.port() != clients;
+    reach::connections().iter().any(|connection| connection.under_way && counts(connection.local))
 }
 
 #[cfg(test)]
@@ -144,25 +135,5 @@ mod tests {
             over.store(true, Ordering::Relaxed);
             assert!(answered > 3 && known >= answered, "answered {answered}, known {known}");
         });
-    }
-
-    #[test]
-    fn what_is_under_way_is_read_from_the_kernel() {
-        let vip = Ipv4Addr::new(172, 16, 0, 99);
-        let line = |local: &str, state: &str, queue: &str| {
-            format!("   0: {local} 0C0010AC:B0D2 {state} {queue}:00000000 00:00000000 00000000     0        0 1\n")
-        };
-        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when\n".to_owned();
-        let table = |local, state, queue| head.clone() + &line(local, state, queue);
-        // 24CB is 9419, 24CD 9421.
-        assert!(has_unacknowledged(&table("630010AC:24CB", "01", "0000002A"), vip, 9421));
-        for (local, state, queue) in [
-            ("630010AC:24CB", "01", "00000000"),
-            ("630010AC:24CD", "01", "0000002A"),
-            ("0B0010AC:24CB", "01", "0000002A"),
-            ("630010AC:24CB", "06", "0000002A"),
-        ] {
-            assert!(!has_unacknowledged(&table(local, state, queue), vip, 9421), "{local} {state} {queue}");
-        }
     }
 }
