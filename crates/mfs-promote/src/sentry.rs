@@ -114,8 +114,8 @@ impl Sentry<'_> {
         let (mut answered, mut witness) = (Instant::now(), None);
         let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new());
         let mut claims = self.target.config.arp_probe.then(|| Claims::listen(self.interface, self.vip));
+        let mut looked = Instant::now();
         while self.is_on_duty() && self.cancel.sleep(LOOK_EVERY).is_ok() {
-            let begun = Instant::now();
             self.refresh(&mut known);
             if known.machines() < ENOUGH || known.answers(&mut witness) {
                 answered = Instant::now();
@@ -140,9 +140,10 @@ impl Sentry<'_> {
                 return Some(self.step_back(reason));
             }
             // Not after a pause of this machine: another one may have won meanwhile, and ucarp is about to say so.
-            if silent < AWAKE && begun.elapsed() < AWAKE && self.holds() {
+            if silent < AWAKE && looked.elapsed() < AWAKE && self.holds() {
                 claims.iter_mut().for_each(Claims::answer);
             }
+            looked = Instant::now();
         }
         None
     }
