@@ -98,9 +98,9 @@ impl Subject {
     /// What would be promoted; waits until the metalogger has written down what the master has told it by now.
     fn plan(&self, reach: Option<u64>) -> Result<(Inventory, Plan), Finding> {
         let end = Instant::now() + FLUSH;
+        let state = report::open_state().ok().flatten();
         loop {
-            let inventory = memory::inventory(&self.data, report::open_state().ok().flatten().as_ref())
-                .map_err(|e| Finding::unknown("plan", &e))?;
+            let inventory = memory::inventory(&self.data, state.as_ref()).map_err(|e| Finding::unknown("plan", &e))?;
             let plan = plan::make(&inventory, Loss::Refuse)
                 .map_err(|refusal| Finding::new("plan", Level::Critical, refusal.to_string()))?;
             if reach.is_none_or(|reach| plan.end_version >= reach) || Instant::now() > end {
