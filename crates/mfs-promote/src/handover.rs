@@ -220,11 +220,10 @@ impl HandOver<'_> {
             }
             // Only now is it certain that an answer comes from elsewhere.
             if gone && moosefs::info(self.port(), ANSWER).is_ok() {
-                let reset = clients.map(Ear::reset_all).transpose();
+                let reset = clients.map(Ear::reset_all);
                 self.report(begun, winner, run);
-                match reset {
-                    Ok(clients) => run.done("clients", format_args!("{} told to connect anew", clients.unwrap_or(0))),
-                    Err(e) => log::warn!("{}; clients will wait longer", chain(&e)),
+                if let Some(reset) = reset {
+                    run.reset(reset);
                 }
                 return Ok(());
             }

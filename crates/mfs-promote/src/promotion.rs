@@ -140,7 +140,9 @@ impl<'a> Promotion<'a> {
         self.start_master()?;
         self.begin("prove");
         self.prove(&plan)?;
-        self.reset_clients(resets);
+        if let Some(resets) = resets {
+            self.run.reset(resets.send());
+        }
         self.begin("serve");
         self.watch()?;
         if let Err(e) = self.target.state.clear_journal() {
@@ -216,14 +218,6 @@ impl<'a> Promotion<'a> {
         let server = SocketAddrV4::new(self.vip, self.target.config.client_port);
         let withheld = Withheld::begin(self.interface.index, server);
         withheld.inspect_err(|e| log::warn!("{}; clients will wait longer", failover::logging::chain(e))).ok()
-    }
-
-    fn reset_clients(&mut self, resets: Option<Withheld>) {
-        match resets.map(Withheld::send) {
-            Some(Ok(clients)) => self.run.done("clients", format_args!("{clients} told to connect anew")),
-            Some(Err(e)) => log::warn!("{}; clients will wait longer", failover::logging::chain(&e)),
-            None => (),
-        }
     }
 
     /// Waits for the election to settle, and meanwhile asks the guards and does all that touches nothing.

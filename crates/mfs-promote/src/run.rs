@@ -3,6 +3,8 @@
 use std::fmt::{Arguments, Display};
 use std::time::{Duration, Instant};
 
+use failover::logging::chain;
+use failover::resets;
 use failover::state::{Record, State, Step};
 
 /// A run in progress.
@@ -56,6 +58,14 @@ impl Run {
         self.record.steps.push(Step { name: step.to_owned(), ms: millis(took) });
     }
 
+    /// Ends the step in which clients were told that their connections are dead.
+    pub(crate) fn reset(&mut self, clients: Result<usize, resets::Error>) {
+        match clients {
+            Ok(clients) => self.done("clients", format_args!("{clients} told to connect anew")),
+            Err(e) => log::warn!("{}; clients will wait longer", chain(&e)),
+        }
+    }
+
     /// From the start of the run until now.
     pub(crate) fn elapsed(&self) -> Duration {
         self.start.elapsed()
@@ -67,7 +77,7 @@ impl Run {
         self.record.total_ms = millis(self.elapsed());
         log::info!("{} {}", self.record.role, summary(&self.record));
         if let Some(Err(e)) = state.map(|state| state.keep_record(&self.record)) {
-            log::warn!("no record of this run is kept: {}", failover::logging::chain(&e));
+            log::warn!("no record of this run is kept: {}", chain(&e));
         }
         self.record
     }
