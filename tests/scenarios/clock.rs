@@ -9,15 +9,12 @@ use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
 
+/// Starts a program that sees the wall clock of [`set`], and the monotonic one as it is.
+const FAKETIME: &str = "exec env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME_NO_CACHE=1 \
+    FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1 FAKETIME_TIMESTAMP_FILE=/var/lib/lab/clock";
+/// Ends ucarp and starts it with the same arguments.
 const RESTART: &str = "mapfile -d '' -t line < /proc/$(pidof ucarp)/cmdline; kill $(pidof ucarp); \
-    while pidof ucarp; do sleep 0.1; done; \
-    exec env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME_NO_CACHE=1 \
-    FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_TIMESTAMP_FILE=/var/lib/lab/clock \"${line[@]}\"";
-
-/// In the place of `mfs-promote`, with the real one elsewhere.
-const PROMOTE: &str = "#!/bin/sh\nexec env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 \
-    FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1 FAKETIME_TIMESTAMP_FILE=/var/lib/lab/clock \
-    /usr/lib/real/mfs-promote \"$@\"\n";
+    while pidof ucarp; do sleep 0.1; done";
 
 /// The wall clock of a machine's programs from now on, in seconds ahead of the host's.
 fn set(cluster: &Cluster, machine: &str, offset: &str) -> Result<()> {
@@ -26,7 +23,9 @@ fn set(cluster: &Cluster, machine: &str, offset: &str) -> Result<()> {
 
 #[test]
 fn our_waits_do_not_follow_the_clock() -> Result<()> {
-    let cluster = Cluster::build().masters(2).file_on("m2", "/var/lib/lab/promote", PROMOTE, 0o755).start()?;
+    // In the place of `mfs-promote`, with the real one elsewhere.
+    let promote = format!("#!/bin/sh\n{FAKETIME} /usr/lib/real/mfs-promote \"$@\"\n");
+    let cluster = Cluster::build().masters(2).file_on("m2", "/var/lib/lab/promote", promote, 0o755).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     set(&cluster, "m2", "+0")?;
@@ -71,7 +70,7 @@ fn a_clock_that_is_set_ahead_touches_no_master() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     set(&cluster, "m2", "+0")?;
     let mark = cluster.mark();
-    cluster.must("m2", &["bash", "-c", RESTART])?;
+    cluster.must("m2", &["bash", "-c", &format!("{RESTART}; {FAKETIME} \"${{line[@]}}\"")])?;
     // Before it has come so far, a signal ends it.
     cluster.wait_for_log_since(mark, "m2", "ucarp.*Switching to state: BACKUP", SOON)?;
     let (pid, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);

@@ -19,34 +19,28 @@ const PROMOTION: [&str; 7] = [
 /// And a demotion of a machine that serves.
 const DEMOTION: [&str; 2] = ["demotion begun", "waiting .* in case"];
 
+/// Kills the run on m2 in a phase of its work.
+fn kill_in(cluster: &Cluster, mark: usize, phase: &str, role: &str) -> Result<()> {
+    cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
+    cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
+    let begun_again = format!("the {role} of process [0-9]+ was killed; it is begun again");
+    cluster.wait_for_log_since(mark, "m2", &begun_again, SOON).map(drop)
+}
+
 #[test]
 fn a_run_that_is_killed_is_begun_again() -> Result<()> {
     let (cluster, load) = m2_alone()?;
     for (round, phase) in PROMOTION.iter().enumerate() {
         let mut mark = cluster.mark();
         call(&cluster, Call::Up)?;
-        cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
-        cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
-        cluster.wait_for_log_since(
-            mark,
-            "m2",
-            "the promotion of process [0-9]+ was killed; it is begun again",
-            SOON,
-        )?;
+        kill_in(&cluster, mark, phase, "promotion")?;
         cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
         assert_eq!(cluster.serving(), ["m2"], "killed after {phase}");
 
         mark = cluster.mark();
         call(&cluster, Call::Down)?;
         if let Some(phase) = DEMOTION.get(round) {
-            cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
-            cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
-            cluster.wait_for_log_since(
-                mark,
-                "m2",
-                "the demotion of process [0-9]+ was killed; it is begun again",
-                SOON,
-            )?;
+            kill_in(&cluster, mark, phase, "demotion")?;
         }
         cluster.wait_for_log_since(mark, "m2", "demotion ended: demoted", SOON)?;
         assert_eq!((cluster.holds_vip("m2"), cluster.master_pid("m2")), (false, None), "after {phase}");

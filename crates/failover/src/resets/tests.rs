@@ -80,7 +80,6 @@ fn orphan(net: &Net) -> TcpStream {
     net.must("nft add chain ip lost input { type filter hook input priority 0 ; }");
     net.must("nft add rule ip lost input tcp sport 9421 drop");
     drop((server, listener));
-    std::thread::sleep(Duration::from_millis(50));
     // Gone for good, with all that its kernel would send again.
     must("ss -K sport = 9421");
     net.must("nft delete table ip lost");
