@@ -4,7 +4,9 @@
 use lab::{Cluster, LAST_RETRY, Moment, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost, wait_for_whole_copy};
+use crate::SOON;
+use crate::nothing_lost;
+use crate::wait_for_whole_copy;
 
 const TAKE_AWAY: [&str; 7] = ["ip", "addr", "flush", "to", "172.16.0.99", "dev", "eth0"];
 

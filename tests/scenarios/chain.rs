@@ -9,8 +9,10 @@ use std::thread::sleep;
 use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
 use nix::sys::signal::Signal;
 
+use crate::SOON;
 use crate::dice::{self, Dice, variable};
-use crate::{SOON, nothing_lost, wait_for_whole_copy};
+use crate::nothing_lost;
+use crate::wait_for_whole_copy;
 
 /// Failovers where nobody asks for more.
 const LENGTH: u64 = 4;

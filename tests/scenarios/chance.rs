@@ -9,8 +9,9 @@ use std::time::Duration;
 use lab::{Cluster, LAST_RETRY, Moment, Result};
 use nix::sys::signal::Signal;
 
+use crate::SOON;
 use crate::dice::{Dice, with_seeds};
-use crate::{SOON, wait_for_whole_copy};
+use crate::wait_for_whole_copy;
 
 /// Blows to one cluster.
 const BLOWS: u32 = 2;

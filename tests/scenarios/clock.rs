@@ -7,7 +7,8 @@
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 /// Starts a program that sees the wall clock of [`set`], and the monotonic one as it is.
 const FAKETIME: &str = "exec env LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 FAKETIME_NO_CACHE=1 \

@@ -4,7 +4,8 @@
 use lab::{Cluster, LAST_RETRY, Result, VIP};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 #[test]
 fn ucarp_restarted_beside_a_healthy_master() -> Result<()> {

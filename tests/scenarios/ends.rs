@@ -6,7 +6,8 @@ use std::fs;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 /// A master that can tell its version, and ends at every start.
 const BROKEN: &str = "#!/bin/sh\ncase \"$*\" in *-v*) echo 'version: 3.0.117-1 ; build: 1' ;; *) exit 1 ;; esac\n";

@@ -3,7 +3,8 @@
 use lab::{Cluster, LAST_RETRY, Moment, Result, Workload};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 fn cluster_under_load() -> Result<(Cluster, Workload)> {
     let cluster = Cluster::build().masters(3).start()?;

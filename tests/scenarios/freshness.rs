@@ -2,7 +2,9 @@
 
 use lab::{Cluster, LAST_RETRY, Result};
 
-use crate::{SOON, nothing_lost, wait_for_whole_copy};
+use crate::SOON;
+use crate::nothing_lost;
+use crate::wait_for_whole_copy;
 
 /// Three machines; m2, which ucarp prefers, knows that its copy is behind m1's.
 fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {

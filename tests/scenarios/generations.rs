@@ -2,7 +2,8 @@
 
 use lab::{Cluster, LAST_RETRY, Release, Result};
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 #[test]
 fn two_power_cuts_on_4_57() -> Result<()> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 /// Nobody hears an advertisement any more, all else passes: a switch that swallows multicast.
 const SWALLOW_ADVERTISEMENTS: &str = "nft add table bridge lab

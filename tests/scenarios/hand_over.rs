@@ -3,7 +3,8 @@
 use lab::{Cluster, LAST_RETRY, Moment, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::SOON;
+use crate::nothing_lost;
 
 /// Hands over from one machine and returns what was printed.
 fn hand_over(cluster: &Cluster, from: &str) -> Result<String> {

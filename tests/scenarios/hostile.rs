@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use lab::{Cluster, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, copy_left_alone, nothing_lost};
+use crate::SOON;
+use crate::copy_left_alone;
+use crate::nothing_lost;
 
 const SWAPPER: &str = include_str!("hostile/swapper.py");
 /// Owner, mode, size and times of all that lies outside, and of the folders themselves: reading shows too.

@@ -7,7 +7,9 @@ use std::time::Duration;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost, wait_for_whole_copy};
+use crate::SOON;
+use crate::nothing_lost;
+use crate::wait_for_whole_copy;
 
 /// Everything but a restore, which never ends and needs a whole processor.
 const BUSY_RESTORE: &str =

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lab::{Cluster, LAST_RETRY, Result, Workload};
 
+use crate::SOON;
 use crate::dice::dice;
-use crate::{SOON, nothing_lost};
+use crate::nothing_lost;
 
 /// The machine that ucarp prefers has this skew, the other one that.
 const PREFERRED: u8 = 0;

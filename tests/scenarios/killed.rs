@@ -3,8 +3,9 @@
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
+use crate::SOON;
+use crate::nothing_lost;
 use crate::storm::{Call, call, m2_alone};
-use crate::{SOON, nothing_lost};
 
 /// What a promotion logs before it is killed, in this order.
 const PROMOTION: [&str; 7] = [

@@ -6,7 +6,10 @@ use std::io::Write as _;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, archived, copy_left_alone, nothing_lost};
+use crate::SOON;
+use crate::archived;
+use crate::copy_left_alone;
+use crate::nothing_lost;
 
 #[test]
 fn a_torn_last_line_costs_nothing_else() -> Result<()> {

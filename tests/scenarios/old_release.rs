@@ -6,7 +6,8 @@ use std::path::Path;
 
 use lab::{Cluster, Result};
 
-use crate::{SOON, archived};
+use crate::SOON;
+use crate::archived;
 
 const PROGRAMS: &str = include_str!("old_release/moosefs.py");
 /// The files: image 302, changes up to the one before this version.

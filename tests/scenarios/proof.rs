@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt as _;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, copy_left_alone, nothing_lost};
+use crate::SOON;
+use crate::copy_left_alone;
+use crate::nothing_lost;
 
 #[test]
 fn a_master_that_dies_right_after_the_proof_keeps_nobody_waiting() -> Result<()> {

@@ -5,7 +5,8 @@
 
 use lab::{Cluster, LAST_RETRY, Result};
 
-use crate::{SOON, nothing_lost_but};
+use crate::SOON;
+use crate::nothing_lost_but;
 
 #[test]
 fn the_new_master_dies_before_the_others_follow_it() -> Result<()> {

@@ -9,8 +9,9 @@ use lab::{Cluster, LAST_RETRY, Result, VIP};
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
+use crate::SOON;
 use crate::dice::{self, Dice};
-use crate::{SOON, nothing_lost};
+use crate::nothing_lost;
 
 /// What a promotion logs as it goes, in this order; no master was started before the last two of the first list.
 const UNTOUCHED: &[&str] = &["promotion begun", "prepare: ", "settle: ", "metalogger: stopped", "stage: ", "commit: "];

@@ -8,7 +8,10 @@ use std::ops::RangeInclusive;
 
 use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload};
 
-use crate::{SOON, nothing_lost, nothing_lost_but, wait_for_whole_copy};
+use crate::SOON;
+use crate::nothing_lost;
+use crate::nothing_lost_but;
+use crate::wait_for_whole_copy;
 
 /// Changes that one copy has and the other lacks; the load makes some hundred in each second.
 const GAP: u64 = 300;

@@ -6,7 +6,10 @@ use std::path::Path;
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, archived, copy_left_alone, nothing_lost};
+use crate::SOON;
+use crate::archived;
+use crate::copy_left_alone;
+use crate::nothing_lost;
 
 /// Where the real master is when a stand-in for it is on PATH.
 const REAL_MASTER: &str = "/usr/lib/real/mfsmaster";

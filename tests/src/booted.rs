@@ -13,13 +13,15 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Error;
+use crate::Result;
 use crate::clock::Moment;
 use crate::error::{file, system};
 use crate::groups::Groups;
+use crate::network;
 use crate::process::{self, pid_of, poll, spawn_for_life, unshare};
 use crate::root::{self, Release};
 use crate::site::{ANSWER, Site};
-use crate::{Error, Result, network};
 
 /// The shell script that starts nspawn.
 const SCRIPT: &str = include_str!("booted.sh");

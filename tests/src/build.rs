@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use crate::Result;
+use crate::VIP;
 use crate::cluster::Cluster;
 use crate::error::file;
 use crate::events::EventLog;
@@ -19,7 +21,6 @@ use crate::root::{self, Release};
 use crate::switch::Switch;
 use crate::watch::Watch;
 use crate::work::{HostLock, WorkFolder};
-use crate::{Result, VIP};
 
 /// Each step of a start must be done within this.
 const STEP: Duration = Duration::from_secs(60);

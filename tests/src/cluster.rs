@@ -11,6 +11,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
+use crate::Error;
+use crate::Result;
+use crate::VIP;
 use crate::blows::{self, CABLE_PULLED, CUT_OFF, FROZEN, ISOLATED, POWER_OFF};
 use crate::build::Builder;
 use crate::clock::Moment;
@@ -20,12 +23,12 @@ use crate::hooks::Hooks;
 use crate::load::Client;
 use crate::machine::{Machine, Role};
 use crate::moosefs;
+use crate::network;
 use crate::process::{Daemon, poll};
 use crate::promises::{Findings, Trace};
 use crate::switch::Switch;
 use crate::watch::{Overlap, Watch};
 use crate::work::{HostLock, WorkFolder};
-use crate::{Error, Result, VIP, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);

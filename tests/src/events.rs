@@ -11,9 +11,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::Result;
 use crate::clock::Moment;
 use crate::error::file;
-use crate::{Result, locked};
+use crate::locked;
 
 /// The machine name under which the lab's own lines appear when they concern no single machine.
 pub const LAB: &str = "lab";

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::Error;
+use crate::Result;
 use crate::error::file;
 use crate::process::poll;
 use crate::work::is_left_over;
-use crate::{Error, Result};
 
 /// Where systemd's hierarchies are: version 2, or version 1 with 2 beside it; and how `/proc/self/cgroup` calls them.
 const HIERARCHIES: [(&str, &str); 3] =

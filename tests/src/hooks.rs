@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::Error;
+use crate::Result;
 use crate::error::file;
 use crate::machine::Machine;
-use crate::{Error, Result};
 
 /// Our programs.
 const PROGRAMS: &[&str] = &["vip-up", "vip-down", "mfs-promote"];

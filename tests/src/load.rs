@@ -7,13 +7,16 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::Error;
+use crate::Result;
 use crate::clock::Moment;
 use crate::error::{file, system};
 use crate::events::EventLog;
+use crate::locked;
 use crate::machine::Machine;
 use crate::moosefs::{CHECK, MOUNT};
 use crate::oplog::{Line, METADATA_LOG, Op, WRITES_LOG, parse_log};
-use crate::{Error, Result, locked, process};
+use crate::process;
 
 /// Operations per second of each of the two loops.
 const RATE: u32 = 200;

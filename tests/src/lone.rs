@@ -13,6 +13,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::Error;
+use crate::Result;
+use crate::VIP;
 use crate::error::file;
 use crate::events::EventLog;
 use crate::hooks::Hooks;
@@ -22,7 +25,6 @@ use crate::process::{self, Daemon, pid_of};
 use crate::switch::Switch;
 use crate::trace::{Fault, Seen, Traced};
 use crate::work::{HostLock, WorkFolder};
-use crate::{Error, Result, VIP};
 
 /// The state folder of our programs.
 const STATE: &str = "/var/lib/moosefs-ucarp";

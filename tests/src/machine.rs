@@ -14,12 +14,14 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Error;
+use crate::Result;
 use crate::error::{file, system};
 use crate::events::{EventLog, Syslog};
+use crate::locked;
 use crate::moosefs::{CHUNKS, DATA};
 use crate::process::{self, Daemon};
 use crate::switch::Switch;
-use crate::{Error, Result, locked};
 
 /// The shell script that process 1 of a machine runs.
 const SCRIPT: &str = include_str!("machine.sh");

@@ -8,8 +8,10 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::Pid;
 
+use crate::Error;
+use crate::Result;
 use crate::error::{file, system};
-use crate::{Error, Result, moosefs};
+use crate::moosefs;
 
 /// The port on which a master answers clients.
 pub(crate) const CLIENT_PORT: u16 = 9421;

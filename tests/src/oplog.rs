@@ -5,8 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::Error;
+use crate::Result;
 use crate::clock::Moment;
-use crate::{Error, Result};
 
 /// The log of the loop of metadata operations, in the log folder.
 pub const METADATA_LOG: &str = "metadata.log";

@@ -12,7 +12,9 @@ use std::{io, thread};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::{Error, Result, locked};
+use crate::Error;
+use crate::Result;
+use crate::locked;
 
 type Request = (Command, Sender<io::Result<Child>>);
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::Error;
+use crate::Result;
 use crate::error::{file, system};
 use crate::process::must;
-use crate::{Error, Result};
 
 /// A release of Debian, and with it one of MooseFS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,18 +6,21 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::Result;
+use crate::VIP;
 use crate::booted::Booted;
 use crate::cluster::COMMAND;
 use crate::error::file;
 use crate::events::EventLog;
 use crate::hooks::own_program;
 use crate::load::Client;
+use crate::locked;
 use crate::machine::{Machine, Role};
 use crate::moosefs::{CHUNKS, MOUNT};
+use crate::network;
 use crate::root::{self, Release};
 use crate::switch::Switch;
 use crate::work::{HostLock, WorkFolder};
-use crate::{Result, VIP, locked, network};
 
 /// How long a question to a master may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(2);

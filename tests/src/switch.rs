@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use crate::Error;
+use crate::Result;
 use crate::process::{must, pid_of, poll, spawn_for_life, unshare};
-use crate::{Error, Result};
 
 /// The port on which a master answers metaloggers.
 const METALOGGER_PORT: u16 = 9419;

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use crate::Result;
 use crate::clock::Moment;
 use crate::cluster::Cluster;
 use crate::events::{Event, LAB};
 use crate::load::Workload;
-use crate::{Result, svg};
+use crate::svg;
 
 /// One thing that happened on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
+use crate::VIP;
 use crate::clock::Moment;
 use crate::events::{EventLog, LAB};
+use crate::locked;
 use crate::machine::{Machine, Role};
+use crate::moosefs;
+use crate::network;
 use crate::switch::hardware_address;
-use crate::{VIP, locked, moosefs, network};
 
 /// How often each machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(25);

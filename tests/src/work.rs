@@ -9,8 +9,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::Error;
+use crate::Result;
 use crate::error::{file, system};
-use crate::{Error, Result};
 
 /// So long a cluster waits for another one on this host to end.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);

@@ -1,46 +1,55 @@
-//! The parts of a MooseFS metadata failover.
+//! The MooseFS failover: everything behind the three programs `vip-up`, `vip-down` and `mfs-promote`.
 //!
-//! Each module owns one kind of effect, has its own error type and imports no sibling, except inside `metadata/`
-//! and for plain types (`folder::Folder`, `cancel::Cancel`). The programs join them: the order of the lines in
-//! their `run` functions is the order of the work.
+//! Each room below owns one thing. A room imports only from rooms above it in this table, never from those below;
+//! `scripts/check` proves it. The programs call the three functions at the end; all else is private to the library.
 //!
-//! | module | owns |
+//! | room | owns |
 //! |---|---|
-//! | [`address`] | the virtual IP on an interface (rtnetlink) |
-//! | [`arp`] | asking the link who else has the virtual IP |
-//! | [`carp`] | hearing CARP advertisements |
-//! | [`ucarp`] | the ucarp that called us: its identity, its times, making it step down |
-//! | [`reach`] | whether anything beyond this machine answers |
-//! | [`cancel`] | "stop what you do": a signal turned into a value every wait looks at |
-//! | [`config`] | `mfspromote.cfg` and MooseFS's own configuration files |
-//! | [`folder`] | file access inside a folder that another user can write |
-//! | [`metadata`] | images, change logs, what to make of them, and the clean set for a master to start from |
-//! | [`moosefs`] | the generation of the daemons, and asking a running master |
-//! | [`service`] | starting and stopping the daemons by whatever manages services here |
-//! | [`process`] | child processes with deadlines, and other processes by identity |
-//! | [`archive`] | what was set aside, as a verified `metabak.<unix time>.tar.xz` |
-//! | [`lock`] | one promotion or demotion at a time; the last hook called wins |
-//! | [`state`] | the state folder: the journal of a commit, the records of the last runs |
-//! | [`logging`] | syslog and journald, or standard error |
+//! | `sys` | the kernel, and nothing of MooseFS: netlink, packets, processes, folders of another user, signals, log, text |
+//! | `ucarp` | the ucarp that called: its identity, its options, its advertisements |
+//! | `metadata` | images, change logs, the plan of what to serve, and the clean set for a master to start from |
+//! | `moosefs` | the daemons: releases, what a master answers, services, and the workarounds |
+//! | `machine` | what this machine keeps: configuration, lock, journal, memory, archive |
+//! | `election` | the settle time and the checks before serving |
+//! | `serving` | the role of a machine that serves: it monitors master, virtual IP and network |
+//! | `promotion` | the transition to the master |
+//! | `demotion` | the transition to a standby |
+//! | `switchover` | a planned change of the master |
+//! | `rehearsal` | a real restore beside the data |
+//! | `report` | `--dry-run`, `--status`, `--check-config` |
+//! | `check` | `--check` |
+//! | `verbs` | what a command line asks for |
 
-pub mod address;
-pub mod archive;
-pub mod arp;
-pub mod cancel;
-pub mod carp;
-pub mod config;
-mod filter;
-pub mod folder;
-pub mod leave;
-pub mod lock;
-pub mod logging;
-pub mod metadata;
-pub mod moosefs;
-mod netlink;
-pub mod process;
-pub mod reach;
-pub mod resets;
-pub mod scope;
-pub mod service;
-pub mod state;
-pub mod ucarp;
+mod check;
+pub mod cli;
+mod demotion;
+mod election;
+mod hooks;
+mod machine;
+mod metadata;
+mod moosefs;
+mod promotion;
+mod rehearsal;
+mod report;
+mod serving;
+mod switchover;
+mod sys;
+mod ucarp;
+mod verbs;
+
+use std::process::ExitCode;
+
+/// The hook for `ucarp -u`.
+pub fn vip_up(parsed: Result<cli::VipUp, clap::Error>) -> ExitCode {
+    hooks::vip_up(parsed)
+}
+
+/// The hook for `ucarp -d`.
+pub fn vip_down(parsed: Result<cli::VipDown, clap::Error>) -> ExitCode {
+    hooks::vip_down(parsed)
+}
+
+/// The run that a hook starts in the background, and all that an administrator asks for.
+pub fn mfs_promote(args: &cli::Promote) -> ExitCode {
+    verbs::run(args)
+}

@@ -13,14 +13,18 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-use crate::folder::{self, Folder};
-use crate::process::Identity;
+use crate::sys::folder::{self, Folder};
+use crate::sys::process::Identity;
 
-pub mod change;
+pub(crate) use release::Release;
+
+pub(crate) mod release;
+pub(crate) mod services;
+pub(crate) mod workarounds;
 
 /// Why a daemon could not be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The lock file could not be opened.
     #[error("cannot find out whether {daemon} runs")]
     LockFile {
@@ -71,7 +75,7 @@ pub enum Error {
 
 /// The daemons of a machine that can become the master.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Daemon {
+pub(crate) enum Daemon {
     /// `mfsmaster`
     Master,
     /// `mfsmetalogger`
@@ -82,7 +86,7 @@ pub enum Daemon {
 
 impl Daemon {
     /// The name of its program.
-    pub fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Master => "mfsmaster",
             Self::Metalogger => "mfsmetalogger",
@@ -101,7 +105,7 @@ impl Display for Daemon {
 ///
 /// Master and metalogger hold a POSIX write lock on `.mfsmaster.lock` and `.mfsmetalogger.lock`
 /// (`mfscommon/main.c`, `mylock`). The kernel drops it when they die, so it never lies.
-pub fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
+pub(crate) fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
     let name = format!(".{daemon}.lock");
     let file = match data.read(OsStr::new(&name)) {
         Ok(file) => file,
@@ -135,72 +139,15 @@ fn holder(file: &File, daemon: Daemon) -> Result<Option<u32>, Error> {
     Ok(if free { None } else { u32::try_from(lock.l_pid).ok().filter(|pid| *pid > 0) })
 }
 
-/// A release of MooseFS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// 3 of 3.0.117
-    pub major: u16,
-    /// 0 of 3.0.117
-    pub minor: u8,
-    /// 117 of 3.0.117
-    pub patch: u8,
-}
-
-impl Version {
-    /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
-    pub const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
-    /// Whether its master loads change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
-    pub fn restores_itself(self) -> bool {
-        self >= Self::AUTO_RESTORE
-    }
-
-    /// The first release with `mfsmaster restore`, which opens no port.
-    pub const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
-
-    /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
-    pub fn parse(output: &str) -> Result<Self, Error> {
-        let unreadable = || Error::Version(output.trim().to_owned());
-        let after = output.split("version:").nth(1).ok_or_else(unreadable)?.trim_start();
-        let mut parts = after.split(|c: char| !c.is_ascii_digit());
-        let mut part = || parts.next().and_then(|text| text.parse::<u16>().ok());
-        match (part(), part(), part()) {
-            (Some(major), Some(minor), Some(patch)) => Ok(Self {
-                major,
-                minor: u8::try_from(minor).map_err(|_| unreadable())?,
-                patch: u8::try_from(patch).map_err(|_| unreadable())?,
-            }),
-            _ => Err(unreadable()),
-        }
-    }
-
-    /// Reads the four bytes that a master sends; from 2.0 on the last one is doubled (`configure.ac` of MooseFS).
-    fn from_wire(bytes: [u8; 4]) -> Self {
-        let major = u16::from_be_bytes([bytes[0], bytes[1]]);
-        Self { major, minor: bytes[2], patch: if major >= 2 { bytes[3] / 2 } else { bytes[3] } }
-    }
-
-    /// The same four bytes.
-    fn to_wire(self) -> [u8; 4] {
-        let [high, low] = self.major.to_be_bytes();
-        [high, low, self.minor, if self.major >= 2 { self.patch * 2 } else { self.patch }]
-    }
-}
-
-impl Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
-    }
-}
-
 /// What a running master says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Info {
+pub(crate) struct Info {
     /// Its release.
-    pub release: Version,
+    pub(crate) release: Release,
     /// The version of its metadata: its last change is the one before. Not told by 1.6.
-    pub metadata_version: Option<u64>,
+    pub(crate) metadata_version: Option<u64>,
     /// The id of its file system. Told by 4.x only.
-    pub metaid: Option<u64>,
+    pub(crate) metaid: Option<u64>,
 }
 
 const CLTOMA_INFO: u32 = 510;
@@ -214,7 +161,7 @@ const MAX_BODY: usize = 65_536;
 ///
 /// Request: u32 type 510, u32 length 0. Reply: u32 type 511, u32 length, body; all numbers big-endian
 /// (`mfsmaster/matoclserv.c`; the layouts by length are listed in `mfscommon/MFSCommunication.h`).
-pub fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
+pub(crate) fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
     let body =
         ask(address, [CLTOMA_INFO, MATOCL_INFO], patience).map_err(|source| Error::NoAnswer { address, source })?;
     parse_info(&body).ok_or(Error::Foreign { address, length: body.len() })
@@ -222,7 +169,7 @@ pub fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Error> {
 
 /// What a machine lets see of a master on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// Nothing answers: no such machine, no path to it, or a firewall.
     Silent,
     /// The machine is there and no master listens on it.
@@ -235,7 +182,7 @@ pub enum Presence {
 
 /// Looks for a master at `address`: two attempts to connect, each within `connecting`, so that one lost packet is not
 /// taken for death; then `answering` for the answer.
-pub fn look(address: SocketAddrV4, connecting: Duration, answering: Duration) -> Presence {
+pub(crate) fn look(address: SocketAddrV4, connecting: Duration, answering: Duration) -> Presence {
     for _ in 0..2 {
         match TcpStream::connect_timeout(&SocketAddr::V4(address), connecting) {
             Ok(mut stream) => {
@@ -256,7 +203,7 @@ pub fn look(address: SocketAddrV4, connecting: Duration, answering: Duration) ->
 /// The addresses that metaloggers are connected to the master at `address` from.
 ///
 /// The reply has eight bytes for each: u16 and two u8 of its release, four of its address (`mfscli -SML` reads it so).
-pub fn metaloggers(address: SocketAddrV4, patience: Duration) -> Result<Vec<Ipv4Addr>, Error> {
+pub(crate) fn metaloggers(address: SocketAddrV4, patience: Duration) -> Result<Vec<Ipv4Addr>, Error> {
     let asked = ask(address, [CLTOMA_MLOG_LIST, MATOCL_MLOG_LIST], patience);
     let body = asked.map_err(|source| Error::NoAnswer { address, source })?;
     if body.len() % 8 != 0 {
@@ -273,7 +220,12 @@ fn ask(address: SocketAddrV4, [question, answer]: [u32; 2], patience: Duration) 
 }
 
 /// Sends a question, and returns the body of its answer, which has to be there at `end`.
-fn converse(stream: &mut TcpStream, [question, answer]: [u32; 2], content: &[u8], end: Instant) -> io::Result<Vec<u8>> {
+pub(crate) fn converse(
+    stream: &mut TcpStream,
+    [question, answer]: [u32; 2],
+    content: &[u8],
+    end: Instant,
+) -> io::Result<Vec<u8>> {
     let left = || Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
     let length = u32::try_from(content.len()).map_err(io::Error::other)?;
     stream.set_write_timeout(Some(left().ok_or(io::ErrorKind::TimedOut)?))?;
@@ -299,7 +251,7 @@ fn converse(stream: &mut TcpStream, [question, answer]: [u32; 2], content: &[u8]
 
 fn parse_info(body: &[u8]) -> Option<Info> {
     let number = |at: usize| body.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-    let release = Version::from_wire(body.get(..4)?.try_into().ok()?);
+    let release = Release::from_wire(body.get(..4)?.try_into().ok()?);
     let (version_at, metaid_at) = match body.len() {
         68 | 76 => (None, None),
         121 => (Some(113), None),
@@ -317,12 +269,12 @@ mod tests {
 
     #[test]
     fn releases_are_read_from_what_the_daemons_print() {
-        let v = |text: &str| Version::parse(text).unwrap().to_string();
+        let v = |text: &str| Release::parse(text).unwrap().to_string();
         assert_eq!(v("version: 3.0.117-1 ; build: 1341\n"), "3.0.117");
         assert_eq!(v("version: 1.6.27\n"), "1.6.27");
         assert_eq!(v("version: 4.57.5-1 ; build: 1\n"), "4.57.5");
-        assert!(Version::parse("mfsmaster: unknown option").is_err());
-        assert!(Version::parse("version: 1.6.19").unwrap() < Version::AUTO_RESTORE);
+        assert!(Release::parse("mfsmaster: unknown option").is_err());
+        assert!(Release::parse("version: 1.6.19").unwrap() < Release::AUTO_RESTORE);
     }
 
     #[test]

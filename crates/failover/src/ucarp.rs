@@ -13,19 +13,20 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::process::{self, Identity, Stat};
+use crate::sys::process::{self, Identity, Stat};
 
+pub(crate) mod carp;
 mod options;
 
-pub use crate::process::Stopped as Resigned;
-pub use options::Options;
+pub(crate) use crate::sys::process::Stopped as Resigned;
+pub(crate) use options::Options;
 
 /// The program's name.
 const UCARP: &str = "ucarp";
 
 /// What failed, on which process, and why.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// We were not started by ucarp.
     #[error("the caller (process {pid}, {comm:?}) is not ucarp")]
     NotUcarp {
@@ -61,18 +62,18 @@ pub enum Error {
 
 /// A running ucarp.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Ucarp {
     /// Process id.
-    pub pid: u32,
+    pub(crate) pid: u32,
     /// Start time in clock ticks since boot.
-    pub start: u64,
+    pub(crate) start: u64,
     /// How it was started.
-    pub options: Options,
+    pub(crate) options: Options,
 }
 
-impl Caller {
+impl Ucarp {
     /// The ucarp that started this program.
-    pub fn parent() -> Result<Self, Error> {
+    pub(crate) fn parent() -> Result<Self, Error> {
         let pid = std::os::unix::process::parent_id();
         let caller = Self::of(pid)?;
         // A parent that ended while it was looked at has been replaced; its id may be another process already.
@@ -81,7 +82,7 @@ impl Caller {
 
     /// The ucarp that serves `vip` on `interface`, for runs by hand; one in a container with a network of its own does
     /// not count. Of several, the one that runs longest: the others are its children on their way to be a hook.
-    pub fn find(interface: &str, vip: Ipv4Addr) -> Option<Self> {
+    pub(crate) fn find(interface: &str, vip: Ipv4Addr) -> Option<Self> {
         let serves = |caller: &Self| {
             let named = caller.options.interface.as_deref();
             caller.options.vip == Some(vip) && named.is_none_or(|name| name == interface)
@@ -90,7 +91,7 @@ impl Caller {
     }
 
     /// All that run in this network, but for those on their way to be a hook.
-    pub fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let mut all: Vec<Self> = in_this_network().collect();
         let pids: Vec<u32> = all.iter().map(|caller| caller.pid).collect();
         all.retain(|caller| Stat::of(caller.pid).is_some_and(|stat| !pids.contains(&stat.parent)));
@@ -110,33 +111,33 @@ impl Caller {
     }
 
     /// Which process it is.
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity { pid: self.pid, start: self.start }
     }
 
     /// Whether it still runs: the same id and the same start time.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.identity().is_alive()
     }
 
     /// Whether it was started less than `than` ago.
-    pub fn is_young(&self, than: Duration) -> bool {
+    pub(crate) fn is_young(&self, than: Duration) -> bool {
         self.identity().age() < than
     }
 
     /// Yields: USR2. A MASTER goes BACKUP, runs `vip-down` and listens again after 3 s; a BACKUP does nothing.
-    pub fn step_back(&self) -> Result<(), Error> {
+    pub(crate) fn step_back(&self) -> Result<(), Error> {
         self.signal("yield", Signal::USR2)
     }
 
     /// Tells it to end, without waiting: TERM. For hooks, for which ucarp waits.
-    pub fn terminate(&self) -> Result<(), Error> {
+    pub(crate) fn terminate(&self) -> Result<(), Error> {
         self.signal("terminate", Signal::TERM)
     }
 
     /// Ends it: TERM, and KILL if it is still there after `patience` (it ignores TERM while its link is down).
     /// It runs `vip-down` only on TERM with `-z`, so the address is the caller's care.
-    pub fn resign(&self, patience: Duration) -> Result<Resigned, Error> {
+    pub(crate) fn resign(&self, patience: Duration) -> Result<Resigned, Error> {
         process::stop(self.identity(), patience, None).map_err(|e| self.failed("resign", e))
     }
 
@@ -152,10 +153,10 @@ impl Caller {
 }
 
 /// Every ucarp that is not in a container with a network of its own.
-fn in_this_network() -> impl Iterator<Item = Caller> {
+fn in_this_network() -> impl Iterator<Item = Ucarp> {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = network("thread-self");
-    let all = process::all().into_iter().filter_map(|pid| Caller::of(pid).ok());
+    let all = process::all().into_iter().filter_map(|pid| Ucarp::of(pid).ok());
     all.filter(move |caller| network(&caller.pid.to_string()) == here)
 }
 
@@ -167,14 +168,14 @@ fn is_ucarp(pid: u32, comm: &str) -> bool {
     comm == UCARP || file().is_some_and(named)
 }
 
-impl fmt::Display for Caller {
+impl fmt::Display for Ucarp {
     /// One word: `PID@START/OPTIONS`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.identity(), self.options)
     }
 }
 
-impl FromStr for Caller {
+impl FromStr for Ucarp {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self, Error> {

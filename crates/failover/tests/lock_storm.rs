@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use failover::cancel::Cancel;
-use failover::lock::{Error, Locks, Role, Ticket};
+use failover::machine::lock::{Error, Locks, Role, Ticket};
+use failover::sys::cancel::Cancel;
 
 const LONG: Duration = Duration::from_secs(60);
 

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use failover::cancel::Cancel;
-use failover::folder::{Folder, Owner};
 use failover::metadata::{Image, Loss, Plan, image, inventory, plan, stage};
+use failover::sys::cancel::Cancel;
+use failover::sys::folder::{Folder, Owner};
 
 const JUMP: u64 = 1_000_000;
 

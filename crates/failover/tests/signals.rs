@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use failover::cancel::{Cancel, hold_back};
+use failover::sys::cancel::{Cancel, hold_back};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

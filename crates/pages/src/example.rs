@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::{Error, markdown};
+use crate::Error;
+use crate::markdown;
 
 const SECTION: &str = "## Keys of mfspromote.cfg";
 const WIDTH: usize = 80;

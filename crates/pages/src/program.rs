@@ -3,7 +3,8 @@
 use clap::{Arg, Command};
 use clap_mangen::Man;
 
-use crate::{Error, markdown};
+use crate::Error;
+use crate::markdown;
 
 /// The manual page of a program. What `text` says before its first heading continues the description; its sections
 /// follow the options.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use failover::config::{Config, Origin};
+use failover::machine::config::{Config, Origin};
 
 /// Everything, written into a folder that the test keeps.
 fn written() -> tempfile::TempDir {
@@ -118,7 +118,7 @@ fn the_page_and_the_example_have_every_key_with_its_default() {
     let page = read(folder.path().join("man/mfspromote.cfg.5"));
     let example = read(folder.path().join("mfspromote.cfg"));
     assert!(example.lines().all(|line| line.is_empty() || line.starts_with('#')), "it changes nothing as it is");
-    for key in failover::config::KEYS {
+    for key in failover::machine::config::KEYS {
         assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
         assert!(example.contains(&format!("\n# {key} =")), "{key}");
     }
@@ -144,5 +144,6 @@ fn the_page_and_the_example_have_every_key_with_its_default() {
 
 /// `KEY = VALUE`, both there.
 fn is_setting(line: &str) -> bool {
-    line.split_once(" = ").is_some_and(|(key, value)| failover::config::KEYS.contains(&key) && !value.is_empty())
+    line.split_once(" = ")
+        .is_some_and(|(key, value)| failover::machine::config::KEYS.contains(&key) && !value.is_empty())
 }

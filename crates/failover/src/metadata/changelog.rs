@@ -14,47 +14,47 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-pub use line::{Line, parse};
+pub(crate) use line::{Line, parse};
 
 /// The longest line that is taken, newline included, in bytes (2.0 to 3.0 write no longer ones; 1.6 10,000).
-pub const MAX_LINE: usize = 200_000;
+pub(crate) const MAX_LINE: usize = 200_000;
 /// Versions and change ids are below this, so that adding to them never overflows.
-pub const LIMIT: u64 = 1 << 63;
+pub(crate) const LIMIT: u64 = 1 << 63;
 /// A log broken more often than this is not read on: nothing sane can be made of it.
 const MAX_SEGMENTS: usize = 64;
 const BLOCK: usize = 256 * 1024;
 
 /// A stretch of contiguous good lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Segment {
+pub(crate) struct Segment {
     /// Id of its first change.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Id of its last change.
-    pub last: u64,
+    pub(crate) last: u64,
     /// Unix seconds of its first change.
-    pub first_time: u64,
+    pub(crate) first_time: u64,
     /// Unix seconds of its last change.
-    pub last_time: u64,
+    pub(crate) last_time: u64,
     /// Byte offset of its first line.
-    pub start: u64,
+    pub(crate) start: u64,
     /// Byte offset behind its last line.
-    pub end: u64,
+    pub(crate) end: u64,
 }
 
 /// What is wrong at one place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// Byte offset of the place.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// How many bytes cannot be used.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// What it is.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 /// Kinds of [`Damage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Lines that are none.
     Garbage,
     /// A torn line to which a restarted daemon has appended; the appended line is used.
@@ -96,55 +96,55 @@ impl fmt::Display for Damage {
 
 /// A last line without its newline: what a crash leaves, and normal in a copy of a log that is being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Torn {
+pub(crate) struct Torn {
     /// Byte offset behind the last newline.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Its length in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// A `SETMETAID(id)` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SetMetaid {
+pub(crate) struct SetMetaid {
     /// Id of the change.
-    pub change: u64,
+    pub(crate) change: u64,
     /// The file system's identity from there on.
-    pub metaid: u64,
+    pub(crate) metaid: u64,
 }
 
 /// What one change log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// The good stretches, in file order.
-    pub segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
     /// How many good lines there are.
-    pub lines: u64,
+    pub(crate) lines: u64,
     /// What separates the segments, or follows the last one, in file order.
-    pub damage: Vec<Damage>,
+    pub(crate) damage: Vec<Damage>,
     /// The torn last line.
-    pub torn: Option<Torn>,
+    pub(crate) torn: Option<Torn>,
     /// The last `SETMETAID` seen.
-    pub metaid: Option<SetMetaid>,
+    pub(crate) metaid: Option<SetMetaid>,
 }
 
 impl Scan {
     /// The lowest id in the log.
-    pub fn first(&self) -> Option<u64> {
+    pub(crate) fn first(&self) -> Option<u64> {
         self.segments.iter().map(|s| s.first).min()
     }
 
     /// The highest id in the log.
-    pub fn last(&self) -> Option<u64> {
+    pub(crate) fn last(&self) -> Option<u64> {
         self.segments.iter().map(|s| s.last).max()
     }
 
     /// Unix seconds of the last good line in file order.
-    pub fn last_time(&self) -> Option<u64> {
+    pub(crate) fn last_time(&self) -> Option<u64> {
         self.segments.last().map(|s| s.last_time)
     }
 
     /// Byte offset behind the first good stretch: up to here the log is as its master wrote it.
-    pub fn end_of_good(&self) -> u64 {
+    pub(crate) fn end_of_good(&self) -> u64 {
         self.segments.first().map_or(0, |s| s.end)
     }
 }
@@ -255,7 +255,7 @@ impl<R: Read> Lines<R> {
 ///
 /// # Errors
 /// Only if reading fails; wrong content is [`Damage`].
-pub fn scan(reader: impl Read) -> io::Result<Scan> {
+pub(crate) fn scan(reader: impl Read) -> io::Result<Scan> {
     let mut lines = Lines::new(reader, 0);
     let mut scanner = Scanner::default();
     while let Some(raw) = lines.next()? {

@@ -12,8 +12,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::changelog::{Lines, parse};
 use super::image;
 use super::plan::{Base, Plan};
-use crate::cancel::{Cancel, Cancelled};
-use crate::folder::{self, Folder};
+use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::folder::{self, Folder};
 
 /// A list longer than this is none: MooseFS numbers chunkservers with 16 bits.
 const MAX_LIST: u64 = 4 + 65536 * 64;
@@ -23,7 +23,7 @@ const LINES_BETWEEN_CHECKS: u32 = 4096;
 
 /// Why the files cannot be asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file could not be opened.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 /// Where the chunkservers listen that the image of `plan` names: a few hundred bytes of it are read.
-pub fn in_image(folder: &Folder, plan: &Plan) -> Result<BTreeSet<SocketAddrV4>, Error> {
+pub(crate) fn in_image(folder: &Folder, plan: &Plan) -> Result<BTreeSet<SocketAddrV4>, Error> {
     let Base::Image { name, signature, .. } = &plan.base else { return Ok(BTreeSet::new()) };
     if signature != image::FORMAT_2_0 {
         return Ok(BTreeSet::new());
@@ -52,7 +52,7 @@ pub fn in_image(folder: &Folder, plan: &Plan) -> Result<BTreeSet<SocketAddrV4>, 
 }
 
 /// What the changes of `plan` make of `known`. Reads all of them: seconds for a day of a busy file system.
-pub fn after_changes(
+pub(crate) fn after_changes(
     folder: &Folder,
     plan: &Plan,
     mut known: BTreeSet<SocketAddrV4>,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::changelog::{Lines, Segment, parse};
-use crate::folder::{self, Folder};
+use crate::sys::folder::{self, Folder};
 
 /// How much of two images is compared at a time.
 const BLOCK: u64 = 256 * 1024;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::image::{self, Image};
-use crate::folder::Folder;
+use crate::sys::folder::Folder;
 
 const NAME: &str = "metadata.mfs.emergency";
 /// Where `MooseFS` looks besides the home of its user.
@@ -18,21 +18,21 @@ const PLACES: [&str; 8] =
 
 /// One such file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Emergency {
+pub(crate) struct Emergency {
     /// Where it is.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// What it is; `None` if it is no regular file or cannot be read.
-    pub image: Option<Image>,
+    pub(crate) image: Option<Image>,
     /// Last modification, Unix seconds.
-    pub modified: u64,
+    pub(crate) modified: u64,
     /// The user it belongs to: some of the places are open to every user.
-    pub uid: u32,
+    pub(crate) uid: u32,
 }
 
 impl Emergency {
     /// Its version, if it is a whole image of the file system with this metaid and goes beyond `version`. If `version` is
     /// what a staged set is to be served as, `mfsmaster -a` takes this image instead.
-    pub fn beyond(&self, metaid: u64, version: u64) -> Option<u64> {
+    pub(crate) fn beyond(&self, metaid: u64, version: u64) -> Option<u64> {
         match self.image {
             Some(Image::Complete { version: v, metaid: m, .. }) if v > version && (m == metaid || metaid == 0) => {
                 Some(v)
@@ -55,12 +55,12 @@ impl fmt::Display for Emergency {
 }
 
 /// The places where a master whose user has this home saves its image in need.
-pub fn places(home: Option<&Path>) -> Vec<PathBuf> {
+pub(crate) fn places(home: Option<&Path>) -> Vec<PathBuf> {
     home.into_iter().chain(PLACES.iter().map(Path::new)).map(Path::to_owned).collect()
 }
 
 /// The emergency files in `places`, except in the data folder, where they are part of the inventory.
-pub fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
+pub(crate) fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
     let identity = |folder: &Folder| folder.own_status().ok().map(|status| (status.st_dev, status.st_ino));
     let mut seen = vec![identity(data)];
     let mut found = Vec::new();

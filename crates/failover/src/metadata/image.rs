@@ -7,11 +7,11 @@ use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// The whole content of an image that stands for a file system without any change yet.
-pub const NEW: &[u8; 8] = b"MFSM NEW";
+pub(crate) const NEW: &[u8; 8] = b"MFSM NEW";
 /// The signature whose header we can renumber.
-pub const FORMAT_2_0: &[u8; 8] = b"MFSM 2.0";
+pub(crate) const FORMAT_2_0: &[u8; 8] = b"MFSM 2.0";
 /// Where the version lies in a 2.0 header: a u64 at this byte offset.
-pub const VERSION_OFFSET_2_0: u64 = 8;
+pub(crate) const VERSION_OFFSET_2_0: u64 = 8;
 
 const HEADER: u64 = 24;
 const TRAILER: u64 = 16;
@@ -21,7 +21,7 @@ const MAX_SECTIONS: u32 = 256;
 
 /// What one image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Image {
+pub(crate) enum Image {
     /// `MFSM NEW`: an empty file system, version 1, no metaid.
     New,
     /// Signature, header, sections (2.0) and trailer are right.
@@ -44,16 +44,16 @@ pub enum Image {
 
 /// What the first bytes of an image say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// All changes below this one are in the image.
-    pub version: u64,
+    pub(crate) version: u64,
     /// The file system's identity; 0 where none is assigned (always so before 2.0).
-    pub metaid: u64,
+    pub(crate) metaid: u64,
 }
 
 /// Why an image is not to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// Shorter than a header and a trailer.
     Short {
         /// Its length in bytes.
@@ -98,7 +98,7 @@ impl fmt::Display for Image {
 ///
 /// # Errors
 /// Only if reading fails; wrong content is an [`Image::Incomplete`].
-pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Image> {
+pub(crate) fn read(file: &mut (impl Read + Seek)) -> io::Result<Image> {
     let size = file.seek(SeekFrom::End(0))?;
     let flawed = |reason, header| Ok(Image::Incomplete { reason, header });
     if size < 8 {
@@ -198,7 +198,7 @@ fn bad_section(file: &mut (impl Read + Seek), end: u64) -> io::Result<Option<u64
 ///
 /// # Errors
 /// Only if reading fails.
-pub fn section(file: &mut (impl Read + Seek), name: [u8; 4], limit: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn section(file: &mut (impl Read + Seek), name: [u8; 4], limit: u64) -> io::Result<Option<Vec<u8>>> {
     let end = file.seek(SeekFrom::End(0))?.saturating_sub(TRAILER);
     let mut offset = HEADER;
     for _ in 0..MAX_SECTIONS {

@@ -18,30 +18,30 @@ use super::image::{self, Image};
 use super::names::{self, Name};
 use super::parallel;
 use super::peek::peek;
-use crate::folder::{self, Folder};
+use crate::sys::folder::{self, Folder};
 
-pub use super::names::Role;
+pub(crate) use super::names::Role;
 
 /// The folder itself cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot take the inventory of the data folder")]
-pub struct Error(#[from] folder::Error);
+pub(crate) struct Error(#[from] folder::Error);
 
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageFile {
+pub(crate) struct ImageFile {
     /// Its file name.
-    pub name: OsString,
+    pub(crate) name: OsString,
     /// Who wrote it.
-    pub lineage: Lineage,
+    pub(crate) lineage: Lineage,
     /// What its name says.
-    pub role: Role,
+    pub(crate) role: Role,
     /// What its content says.
-    pub image: Image,
+    pub(crate) image: Image,
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Last modification, Unix seconds of this machine's clock.
-    pub modified: u64,
+    pub(crate) modified: u64,
 }
 
 impl ImageFile {
@@ -50,7 +50,7 @@ impl ImageFile {
     /// A download is written from its beginning to its end, each block flushed and its checksum compared before the next
     /// is asked for (`mfsmetalogger/masterconn.c`), and the metalogger looks at less of it than [`image::read`] before it
     /// renames it: a whole one counts. An end of 1.x, sixteen zeros, also lies in the middle of an image: there it does not.
-    pub fn base_version(&self) -> Option<u64> {
+    pub(crate) fn base_version(&self) -> Option<u64> {
         match self.image {
             Image::Complete { signature, .. } if self.role == Role::Download && &signature != image::FORMAT_2_0 => None,
             Image::Complete { version, .. } => Some(version),
@@ -61,22 +61,22 @@ impl ImageFile {
 
 /// One change log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFile {
+pub(crate) struct LogFile {
     /// Its file name.
-    pub name: OsString,
+    pub(crate) name: OsString,
     /// Who wrote it.
-    pub lineage: Lineage,
+    pub(crate) lineage: Lineage,
     /// Precedence within the lineage: 0 is the newest, fetched copies (`_ml_back`) come last.
-    pub rank: u32,
+    pub(crate) rank: u32,
     /// What is in it.
-    pub scan: Scan,
+    pub(crate) scan: Scan,
     /// False if only its first and last line were read, because all of it lies below every image that could be the
     /// base: no plan needs it.
-    pub scanned: bool,
+    pub(crate) scanned: bool,
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Last modification, Unix seconds of this machine's clock.
-    pub modified: u64,
+    pub(crate) modified: u64,
 }
 
 impl LogFile {
@@ -88,16 +88,16 @@ impl LogFile {
 
 /// Something else that belongs to the metadata by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Other {
+pub(crate) struct Other {
     /// Its file name.
-    pub name: OsString,
+    pub(crate) name: OsString,
     /// What it is.
-    pub what: What,
+    pub(crate) what: What,
 }
 
 /// What an [`Other`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum What {
     /// `sessions*`: client sessions (1.6).
     Sessions,
     /// `metadata.crc`.
@@ -144,19 +144,19 @@ impl fmt::Display for What {
 
 /// Two stretches of one lineage hold different changes under the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Conflict {
+pub(crate) struct Conflict {
     /// The first id they differ in.
-    pub at: u64,
+    pub(crate) at: u64,
     /// The one to believe, as (index into [`Inventory::logs`], index into its segments): the one whose line was
     /// made later, since a dead branch was written before the failover that made it one.
-    pub kept: (usize, usize),
+    pub(crate) kept: (usize, usize),
     /// The other one: from `at` on it is a dead branch.
-    pub dead: (usize, usize),
+    pub(crate) dead: (usize, usize),
 }
 
 /// `own` and `ml` compared line by line where both have the same ids.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Overlap {
+pub(crate) enum Overlap {
     /// They have no id in common.
     #[default]
     None,
@@ -181,38 +181,38 @@ pub enum Overlap {
 
 /// The usable part of one segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Index into [`Inventory::logs`].
-    pub log: usize,
+    pub(crate) log: usize,
     /// Index into the log's segments.
-    pub segment: usize,
+    pub(crate) segment: usize,
     /// First change.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Last change.
-    pub last: u64,
+    pub(crate) last: u64,
 }
 
 /// What lies in the data folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// Images, by name.
-    pub images: Vec<ImageFile>,
+    pub(crate) images: Vec<ImageFile>,
     /// Change logs, newest first within each lineage.
-    pub logs: Vec<LogFile>,
+    pub(crate) logs: Vec<LogFile>,
     /// All else that belongs to the metadata.
-    pub others: Vec<Other>,
+    pub(crate) others: Vec<Other>,
     /// Contradictions inside one lineage.
-    pub conflicts: Vec<Conflict>,
+    pub(crate) conflicts: Vec<Conflict>,
     /// Whether the two lineages are one history.
-    pub overlap: Overlap,
+    pub(crate) overlap: Overlap,
     /// The unix seconds in which this machine served, if whoever took the inventory knows them: what its metalogger began
     /// to download then is a copy of `own`, however far it came.
-    pub served: Range<i64>,
+    pub(crate) served: Range<i64>,
 }
 
 impl Inventory {
     /// The usable stretches of a lineage, in order of precedence: dead branches end where they were left.
-    pub fn spans(&self, lineage: Lineage) -> Vec<Span> {
+    pub(crate) fn spans(&self, lineage: Lineage) -> Vec<Span> {
         let mut spans = Vec::new();
         for (log, file) in self.logs.iter().enumerate().filter(|(_, f)| f.lineage == lineage) {
             for (segment, s) in file.scan.segments.iter().enumerate().rev() {
@@ -228,7 +228,7 @@ impl Inventory {
     }
 
     /// The segment behind a span.
-    pub fn segment(&self, span: &Span) -> &Segment {
+    pub(crate) fn segment(&self, span: &Span) -> &Segment {
         &self.logs[span.log].scan.segments[span.segment]
     }
 
@@ -240,7 +240,7 @@ impl Inventory {
 }
 
 /// Takes the inventory of the data folder.
-pub fn take(folder: &Folder) -> Result<Inventory, Error> {
+pub(crate) fn take(folder: &Folder) -> Result<Inventory, Error> {
     let mut inventory = Inventory::default();
     for name in folder.names()? {
         if let Some(kind) = names::classify(name.as_bytes()) {

@@ -10,7 +10,7 @@ use super::Lineage;
 
 /// What an image's name says about how it came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(crate) enum Role {
     /// `metadata.mfs`, `metadata.mfs.back`, `metadata_ml.mfs.back`: the one in use.
     Current,
     /// `….back.N`: an older one that was kept.

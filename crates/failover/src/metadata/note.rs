@@ -7,11 +7,11 @@ use super::Lineage;
 use super::changelog::{Damage, Torn};
 use super::image::Flaw;
 use super::names::shown;
-use crate::logging::when;
+use crate::sys::text::when;
 
 /// How much a [`Note`] matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
+pub(crate) enum Severity {
     /// As expected.
     Info,
     /// Something is lost, left out or out of order.
@@ -20,7 +20,7 @@ pub enum Severity {
 
 /// Something the plan has decided or left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub(crate) enum Note {
     /// Why this lineage is used.
     Lineage(Choice),
     /// A torn last line was cut.
@@ -95,7 +95,7 @@ pub enum Note {
 
 /// Why a lineage is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// The metalogger's copy, there is no other.
     OnlyMl,
     /// The metalogger's copy, which reaches at least as far.
@@ -133,7 +133,7 @@ pub enum Choice {
 
 impl Note {
     /// How much it matters.
-    pub fn severity(&self) -> Severity {
+    pub(crate) fn severity(&self) -> Severity {
         let info = match self {
             Self::Lineage(choice) => !matches!(choice, Choice::OnlyOwn | Choice::OwnOlder { .. }),
             Self::Torn { bridged, .. } | Self::Damage { bridged, .. } => *bridged,
@@ -234,7 +234,7 @@ impl fmt::Display for Choice {
 
 /// Why there is no plan. Each text says what was found and what can be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// No base.
     #[error(
         "no usable metadata: no complete image, and no MFSM NEW with a change log from change 1 ({images} images and \

@@ -23,7 +23,7 @@ use loss::{lost, nothing_lost};
 
 /// What a plan starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Base {
+pub(crate) enum Base {
     /// A complete image.
     Image {
         /// Its file name.
@@ -41,7 +41,7 @@ pub enum Base {
 
 /// Whether changes that cannot be served may be left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
+pub(crate) enum Loss {
     /// No: they are a [`Refusal`].
     Refuse,
     /// Yes, by word of the administrator (`--allow-data-loss`): they are [`Note::Lost`].
@@ -50,44 +50,44 @@ pub enum Loss {
 
 /// A stretch of changes to take from one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// The change log.
-    pub file: OsString,
+    pub(crate) file: OsString,
     /// Byte offset in it from which the stretch is contiguous (at or before its first change).
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// First change to take.
-    pub first: u64,
+    pub(crate) first: u64,
     /// Last change to take.
-    pub last: u64,
+    pub(crate) last: u64,
     /// About how many bytes they have.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 /// What a promotion is going to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Whose files.
-    pub lineage: Lineage,
+    pub(crate) lineage: Lineage,
     /// What it starts from.
-    pub base: Base,
+    pub(crate) base: Base,
     /// The file system's identity; 0 if none is assigned (always so before 2.0).
-    pub metaid: u64,
+    pub(crate) metaid: u64,
     /// Version of the base: id of the first change that is needed.
-    pub base_version: u64,
+    pub(crate) base_version: u64,
     /// Size of the base in bytes.
-    pub image_bytes: u64,
+    pub(crate) image_bytes: u64,
     /// The changes, contiguous from `base_version` on.
-    pub runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
     /// Version of a master that has replayed them: last change + 1, or `base_version` without any.
-    pub end_version: u64,
+    pub(crate) end_version: u64,
     /// When the last change was made, in Unix seconds of the old master's clock.
-    pub last_change_time: Option<u64>,
+    pub(crate) last_change_time: Option<u64>,
     /// How many changes are replayed.
-    pub changes: u64,
+    pub(crate) changes: u64,
     /// What was decided, cut and left out.
-    pub notes: Vec<Note>,
+    pub(crate) notes: Vec<Note>,
     /// Regular files to move out of the data folder, sorted: everything that looks like metadata, used or not.
-    pub set_aside: Vec<OsString>,
+    pub(crate) set_aside: Vec<OsString>,
 }
 
 /// The best that one lineage has.
@@ -129,14 +129,14 @@ impl Candidate {
 
 impl Plan {
     /// About how many bytes the staged change log has when all ids are raised by `jump`.
-    pub fn log_bytes(&self, jump: u64) -> u64 {
+    pub(crate) fn log_bytes(&self, jump: u64) -> u64 {
         let digits = |id: u64| u64::from(id.checked_ilog10().unwrap_or_default());
         let longer = digits(self.end_version.saturating_add(jump)) - digits(self.base_version);
         self.runs.iter().map(|run| run.bytes).sum::<u64>() + longer * self.changes
     }
 
     /// How many versions beyond the end the files go that are left behind: other machines may have followed them.
-    pub fn lost_versions(&self) -> u64 {
+    pub(crate) fn lost_versions(&self) -> u64 {
         let last = self.notes.iter().filter_map(|note| match note {
             Note::Lost { changes: Some((_, last)), .. } => Some(*last),
             _ => None,
@@ -146,7 +146,7 @@ impl Plan {
 }
 
 /// Makes the plan for what lies in the data folder.
-pub fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
+pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     nothing_in_the_way(inventory)?;
     one_file_system(inventory)?;
     let own = candidate(inventory, Lineage::Own).map(|own| continued(inventory, own));

@@ -22,13 +22,13 @@ use super::plan::{Base, Plan, Run};
 use super::unlock::Locks;
 use blocks::Blocks;
 
-use crate::cancel::{Cancel, Cancelled};
-use crate::folder::{self, Folder, Owner};
+use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::folder::{self, Folder, Owner};
 
 /// Name of the staged image.
-pub const IMAGE: &str = "metadata.mfs.back";
+pub(crate) const IMAGE: &str = "metadata.mfs.back";
 /// Name of the staged change log.
-pub const LOG: &str = "changelog.0.mfs";
+pub(crate) const LOG: &str = "changelog.0.mfs";
 
 const MODE: u32 = 0o640;
 const BLOCK: usize = 1024 * 1024;
@@ -39,7 +39,7 @@ const LINES_BETWEEN_CHECKS: u64 = 4096;
 
 /// Why a set could not be staged.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A file could not be opened or created.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -91,24 +91,24 @@ pub enum Error {
 
 /// What [`write_log`] wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     /// Id of the first line as written (jump included); `None` for an empty run.
-    pub first: Option<u64>,
+    pub(crate) first: Option<u64>,
     /// Id of the last line as written.
-    pub last: Option<u64>,
+    pub(crate) last: Option<u64>,
     /// Number of lines.
-    pub lines: u64,
+    pub(crate) lines: u64,
     /// Number of bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// How many of the lines are no changes of the plan: each unlocks a chunk whose writer the crash cut off.
-    pub unlocked: u64,
+    pub(crate) unlocked: u64,
 }
 
 /// Writes the plan's base to [`IMAGE`] in the folder `stage`, its version raised by `jump`.
 ///
 /// Shares the blocks with the original where the file system can (reflink), else copies. The result is flushed,
 /// belongs to `owner`, has mode 0640, and has been read back as a complete image of the right version.
-pub fn copy_image(
+pub(crate) fn copy_image(
     folder: &Folder,
     plan: &Plan,
     stage: &Folder,
@@ -150,7 +150,13 @@ pub fn copy_image(
 }
 
 /// Copies a small file as it is, under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
-pub fn copy_file(from: &Folder, name: &OsStr, stage: &Folder, new_name: &OsStr, owner: Owner) -> Result<(), Error> {
+pub(crate) fn copy_file(
+    from: &Folder,
+    name: &OsStr,
+    stage: &Folder,
+    new_name: &OsStr,
+    owner: Owner,
+) -> Result<(), Error> {
     let original = from.read(name)?;
     let mut copy = stage.create(new_name, 0o600)?;
     let size = original.metadata().map_err(failed("look at", name))?.len();
@@ -161,7 +167,7 @@ pub fn copy_file(from: &Folder, name: &OsStr, stage: &Folder, new_name: &OsStr, 
 /// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
 /// plan's end, then an `UNLOCK` for each chunk that the crash left locked for nobody; all ids raised by `jump`, every
 /// line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
-pub fn write_log(
+pub(crate) fn write_log(
     folder: &Folder,
     plan: &Plan,
     stage: &Folder,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Inventory, Loss, Plan, Refusal, inventory, plan};
-use crate::folder::{Folder, Owner};
+use crate::sys::folder::{Folder, Owner};
 
 /// A data folder under construction.
 pub(super) struct Data {

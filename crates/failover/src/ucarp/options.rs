@@ -39,39 +39,39 @@ const LONG: [(&str, char); 22] = [
 /// What of ucarp's options matters here. The password is never kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of ucarp's")]
-pub struct Options {
+pub(crate) struct Options {
     /// Virtual host id, the number that advertisements carry; 0 if none was given.
-    pub vhid: u8,
+    pub(crate) vhid: u8,
     /// Seconds between advertisements.
-    pub advbase: u8,
+    pub(crate) advbase: u8,
     /// 256ths of a second added to that.
-    pub advskew: u8,
+    pub(crate) advskew: u8,
     /// How many intervals without an advertisement mean death.
-    pub deadratio: u32,
+    pub(crate) deadratio: u32,
     /// The virtual address.
-    pub vip: Option<Ipv4Addr>,
+    pub(crate) vip: Option<Ipv4Addr>,
     /// This machine's own address.
-    pub source: Option<Ipv4Addr>,
+    pub(crate) source: Option<Ipv4Addr>,
     /// The interface; without one ucarp takes the first.
-    pub interface: Option<String>,
+    pub(crate) interface: Option<String>,
     /// Where advertisements go.
-    pub group: Ipv4Addr,
+    pub(crate) group: Ipv4Addr,
     /// `-z`: runs `vip-down` when it is told to end.
-    pub shutdown_script: bool,
+    pub(crate) shutdown_script: bool,
     /// `-P`: takes over from a slower MASTER.
-    pub preempt: bool,
+    pub(crate) preempt: bool,
     /// `-n`: does not run `vip-down` when it starts.
-    pub neutral: bool,
+    pub(crate) neutral: bool,
     /// `-S`: stays MASTER without a link.
-    pub ignore_link: bool,
+    pub(crate) ignore_link: bool,
     /// `-x`: the hooks' third argument.
-    pub xparam: Option<String>,
+    pub(crate) xparam: Option<String>,
     /// `-u`: called when it becomes MASTER.
-    pub up_script: Option<String>,
+    pub(crate) up_script: Option<String>,
     /// `-d`: called when it becomes BACKUP.
-    pub down_script: Option<String>,
+    pub(crate) down_script: Option<String>,
     /// `-p`: everybody who lists processes sees the password.
-    pub visible_password: bool,
+    pub(crate) visible_password: bool,
 }
 
 impl Default for Options {
@@ -100,7 +100,7 @@ impl Default for Options {
 impl Options {
     /// Reads a command line, the program's name first. As getopt does it: letters in a cluster, values attached or
     /// in the next word, long names cut short, the last of several counts. What ucarp would refuse is passed over.
-    pub fn parse<S: AsRef<OsStr>>(argv: &[S]) -> Self {
+    pub(crate) fn parse<S: AsRef<OsStr>>(argv: &[S]) -> Self {
         let mut options = Self::default();
         let words: Vec<_> = argv.iter().map(|word| word.as_ref().to_string_lossy()).collect();
         let mut words = words.iter().skip(1).map(AsRef::as_ref);
@@ -120,12 +120,12 @@ impl Options {
     }
 
     /// The time between two advertisements.
-    pub fn interval(&self) -> Duration {
+    pub(crate) fn interval(&self) -> Duration {
         Duration::from_secs(self.advbase.into()) + skew(self.advskew)
     }
 
     /// How long no advertisement must be heard until a BACKUP becomes MASTER.
-    pub fn dead_time(&self) -> Duration {
+    pub(crate) fn dead_time(&self) -> Duration {
         Duration::from_secs(u64::from(self.advbase) * u64::from(self.deadratio)) + skew(self.advskew)
     }
 
@@ -203,7 +203,7 @@ fn strtoul(text: &str) -> u64 {
 /// Text that should be options in one word is not.
 #[derive(Debug, thiserror::Error)]
 #[error("not a list of options")]
-pub struct NotOptions;
+pub(crate) struct NotOptions;
 
 impl fmt::Display for Options {
     /// One word, `KEY=VALUE` with commas. Names from the command line are written in hexadecimal: they may hold any

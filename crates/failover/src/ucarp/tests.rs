@@ -59,9 +59,9 @@ fn another_group_and_no_options_at_all() {
 
 #[test]
 fn a_caller_that_is_not_ucarp_is_refused() {
-    assert!(matches!(Caller::parent(), Err(Error::NotUcarp { .. })));
-    assert!("12@34".parse::<Caller>().is_err());
-    assert!("12@34/vhid=300".parse::<Caller>().is_err());
+    assert!(matches!(Ucarp::parent(), Err(Error::NotUcarp { .. })));
+    assert!("12@34".parse::<Ucarp>().is_err());
+    assert!("12@34/vhid=300".parse::<Ucarp>().is_err());
 }
 
 /// A child that is ended with the test.
@@ -117,13 +117,13 @@ fn a_real_ucarp_is_found_steps_back_and_resigns() {
     let log = dir.path().join("log");
     let running = ucarp("172.16.0.97", &log);
     let vip = Ipv4Addr::new(172, 16, 0, 97);
-    assert_eq!(Caller::find("eth1", vip), None);
+    assert_eq!(Ucarp::find("eth1", vip), None);
     let elsewhere = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        Caller::find("eth0", vip)
+        Ucarp::find("eth0", vip)
     });
     assert_eq!(elsewhere.join().unwrap(), None, "it serves another network");
-    let caller = Caller::find("eth0", vip).unwrap();
+    let caller = Ucarp::find("eth0", vip).unwrap();
     assert_eq!(caller.pid, running.0.id());
     assert!(caller.is_alive() && caller.is_young(Duration::from_secs(60)) && !caller.is_young(Duration::ZERO));
     assert_eq!(caller.options.dead_time(), Duration::from_secs(1));
@@ -136,7 +136,7 @@ fn a_real_ucarp_is_found_steps_back_and_resigns() {
     assert!(!caller.is_alive());
     assert_eq!(caller.resign(Duration::ZERO).unwrap(), Resigned::AlreadyGone);
     assert!(matches!(caller.step_back(), Err(Error::Gone { .. })));
-    assert_eq!(Caller::find("eth0", vip), None);
+    assert_eq!(Ucarp::find("eth0", vip), None);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_ucarp_without_a_link_ignores_term_and_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let _running = ucarp("172.16.0.98", &log);
-    let caller = Caller::find("eth0", Ipv4Addr::new(172, 16, 0, 98)).unwrap();
+    let caller = Ucarp::find("eth0", Ipv4Addr::new(172, 16, 0, 98)).unwrap();
     ip("link set far down");
     wait_for(&log, "down\nup\ndown\n");
     assert_eq!(caller.resign(Duration::from_millis(500)).unwrap(), Resigned::Killed);
@@ -159,7 +159,7 @@ proptest! {
         flags: [bool; 5], xparam: Option<String>,
         up_script: Option<String>, down_script: Option<String>,
     ) {
-        let caller = Caller { pid, start, options: Options {
+        let caller = Ucarp { pid, start, options: Options {
             vhid, advbase, advskew, deadratio, interface, xparam, up_script, down_script,
             vip: vip.map(Into::into), source: source.map(Into::into), group: group.into(),
             shutdown_script: flags[0], preempt: flags[1], neutral: flags[2], ignore_link: flags[3],
@@ -167,12 +167,12 @@ proptest! {
         }};
         let word = caller.to_string();
         prop_assert!(!word.contains(char::is_whitespace));
-        prop_assert_eq!(word.parse::<Caller>().unwrap(), caller);
+        prop_assert_eq!(word.parse::<Ucarp>().unwrap(), caller);
     }
 
     #[test]
     fn no_command_line_makes_it_panic(argv: Vec<String>, word: String) {
         let _ = Options::parse(&argv);
-        let _ = word.parse::<Caller>();
+        let _ = word.parse::<Ucarp>();
     }
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use failover::cancel::Cancel;
-use failover::folder::Folder;
 use failover::metadata::plan::Base;
 use failover::metadata::{Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
+use failover::sys::cancel::Cancel;
+use failover::sys::folder::Folder;
 
 use crate::case::{Case, Ours, Situation};
 use crate::history::{History, METAID};

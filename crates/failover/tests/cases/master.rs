@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use failover::folder::Owner;
 use failover::metadata::{Image, image};
+use failover::sys::folder::Owner;
 
 /// A restore of these sets takes a fraction of a second; what is not done by then waits for something.
 const PATIENCE: Duration = Duration::from_secs(15);

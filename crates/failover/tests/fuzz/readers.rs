@@ -3,7 +3,7 @@
 use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 
-use failover::config::{self, Config};
+use failover::machine::config::{self, Config};
 use failover::metadata::changelog::{self, LIMIT, Scan};
 use failover::metadata::{Image, image};
 

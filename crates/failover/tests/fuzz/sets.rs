@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use failover::cancel::Cancel;
-use failover::folder::{Folder, Owner};
 use failover::metadata::plan::Base;
 use failover::metadata::{
     Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
 };
+use failover::sys::cancel::Cancel;
+use failover::sys::folder::{Folder, Owner};
 
 use crate::mutate::{Rng, mutate};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use failover::process::{Identity, stop};
+use failover::sys::process::{Identity, stop};
 use nix::sched::{CloneFlags, unshare};
 
 /// The address that moves.
@@ -113,8 +113,8 @@ impl Machine {
     /// The prefixes that the VIP has on `eth0`.
     #[expect(clippy::unused_self, reason = "the machine is the network namespace of this thread")]
     pub(crate) fn vip_prefixes(&self) -> Vec<u8> {
-        let eth0 = failover::address::interface("eth0").unwrap();
-        let held = failover::address::list(&eth0).unwrap();
+        let eth0 = failover::sys::address::interface("eth0").unwrap();
+        let held = failover::sys::address::list(&eth0).unwrap();
         held.iter().filter(|held| held.address == VIP).map(|held| held.prefix).collect()
     }
 }
@@ -181,5 +181,5 @@ pub(crate) fn messages(output: &Output) -> String {
 
 /// The newest request for a promotion or a demotion.
 pub(crate) fn newest_ticket() -> String {
-    std::fs::read_to_string(Path::new(failover::lock::FOLDER).join("ticket")).unwrap()
+    std::fs::read_to_string(Path::new(failover::machine::lock::FOLDER).join("ticket")).unwrap()
 }

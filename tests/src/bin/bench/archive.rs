@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use failover::archive;
-use failover::cancel::Cancel;
-use failover::config::Config;
-use failover::folder::Folder;
+use failover::machine::archive;
+use failover::machine::config::Config;
+use failover::sys::cancel::Cancel;
+use failover::sys::folder::Folder;
 use lab::{Cluster, Moment};
 
+use crate::Result;
+use crate::Setup;
 use crate::engine::peak_memory;
 use crate::inputs;
 use crate::page::{Goal, Section, cell, row, shown, table};
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 /// How long the client is watched without an archive being written.
 const CALM: Duration = Duration::from_secs(5);

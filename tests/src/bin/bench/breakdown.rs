@@ -3,9 +3,10 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::Result;
 use crate::page::{Row, row, table};
+use crate::plot;
 use crate::power_cut::PowerCut;
-use crate::{Result, plot};
 
 const SIZE: (u32, u32) = (980, 460);
 

@@ -7,13 +7,14 @@ use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use failover::cancel::Cancel;
-use failover::carp::Listener;
+use failover::sys::cancel::Cancel;
+use failover::ucarp::carp::Listener;
 use lab::{Cluster, Hooks};
 
+use crate::Result;
+use crate::Setup;
 use crate::page::{Goal, Section, row, table};
 use crate::plot;
-use crate::{Result, Setup};
 
 /// Elections at once.
 const GROUPS: u8 = 40;

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use failover::cancel::Cancel;
-use failover::folder::{Folder, Owner};
 use failover::metadata::{Loss, inventory, plan, stage};
+use failover::sys::cancel::Cancel;
+use failover::sys::folder::{Folder, Owner};
 
+use crate::Result;
+use crate::Setup;
 use crate::inputs;
 use crate::page::{Goal, Section, cell, row, table};
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 /// Bytes of change logs, and of a quick run.
 const FULL: u64 = 1_000_000_000;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use lab::{Cluster, Hooks, LAST_RETRY, Moment};
 
+use crate::Result;
+use crate::Setup;
 use crate::page::{Goal, Section, cell, row, table};
 use crate::power_cut::Settings;
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

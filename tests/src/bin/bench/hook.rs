@@ -16,9 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::wait;
 use nix::unistd::Pid;
 
+use crate::Result;
+use crate::Setup;
 use crate::page::{Goal, Section, cell, ratio, row, shown, table};
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 /// Calls of each kind.
 const CALLS: u32 = 300;

@@ -3,11 +3,12 @@
 
 use lab::Hooks;
 
+use crate::Result;
+use crate::Setup;
 use crate::breakdown;
 use crate::page::{Goal, Row, Section, cell, ratio, row, shown, table};
 use crate::power_cut::{self, Operations, PowerCut, STEPS, Settings};
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 type Measure = fn(&PowerCut) -> Option<f64>;
 

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use lab::{Cluster, Hooks};
 
+use crate::Result;
+use crate::Setup;
 use crate::inputs::{self, Input};
 use crate::page::{Goal, Section, cell, ratio, row, shown, table};
 use crate::plot::{self, Line};
 use crate::power_cut::steps;
 use crate::stats::Summary;
-use crate::{Result, Setup};
 
 /// Image and log of four million inodes are loaded within this, twice.
 const PATIENCE: Duration = Duration::from_secs(120);

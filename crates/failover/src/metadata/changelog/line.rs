@@ -9,19 +9,19 @@ const MOST_DIGITS: usize = 19;
 
 /// One good line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// The change's id.
-    pub id: u64,
+    pub(crate) id: u64,
     /// When it was made, in Unix seconds of the master's clock.
-    pub time: u64,
+    pub(crate) time: u64,
     /// `TIME|OP(arguments)[:result]`: all behind the id, without the newline.
-    pub change: &'a [u8],
+    pub(crate) change: &'a [u8],
     /// `OP(arguments)[:result]`: all behind the time.
-    pub operation: &'a [u8],
+    pub(crate) operation: &'a [u8],
 }
 
 /// Takes one line apart (without its newline); `None` if it is none.
-pub fn parse(text: &[u8]) -> Option<Line<'_>> {
+pub(crate) fn parse(text: &[u8]) -> Option<Line<'_>> {
     let (id, rest) = number(text)?;
     let change = rest.strip_prefix(b": ")?;
     let (time, rest) = number(change)?;

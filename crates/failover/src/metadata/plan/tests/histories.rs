@@ -1,10 +1,10 @@
 //! Random histories: cut up, torn, repeated, and with another history in the same files.
 
 use super::*;
-use crate::cancel::Cancel;
-use crate::folder::Folder;
 use crate::metadata::stage;
 use crate::metadata::testing::me;
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 
 /// No piece goes beyond this change.
 const END: u64 = 60;

@@ -1,0 +1,193 @@
+//! The command lines of the three programs. The manual pages and completions are made of them (`crates/pages`).
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Parser};
+
+use crate::machine::lock::Ticket;
+use crate::metadata::Loss;
+use crate::ucarp::Ucarp;
+
+/// Add the virtual address and start the promotion of this machine in the background.
+///
+/// ucarp runs this when the machine becomes MASTER (ucarp -u /usr/bin/vip-up). If nothing could be started that would
+/// serve on the address, the address is removed again and the calling ucarp is stopped, so that another machine takes
+/// over. Messages go to syslog, or to the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "vip-up", version)]
+pub struct VipUp {
+    #[command(flatten)]
+    pub(crate) words: HookWords,
+}
+
+/// Remove the virtual address and start the demotion of this machine in the background.
+///
+/// ucarp runs this when the machine becomes BACKUP, and each time ucarp starts (ucarp -d /usr/bin/vip-down). Where the
+/// address is not there and no master runs, nothing happens. It works without any configuration file. Messages go to
+/// syslog, or to the terminal.
+#[derive(Debug, Parser)]
+#[command(name = "vip-down", version)]
+pub struct VipDown {
+    #[command(flatten)]
+    pub(crate) words: HookWords,
+}
+
+/// The three words with which ucarp calls a hook.
+#[derive(Debug, Args)]
+pub(crate) struct HookWords {
+    /// Interface of the virtual address
+    pub(crate) interface: String,
+    /// The virtual address (IPv4)
+    pub(crate) vip: Ipv4Addr,
+    /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg (ucarp -x)
+    pub(crate) xparam: Option<String>,
+}
+
+/// Make this machine the MooseFS master, from its metalogger's copy of the metadata.
+// One line each, so that `--help` is a screen; more of it all is in the manual page (`crates/pages`).
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
+#[command(name = "mfs-promote", version, arg_required_else_help = true)]
+#[command(after_help = "Begin with --dry-run. Exit codes: 0 yes, 1 no, 2 misused; --check: as Nagios.")]
+#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check", "check_config"])))]
+#[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
+#[command(group(ArgGroup::new("looking").args(["check"])))]
+pub struct Promote {
+    /// Print what a promotion would do and touch nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Restore a copy beside the data and check the result
+    #[arg(long)]
+    pub(crate) rehearse: bool,
+    /// Make another machine serve, and report which
+    #[arg(long)]
+    pub(crate) hand_over: bool,
+    /// Stop the master here and go back to metalogger duty
+    #[arg(long)]
+    pub(crate) demote: bool,
+    /// Show what runs here now, and the last runs
+    #[arg(long)]
+    pub(crate) status: bool,
+    /// Say whether this machine is ready to take over
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Show every setting in force and where it came from
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    /// With --dry-run, --status or --check: for programs
+    #[arg(long, requires = "listing")]
+    pub(crate) json: bool,
+    /// With --check: one line, for Nagios
+    #[arg(long, requires = "looking", conflicts_with = "json")]
+    pub(crate) nagios: bool,
+    /// With --check: into this file, for the node exporter
+    #[arg(long, value_name = "FILE", requires = "looking", conflicts_with_all = ["json", "nagios"])]
+    pub(crate) prometheus: Option<PathBuf>,
+    /// Serve what is whole although known changes are lost
+    #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check", "check_config", "hook", "ticket"])]
+    pub(crate) allow_data_loss: bool,
+    /// Network interface of the virtual IP
+    #[arg(long, value_name = "NAME", requires = "vip", value_hint = clap::ValueHint::Other)]
+    pub(crate) interface: Option<String>,
+    /// The virtual IP; without a verb: promote this machine
+    #[arg(long, value_name = "ADDRESS", requires = "interface", value_hint = clap::ValueHint::Other)]
+    pub(crate) vip: Option<Ipv4Addr>,
+    /// Configuration file instead of /etc/mfs/mfspromote.cfg
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Say more; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// The ucarp on whose behalf this runs; given by the hooks
+    #[arg(long, hide = true, requires = "vip")]
+    pub(crate) hook: Option<Ucarp>,
+    /// The place of this call in the order of calls; given by the hooks
+    #[arg(long, hide = true)]
+    pub(crate) ticket: Option<Ticket>,
+    /// So many runs of this call have to be killed before this one begins; given by the run before
+    #[arg(long, hide = true, default_value_t = 0, requires = "ticket")]
+    pub(crate) stand_in: u8,
+}
+
+impl Promote {
+    /// Whether a hook of ucarp started this run.
+    pub(crate) fn is_hook(&self) -> bool {
+        self.hook.is_some() || self.ticket.is_some()
+    }
+
+    /// What the administrator says about changes that cannot be served.
+    pub(crate) fn loss(&self) -> Loss {
+        if self.allow_data_loss { Loss::Allow } else { Loss::Refuse }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_lines_are_well_formed() {
+        for command in [VipUp::command(), VipDown::command(), Promote::command()] {
+            command.debug_assert();
+        }
+    }
+
+    #[test]
+    fn the_help_fits_a_screen() {
+        let shown = |option| Promote::try_parse_from(["mfs-promote", option]).unwrap_err().to_string();
+        let help = shown("--help");
+        assert!(help.lines().count() <= 24, "{help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert_eq!(help, shown("-h"));
+    }
+
+    #[test]
+    fn without_arguments_it_explains_itself() {
+        let error = Promote::try_parse_from(["mfs-promote"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.to_string(), Promote::command().render_help().to_string());
+    }
+
+    #[test]
+    fn one_verb_at_a_time_and_an_address_with_its_interface() {
+        let parse = |line: &str| Promote::try_parse_from(line.split(' '));
+        assert!(parse("mfs-promote --dry-run").is_ok());
+        assert!(parse("mfs-promote --interface eth0 --vip 172.16.0.99").is_ok());
+        assert!(parse("mfs-promote --dry-run --demote").is_err());
+        assert!(parse("mfs-promote --vip 172.16.0.99").is_err());
+        assert!(parse("mfs-promote --interface eth0").is_err());
+        assert!(Promote::try_parse_from(["mfs-promote"]).is_err());
+        assert!(parse("mfs-promote --rehearse --dry-run").is_err());
+    }
+
+    #[test]
+    fn data_is_lost_only_by_hand_and_only_by_a_promotion() {
+        let parse = |line: &str| Promote::try_parse_from(line.split(' '));
+        assert_eq!(parse("mfs-promote --interface eth0 --vip 172.16.0.99").unwrap().loss(), Loss::Refuse);
+        let by_hand = parse("mfs-promote --allow-data-loss --interface eth0 --vip 172.16.0.99").unwrap();
+        assert_eq!(by_hand.loss(), Loss::Allow);
+        assert_eq!(parse("mfs-promote --dry-run --allow-data-loss").unwrap().loss(), Loss::Allow);
+        for other in ["--rehearse", "--demote", "--status", "--check", "--check-config", "--ticket promotion-1-1"] {
+            assert!(parse(&format!("mfs-promote --allow-data-loss {other}")).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_listings_are_for_programs() {
+        let parse = |line: &str| Promote::try_parse_from(line.split(' '));
+        assert!(parse("mfs-promote --dry-run --json").is_ok());
+        assert!(parse("mfs-promote --status --json").is_ok());
+        assert!(parse("mfs-promote --check --json").is_ok());
+        assert!(parse("mfs-promote --check --prometheus /run/x.prom").is_ok());
+        for other in ["--status --nagios", "--check --nagios --json", "--dry-run --prometheus /run/x.prom"] {
+            assert!(parse(&format!("mfs-promote {other}")).is_err(), "{other}");
+        }
+        for other in ["--rehearse", "--demote", "--interface eth0 --vip 172.16.0.99"] {
+            assert!(parse(&format!("mfs-promote --json {other}")).is_err(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! This machine: its configuration, data folder, daemons and state, opened once and passed to every step; and all that it
+//! keeps from one run to the next.
+
+pub(crate) mod archive;
+pub(crate) mod commit;
+pub(crate) mod config;
+pub(crate) mod emergency;
+pub(crate) mod lock;
+pub(crate) mod memory;
+pub(crate) mod notify;
+pub(crate) mod recover;
+pub(crate) mod rehearsal_folder;
+pub(crate) mod run;
+pub(crate) mod space;
+pub(crate) mod state;
+pub(crate) mod step_down;
+pub(crate) mod supervisor;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::{Duration, Instant};
+
+use crate::machine::config::Config;
+use crate::machine::state::State;
+use crate::moosefs::services::{self, Services};
+use crate::moosefs::{self, Daemon, Info};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::process::Identity;
+use rustix::fs::Stat;
+
+/// How long a running master may take to answer before it counts as hung.
+const ANSWER: Duration = Duration::from_secs(2);
+/// A metalogger that has not ended within this hangs: it only flushes its logs.
+const METALOGGER_STOP: Duration = Duration::from_secs(10);
+
+/// Why the run cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The data folder.
+    #[error("no data folder; is DATA_PATH in mfsmaster.cfg right?")]
+    Data(#[source] folder::Error),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The daemons.
+    #[error(transparent)]
+    Service(#[from] services::Error),
+    /// It is somebody else's.
+    #[error(
+        "{0} does not belong to {user}, whom the daemons run as; is DATA_PATH in mfsmaster.cfg right? If it is, run: \
+         chown {user} {0}", path.display()
+    )]
+    NotTheirs {
+        /// The data folder.
+        path: std::path::PathBuf,
+        /// `WORKING_USER`
+        user: String,
+    },
+    /// The user the daemons run as.
+    #[error("there is no user {user} or no group {group}; are WORKING_USER and WORKING_GROUP in mfsmaster.cfg right?")]
+    User {
+        /// `WORKING_USER`
+        user: String,
+        /// `WORKING_GROUP`
+        group: String,
+    },
+}
+
+/// This machine's data folder, daemons and state.
+pub(crate) struct Machine {
+    pub(crate) config: Config,
+    pub(crate) data: Folder,
+    pub(crate) owner: Owner,
+    pub(crate) services: Services,
+    pub(crate) state: State,
+}
+
+impl Machine {
+    pub(crate) fn open(config: Config) -> Result<Self, Error> {
+        let group = config.working_group.as_deref();
+        let owner = Owner::named(&config.working_user, group).ok_or_else(|| Error::User {
+            user: config.working_user.clone(),
+            group: group.unwrap_or("of that user").to_owned(),
+        })?;
+        let data = Folder::open(&config.data_path).map_err(Error::Data)?;
+        if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
+            return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
+        }
+        Ok(Self { data, owner, services: Services::find(&config)?, state: State::open()?, config })
+    }
+
+    /// The process of `daemon` on this machine's data folder.
+    pub(crate) fn running(&self, daemon: Daemon) -> Result<Option<Identity>, moosefs::Error> {
+        moosefs::running(&self.data, daemon)
+    }
+
+    /// Asks the master on this machine; where it listens on all addresses, on one that nobody takes away.
+    pub(crate) fn ask_master(&self) -> Result<Info, moosefs::Error> {
+        let host = self.config.client_host;
+        let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host };
+        moosefs::info(SocketAddrV4::new(host, self.config.client_port), ANSWER)
+    }
+
+    /// The size of the largest image in the data folder: what starts and stops of the master take time for.
+    pub(crate) fn image_size(&self) -> u64 {
+        let size = |name: &std::ffi::OsString| {
+            let image = name.to_string_lossy().starts_with("metadata");
+            let status = if image { self.data.status(name).ok().flatten() } else { None };
+            status.and_then(|status| u64::try_from(status.st_size).ok())
+        };
+        self.data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
+    }
+
+    /// Stops `daemon` if it runs and waits until it is gone. Says whether it ran.
+    pub(crate) fn stop(&self, daemon: Daemon) -> Result<bool, Error> {
+        let Ok(Some(identity)) = self.running(daemon) else { return Ok(false) };
+        let mut deadline = self.services.stop_deadline(self.image_size());
+        if daemon == Daemon::Metalogger {
+            // It has no metadata to store, and clients wait for this.
+            deadline = deadline.min(METALOGGER_STOP);
+        }
+        self.services.stop(daemon, identity, deadline)?;
+        Ok(true)
+    }
+
+    /// Starts the metalogger and waits until it runs.
+    pub(crate) fn start_metalogger(&self) -> Result<(), Error> {
+        // Never cut short: it is the end of every roll-back.
+        let cancel = Cancel::new();
+        self.services.start(Daemon::Metalogger, &cancel)?;
+        let end = Instant::now() + ANSWER;
+        while matches!(self.running(Daemon::Metalogger), Ok(None)) && Instant::now() < end {
+            let _ = cancel.sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Ends what the start of a restoring master changed; see [`Services::remove_restore_dropin`].
+    pub(crate) fn remove_restore_dropin(&self) {
+        if let Err(e) = self.services.remove_restore_dropin() {
+            log::error!("a plain start of mfsmaster would restore: {}", crate::sys::logging::chain(&e));
+        }
+    }
+}
+
+/// Whether a folder is `owner`'s to write, so that root does nothing there on behalf of others: a link in the path of the
+/// data folder may be theirs, too, and lead anywhere.
+fn belongs_to(folder: &Stat, owner: Owner) -> bool {
+    folder.st_uid == owner.uid || (folder.st_gid == owner.gid && folder.st_mode & 0o020 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    #[test]
+    fn a_folder_that_the_daemons_cannot_write_is_not_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = |owner| belongs_to(&Folder::open(dir.path()).unwrap().own_status().unwrap(), owner);
+        let owner = Owner { uid: 65_534, gid: 65_534 };
+        assert!(!theirs(owner), "as a link to /etc would be");
+        chown(dir.path(), None, Some(65_534)).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o750)).unwrap();
+        assert!(!theirs(owner));
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(theirs(owner));
+        chown(dir.path(), Some(65_534), Some(0)).unwrap();
+        assert!(theirs(owner));
+    }
+}

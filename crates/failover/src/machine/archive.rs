@@ -1,0 +1,348 @@
+//! What was set aside, as a verified `metabak.<unix time>.tar.xz`.
+//!
+//! The archive is written under a temporary name, flushed, read back and compared byte by byte with the files it was
+//! made from, and only then named. Whoever removes the originals afterwards removes nothing that is not in it.
+//! Killed at any point it leaves the originals and at most a `.partial` file, which the next run replaces.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+
+use walkdir::WalkDir;
+use xz2::read::XzDecoder;
+use xz2::stream::{Check, LzmaOptions, Stream};
+use xz2::write::XzEncoder;
+
+use crate::machine::config::ArchiveFormat;
+use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::folder::{self, Folder};
+use crate::sys::logging::chain;
+
+/// Why there is no verified archive. The originals are untouched in every case.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file could not be opened, created or renamed.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Listing the originals failed.
+    #[error("cannot list what was set aside")]
+    Walk(#[from] walkdir::Error),
+    /// Reading, packing or writing failed.
+    #[error("cannot write {}", archive.display())]
+    Write {
+        /// The archive.
+        archive: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive cannot be read back.
+    #[error("cannot read {} back", archive.display())]
+    ReadBack {
+        /// The archive.
+        archive: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The archive reads back, but does not hold what was set aside.
+    #[error("{} does not hold {name:?} as it was set aside", archive.display())]
+    Differs {
+        /// The archive.
+        archive: PathBuf,
+        /// The first file that is missing or different.
+        name: OsString,
+    },
+    /// Told to stop; the next run archives.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+}
+
+/// A finished archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Archived {
+    /// Its file name.
+    pub(crate) name: OsString,
+    /// How many files it holds.
+    pub(crate) files: usize,
+    /// How many bytes they have together.
+    pub(crate) bytes: u64,
+    /// How many bytes the archive has.
+    pub(crate) packed: u64,
+}
+
+/// Packs every file of `aside` into the folder `backup` as `STEM.tar.xz` or `STEM.tlz`, and verifies it.
+///
+/// An archive of that name that already holds every file of `aside` (a run was killed between naming it and
+/// removing the originals) is taken as it is. One that holds anything else (the clock was set back to an earlier run) stays,
+/// and the new one is `STEM-2`, or the next number that is free.
+pub(crate) fn write(
+    aside: &Folder,
+    backup: &Folder,
+    stem: &str,
+    format: ArchiveFormat,
+    level: u32,
+    cancel: &Cancel,
+) -> Result<Archived, Error> {
+    let extension = match format {
+        ArchiveFormat::TarXz => "tar.xz",
+        ArchiveFormat::Tlz => "tlz",
+    };
+    let mut name = OsString::from(format!("{stem}.{extension}"));
+    for number in 2_u32.. {
+        if backup.status(&name)?.is_none() {
+            break;
+        }
+        match verify(aside, backup, &name, cancel) {
+            Err(e @ (Error::Differs { .. } | Error::ReadBack { .. })) => log::warn!("{}", chain(&e)),
+            verified => return verified,
+        }
+        name = OsString::from(format!("{stem}-{number}.{extension}"));
+    }
+    let partial = OsString::from(format!(".{stem}.{extension}.partial"));
+    if backup.status(&partial)?.is_some() {
+        backup.remove(&partial)?;
+    }
+    let written = pack(aside, backup, &partial, stem, encoder(format, level), cancel)
+        .and_then(|()| verify(aside, backup, &partial, cancel))
+        .and_then(|archived| {
+            backup.rename(&partial, backup, &name)?;
+            backup.sync()?;
+            Ok(Archived { name, ..archived })
+        });
+    if written.is_err() {
+        // Best effort: a partial file that stays is replaced by the next run.
+        let _ = backup.remove(&partial);
+    }
+    written
+}
+
+fn encoder(format: ArchiveFormat, level: u32) -> Result<Stream, xz2::stream::Error> {
+    match format {
+        ArchiveFormat::TarXz => Stream::new_easy_encoder(level, Check::Crc64),
+        // GNU tar knows `.tlz` as the older lzma format.
+        ArchiveFormat::Tlz => Stream::new_lzma_encoder(&LzmaOptions::new_preset(level)?),
+    }
+}
+
+/// The names of the files in `aside`.
+fn originals(aside: &Folder) -> Result<BTreeSet<OsString>, Error> {
+    // Through the descriptor: the path of the folder could lead elsewhere by now.
+    let root = format!("/proc/self/fd/{}/", aside.as_fd().as_raw_fd());
+    let mut names = BTreeSet::new();
+    for entry in WalkDir::new(root).min_depth(1).max_depth(1).follow_root_links(true) {
+        names.insert(entry?.file_name().to_owned());
+    }
+    Ok(names)
+}
+
+fn pack(
+    aside: &Folder,
+    backup: &Folder,
+    partial: &OsStr,
+    stem: &str,
+    stream: Result<Stream, xz2::stream::Error>,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    let archive = backup.path().join(partial);
+    let failed = |source: io::Error| Error::Write { archive: archive.clone(), source };
+    let stream = stream.map_err(|e| failed(e.into()))?;
+    let file = backup.create(partial, 0o600)?;
+    let mut tar = tar::Builder::new(XzEncoder::new_stream(BufWriter::new(file), stream));
+    for name in originals(aside)? {
+        let original = aside.read(&name)?;
+        let status = original.metadata().map_err(failed)?;
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&status);
+        let path = PathBuf::from(stem).join(&name);
+        let mut reader = Cancellable { file: &original, cancel };
+        tar.append_data(&mut header, path, (&mut reader).take(status.len()))
+            .map_err(|source| cancel.check().map_or_else(Error::from, |()| failed(source)))?;
+    }
+    let mut file = tar.into_inner().and_then(XzEncoder::finish).map_err(failed)?;
+    file.flush().map_err(failed)?;
+    file.get_ref().sync_all().map_err(failed)
+}
+
+/// Reads the archive `name` back and compares every file of `aside` with what it holds.
+fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Result<Archived, Error> {
+    let archive = backup.path().join(name);
+    let failed = |source: io::Error| Error::ReadBack { archive: archive.clone(), source };
+    let differs = |name: &OsStr| Error::Differs { archive: archive.clone(), name: name.to_owned() };
+    let mut missing = originals(aside)?;
+    let mut archived = Archived { name: name.to_owned(), files: 0, bytes: 0, packed: 0 };
+    let file = backup.read(name)?;
+    archived.packed = file.metadata().map_err(failed)?.len();
+    let mut tar = tar::Archive::new(decoder(file).map_err(failed)?);
+    for entry in tar.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        let path = entry.path().map_err(failed)?.into_owned();
+        let Some(member) = path.file_name() else { continue };
+        if !missing.remove(member) {
+            continue;
+        }
+        let original = aside.read(member)?;
+        if !same(&mut BufReader::new(original), &mut entry, cancel).map_err(failed)? {
+            cancel.check()?;
+            return Err(differs(member));
+        }
+        archived.files += 1;
+        archived.bytes += entry.size();
+    }
+    // The reader stops at tar's end mark: the checksums of the packed stream come after it.
+    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(failed)?;
+    match missing.first() {
+        Some(name) => Err(differs(name)),
+        None => Ok(archived),
+    }
+}
+
+/// A decoder for what the file begins with: xz, or lzma which has no signature.
+fn decoder(mut file: File) -> io::Result<XzDecoder<BufReader<File>>> {
+    const MEMORY_LIMIT: u64 = 128 << 20;
+    let mut signature = [0; 6];
+    file.read_exact(&mut signature)?;
+    file.rewind()?;
+    let stream = if signature == *b"\xfd7zXZ\0" {
+        Stream::new_stream_decoder(MEMORY_LIMIT, 0)?
+    } else {
+        Stream::new_lzma_decoder(MEMORY_LIMIT)?
+    };
+    Ok(XzDecoder::new_stream(BufReader::new(file), stream))
+}
+
+fn same(a: &mut impl Read, b: &mut impl Read, cancel: &Cancel) -> io::Result<bool> {
+    const BLOCK: u64 = 64 << 10;
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    loop {
+        left.clear();
+        right.clear();
+        a.by_ref().take(BLOCK).read_to_end(&mut left)?;
+        b.by_ref().take(BLOCK).read_to_end(&mut right)?;
+        if left != right || cancel.is_set() {
+            return Ok(false);
+        }
+        if left.is_empty() {
+            return Ok(true);
+        }
+    }
+}
+
+/// A file whose reading fails once the work is cancelled.
+struct Cancellable<'a> {
+    file: &'a File,
+    cancel: &'a Cancel,
+}
+
+impl Read for Cancellable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.cancel.check().map_err(io::Error::other)?;
+        self.file.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    struct Place {
+        dir: tempfile::TempDir,
+        aside: Folder,
+        backup: Folder,
+    }
+
+    fn place() -> Place {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["aside", "bak"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let noise: Vec<u8> = (0..300_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+        std::fs::write(dir.path().join("aside/metadata_ml.mfs.back"), noise).unwrap();
+        std::fs::write(dir.path().join("aside/changelog_ml.0.mfs"), "1: 1|SETMETAID(7)\n").unwrap();
+        std::fs::write(dir.path().join("aside/changelog_ml_back.0.mfs"), "").unwrap();
+        let aside = Folder::open(&dir.path().join("aside")).unwrap();
+        let backup = Folder::open(&dir.path().join("bak")).unwrap();
+        Place { dir, aside, backup }
+    }
+
+    fn archive(place: &Place, format: ArchiveFormat) -> Result<Archived, Error> {
+        write(&place.aside, &place.backup, "metabak.1795000000", format, 1, &Cancel::new())
+    }
+
+    #[test]
+    fn gnu_tar_opens_both_forms_and_finds_every_byte() {
+        for (format, name) in
+            [(ArchiveFormat::TarXz, "metabak.1795000000.tar.xz"), (ArchiveFormat::Tlz, "metabak.1795000000.tlz")]
+        {
+            let place = place();
+            let archived = archive(&place, format).unwrap();
+            assert_eq!((archived.name.to_str(), archived.files), (Some(name), 3));
+            assert_eq!(place.backup.names().unwrap(), [name]);
+            let status = Command::new("tar")
+                .current_dir(place.dir.path())
+                .args(["--extract", "--auto-compress", "--file"])
+                .arg(place.dir.path().join("bak").join(name))
+                .status()
+                .unwrap();
+            assert!(status.success());
+            for file in place.aside.names().unwrap() {
+                let read = |folder: &str| std::fs::read(place.dir.path().join(folder).join(&file)).unwrap();
+                assert!(read("aside") == read("metabak.1795000000"), "{file:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_archive_is_private() {
+        use std::os::unix::fs::MetadataExt;
+        let place = place();
+        let name = archive(&place, ArchiveFormat::TarXz).unwrap().name;
+        assert_eq!(std::fs::metadata(place.dir.path().join("bak").join(name)).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_second_run_takes_the_verified_archive_and_leaves_another_as_it_is() {
+        let place = place();
+        let first = archive(&place, ArchiveFormat::TarXz).unwrap();
+        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
+        // A part of the originals is removed already: what is left is still all in the archive.
+        place.aside.remove("changelog_ml.0.mfs".as_ref()).unwrap();
+        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap().files, 2);
+        std::fs::write(place.dir.path().join("aside/changelog_ml.0.mfs"), "1: 1|SETMETAID(8)\n").unwrap();
+        let backup = place.dir.path().join("bak");
+        let before = std::fs::read(backup.join(&first.name)).unwrap();
+        let second = archive(&place, ArchiveFormat::TarXz).unwrap();
+        assert_eq!((second.name.to_str(), second.files), (Some("metabak.1795000000-2.tar.xz"), 3));
+        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), second);
+        assert!(std::fs::read(backup.join(&first.name)).unwrap() == before);
+    }
+
+    #[test]
+    fn a_damaged_archive_is_never_called_verified() {
+        let place = place();
+        let name = archive(&place, ArchiveFormat::TarXz).unwrap().name;
+        let path = place.dir.path().join("bak").join(&name);
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [0, 5, 6, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert!(verify(&place.aside, &place.backup, &name, &Cancel::new()).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_leftover_partial_file_is_replaced_and_a_cancelled_run_leaves_none() {
+        let place = place();
+        std::fs::write(place.dir.path().join("bak/.metabak.1795000000.tar.xz.partial"), "half").unwrap();
+        let cancel = Cancel::new();
+        cancel.cancel();
+        let result = write(&place.aside, &place.backup, "metabak.1795000000", ArchiveFormat::TarXz, 1, &cancel);
+        assert!(matches!(result, Err(Error::Cancelled(_))), "{result:?}");
+        assert!(place.backup.names().unwrap().is_empty());
+        archive(&place, ArchiveFormat::TarXz).unwrap();
+        assert_eq!(place.backup.names().unwrap().len(), 1);
+    }
+}

@@ -1,0 +1,441 @@
+//! One promotion or demotion at a time on a machine; the last one asked for decides.
+//!
+//! A hook asks by writing a [`Ticket`], which takes the place of any earlier one: the order of the writes is the order
+//! of the calls. The background work that carries the newest ticket tells whoever holds the lock to roll back and end,
+//! and takes it; work whose ticket was replaced gives up. So of any number of calls the last one acts, and never two
+//! at once.
+
+mod ticket;
+
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::folder::{self, Folder};
+use crate::sys::process::Identity;
+
+pub(crate) use ticket::{Role, Ticket};
+
+/// Where the lock and the newest ticket are.
+pub(crate) const FOLDER: &str = "/run/moosefs-ucarp";
+const LOCK: &str = "lock";
+const TICKET: &str = "ticket";
+/// Whose turn it is among the hooks.
+const TURN: &str = "turn";
+/// Who rehearses: of the same form as the lock.
+const REHEARSAL: &str = "rehearsal";
+/// How often a waiting run looks whether the lock is free.
+const STEP: Duration = Duration::from_millis(20);
+/// How long a hook waits for another one, which is done within milliseconds: ucarp waits for it meanwhile.
+const TURN_PATIENCE: Duration = Duration::from_millis(200);
+
+/// What failed, on which object, and why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A system call failed.
+    #[error("cannot {operation} {object}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// The object it was tried on.
+        object: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The lock's folder cannot be opened.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// Somebody else could change what lies in the folder.
+    #[error("{path} is not only root's (owner {owner}, mode {mode:o}); remove it")]
+    Unsafe {
+        /// The folder.
+        path: String,
+        /// Its owner's id.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// A later call took this one's place.
+    #[error("a later call took this one's place")]
+    Superseded,
+    /// Another run goes on.
+    #[error("a {role} has been running for {for_s} s (process {pid})", for_s = since.as_secs())]
+    Busy {
+        /// Its process.
+        pid: u32,
+        /// What it does.
+        role: Role,
+        /// For how long.
+        since: Duration,
+    },
+    /// The work was told to stop.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
+    /// Text that should be a ticket is not.
+    #[error("{text:?} is not a ticket")]
+    NotATicket {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Who holds the lock: the line in the lock file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Holder {
+    identity: Identity,
+    role: Role,
+    /// Nanoseconds since boot.
+    since: u64,
+}
+
+impl Holder {
+    fn held_for(&self) -> Duration {
+        since_boot().saturating_sub(Duration::from_nanos(self.since))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace();
+        let identity = words.next()?.parse().ok()?;
+        let Ticket { role, issued: since, .. } = words.next()?.parse().ok()?;
+        Some(Self { identity, role, since })
+    }
+}
+
+/// A run at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AtWork {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// What it does.
+    pub(crate) role: Role,
+    /// For how long.
+    pub(crate) since: Duration,
+}
+
+/// The folder with the lock and the newest ticket.
+#[derive(Debug, Clone)]
+pub(crate) struct Locks {
+    folder: Arc<Folder>,
+}
+
+impl Locks {
+    /// The machine's own, in [`FOLDER`].
+    pub(crate) fn system() -> Result<Self, Error> {
+        Self::open(Path::new(FOLDER))
+    }
+
+    /// The ones in the folder at `path`, which is made if it is absent.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        match rustix::fs::mkdir(path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(io("make folder", path.display(), e)),
+        }
+        let folder = Folder::open(path)?;
+        let status = rustix::fs::fstat(&folder).map_err(|e| io("look at", path.display(), e))?;
+        if status.st_uid != rustix::process::geteuid().as_raw() || status.st_mode & 0o022 != 0 {
+            return Err(Error::Unsafe {
+                path: path.display().to_string(),
+                owner: status.st_uid,
+                mode: status.st_mode & 0o7777,
+            });
+        }
+        Ok(Self { folder: Arc::new(folder) })
+    }
+
+    /// The turn of one hook: to be held from before it changes the address until its request is written. Hooks that two
+    /// processes start at once would otherwise change the address in one order and ask in the other, and the address
+    /// would stay where the last request is for a demotion.
+    ///
+    /// `None` if another hook is stuck in its turn: the address is more urgent then.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        let file = self.open_file(TURN, OFlags::RDWR | OFlags::CREATE).ok()?;
+        let end = Instant::now() + TURN_PATIENCE;
+        while !try_lock(&file).ok()? {
+            if Instant::now() >= end {
+                log::warn!("another hook is stuck; going on beside it");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(Turn { _file: file })
+    }
+
+    /// Asks for `role`: from here on this is the newest request. Takes no lock, so it never waits.
+    pub(crate) fn request(&self, role: Role) -> Result<Ticket, Error> {
+        let ticket = Ticket::new(role);
+        // Written aside and moved in whole: a reader finds the old one or the new one.
+        let aside = format!("{TICKET}.{}.{}", ticket.pid, ticket.issued);
+        let mut file = self.open_file(&aside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+        let written = file.write_all(ticket.to_string().as_bytes());
+        let moved = written.map_err(|e| io("write", &aside, e)).and_then(|()| {
+            rustix::fs::renameat(&*self.folder, &aside, &*self.folder, TICKET).map_err(|e| io("rename", &aside, e))
+        });
+        if moved.is_err() {
+            let _ = self.folder.remove(aside.as_ref());
+        }
+        moved.map(|()| ticket)
+    }
+
+    /// Takes the lock for `ticket`. A run that holds it is told to end, and waited for.
+    ///
+    /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`.
+    pub(crate) fn acquire(self, ticket: &Ticket, patience: Duration, cancel: &Cancel) -> Result<Lock, Error> {
+        let file = self.lock_file()?;
+        let end = Instant::now() + patience;
+        let mut told = None;
+        loop {
+            if self.newest()?.is_some_and(|newest| newest != *ticket) {
+                return Err(Error::Superseded);
+            }
+            if try_lock(&file)? {
+                return self.hold(file, ticket.role, Some(*ticket));
+            }
+            let holder = read_holder(&file);
+            // Asked after the holder was read: if this ticket is the newest still, the holder's is an older one.
+            if self.newest()?.is_some_and(|newest| newest != *ticket) {
+                return Err(Error::Superseded);
+            }
+            if let Some(holder) = holder.filter(|holder| told != Some(*holder)) {
+                log::info!("telling the running {} (process {}) to end", holder.role, holder.identity.pid);
+                tell_to_end(&holder);
+                told = Some(holder);
+            }
+            if Instant::now() >= end {
+                return Err(busy(holder));
+            }
+            cancel.sleep(STEP)?;
+        }
+    }
+
+    /// Takes the lock if nobody holds it, for a run by hand: it disturbs nobody, and a later hook still comes first.
+    pub(crate) fn acquire_if_free(self, role: Role) -> Result<Lock, Error> {
+        let file = self.lock_file()?;
+        if try_lock(&file)? {
+            let newest = self.newest()?;
+            self.hold(file, role, newest)
+        } else {
+            Err(busy(read_holder(&file)))
+        }
+    }
+
+    /// The promotion or demotion that is at work now.
+    pub(crate) fn at_work(&self) -> Result<Option<AtWork>, Error> {
+        let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
+        Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, role: holder.role, since: holder.held_for() }))
+    }
+
+    /// The place of a call in the order of calls, without the right to act.
+    pub(crate) fn place(self, ticket: Ticket) -> Place {
+        Place { locks: self, ticket: Some(ticket) }
+    }
+
+    fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
+        write_holder(&file, role)?;
+        let lock = Lock { place: Place { locks: self, ticket }, file };
+        if lock.superseded() {
+            return Err(Error::Superseded);
+        }
+        if role == Role::Promotion {
+            lock.place.locks.end_rehearsal();
+        }
+        Ok(lock)
+    }
+
+    /// The right to rehearse, for one at a time. No promotion waits for it: whoever takes the lock for one tells the
+    /// rehearsal to end, and goes on at once. [`Error::Busy`] while another rehearsal or a promotion runs.
+    pub(crate) fn rehearse(&self) -> Result<Rehearsing, Error> {
+        let Some(rehearsing) = self.no_rehearsal()? else {
+            let file = self.open_file(REHEARSAL, OFlags::RDONLY)?;
+            return Err(busy(read_holder(&file)));
+        };
+        write_holder(&rehearsing.file, Role::Rehearsal)?;
+        // Written first, looked after: of a rehearsal and a promotion that begin together one sees the other.
+        let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
+        match holder {
+            Some(holder) if holder.role == Role::Promotion => Err(busy(Some(holder))),
+            _ => Ok(rehearsing),
+        }
+    }
+
+    /// A hold on there being no rehearsal; `None` if one runs.
+    pub(crate) fn no_rehearsal(&self) -> Result<Option<Rehearsing>, Error> {
+        let file = self.open_file(REHEARSAL, OFlags::RDWR | OFlags::CREATE)?;
+        Ok(try_lock(&file)?.then_some(Rehearsing { file }))
+    }
+
+    /// Tells a running rehearsal to end, and does not wait for that.
+    fn end_rehearsal(&self) {
+        let Ok(file) = self.open_file(REHEARSAL, OFlags::RDONLY) else { return };
+        if let Some(holder) = read_holder(&file).filter(|holder| holder.identity.is_alive()) {
+            log::info!("telling the running rehearsal (process {}) to end", holder.identity.pid);
+            tell_to_end(&holder);
+        }
+    }
+
+    /// The newest ticket; none if nobody has asked since the machine started.
+    fn newest(&self) -> Result<Option<Ticket>, Error> {
+        let mut text = String::new();
+        let read = match self.folder.read(TICKET.as_ref()) {
+            Ok(mut file) => std::io::Read::read_to_string(&mut file, &mut text),
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        read.map_err(|e| io("read", TICKET, e))?;
+        text.parse().map(Some)
+    }
+
+    fn lock_file(&self) -> Result<File, Error> {
+        self.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)
+    }
+
+    fn open_file(&self, name: &str, flags: OFlags) -> Result<File, Error> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&*self.folder, name, flags, mode).map_err(|e| io("open", name, e))?;
+        Ok(File::from(fd))
+    }
+}
+
+/// The lock, held. Dropping it releases it.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    place: Place,
+    file: File,
+}
+
+impl Lock {
+    /// The place of its holder in the order of requests.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether a newer request has arrived: time to roll back and end.
+    pub(crate) fn superseded(&self) -> bool {
+        self.place.superseded()
+    }
+
+    /// Lets go of the lock, and keeps the place: the work is done, and a newer request goes on meanwhile.
+    pub(crate) fn release(self) -> Place {
+        // This process lives on: nobody is to take it for one at work.
+        if let Err(e) = self.file.set_len(0) {
+            log::warn!("the lock still names this process, which holds it no more: {e}");
+        }
+        self.place
+    }
+}
+
+/// A place in the order of requests; a copy of it outlives the lock.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    locks: Locks,
+    /// The newest ticket when the lock was taken.
+    ticket: Option<Ticket>,
+}
+
+impl Place {
+    /// Whether a newer request has arrived. What cannot be read counts as none, since TERM comes along with it.
+    pub(crate) fn superseded(&self) -> bool {
+        match self.locks.newest() {
+            Ok(newest) => newest.is_some() && newest != self.ticket,
+            Err(e) => {
+                log::warn!("cannot read the newest request: {e}");
+                false
+            }
+        }
+    }
+
+    /// The turn of a hook, for background work that is about to change the address: what [`Place::superseded`] says
+    /// within it stays true until it ends.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        self.locks.turn()
+    }
+
+    /// Asks for `role` in the place of a hook that nobody calls any more.
+    pub(crate) fn request(&self, role: Role) -> Result<Ticket, Error> {
+        self.locks.request(role)
+    }
+}
+
+/// The turn of a hook. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _file: File,
+}
+
+/// The right to rehearse, or a hold on nobody rehearsing. Dropping it releases it.
+#[derive(Debug)]
+pub(crate) struct Rehearsing {
+    file: File,
+}
+
+fn try_lock(file: &File) -> Result<bool, Error> {
+    match rustix::fs::flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(e) => Err(io("lock", LOCK, e)),
+    }
+}
+
+/// Writes this process into a lock file that it holds.
+fn write_holder(file: &File, role: Role) -> Result<(), Error> {
+    let identity = Identity::current().ok_or_else(|| {
+        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+        io("read", "/proc/self/stat", source)
+    })?;
+    // Where a ticket has the time of asking, this has the time of taking.
+    let line = format!("{identity} {}\n", Ticket::new(role));
+    // Longer first, cut after: no moment without a holder in the file.
+    file.write_all_at(line.as_bytes(), 0)
+        .and_then(|()| file.set_len(line.len() as u64))
+        .map_err(|e| io("write", LOCK, e))
+}
+
+fn read_holder(file: &File) -> Option<Holder> {
+    let mut bytes = [0; 256];
+    let length = file.read_at(&mut bytes, 0).ok()?;
+    let text = std::str::from_utf8(&bytes[..length]).ok()?;
+    Holder::parse(text.lines().next()?)
+}
+
+/// TERM to the holder, if it is still the process that took the lock. The wait for the lock shows whether it worked.
+fn tell_to_end(holder: &Holder) {
+    let told = holder.identity.open().and_then(|process| match process {
+        Some(process) => process.signal(Signal::TERM),
+        None => Ok(()),
+    });
+    if let Err(e) = told {
+        log::warn!("{e}");
+    }
+}
+
+fn busy(holder: Option<Holder>) -> Error {
+    // A holder that has not written its name yet has just begun.
+    Error::Busy {
+        pid: holder.map_or(0, |holder| holder.identity.pid),
+        role: holder.map_or(Role::Promotion, |holder| holder.role),
+        since: holder.map_or(Duration::ZERO, |holder| holder.held_for()),
+    }
+}
+
+fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+fn io(operation: &'static str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Error {
+    Error::Io { operation, object: object.to_string(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests;

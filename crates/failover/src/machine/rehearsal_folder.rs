@@ -1,0 +1,238 @@
+//! The folder of a rehearsal: `DATA_PATH/mfs-rehearsal/restore`.
+//!
+//! Beside the data, on the same file system, so that the rehearsal meets the same disk; under a name of its own, so that
+//! nobody takes it for the work of a promotion: nothing in it is ever archived, all of it is a copy. The outer folder is
+//! root's alone, so that what root made cannot be exchanged; the inner one is given to the user of the daemons once
+//! the set is staged. The configuration lies where only root can write: `mfsmaster` reads it as root.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::machine::config::Config;
+use crate::machine::lock::{self, Locks};
+use crate::moosefs::{self, Daemon};
+use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::process;
+
+const ROOT: &str = "mfs-rehearsal";
+const RESTORE: &str = "restore";
+const CONFIG: &str = "rehearsal.cfg";
+/// How a rehearsal's lines are marked in the system log.
+const IDENT: &str = "mfs-rehearsal";
+
+/// Why there is no such folder, or why it cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file or folder.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// The lock's folder.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+    /// Whether a restore still runs.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// A restore that does not end.
+    #[error("the restore of an earlier rehearsal cannot be ended")]
+    Process(#[from] process::Error),
+    /// Made by somebody else.
+    #[error("{} was not made by a rehearsal of ours: move it away", .0.display())]
+    Foreign(PathBuf),
+    /// The folder is not where its path leads.
+    #[error("{} is not the folder that was made for the rehearsal", .0.display())]
+    Exchanged(PathBuf),
+    /// The configuration cannot be written.
+    #[error("cannot write {}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A fresh rehearsal folder.
+#[derive(Debug)]
+pub(crate) struct RehearsalFolder {
+    /// Where the set is staged and restored.
+    pub(crate) restore: Folder,
+}
+
+impl RehearsalFolder {
+    /// Makes the folder; the caller has removed what an earlier rehearsal left.
+    pub(crate) fn create(data: &Folder) -> Result<Self, Error> {
+        let root = data.make_subfolder(ROOT.as_ref(), 0o700)?;
+        // The user of the daemons passes through, and sees and changes nothing.
+        root.let_through()?;
+        Ok(Self { restore: root.make_subfolder(RESTORE.as_ref(), 0o700)? })
+    }
+
+    /// Gives the staged set to the user of the daemons, writes the configuration of the restore, and returns its path.
+    pub(crate) fn hand_over(&self, data: &Folder, config: &Config, owner: Owner) -> Result<PathBuf, Error> {
+        self.restore.give_away(owner)?;
+        // A restore on a data folder in use ends its master: no doubt is left about which folder the path means.
+        let by_path = Folder::open(self.restore.path())?;
+        if identity(&by_path)? != identity(&self.restore)? || identity(&by_path)? == identity(data)? {
+            return Err(Error::Exchanged(self.restore.path().to_owned()));
+        }
+        let path = Path::new(lock::FOLDER).join(CONFIG);
+        let mut file = std::fs::OpenOptions::new();
+        file.write(true).create(true).truncate(true).mode(0o600);
+        let text = configuration(config, self.restore.path());
+        let written = file.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        written.map_err(|source| Error::Config { path: path.clone(), source })?;
+        Ok(path)
+    }
+}
+
+/// What the restore's `mfsmaster` is told. It would raise its own priority and spare itself from the kernel's killer of
+/// processes when memory runs out: both belong to the daemons at work.
+fn configuration(config: &Config, data_path: &Path) -> String {
+    let mut text = format!("WORKING_USER = {}\n", config.working_user);
+    if let Some(group) = &config.working_group {
+        let _ = writeln!(text, "WORKING_GROUP = {group}");
+    }
+    let path = data_path.display();
+    let _ = write!(text, "DATA_PATH = {path}\nSYSLOG_IDENT = {IDENT}\nDISABLE_OOM_KILLER = 0\nNICE_LEVEL = 19\n");
+    text
+}
+
+/// Removes what rehearsals left, unless one runs. Says whether there is nothing left.
+pub(crate) fn sweep(data: &Folder) -> Result<bool, Error> {
+    if !exists(data)? {
+        return Ok(true);
+    }
+    let Some(_nobody) = Locks::system()?.no_rehearsal()? else { return Ok(false) };
+    remove(data)?;
+    Ok(true)
+}
+
+/// Whether there is a rehearsal's folder.
+fn exists(data: &Folder) -> Result<bool, Error> {
+    Ok(data.status(ROOT.as_ref())?.is_some())
+}
+
+/// Removes the folder with all that is in it, after ending what still works in it. The caller holds the right to.
+pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
+    let config = Path::new(lock::FOLDER).join(CONFIG);
+    match std::fs::remove_file(&config) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::Config { path: config, source });
+        }
+        _ => (),
+    }
+    if !exists(data)? {
+        return Ok(());
+    }
+    let root = data.subfolder(ROOT.as_ref())?;
+    if !root.is_ours()? {
+        return Err(Error::Foreign(root.path().to_owned()));
+    }
+    if root.status(RESTORE.as_ref())?.is_some() {
+        let restore = root.subfolder(RESTORE.as_ref())?;
+        end_restore(data, &restore)?;
+        for name in restore.names()? {
+            restore.remove(&name)?;
+        }
+        root.remove_subfolder(RESTORE.as_ref())?;
+    }
+    Ok(data.remove_subfolder(ROOT.as_ref())?)
+}
+
+/// Kills the restore that a killed rehearsal left running.
+fn end_restore(data: &Folder, restore: &Folder) -> Result<(), Error> {
+    let Some(restore) = moosefs::running(restore, Daemon::Master)? else { return Ok(()) };
+    // Never the machine's master, whatever the lock file there is a link to.
+    if moosefs::running(data, Daemon::Master)? != Some(restore) {
+        process::stop(restore, Duration::ZERO, None)?;
+    }
+    Ok(())
+}
+
+fn identity(folder: &Folder) -> Result<(u64, u64), Error> {
+    let status = folder.own_status()?;
+    Ok((status.st_dev, status.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    fn data() -> (tempfile::TempDir, Folder) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        (dir, data)
+    }
+
+    #[test]
+    fn only_the_inner_folder_is_given_away_and_all_of_it_goes() {
+        let (dir, data) = data();
+        std::fs::write(dir.path().join("metadata_ml.mfs.back"), "").unwrap();
+        let scratch = RehearsalFolder::create(&data).unwrap();
+        scratch.restore.give_away(Owner { uid: 7, gid: 7 }).unwrap();
+        let status = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap();
+        assert_eq!((status(ROOT).uid(), status(ROOT).mode() & 0o777), (0, 0o711));
+        assert_eq!((status("mfs-rehearsal/restore").uid(), status("mfs-rehearsal/restore").mode() & 0o777), (7, 0o700));
+        std::fs::write(scratch.restore.path().join("metadata.mfs"), "").unwrap();
+        assert!(RehearsalFolder::create(&data).is_err(), "never two in one");
+        remove(&data).unwrap();
+        remove(&data).unwrap();
+        assert_eq!(data.names().unwrap(), ["metadata_ml.mfs.back"]);
+    }
+
+    #[test]
+    fn a_folder_of_another_user_is_left_alone() {
+        let (dir, data) = data();
+        std::fs::create_dir(dir.path().join(ROOT)).unwrap();
+        std::fs::set_permissions(dir.path().join(ROOT), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(remove(&data), Err(Error::Foreign(_))));
+        std::fs::remove_dir(dir.path().join(ROOT)).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join(ROOT)).unwrap();
+        assert!(remove(&data).is_err());
+    }
+
+    #[test]
+    fn a_restore_left_at_work_is_ended_and_a_master_at_work_is_not() {
+        let (dir, data) = data();
+        let scratch = RehearsalFolder::create(&data).unwrap();
+        let code = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); time.sleep(600)";
+        let hold = |folder: &Path| {
+            let mut holder = std::process::Command::new("python3")
+                .args(["-c", code])
+                .arg(folder.join(".mfsmaster.lock"))
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+            holder
+        };
+        let mut restore = hold(scratch.restore.path());
+        // Collected here as init would collect an orphan.
+        let collected = std::thread::spawn(move || restore.wait().unwrap());
+        remove(&data).unwrap();
+        assert!(!collected.join().unwrap().success());
+        assert!(data.names().unwrap().is_empty());
+
+        let mut master = hold(dir.path());
+        let scratch = RehearsalFolder::create(&data).unwrap();
+        std::fs::hard_link(dir.path().join(".mfsmaster.lock"), scratch.restore.path().join(".mfsmaster.lock")).unwrap();
+        remove(&data).unwrap();
+        assert!(master.try_wait().unwrap().is_none(), "the master at work is not a restore");
+        master.kill().unwrap();
+        master.wait().unwrap();
+    }
+
+    #[test]
+    fn the_restore_gets_a_low_priority_and_no_privilege() {
+        let text = configuration(&Config::fallback(), Path::new("/x/mfs-rehearsal/restore"));
+        assert!(text.starts_with("WORKING_USER = mfs\n"), "{text}");
+        for line in ["DATA_PATH = /x/mfs-rehearsal/restore", "NICE_LEVEL = 19", "DISABLE_OOM_KILLER = 0"] {
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! The state folder: the journal of a commit, the records of the last runs, and what the guards remember.
+//!
+//! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
+//! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
+
+mod memory;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::sys::folder::{self, Folder};
+use crate::sys::process::Identity;
+
+pub(crate) use memory::{Freshness, Isolation, Memory, Served};
+
+/// Where the state folder is.
+pub(crate) const FOLDER: &str = "/var/lib/moosefs-ucarp";
+/// How many records are kept.
+const KEPT_RECORDS: usize = 50;
+const JOURNAL: &str = "journal.json";
+const USELESS_JOURNAL: &str = "journal.useless.json";
+const HAND_OVER: &str = "hand-over.json";
+const SETTINGS: &str = "settings.json";
+const MEMORY: &str = "memory.json";
+const FRESHNESS: &str = "freshness.json";
+
+/// Why the state folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// It cannot be made.
+    #[error("cannot make {}", path.display())]
+    Make {
+        /// The state folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// Somebody but root may write what root is to believe.
+    #[error("{} can be written by others than root; run: chown root {0} && chmod 700 {0}", path.display())]
+    Unsafe {
+        /// The state folder.
+        path: PathBuf,
+    },
+    /// A file in it cannot be opened or renamed.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// A file in it cannot be read or written.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// `read` or `write`
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A file in it is not what a run of ours wrote.
+    #[error("{} is damaged; look at it, then move it away", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// What a promotion has begun: written before the metalogger is stopped and before the first rename, removed when a
+/// master serves, or everything is back in its place and the metalogger runs again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    /// Names the work folder of the run: its start in unix seconds.
+    pub(crate) run: u64,
+    /// The data folder.
+    pub(crate) data_path: PathBuf,
+    /// How far it has come.
+    pub(crate) phase: Phase,
+    /// Names in the data folder that are moved aside.
+    pub(crate) set_aside: Vec<String>,
+    /// What is moved in.
+    pub(crate) staged: Vec<StagedFile>,
+    /// Whether the metalogger ran before.
+    pub(crate) metalogger_ran: bool,
+}
+
+/// How far a commit has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// The metalogger is being stopped, and the stage completed; nothing was moved.
+    Stopping,
+    /// Files are being moved, in or back; no master can have started on them.
+    Moving,
+    /// The files are in place; a master may have started, served and written.
+    Starting,
+}
+
+/// A staged file, known by what nobody can fake in the data folder: its inode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedFile {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its inode number.
+    pub(crate) inode: u64,
+    /// Its size in bytes when it was staged.
+    pub(crate) size: u64,
+}
+
+/// The record of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Start in unix seconds.
+    pub(crate) started: i64,
+    /// `promotion` or `demotion`.
+    pub(crate) role: String,
+    /// The virtual IP, where one was involved.
+    pub(crate) vip: Option<String>,
+    /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
+    pub(crate) outcome: String,
+    /// The version of the metadata that is served, or was planned.
+    pub(crate) version: Option<u64>,
+    /// How many changes were replayed on top of the image.
+    pub(crate) changes: Option<u64>,
+    /// What was set aside.
+    pub(crate) set_aside: Vec<String>,
+    /// The archive made of it.
+    pub(crate) archive: Option<String>,
+    /// The steps in order.
+    pub(crate) steps: Vec<Step>,
+    /// From the first step to the end, in milliseconds.
+    pub(crate) total_ms: u64,
+    /// Why it failed, as a chain.
+    pub(crate) error: Option<String>,
+}
+
+/// One step of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    /// Its name.
+    pub(crate) name: String,
+    /// How long it took, in milliseconds.
+    pub(crate) ms: u64,
+}
+
+/// The open state folder.
+#[derive(Debug)]
+pub(crate) struct State {
+    folder: Folder,
+}
+
+impl State {
+    /// Opens the state folder of this machine, making it if need be.
+    pub(crate) fn open() -> Result<Self, Error> {
+        Self::open_at(Path::new(FOLDER))
+    }
+
+    /// Opens the state folder at `path`, making it if need be.
+    pub(crate) fn open_at(path: &Path) -> Result<Self, Error> {
+        let made = std::fs::DirBuilder::new().mode(0o700).create(path);
+        // A journal must not vanish with the folder that it is in.
+        let flushed = made.and_then(|()| match path.parent() {
+            Some(parent) => std::fs::File::open(parent)?.sync_all(),
+            None => Ok(()),
+        });
+        match flushed {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::Make { path: path.to_owned(), source });
+            }
+            _ => (),
+        }
+        let folder = Folder::open(path)?;
+        let status = folder.own_status()?;
+        if status.st_uid != 0 || status.st_mode & 0o022 != 0 {
+            return Err(Error::Unsafe { path: path.to_owned() });
+        }
+        Ok(Self { folder })
+    }
+
+    /// The journal, if a commit was begun and not ended.
+    pub(crate) fn journal(&self) -> Result<Option<Journal>, Error> {
+        self.read(OsStr::new(JOURNAL))
+    }
+
+    /// Writes the journal through to the disk.
+    pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), Error> {
+        self.write(OsStr::new(JOURNAL), journal)
+    }
+
+    /// Removes the journal: the commit is ended.
+    pub(crate) fn clear_journal(&self) -> Result<(), Error> {
+        match self.folder.remove(OsStr::new(JOURNAL)) {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(self.folder.sync()?),
+        }
+    }
+
+    /// Moves a journal out of the way that nobody can act on, for the administrator to look at; returns where it is.
+    pub(crate) fn put_journal_away(&self) -> Result<PathBuf, Error> {
+        self.folder.replace(OsStr::new(JOURNAL), OsStr::new(USELESS_JOURNAL))?;
+        self.folder.sync()?;
+        Ok(self.folder.path().join(USELESS_JOURNAL))
+    }
+
+    /// Remembers the fingerprints of the files that a master was just started with, by their names.
+    pub(crate) fn note_settings(&self, fingerprints: &BTreeMap<String, String>) -> Result<(), Error> {
+        self.write(OsStr::new(SETTINGS), fingerprints)
+    }
+
+    /// What was remembered last.
+    pub(crate) fn settings(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
+        self.read(OsStr::new(SETTINGS))
+    }
+
+    /// Notes that the ucarp `identity` is about to step back on purpose.
+    pub(crate) fn begin_hand_over(&self, identity: Identity) -> Result<(), Error> {
+        self.write(OsStr::new(HAND_OVER), &identity.to_string())
+    }
+
+    /// Whether the ucarp `identity` steps back on purpose. Answers yes only once.
+    pub(crate) fn take_hand_over(&self, identity: Identity) -> Result<bool, Error> {
+        let noted: Option<String> = self.read(OsStr::new(HAND_OVER))?;
+        if noted.is_some() {
+            self.folder.remove(OsStr::new(HAND_OVER))?;
+        }
+        Ok(noted.is_some_and(|noted| noted == identity.to_string()))
+    }
+
+    /// What this machine remembers; nothing at first.
+    pub(crate) fn memory(&self) -> Result<Memory, Error> {
+        Ok(self.read(OsStr::new(MEMORY))?.unwrap_or_default())
+    }
+
+    /// Remembers this. For whoever holds the lock.
+    pub(crate) fn remember(&self, memory: &Memory) -> Result<(), Error> {
+        self.write(OsStr::new(MEMORY), memory)
+    }
+
+    /// What the last comparison with a serving master found.
+    pub(crate) fn freshness(&self) -> Result<Option<Freshness>, Error> {
+        self.read(OsStr::new(FRESHNESS))
+    }
+
+    /// Notes a comparison with the serving master. Not part of [`Memory`]: who compares does not hold the lock.
+    pub(crate) fn note_freshness(&self, freshness: &Freshness) -> Result<(), Error> {
+        self.write(OsStr::new(FRESHNESS), freshness)
+    }
+
+    /// Forgets the comparisons: this machine serves, and what it serves is what there is.
+    pub(crate) fn forget_freshness(&self) -> Result<(), Error> {
+        match self.folder.remove(OsStr::new(FRESHNESS)) {
+            Err(e) if !e.is_not_found() => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the record of a run, and drops the oldest ones.
+    pub(crate) fn keep_record(&self, record: &Record) -> Result<(), Error> {
+        let mut stem = record.started;
+        // Two runs within a second: the later one counts on.
+        while self.folder.status(&record_name(stem))?.is_some() {
+            stem += 1;
+        }
+        self.write(&record_name(stem), record)?;
+        let names = self.record_names()?;
+        for name in names.iter().take(names.len().saturating_sub(KEPT_RECORDS)) {
+            self.folder.remove(name)?;
+        }
+        Ok(())
+    }
+
+    /// The records kept, oldest first; damaged ones are left out.
+    pub(crate) fn records(&self) -> Result<Vec<Record>, Error> {
+        Ok(self.record_names()?.iter().filter_map(|name| self.read(name).ok().flatten()).collect())
+    }
+
+    fn record_names(&self) -> Result<Vec<OsString>, Error> {
+        let is_record = |name: &OsString| {
+            let name = name.to_string_lossy();
+            name.strip_prefix("run.").and_then(|rest| rest.strip_suffix(".json")).is_some()
+        };
+        Ok(self.folder.names()?.into_iter().filter(is_record).collect())
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &OsStr) -> Result<Option<T>, Error> {
+        let mut file = match self.folder.read(name) {
+            Ok(file) => file,
+            Err(e) if e.is_not_found() => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        let path = self.folder.path().join(name);
+        let mut text = Vec::new();
+        match file.read_to_end(&mut text) {
+            Ok(_) => serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source }),
+            Err(source) => Err(Error::Io { operation: "read", path, source }),
+        }
+    }
+
+    fn write<T: Serialize>(&self, name: &OsStr, value: &T) -> Result<(), Error> {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        let path = self.folder.path().join(name);
+        match self.folder.remove(&temporary) {
+            Err(e) if !e.is_not_found() => return Err(e.into()),
+            _ => (),
+        }
+        let mut file = self.folder.create(&temporary, 0o600)?;
+        let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+        text.and_then(|text| file.write_all(&text).and_then(|()| file.sync_all())).map_err(|source| Error::Io {
+            operation: "write",
+            path,
+            source,
+        })?;
+        self.folder.replace(&temporary, name)?;
+        Ok(self.folder.sync()?)
+    }
+}
+
+/// Sorts by time as text: wide enough for any unix second.
+fn record_name(started: i64) -> OsString {
+    OsString::from(format!("run.{started:012}.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn record(started: i64) -> Record {
+        Record {
+            started,
+            role: "promotion".into(),
+            vip: Some("172.16.0.99".into()),
+            outcome: "serving".into(),
+            version: Some(7),
+            changes: Some(3),
+            set_aside: vec!["metadata.mfs".into()],
+            archive: None,
+            steps: vec![Step { name: "settle".into(), ms: 1250 }],
+            total_ms: 1700,
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_newest_records_are_kept_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        for started in 0..i64::try_from(KEPT_RECORDS).unwrap() + 3 {
+            state.keep_record(&record(started)).unwrap();
+        }
+        let records = state.records().unwrap();
+        assert_eq!(records.len(), KEPT_RECORDS);
+        assert_eq!(records[0], record(3));
+    }
+
+    #[test]
+    fn the_journal_is_there_until_it_is_cleared() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        assert_eq!(state.journal().unwrap(), None);
+        let mut journal = Journal {
+            run: 1,
+            data_path: "/var/lib/mfs".into(),
+            phase: Phase::Moving,
+            set_aside: vec!["metadata.mfs".into()],
+            staged: vec![StagedFile { name: "changelog.0.mfs".into(), inode: 9, size: 0 }],
+            metalogger_ran: true,
+        };
+        state.write_journal(&journal).unwrap();
+        journal.phase = Phase::Starting;
+        state.write_journal(&journal).unwrap();
+        assert_eq!(state.journal().unwrap(), Some(journal));
+        state.clear_journal().unwrap();
+        state.clear_journal().unwrap();
+        assert_eq!(state.journal().unwrap(), None);
+    }
+
+    #[test]
+    fn the_machines_heard_last_are_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        let mut memory = state.memory().unwrap();
+        assert_eq!(memory, Memory::default());
+        let at = |last| Ipv4Addr::new(10, 0, 0, last);
+        assert!(memory.hear(at(1)) && memory.hear(at(2)) && memory.hear(at(1)) && !memory.hear(at(1)));
+        assert_eq!(memory.heard, [at(2), at(1)]);
+        assert!((3..30).all(|last| memory.hear(at(last))));
+        assert_eq!((memory.heard.len(), memory.heard.last()), (Memory::MOST_HEARD, Some(&at(29))));
+        assert!(!memory.learn(at(40)), "hearsay displaces nobody");
+        let mut fresh = Memory { heard: vec![at(1)], ..Memory::default() };
+        assert!(fresh.learn(at(2)) && !fresh.learn(at(1)));
+        assert_eq!(fresh.heard, [at(2), at(1)]);
+        state.remember(&memory).unwrap();
+        assert_eq!(state.memory().unwrap(), memory);
+    }
+
+    #[test]
+    fn a_folder_others_can_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(State::open_at(dir.path()), Err(Error::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_damaged_journal_is_an_error_not_an_absence() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state").join(JOURNAL), "{").unwrap();
+        assert!(matches!(state.journal(), Err(Error::Damaged { .. })));
+    }
+}

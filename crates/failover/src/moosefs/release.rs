@@ -1,0 +1,62 @@
+//! Releases of MooseFS, and what each can do.
+
+use std::fmt::{self, Display};
+
+use super::Error;
+
+/// A release of MooseFS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Release {
+    /// 3 of 3.0.117
+    pub(crate) major: u16,
+    /// 0 of 3.0.117
+    pub(crate) minor: u8,
+    /// 117 of 3.0.117
+    pub(crate) patch: u8,
+}
+
+impl Release {
+    /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
+    pub(crate) const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
+    /// Whether its master loads change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
+    pub(crate) fn restores_itself(self) -> bool {
+        self >= Self::AUTO_RESTORE
+    }
+
+    /// The first release with `mfsmaster restore`, which opens no port.
+    pub(crate) const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
+
+    /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
+    pub(crate) fn parse(output: &str) -> Result<Self, Error> {
+        let unreadable = || Error::Version(output.trim().to_owned());
+        let after = output.split("version:").nth(1).ok_or_else(unreadable)?.trim_start();
+        let mut parts = after.split(|c: char| !c.is_ascii_digit());
+        let mut part = || parts.next().and_then(|text| text.parse::<u16>().ok());
+        match (part(), part(), part()) {
+            (Some(major), Some(minor), Some(patch)) => Ok(Self {
+                major,
+                minor: u8::try_from(minor).map_err(|_| unreadable())?,
+                patch: u8::try_from(patch).map_err(|_| unreadable())?,
+            }),
+            _ => Err(unreadable()),
+        }
+    }
+
+    /// Reads the four bytes that a master sends; from 2.0 on the last one is doubled (`configure.ac` of MooseFS).
+    pub(super) fn from_wire(bytes: [u8; 4]) -> Self {
+        let major = u16::from_be_bytes([bytes[0], bytes[1]]);
+        Self { major, minor: bytes[2], patch: if major >= 2 { bytes[3] / 2 } else { bytes[3] } }
+    }
+
+    /// The same four bytes.
+    pub(super) fn to_wire(self) -> [u8; 4] {
+        let [high, low] = self.major.to_be_bytes();
+        [high, low, self.minor, if self.major >= 2 { self.patch * 2 } else { self.patch }]
+    }
+}
+
+impl Display for Release {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}

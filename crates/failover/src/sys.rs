@@ -1,0 +1,17 @@
+//! The kernel, and nothing of MooseFS.
+
+pub(crate) mod address;
+pub(crate) mod arp;
+pub(crate) mod cancel;
+pub(crate) mod folder;
+pub(crate) mod logging;
+pub(crate) mod netlink;
+pub(crate) mod nft;
+pub(crate) mod packet;
+pub(crate) mod probe;
+pub(crate) mod process;
+pub(crate) mod systemd;
+pub(crate) mod tcp;
+pub(crate) mod terminal;
+pub(crate) mod text;
+pub(crate) mod watchdog;

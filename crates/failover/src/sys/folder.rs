@@ -1,0 +1,362 @@
+//! File access inside a folder that another user can write.
+//!
+//! The data folder belongs to the user of the MooseFS daemons, we run as root. So every access goes through a
+//! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, nothing but a
+//! regular file is ever opened, and opening never blocks. Renames never replace what is there. A second name of a file
+//! that belongs to somebody else is not read either: it is a file from outside. Neither is a file of holes, which has no
+//! end for all purposes and costs whoever made it nothing.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
+use rustix::io::Errno;
+
+/// More entries than this are no data folder of MooseFS, which has some hundred; listing them would take memory without
+/// end.
+const MOST_NAMES: usize = 100_000;
+/// A file may have holes of so many bytes in all: what a crash leaves at the end of one is far less.
+const MOST_HOLES: u64 = 1 << 30;
+
+/// What failed, on which object, and why.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A system call failed.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried: `open`, `rename` …
+        operation: &'static str,
+        /// The object it was tried on.
+        path: PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The name is not one plain component.
+    #[error("{name:?} is not a plain file name")]
+    Name {
+        /// The name as given.
+        name: OsString,
+    },
+    /// A symbolic link, FIFO, folder or device where a regular file belongs.
+    #[error("{} is not a regular file; move it away", path.display())]
+    NotAFile {
+        /// The object.
+        path: PathBuf,
+    },
+    /// One of several names of a file that belongs to somebody else than the folder.
+    #[error("{} is a second name of a file of another user (uid {uid}); move it away", path.display())]
+    ForeignLink {
+        /// The object.
+        path: PathBuf,
+        /// Whose file it is.
+        uid: u32,
+    },
+    /// A file that was hardly ever written.
+    #[error("{} is {size} bytes long and most of them were never written; move it away", path.display())]
+    Holes {
+        /// The object.
+        path: PathBuf,
+        /// Its size.
+        size: u64,
+    },
+    /// More entries than a data folder can have.
+    #[error("{} has more than {MOST_NAMES} entries; move away what does not belong there", path.display())]
+    TooMany {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What was made is not what is there now.
+    #[error("{} was exchanged by somebody while it was made; move it away", path.display())]
+    Exchanged {
+        /// The object.
+        path: PathBuf,
+    },
+}
+
+impl Error {
+    /// What lies where a plain file of the folder's own belongs, in words; `None` if that is not what is wrong.
+    pub(crate) fn no_plain_file(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAFile { .. } => Some("is not a regular file"),
+            Self::ForeignLink { .. } => Some("is a second name of another user's file"),
+            Self::Holes { .. } => Some("consists of holes"),
+            _ => None,
+        }
+    }
+
+    /// Whether the object was simply not there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    }
+}
+
+/// An open folder: all work in it is relative to its descriptor.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// The user who can put things into it, or into the folder that it was opened in.
+    writer: u32,
+    /// Looked at with other files in it than there are.
+    view: Option<Box<View>>,
+}
+
+/// What [`Folder::viewed_with`] changes.
+#[derive(Debug)]
+struct View {
+    from: Folder,
+    back: BTreeSet<OsString>,
+    without: BTreeSet<OsString>,
+}
+
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Folder {
+    /// Opens the folder at `path`. The path itself is root's: links in it are followed.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| io("open", path, e))?;
+        let writer = rustix::fs::fstat(&fd).map_err(|e| io("look at", path, e))?.st_uid;
+        Ok(Self { fd, path: path.to_owned(), writer, view: None })
+    }
+
+    /// The folder as it would look if the files `back` were moved into it out of `from`, and those named `without` were
+    /// gone: for listing, looking and reading. Nothing is moved.
+    #[must_use]
+    pub(crate) fn viewed_with(self, from: Self, back: BTreeSet<OsString>, without: BTreeSet<OsString>) -> Self {
+        Self { view: Some(Box::new(View { from, back, without })), ..self }
+    }
+
+    /// Where `name` is looked for; `None` if it is not to be seen.
+    fn seen(&self, name: &OsStr) -> Option<&Self> {
+        match &self.view {
+            Some(view) if view.back.contains(name) => Some(&view.from),
+            Some(view) if view.without.contains(name) => None,
+            _ => Some(self),
+        }
+    }
+
+    /// The path this folder was opened by; for messages, and for programs that need a path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names in the folder, sorted, without `.` and `..`.
+    pub(crate) fn names(&self) -> Result<Vec<OsString>, Error> {
+        let failed = |e| io("list", &self.path, e);
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name));
+            }
+            if names.len() > MOST_NAMES {
+                return Err(Error::TooMany { path: self.path.clone() });
+            }
+        }
+        if let Some(view) = &self.view {
+            names.retain(|name| !view.without.contains(name) && !view.back.contains(name));
+            names.extend(view.back.iter().cloned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// What the folder itself is.
+    pub(crate) fn own_status(&self) -> Result<Stat, Error> {
+        rustix::fs::fstat(&self.fd).map_err(|e| io("look at", &self.path, e))
+    }
+
+    /// What `name` is, links not followed; `None` if it is not there.
+    pub(crate) fn status(&self, name: &OsStr) -> Result<Option<Stat>, Error> {
+        let path = self.checked(name)?;
+        let Some(seen) = self.seen(name) else { return Ok(None) };
+        match rustix::fs::statat(&seen.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(status) => Ok(Some(status)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(io("look at", &path, e)),
+        }
+    }
+
+    /// Opens the regular file `name` for reading.
+    pub(crate) fn read(&self, name: &OsStr) -> Result<File, Error> {
+        let path = self.checked(name)?;
+        let Some(seen) = self.seen(name) else { return Err(io("open", &path, Errno::NOENT)) };
+        // Held without being opened first: opening a FIFO or a device can do things.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let held = rustix::fs::openat(&seen.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let status = rustix::fs::fstat(&held).map_err(|e| io("look at", &path, e))?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err(Error::NotAFile { path });
+        }
+        if status.st_nlink > 1 && status.st_uid != self.writer {
+            return Err(Error::ForeignLink { path, uid: status.st_uid });
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let same = format!("/proc/self/fd/{}", held.as_raw_fd());
+        let fd = rustix::fs::openat(CWD, same, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let size = u64::try_from(status.st_size).unwrap_or_default();
+        let on_disk = u64::try_from(status.st_blocks).unwrap_or_default().saturating_mul(512);
+        // Few blocks can also be good compression.
+        if size.saturating_sub(on_disk) > MOST_HOLES && has_holes(&fd, size) {
+            return Err(Error::Holes { path, size });
+        }
+        Ok(File::from(fd))
+    }
+
+    /// Creates the new file `name`; it must not exist.
+    pub(crate) fn create(&self, name: &OsStr, mode: u32) -> Result<File, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)).map_err(|e| io("create", &path, e))?;
+        Ok(File::from(fd))
+    }
+
+    /// Opens the folder `name` in this one.
+    pub(crate) fn subfolder(&self, name: &OsStr) -> Result<Self, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open folder", &path, e))?;
+        Ok(Self { fd, path, writer: self.writer, view: None })
+    }
+
+    /// Makes the new folder `name`, flushed to disk before anything is moved into it, and opens it; it must not exist.
+    pub(crate) fn make_subfolder(&self, name: &OsStr, mode: u32) -> Result<Self, Error> {
+        let path = self.checked(name)?;
+        rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)).map_err(|e| io("make folder", &path, e))?;
+        self.sync()?;
+        let new = self.subfolder(name)?;
+        // Who can rename here can have put another one in its place; of root's there is none but this.
+        if new.is_ours()? && new.names()?.is_empty() { Ok(new) } else { Err(Error::Exchanged { path }) }
+    }
+
+    /// Whether nobody but this process's user can change what lies in the folder.
+    pub(crate) fn is_ours(&self) -> Result<bool, Error> {
+        let status = self.own_status()?;
+        Ok(status.st_uid == rustix::process::geteuid().as_raw() && status.st_mode & 0o022 == 0)
+    }
+
+    /// Moves `name` into the folder `to` under the name `new_name`; never replaces anything.
+    pub(crate) fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        to.checked(new_name)?;
+        rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
+            .map_err(|e| io("rename", &path, e))
+    }
+
+    /// Renames `name` to `new_name` in this folder, replacing what is there: for our own files only.
+    pub(crate) fn replace(&self, name: &OsStr, new_name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        self.checked(new_name)?;
+        rustix::fs::renameat(&self.fd, name, &self.fd, new_name).map_err(|e| io("rename", &path, e))
+    }
+
+    /// Removes the file `name`.
+    pub(crate) fn remove(&self, name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(|e| io("remove", &path, e))
+    }
+
+    /// Removes the empty folder `name`.
+    pub(crate) fn remove_subfolder(&self, name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(|e| io("remove folder", &path, e))
+    }
+
+    /// Gives an open file that was created here to `owner`.
+    pub(crate) fn give(&self, file: &File, name: &OsStr, owner: Owner) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        rustix::fs::fchown(file, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .map_err(|e| io("change the owner of", &path, e))
+    }
+
+    /// Gives the folder itself to `owner`.
+    pub(crate) fn give_away(&self, owner: Owner) -> Result<(), Error> {
+        rustix::fs::fchown(&self.fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .map_err(|e| io("change the owner of", &self.path, e))
+    }
+
+    /// Lets other users pass through to what is below, and see and change nothing here (mode 0711).
+    pub(crate) fn let_through(&self) -> Result<(), Error> {
+        rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(0o711)).map_err(|e| io("change the mode of", &self.path, e))
+    }
+
+    /// How many bytes users other than root can still write here.
+    pub(crate) fn free(&self) -> Result<u64, Error> {
+        let status = rustix::fs::fstatvfs(&self.fd).map_err(|e| io("look at the file system of", &self.path, e))?;
+        Ok(status.f_bavail.saturating_mul(status.f_frsize))
+    }
+
+    /// Whether a copy of the file `name` made here shares its blocks (reflink). Tried on a file without a name.
+    pub(crate) fn shares_blocks(&self, name: &OsStr) -> bool {
+        let Ok(original) = self.read(name) else { return false };
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let unnamed = rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR);
+        unnamed.is_ok_and(|unnamed| rustix::fs::ioctl_ficlone(&unnamed, &original).is_ok())
+    }
+
+    /// Flushes the folder's own entries to disk.
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        rustix::fs::fsync(&self.fd).map_err(|e| io("flush", &self.path, e))
+    }
+
+    fn checked(&self, name: &OsStr) -> Result<PathBuf, Error> {
+        let bytes = name.as_bytes();
+        if bytes.is_empty() || bytes == b"." || bytes == b".." || bytes.contains(&b'/') || bytes.contains(&0) {
+            return Err(Error::Name { name: name.to_owned() });
+        }
+        Ok(self.path.join(name))
+    }
+}
+
+/// Who a file belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// User id.
+    pub(crate) uid: u32,
+    /// Group id.
+    pub(crate) gid: u32,
+}
+
+impl Owner {
+    /// The user `user` with `group`, or with the user's own group; `None` if there is no such user or group.
+    pub(crate) fn named(user: &str, group: Option<&str>) -> Option<Self> {
+        let user = nix::unistd::User::from_name(user).ok()??;
+        let gid = match group {
+            Some(group) => nix::unistd::Group::from_name(group).ok()??.gid,
+            None => user.gid,
+        };
+        Some(Self { uid: user.uid.as_raw(), gid: gid.as_raw() })
+    }
+}
+
+/// Whether more than [`MOST_HOLES`] of the first `size` bytes were never written.
+fn has_holes(file: &OwnedFd, size: u64) -> bool {
+    let (mut at, mut holes) = (0, 0_u64);
+    while at < size && holes <= MOST_HOLES {
+        let Ok(hole) = rustix::fs::seek(file, SeekFrom::Hole(at)) else { break };
+        // Behind the last data there is a hole up to the end.
+        let data = rustix::fs::seek(file, SeekFrom::Data(hole)).unwrap_or(size);
+        holes += data.min(size).saturating_sub(hole);
+        at = data.max(hole + 1);
+    }
+    let _ = rustix::fs::seek(file, SeekFrom::Start(0));
+    holes > MOST_HOLES
+}
+
+fn io(operation: &'static str, path: &Path, errno: Errno) -> Error {
+    Error::Io { operation, path: path.to_owned(), source: errno.into() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! One rule of `nf_tables`, spoken in netlink: it needs no program on the machine, and ends with the socket that made it
+//! (`NFT_TABLE_F_OWNER`, Linux 5.12).
+//!
+//! In words of nft: `table ip T { flags owner; chain held { type filter hook output priority 0; ip saddr VIP tcp sport PORT
+//! drop; } }`, for resets with `tcp flags & (rst | ack) == rst` before the `drop`: a reset without ACK answers a segment of
+//! a connection; a refusal of a new one has it, and passes. Numbers are those of `linux/netfilter/nf_tables.h` and
+//! `nfnetlink.h`.
+
+use std::net::SocketAddrV4;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, send, socket};
+
+use crate::sys::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, frame, messages, receive};
+
+/// The protocol's number.
+pub(crate) const TCP: u8 = 6;
+/// Bits of a segment's flags.
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
+
+const NLM_F_APPEND: u16 = 0x800;
+const NLA_F_NESTED: u16 = 0x8000;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NEW_TABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const NEW_CHAIN: u16 = NEW_TABLE | 3;
+const NEW_RULE: u16 = NEW_TABLE | 6;
+const NFPROTO_IPV4: u8 = 2;
+const OWNER: u32 = 0x2;
+const LOCAL_OUT: u32 = 3;
+const ACCEPT: u32 = 1;
+const DROP: u32 = 0;
+const CHAIN: &str = "held";
+/// Where an expression loads from.
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+/// The register that all expressions use, and that of the verdict.
+const REGISTER: u32 = 1;
+const VERDICT: u32 = 0;
+
+/// What of a server's segments is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Resets of connections.
+    Resets,
+    /// All.
+    All,
+}
+
+/// Makes the rule; it holds until the descriptor is closed.
+pub(crate) fn hold_back(held: Held, server: SocketAddrV4) -> nix::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
+    // An address of its own: the table belongs to it.
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    let table = format!("moosefs-ucarp-{}", std::process::id());
+    let requests = [
+        message(NEW_TABLE, NLM_F_CREATE, &[text(1, &table), number(2, OWNER)].concat()),
+        message(NEW_CHAIN, NLM_F_CREATE, &chain(&table)),
+        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &rule(&table, held, server)),
+    ];
+    let batch = [batch(BATCH_BEGIN), requests.concat(), batch(BATCH_END)].concat();
+    send(fd.as_raw_fd(), &batch, MsgFlags::empty())?;
+    let mut unanswered = requests.len();
+    while unanswered > 0 {
+        for answer in messages(&receive(&fd)?).iter().filter(|message| message.kind == NLMSG_ERROR) {
+            answer.error()?;
+            unanswered = unanswered.saturating_sub(1);
+        }
+    }
+    Ok(fd)
+}
+
+fn chain(table: &str) -> Vec<u8> {
+    let hook = [number(1, LOCAL_OUT), number(2, 0)].concat();
+    [text(1, table), text(3, CHAIN), nested(4, &hook), number(5, ACCEPT), text(7, "filter")].concat()
+}
+
+fn rule(table: &str, held: Held, server: SocketAddrV4) -> Vec<u8> {
+    let mut expressions = vec![
+        load(NETWORK_HEADER, 9, 1),
+        compare(&[TCP]),
+        load(NETWORK_HEADER, 12, 4),
+        compare(&server.ip().octets()),
+        load(TRANSPORT_HEADER, 0, 2),
+        compare(&server.port().to_be_bytes()),
+    ];
+    if held == Held::Resets {
+        let masked = [number(1, REGISTER), number(2, REGISTER), number(3, 1), value(4, &[RST | ACK]), value(5, &[0])];
+        expressions.push(load(TRANSPORT_HEADER, 13, 1));
+        expressions.push(expression("bitwise", &masked.concat()));
+        expressions.push(compare(&[RST]));
+    }
+    let verdict = nested(2, &nested(2, &number(1, DROP)));
+    expressions.push(expression("immediate", &[number(1, VERDICT), verdict].concat()));
+    [text(1, table), text(2, CHAIN), nested(4, &expressions.concat())].concat()
+}
+
+fn load(from: u32, offset: u32, length: u32) -> Vec<u8> {
+    expression("payload", &[number(1, REGISTER), number(2, from), number(3, offset), number(4, length)].concat())
+}
+
+/// Goes on only if the register is equal.
+fn compare(bytes: &[u8]) -> Vec<u8> {
+    expression("cmp", &[number(1, REGISTER), number(2, 0), value(3, bytes)].concat())
+}
+
+fn expression(name: &str, data: &[u8]) -> Vec<u8> {
+    nested(1, &[text(1, name), nested(2, data)].concat())
+}
+
+fn value(kind: u16, bytes: &[u8]) -> Vec<u8> {
+    nested(kind, &attribute(1, bytes))
+}
+
+fn nested(kind: u16, attributes: &[u8]) -> Vec<u8> {
+    attribute(kind | NLA_F_NESTED, attributes)
+}
+
+fn number(kind: u16, number: u32) -> Vec<u8> {
+    attribute(kind, &number.to_be_bytes())
+}
+
+fn text(kind: u16, text: &str) -> Vec<u8> {
+    attribute(kind, &[text.as_bytes(), &[0]].concat())
+}
+
+fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
+    // All of a batch is far below 64 KiB.
+    let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(content);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    frame(kind, NLM_F_REQUEST | flags | NLM_F_ACK, &[&[NFPROTO_IPV4, 0, 0, 0], attributes].concat())
+}
+
+fn batch(kind: u16) -> Vec<u8> {
+    let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+    frame(kind, NLM_F_REQUEST, &[0, 0, high, low])
+}

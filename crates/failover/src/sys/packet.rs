@@ -1,0 +1,82 @@
+//! What packets and packet sockets have in common: the Internet checksum, the address of an interface, and the few
+//! instructions of the kernel's packet filter (classic BPF) that are used here.
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::LinkAddr;
+use socket2::SockFilter;
+
+/// IPv4 in an Ethernet frame (`linux/if_ether.h`).
+pub(crate) const ETH_P_IP: u16 = 0x0800;
+/// ARP in an Ethernet frame.
+pub(crate) const ETH_P_ARP: u16 = 0x0806;
+
+/// The Internet checksum; 0 over bytes that hold their own.
+pub(crate) fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let mut sum: u32 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// The address that binds a packet socket to interface number `index`.
+pub(crate) fn link_address(index: u32) -> nix::Result<LinkAddr> {
+    let mut all = nix::ifaddrs::getifaddrs()?.filter_map(|entry| entry.address?.as_link_addr().copied());
+    all.find(|link| u32::try_from(link.ifindex()) == Ok(index)).ok_or(Errno::ENODEV)
+}
+
+/// Loads the byte at `offset`.
+pub(crate) fn load_byte(offset: u32) -> SockFilter {
+    statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset)
+}
+
+/// Loads the four bytes at `offset`.
+pub(crate) fn load_word(offset: u32) -> SockFilter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+/// Takes the length of the IP header that begins at `offset` as the index of the loads that follow.
+pub(crate) fn index_by_ip_header(offset: u32) -> SockFilter {
+    statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, offset)
+}
+
+/// Loads the byte at the index and `offset`.
+pub(crate) fn load_indexed_byte(offset: u32) -> SockFilter {
+    statement(libc::BPF_LD | libc::BPF_B | libc::BPF_IND, offset)
+}
+
+/// Loads the two bytes at the index and `offset`.
+pub(crate) fn load_indexed_half(offset: u32) -> SockFilter {
+    statement(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, offset)
+}
+
+/// Skips `equal` instructions if what was loaded is `value`, else `other`.
+pub(crate) fn jump_if_equal(value: u32, equal: u8, other: u8) -> SockFilter {
+    SockFilter::new(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), equal, other, value)
+}
+
+/// Skips `some` instructions if what was loaded has one of the bits `mask`, else `none`.
+pub(crate) fn jump_if_bits(mask: u32, some: u8, none: u8) -> SockFilter {
+    SockFilter::new(code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K), some, none, mask)
+}
+
+/// Hands the whole packet over.
+pub(crate) fn accept() -> SockFilter {
+    statement(libc::BPF_RET | libc::BPF_K, u32::MAX)
+}
+
+/// Drops the packet.
+pub(crate) fn reject() -> SockFilter {
+    statement(libc::BPF_RET | libc::BPF_K, 0)
+}
+
+fn statement(operation: u32, value: u32) -> SockFilter {
+    SockFilter::new(code(operation), 0, 0, value)
+}
+
+/// The kernel keeps an operation in 16 bits.
+fn code(operation: u32) -> u16 {
+    u16::try_from(operation).unwrap_or_default()
+}

@@ -1,0 +1,334 @@
+//! Other processes, each named by its id and its start time, so that a reused id is never taken for the old one.
+
+use std::fmt::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Error, io};
+use crate::sys::cancel::{Cancel, Cancelled, timeout};
+
+/// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
+const AFTER_KILL: Duration = Duration::from_secs(5);
+/// So many frames of a kernel stack are shown.
+const FRAMES: usize = 6;
+
+/// What `/proc/PID/stat` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// The program's name, cut to 15 bytes by the kernel; it may hold any character.
+    pub(crate) comm: String,
+    /// `R`, `S`, `D`, `Z` …
+    pub(crate) state: char,
+    /// The parent's process id.
+    pub(crate) parent: u32,
+    /// The process group.
+    pub(crate) group: u32,
+    /// Processor time it has had, in clock ticks.
+    pub(crate) ticks: u64,
+    /// Start time in clock ticks since boot.
+    pub(crate) start: u64,
+}
+
+impl Stat {
+    /// Reads the text of a `stat` file. The name stands in parentheses and may hold parentheses and spaces itself,
+    /// so it ends at the last one.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let open = text.find('(')?;
+        let close = text.rfind(')')?;
+        let comm = text.get(open + 1..close)?.to_owned();
+        // The first field after the name is the third of the file.
+        let fields: Vec<&str> = text.get(close + 1..)?.split_ascii_whitespace().collect();
+        Some(Self {
+            comm,
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            group: fields.get(2)?.parse().ok()?,
+            ticks: fields.get(11)?.parse::<u64>().ok()?.saturating_add(fields.get(12)?.parse().ok()?),
+            start: fields.get(19)?.parse().ok()?,
+        })
+    }
+
+    /// The state of process `pid`; `None` if there is none.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        Self::parse(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// Whether it has ended and only waits to be collected by its parent.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// The ids of all processes.
+pub(crate) fn all() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// One process, for good: ids are used again, but not with the same start time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    /// Process id.
+    pub(crate) pid: u32,
+    /// Start time in clock ticks since boot.
+    pub(crate) start: u64,
+}
+
+impl Identity {
+    /// The process that has the id `pid` now; `None` if there is none, or if it has ended.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let stat = Stat::of(pid).filter(|stat| !stat.has_ended())?;
+        Some(Self { pid, start: stat.start })
+    }
+
+    /// This process.
+    pub(crate) fn current() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// Whether it still runs: the same id and the same start time.
+    pub(crate) fn is_alive(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        since_boot().saturating_sub(from_ticks(self.start))
+    }
+
+    /// A hold on the process: from here on its id cannot mean another one. `None` if it has ended.
+    pub(crate) fn open(&self) -> Result<Option<Handle>, Error> {
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return Ok(None);
+        };
+        let fd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+            Err(e) => return Err(io("open process", self, e)),
+        };
+        // The descriptor first, the start time after it: what is checked is what is held.
+        let handle = Handle { fd, identity: *self };
+        Ok(self.is_alive().then_some(handle))
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.pid, self.start)
+    }
+}
+
+impl FromStr for Identity {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.split_once('@')
+            .and_then(|(pid, start)| Some(Self { pid: pid.parse().ok()?, start: start.parse().ok()? }))
+            .ok_or_else(|| Error::NotAnIdentity { text: text.to_owned() })
+    }
+}
+
+/// A hold on a process.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    fd: OwnedFd,
+    identity: Identity,
+}
+
+impl Handle {
+    /// Sends `signal`; nothing happens if the process has ended meanwhile.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        match pidfd_send_signal(&self.fd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(e) => Err(io("signal process", &self.identity, e)),
+        }
+    }
+
+    /// Waits until the process has ended, for `patience` at most. Says whether it has.
+    pub(crate) fn wait(&self, patience: Duration, cancel: Option<&Cancel>) -> Result<bool, Cancelled> {
+        wait_readable(&self.fd, patience, cancel)
+    }
+}
+
+/// What it took to stop a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// It had ended before.
+    AlreadyGone,
+    /// TERM was enough.
+    OnTerm,
+    /// It ignored TERM; KILL ended it.
+    Killed,
+}
+
+/// Ends a process that need not be a child: TERM, and KILL if it is still there after `patience`.
+/// Cancelling ends the wait; no KILL is sent then.
+pub(crate) fn stop(identity: Identity, patience: Duration, cancel: Option<&Cancel>) -> Result<Stopped, Error> {
+    let Some(process) = identity.open()? else {
+        return Ok(Stopped::AlreadyGone);
+    };
+    process.signal(Signal::TERM)?;
+    if process.wait(patience, cancel)? {
+        return Ok(Stopped::OnTerm);
+    }
+    log::warn!(
+        "process {} ignored TERM for {patience:?}; sending KILL. It is {}",
+        identity.pid,
+        describe(identity.pid)
+    );
+    process.signal(Signal::KILL)?;
+    if process.wait(AFTER_KILL, None)? {
+        return Ok(Stopped::Killed);
+    }
+    Err(Error::Unkillable { pid: identity.pid, state: describe(identity.pid) })
+}
+
+/// What process `pid` is doing, for a diagnostic: its state, how much of the processor it has had, and where in the
+/// kernel it waits.
+pub(crate) fn describe(pid: u32) -> String {
+    let Some(stat) = Stat::of(pid) else {
+        return "gone".to_owned();
+    };
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+    let mut text = format!("{} {pid} state {}", stat.comm, stat.state);
+    let _ = write!(text, ", {:.1} s of processor time", from_ticks(stat.ticks).as_secs_f64());
+    let channel = read("wchan");
+    if !["", "0"].contains(&channel.trim()) {
+        let _ = write!(text, ", waiting in {}", channel.trim());
+    }
+    // The number of the system call that it is in.
+    if let Some(call) = read("syscall").split_whitespace().next().filter(|call| *call != "running") {
+        let _ = write!(text, ", system call {call}");
+    }
+    let stack = read("stack");
+    let frames = stack.lines().filter_map(|line| line.split_whitespace().nth(1)?.split('+').next());
+    let frames: Vec<&str> = frames.take(FRAMES).collect();
+    if !frames.is_empty() {
+        let _ = write!(text, ", kernel stack {}", frames.join(" < "));
+    }
+    text
+}
+
+/// Waits until `fd` is readable (`true`) or `patience` is over (`false`).
+pub(super) fn wait_readable(fd: &OwnedFd, patience: Duration, cancel: Option<&Cancel>) -> Result<bool, Cancelled> {
+    use std::os::fd::AsFd;
+
+    let end = Instant::now() + patience;
+    loop {
+        let mut fds = vec![PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+        fds.extend(cancel.map(|cancel| PollFd::new(cancel.as_fd(), PollFlags::POLLIN)));
+        let left = end.saturating_duration_since(Instant::now());
+        // Interrupted or early: the loop looks again.
+        let _ = poll(&mut fds, timeout(left));
+        if fds[0].any() == Some(true) {
+            return Ok(true);
+        }
+        if let Some(cancel) = cancel {
+            cancel.check()?;
+        }
+        if left.is_zero() {
+            return Ok(false);
+        }
+    }
+}
+
+fn from_ticks(ticks: u64) -> Duration {
+    Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1))
+}
+
+/// Time since boot, on the clock that start times count on.
+fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::process::Command;
+
+    #[test]
+    fn this_process_is_alive_and_young() {
+        let me = Identity::current().unwrap();
+        assert!(me.is_alive());
+        assert!(me.age() < Duration::from_secs(3600), "{:?}", me.age());
+        assert_eq!(me.to_string().parse::<Identity>().unwrap(), me);
+    }
+
+    #[test]
+    fn another_start_time_is_another_process() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let identity = Identity::of(child.id()).unwrap();
+        let other = Identity { start: identity.start + 1, ..identity };
+        assert_eq!(stop(other, Duration::ZERO, None).unwrap(), Stopped::AlreadyGone);
+        assert!(identity.is_alive(), "a reused id must never be hit");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn term_ends_a_process_and_kill_one_that_ignores_it() {
+        let mut plain = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let patience = Duration::from_secs(20);
+        let identity = Identity::of(plain.id()).unwrap();
+        assert_eq!(stop(identity, patience, None).unwrap(), Stopped::OnTerm);
+        assert!(!identity.is_alive(), "a zombie is not alive");
+        plain.wait().unwrap();
+
+        let script = "trap '' TERM; echo; exec sleep 60";
+        let mut deaf =
+            Command::new("/bin/sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let identity = Identity::of(deaf.id()).unwrap();
+        assert_eq!(stop(identity, Duration::from_millis(100), None).unwrap(), Stopped::Killed);
+        deaf.wait().unwrap();
+    }
+
+    #[test]
+    fn what_a_process_does_is_said() {
+        let mut busy = Command::new("/bin/sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let busy_for = || Stat::of(busy.id()).unwrap().ticks;
+        while busy_for() < 5 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = describe(busy.id());
+        assert!(text.starts_with(&format!("sh {} state R, 0.", busy.id())), "{text}");
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(i32::try_from(busy.id()).unwrap()),
+            nix::sys::signal::SIGSTOP,
+        )
+        .unwrap();
+        while Stat::of(busy.id()).unwrap().state != 'T' {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let text = describe(busy.id());
+        assert!(text.contains(" state T, ") && text.contains("waiting in do_signal_stop"), "{text}");
+        let patience = Duration::from_millis(50);
+        assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience, None).unwrap(), Stopped::Killed);
+        busy.wait().unwrap();
+        assert_eq!(describe(u32::MAX), "gone");
+    }
+
+    proptest! {
+        #[test]
+        fn any_program_name_is_read(comm in "[ -~]{0,15}", pid: u32, parent: u32, group: u32, start: u64) {
+            let text = format!("{pid} ({comm}) S {parent} {group} 0 0 0 0 0 0 0 0 4 3 0 0 0 0 0 0 {start} 0 0\n");
+            let stat = Stat::parse(&text).unwrap();
+            prop_assert_eq!(stat, Stat { comm, state: 'S', parent, group, ticks: 7, start });
+        }
+
+        #[test]
+        fn garbage_is_refused_without_a_panic(text: String) {
+            let _ = Stat::parse(&text);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The terminal of a person: colours, and a line that shows how long the work at hand has taken.
+//!
+//! Where standard output or standard error is no terminal there is neither; the log has what matters.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::sys::text::bytes;
+
+/// Between two looks.
+const STEP: Duration = Duration::from_millis(200);
+/// RunFolder that is done within this is not worth a line.
+const SHORT: Duration = Duration::from_millis(500);
+
+/// RunFolder at hand; its line goes when this value goes.
+pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
+
+impl Progress {
+    /// Shows that `what` is being done; `done` tells how many bytes of it are, as far as that can be seen.
+    pub(crate) fn show(what: &'static str, done: impl Fn() -> Option<u64> + Send + 'static) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self(None);
+        }
+        let (stop, stopped) = channel();
+        let begun = Instant::now();
+        let line = std::thread::spawn(move || {
+            while stopped.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
+                if begun.elapsed() > SHORT {
+                    let written = done().map(|done| format!(", {} written", bytes(done))).unwrap_or_default();
+                    // Back to the first column, and the rest of the line is erased.
+                    let _ = write!(std::io::stderr(), "\r\x1b[K{what}: {} s{written}", begun.elapsed().as_secs());
+                }
+            }
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        });
+        Self(Some((stop, line)))
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some((stop, line)) = self.0.take() {
+            drop(stop);
+            let _ = line.join();
+        }
+    }
+}
+
+/// Whether to colour.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    coloured: bool,
+}
+
+impl Style {
+    /// For standard output: only on a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
+    pub(crate) fn of_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { coloured: std::io::stdout().is_terminal() && !unwanted }
+    }
+
+    pub(crate) fn good(self, text: &str) -> String {
+        self.with("32", text)
+    }
+
+    pub(crate) fn warning(self, text: &str) -> String {
+        self.with("33", text)
+    }
+
+    pub(crate) fn bad(self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    fn with(self, code: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colour_is_added_around_text_or_not_at_all() {
+        assert_eq!(Style { coloured: true }.bad("no"), "\x1b[31mno\x1b[0m");
+        assert_eq!(Style { coloured: false }.good("yes"), "yes");
+        assert!(!Style::of_stdout().coloured || std::io::stdout().is_terminal());
+    }
+}

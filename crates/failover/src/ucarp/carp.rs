@@ -1,0 +1,168 @@
+//! Hearing CARP advertisements: who else says that it holds the virtual address.
+//!
+//! It listens where ucarp itself listens, on a packet socket: an ordinary raw socket hears nothing behind a firewall
+//! that does not know protocol 112, or behind a strict reverse-path filter, and "no rival" would be wrong there.
+//! Packets of this machine's own ucarp are not heard; a switch that returns them makes them heard, so callers compare
+//! sources with the machine's own addresses all the same. Closing a packet socket takes some 10 ms: no hook opens one.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{LinkAddr, bind, recvfrom};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, SockRef, Socket, Type};
+
+use crate::sys::cancel::{Cancel, timeout};
+use crate::sys::packet::{ETH_P_IP, accept, checksum, jump_if_equal, link_address, load_byte, reject};
+
+/// CARP's IP protocol number; VRRP has the same.
+const PROTOCOL: u8 = 112;
+/// Every CARP packet is this long: header, counter, SHA-1.
+const LENGTH: usize = 36;
+
+/// What failed, on which interface, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {interface}")]
+pub(crate) struct Error {
+    /// What was tried.
+    pub(crate) operation: &'static str,
+    /// The interface's name.
+    pub(crate) interface: String,
+    /// The kernel's answer.
+    #[source]
+    pub(crate) source: std::io::Error,
+}
+
+/// "I am MASTER", from one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Advertisement {
+    /// The sender's own address.
+    pub(crate) source: Ipv4Addr,
+    /// The virtual host it is about. The address itself is not in the packet.
+    pub(crate) vhid: u8,
+    /// 256ths of a second in the sender's interval.
+    pub(crate) advskew: u8,
+    /// Whole seconds in the sender's interval.
+    pub(crate) advbase: u8,
+}
+
+impl Advertisement {
+    /// The time between the sender's advertisements.
+    pub(crate) fn interval(&self) -> Duration {
+        Duration::from_secs(self.advbase.into()) + Duration::from_micros(u64::from(self.advskew) * 1_000_000 / 256)
+    }
+}
+
+/// Reads an IP packet. `None` if ucarp would not take it for an advertisement either, or if it is VRRP, which shares
+/// the protocol number and the group. The signature is not checked: the password is ucarp's.
+pub(crate) fn parse(ip_packet: &[u8]) -> Option<Advertisement> {
+    let header: &[u8; 20] = ip_packet.first_chunk()?;
+    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let is_first_hop = header[8] == 255;
+    if header[0] >> 4 != 4 || header_length < 20 || header[9] != PROTOCOL || !is_first_hop {
+        return None;
+    }
+    // The link may have padded the packet: its own length counts.
+    let payload: &[u8; LENGTH] = ip_packet.get(header_length..total_length)?.try_into().ok()?;
+    let [0x21, vhid, advskew, 7, 0, advbase, ..] = *payload else {
+        return None;
+    };
+    (checksum(payload) == 0).then(|| Advertisement {
+        source: Ipv4Addr::new(header[12], header[13], header[14], header[15]),
+        vhid,
+        advskew,
+        advbase,
+    })
+}
+
+/// An open ear on one interface.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    packets: Socket,
+    index: usize,
+    interface: String,
+    /// Keeps the interface in the group even when ucarp is not there.
+    _membership: UdpSocket,
+}
+
+impl Listener {
+    /// Starts listening on the interface `name` with the number `index` for advertisements to `group`.
+    /// What arrives from here on is kept until [`Listener::next`] asks for it.
+    pub(crate) fn open(name: &str, index: u32, group: Ipv4Addr) -> Result<Self, Error> {
+        let failed = |source| error("listen for advertisements on", name, source);
+        let protocol = Protocol::from(i32::from(ETH_P_IP.to_be()));
+        let packets = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol)).map_err(failed)?;
+        packets.attach_filter(&filter()).map_err(failed)?;
+        packets.set_nonblocking(true).map_err(failed)?;
+        let address = link_address(index).map_err(|e| failed(e.into()))?;
+        bind(packets.as_raw_fd(), &address).map_err(|e| failed(e.into()))?;
+        let membership = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
+        if let Err(e) = SockRef::from(&membership).join_multicast_v4_n(&group, &InterfaceIndexOrAddress::Index(index)) {
+            // Not a multicast group, perhaps, or no link: the packet socket hears what ucarp hears all the same.
+            log::debug!("cannot join {group} on {name}: {e}");
+        }
+        Ok(Self {
+            packets,
+            index: usize::try_from(index).unwrap_or_default(),
+            interface: name.to_owned(),
+            _membership: membership,
+        })
+    }
+
+    /// The next advertisement; `None` when `wait` is over or the work was told to stop.
+    pub(crate) fn next(&self, wait: Duration, cancel: &Cancel) -> Result<Option<Advertisement>, Error> {
+        let end = Instant::now() + wait;
+        loop {
+            if cancel.is_set() {
+                return Ok(None);
+            }
+            if let Some(found) = self.take()? {
+                return Ok(Some(found));
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let mut fds =
+                [PollFd::new(self.packets.as_fd(), PollFlags::POLLIN), PollFd::new(cancel.as_fd(), PollFlags::POLLIN)];
+            // Interrupted or early: the loop looks again.
+            let _ = poll(&mut fds, timeout(left));
+        }
+    }
+
+    /// The next advertisement that has arrived already.
+    fn take(&self) -> Result<Option<Advertisement>, Error> {
+        let mut buffer = [0; 2048];
+        loop {
+            match recvfrom::<LinkAddr>(self.packets.as_raw_fd(), &mut buffer) {
+                Ok((length, from)) => {
+                    // Between opening and binding, packets of other interfaces were let in too.
+                    let here = from.is_some_and(|from| from.ifindex() == self.index);
+                    let found = parse(&buffer[..length]).filter(|_| here);
+                    if found.is_some() {
+                        return Ok(found);
+                    }
+                }
+                Err(Errno::EAGAIN) => return Ok(None),
+                // The interface went down: said once, then silence until it is up again.
+                Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Err(e) => return Err(error("receive advertisements on", &self.interface, e.into())),
+            }
+        }
+    }
+}
+
+/// Only IP packets of [`PROTOCOL`], in the kernel's filter language.
+fn filter() -> [SockFilter; 4] {
+    [load_byte(9), jump_if_equal(PROTOCOL.into(), 0, 1), accept(), reject()]
+}
+
+fn error(operation: &'static str, interface: &str, source: std::io::Error) -> Error {
+    Error { operation, interface: interface.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests;
