@@ -21,7 +21,7 @@ use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::ucarp::Ucarp;
 
-use crate::cli::Promote;
+use crate::cli::{Form, Promote};
 use crate::report::{self, Result};
 
 pub(crate) use settings::note as note_settings;
@@ -154,7 +154,7 @@ struct Subject {
 }
 
 /// Looks at everything and prints it in the form that was asked for.
-pub(crate) fn check(args: &Promote) -> ExitCode {
+pub(crate) fn check(args: &Promote, form: Form<'_>) -> ExitCode {
     let report = match Subject::find(args).map(Subject::examine) {
         Ok(report) => report,
         Err(e) => Report {
@@ -164,31 +164,34 @@ pub(crate) fn check(args: &Promote) -> ExitCode {
             settings: Vec::new(),
         },
     };
-    match &args.prometheus {
-        Some(path) => {
+    match form {
+        Form::Prometheus(path) => {
             if let Err(e) = forms::write_prometheus(&report, path) {
                 log::error!("{}", chain(&e));
                 return ExitCode::from(Level::Unknown.code());
             }
         }
-        None if args.nagios => report::print(&forms::nagios(&report)),
-        None if args.json => report::print(&forms::json(&report)),
-        None => report::print(&forms::text(&report)),
+        Form::Nagios => report::print(&forms::nagios(&report)),
+        Form::Json => report::print(&forms::json(&report)),
+        Form::Text => report::print(&forms::text(&report)),
     }
     ExitCode::from(report.level().code())
 }
 
 impl Subject {
     fn find(args: &Promote) -> Result<Self> {
-        let ucarp = machine::find_ucarp(args.interface.as_deref().zip(args.vip));
+        let ucarp = machine::find_ucarp(args.virtual_ip().as_ref().map(|vip| (vip.interface.as_str(), vip.address)));
         let xparam = ucarp.caller().and_then(|caller| caller.options.xparam.clone());
-        let config = match &args.config {
+        let config = match args.config() {
             Some(path) => Config::load(path)?,
             None => Config::for_xparam(xparam.as_deref())?,
         };
         let data = Folder::open(&config.data_path)?;
         Ok(Self {
-            vip: args.vip.or_else(|| ucarp.caller().and_then(|caller| caller.options.vip)),
+            vip: args
+                .virtual_ip()
+                .map(|vip| vip.address)
+                .or_else(|| ucarp.caller().and_then(|caller| caller.options.vip)),
             ucarp,
             services: Services::find(&config)?,
             state: report::open_state()?,

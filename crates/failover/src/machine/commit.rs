@@ -11,12 +11,16 @@
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 
-use crate::machine::archive;
 use crate::machine::config::Config;
+use crate::machine::outcome::StepName;
+use crate::machine::run::Run;
 use crate::machine::state::{self, Journal, Phase, StagedFile, State};
+use crate::machine::{Machine, archive, rehearsal_folder};
 use crate::metadata::stage;
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::logging::chain;
+use crate::sys::terminal::Progress;
 
 const ROOT: &str = "mfs-promote";
 const STAGE: &str = "stage";
@@ -401,6 +405,37 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
         remove_run(data, id)?;
     }
     Ok(archives)
+}
+
+/// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
+pub(crate) fn archive_all(machine: &Machine, run: &mut Run, cancel: &Cancel) {
+    let _ = rustix::process::nice(19);
+    if !matches!(machine.state.journal(), Ok(None)) {
+        // What is set aside may have to come back.
+        log::warn!("cannot remove the journal; the next run will archive the old files");
+        return;
+    }
+    if let Err(e) = rehearsal_folder::sweep(&machine.data) {
+        log::warn!("cannot remove the folder of a rehearsal: {}", chain(&e));
+    }
+    let progress = Progress::show("archiving what was set aside", || None);
+    let result = archive_leftovers(&machine.data, &machine.config, cancel);
+    drop(progress);
+    match result {
+        Ok(archives) if archives.is_empty() => (),
+        Ok(archives) => {
+            let names = archives.join(", ");
+            run.done(
+                StepName::Archive,
+                format_args!("{names} written, read back and compared; the originals are removed"),
+            );
+            run.record.archive = Some(names);
+        }
+        Err(Error::Archive(archive::Error::Cancelled(_))) => log::info!("archive: postponed for a later call"),
+        Err(e) => {
+            log::warn!("the files set aside stay in {}/mfs-promote: {}", machine.data.path().display(), chain(&e));
+        }
+    }
 }
 
 /// The runs that left a work folder, oldest first.

@@ -3,12 +3,14 @@
 //! It is told once the end is certain, beside the archive, and holds nothing up: neither clients nor a later call of a
 //! hook wait for it. Whatever it does or fails to do changes nothing about the run.
 
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::machine::config::Config;
+use crate::machine::outcome::RunKind;
 use crate::machine::state::Record;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -38,10 +40,10 @@ pub(crate) enum Event {
     Promotion,
     /// It served, and is a standby again.
     Demotion,
-    /// It gave the address up once, so that another machine can win.
-    Yield,
-    /// It cannot serve: ucarp was ended here.
-    Resign,
+    /// It stepped down once, so that another machine can win.
+    StepDown,
+    /// It cannot serve: ucarp was stopped here.
+    Stop,
     /// A run failed in a way that it could not put right.
     Alarm,
 }
@@ -51,8 +53,8 @@ impl Event {
         match self {
             Self::Promotion => "promotion",
             Self::Demotion => "demotion",
-            Self::Yield => "yield",
-            Self::Resign => "resign",
+            Self::StepDown => "step-down",
+            Self::Stop => "stop",
             Self::Alarm => "alarm",
         }
     }
@@ -93,6 +95,19 @@ pub(crate) fn tell(
             Err(e) => log::warn!("notify: {}", chain(&e)),
         }
     })))
+}
+
+/// As [`tell`], for a hook, for which ucarp waits: the command is started and left alone.
+pub(crate) fn tell_without_waiting(config: &Config, event: Event, interface: &str, vip: Ipv4Addr, error: String) {
+    let Some(command) = &config.notify else { return };
+    let record = Record { error: Some(error), ..Record::new(RunKind::Promotion, Some(vip)) };
+    let facts = facts(event, Some(interface), &record, Duration::ZERO);
+    let started = check(command)
+        .map_err(|e| chain(&e))
+        .and_then(|()| process::launch_with(command, &[event.name()], &facts).map_err(|e| chain(&e)));
+    if let Err(e) = started {
+        log::error!("{e}");
+    }
 }
 
 /// Whether root may run the command at `path`.

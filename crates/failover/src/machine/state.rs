@@ -8,12 +8,14 @@ mod memory;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
@@ -119,12 +121,12 @@ pub(crate) struct StagedFile {
 pub(crate) struct Record {
     /// Start in unix seconds.
     pub(crate) started: i64,
-    /// `promotion` or `demotion`.
-    pub(crate) role: String,
+    /// What the run was for.
+    pub(crate) kind: RunKind,
     /// The virtual IP, where one was involved.
     pub(crate) vip: Option<String>,
-    /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
-    pub(crate) outcome: String,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
     /// The version of the metadata that is served, or was planned.
     pub(crate) version: Option<u64>,
     /// How many changes were replayed on top of the image.
@@ -141,11 +143,30 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
 }
 
+impl Record {
+    /// Of a run that begins now, and has failed until it says otherwise.
+    pub(crate) fn new(kind: RunKind, vip: Option<Ipv4Addr>) -> Self {
+        Self {
+            started: chrono::Utc::now().timestamp(),
+            kind,
+            vip: vip.map(|vip| vip.to_string()),
+            outcome: Outcome::Failed,
+            version: None,
+            changes: None,
+            set_aside: Vec::new(),
+            archive: None,
+            steps: Vec::new(),
+            total_ms: 0,
+            error: None,
+        }
+    }
+}
+
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
     /// Its name.
-    pub(crate) name: String,
+    pub(crate) name: StepName,
     /// How long it took, in milliseconds.
     pub(crate) ms: u64,
 }
@@ -331,19 +352,18 @@ fn record_name(started: i64) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     fn record(started: i64) -> Record {
         Record {
             started,
-            role: "promotion".into(),
+            kind: RunKind::Promotion,
             vip: Some("172.16.0.99".into()),
-            outcome: "serving".into(),
+            outcome: Outcome::Serving,
             version: Some(7),
             changes: Some(3),
             set_aside: vec!["metadata.mfs".into()],
             archive: None,
-            steps: vec![Step { name: "settle".into(), ms: 1250 }],
+            steps: vec![Step { name: StepName::Settle, ms: 1250 }],
             total_ms: 1700,
             error: None,
         }

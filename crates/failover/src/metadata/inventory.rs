@@ -22,6 +22,13 @@ use crate::sys::folder::{self, Folder};
 
 pub(crate) use super::names::Role;
 
+/// The version that the metalogger's newest change log reaches now, from its last whole line alone. For polls: no plan is
+/// made, and a hole before that line is not seen.
+pub(crate) fn end_of_copy(data: &Folder) -> Option<u64> {
+    let mut log = data.read(OsStr::new("changelog_ml.0.mfs")).ok()?;
+    peek(&mut log).ok()?.map(|segment| segment.last + 1)
+}
+
 /// The folder itself cannot be listed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot take the inventory of the data folder")]

@@ -234,23 +234,21 @@ impl Services {
     /// Stops the `daemon` that runs as `identity` and waits until it is gone; killed if it takes longer than `deadline`.
     pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<(), Error> {
         let failed = |source| Error::Command { verb: "stop", control: daemon.to_string(), source };
-        let mut patience = deadline;
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // A stop is never cut short: half a stop helps nobody.
             if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
                 let pid = identity.pid;
-                log::warn!("{}; killing pid {pid}, which is {}", chain(&e), process::describe(pid));
-                patience = Duration::ZERO;
+                log::warn!("{}; killing process {pid}, which is {}", chain(&e), process::describe(pid));
+                return process::kill(identity).map(drop).map_err(failed);
             }
         }
-        process::stop(identity, patience, None).map_err(failed)?;
-        Ok(())
+        process::stop(identity, deadline).map(drop).map_err(failed)
     }
 
     /// Kills the `daemon` that runs as `identity`: it writes nothing any more.
     pub(crate) fn kill(&self, daemon: Daemon, identity: Identity) -> Result<(), Error> {
         let failed = |source| Error::Command { verb: "kill", control: daemon.to_string(), source };
-        process::stop(identity, Duration::ZERO, None).map_err(failed)?;
+        process::kill(identity).map_err(failed)?;
         match self.control(daemon) {
             // It may be one that systemd starts again.
             Some(Control::Unit(unit)) => systemctl("stop", unit, self.stop_timeout, &Cancel::new()),

@@ -14,28 +14,24 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::moosefs;
-use crate::sys::address::{self, Interface, Removed};
+use crate::sys::address::{self, Removed};
 use crate::sys::nft::{Held, hold_back};
 use crate::sys::tcp;
+use crate::vip::VirtualIp;
 
 /// How long the master may take for a turn. With what follows it is less than another hook waits for its own.
 const TURN: Duration = Duration::from_millis(60);
 /// How long metaloggers may take to have what was sent to them: those that do not answer have lost it in any case.
 const UNDER_WAY: Duration = Duration::from_millis(50);
 
-/// Removes `vip` from `interface`, with nothing of the master here on its way: it listens to clients on `port` of `host`,
-/// which is 0.0.0.0 for all of its addresses.
-pub(crate) fn leave(
-    interface: &Interface,
-    vip: Ipv4Addr,
-    host: Ipv4Addr,
-    port: u16,
-) -> Result<Removed, address::Error> {
-    if !address::holds(interface, vip)? {
+/// Removes the address with nothing of the master here on its way: it listens to clients on `port` of `host`, which is
+/// 0.0.0.0 for all of its addresses.
+pub(crate) fn remove_address(vip: &VirtualIp, host: Ipv4Addr, port: u16) -> Result<Removed, address::Error> {
+    if !vip.holds()? {
         return Ok(Removed::NotThere);
     }
-    let held = finish(vip, host, port);
-    let removed = address::remove(interface, vip);
+    let held = finish(vip.address, host, port);
+    let removed = vip.remove();
     drop(held);
     removed
 }
@@ -120,7 +116,7 @@ mod tests {
 
     #[test]
     fn whatever_a_client_was_answered_the_metalogger_has() {
-        let (net, index) = Net::new();
+        let (net, _) = Net::new();
         let (questions, door) =
             (TcpListener::bind(("0.0.0.0", PORT)).unwrap(), TcpListener::bind((VIP, METALOGGERS)).unwrap());
         let (client, metalogger) = (net.connect(PORT), net.connect(METALOGGERS));
@@ -134,8 +130,8 @@ mod tests {
             scope.spawn(|| serve(&questions, theirs, others, &over));
             // In the middle of a turn.
             sleep(BETWEEN * 10 + BETWEEN / 3);
-            let interface = Interface { name: "eth0".to_owned(), index };
-            assert_eq!(leave(&interface, VIP, Ipv4Addr::UNSPECIFIED, PORT).unwrap(), Removed::Removed);
+            let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
+            assert_eq!(remove_address(&vip, Ipv4Addr::UNSPECIFIED, PORT).unwrap(), Removed::Removed);
             let [answered, known] = [client, metalogger].map(last);
             over.store(true, Ordering::Relaxed);
             assert!(answered > 3 && known >= answered, "answered {answered}, known {known}");

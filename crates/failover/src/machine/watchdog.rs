@@ -1,31 +1,24 @@
-//! A bound on the time in which this machine holds the address and serves nobody.
+//! A bound on the time that each step of some work may take.
 //!
-//! Every wait of a promotion has a deadline, every child too. This is for what has none: a disk that does not answer any
-//! more, which no signal ends, or a data folder that takes hours to read. A step that takes longer than any step can is
-//! told to end; if even that does not happen, the address goes, ucarp ends, and this process with them. What it had begun
-//! is ended by the next run, as if it had been killed.
+//! Every wait has a deadline, every child too. This is for what has none: a disk that does not answer any more, which no
+//! signal ends, or a folder that takes hours to read. A step that takes longer than any step can is cancelled; if it does
+//! not stop even then, the owner of the work is called, who ends this process. The next run then recovers, as if this one
+//! had been killed.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::machine::config::Config;
+use crate::machine::outcome::StepName;
 use crate::sys::cancel::Cancel;
 use crate::sys::process;
 
 use crate::sys::text::human;
-
-/// How long a step may take to end once it is told to.
-const LAST_WORDS: Duration = Duration::from_secs(10);
-
-/// No step of a promotion takes this long, whatever the daemons do, besides the time for its image.
-pub(crate) fn allowance(config: Option<&Config>) -> Duration {
-    config.map_or(Duration::from_secs(180), |config| config.start_timeout * 2 + config.stop_timeout)
-}
+use crate::timing;
 
 /// What is being done, and until when it may take.
 #[derive(Debug)]
 struct Step {
-    name: &'static str,
+    name: StepName,
     begun: Instant,
     until: Instant,
     over: bool,
@@ -36,12 +29,12 @@ struct Step {
 pub(crate) struct Watchdog(Arc<(Mutex<Step>, Condvar)>);
 
 impl Watchdog {
-    /// Begins with a step that may take `time`. `bite` is called with the name of the step that does not end.
+    /// Begins with a step that may take `time`. `on_timeout` is called with the name of the step that does not end.
     pub(crate) fn watch(
-        name: &'static str,
+        name: StepName,
         time: Duration,
         cancel: &Cancel,
-        bite: impl FnOnce(&'static str) + Send + 'static,
+        on_timeout: impl FnOnce(StepName) + Send + 'static,
     ) -> Self {
         let now = Instant::now();
         let shared = Arc::new((Mutex::new(Step { name, begun: now, until: now + time, over: false }), Condvar::new()));
@@ -49,20 +42,20 @@ impl Watchdog {
         std::thread::spawn(move || {
             while let Some(late) = wait(&watched) {
                 if !cancel.is_set() {
-                    log::error!("{late}; told to end. {}", threads());
+                    log::error!("{late}; cancelling it. {}", threads());
                     cancel.cancel();
-                    extend(&watched, LAST_WORDS);
+                    extend(&watched, timing::CANCEL_GRACE);
                     continue;
                 }
-                log::error!("{late}, and does not end. {}", threads());
-                return bite(lock(&watched.0).name);
+                log::error!("{late}, and does not stop. {}", threads());
+                return on_timeout(lock(&watched.0).name);
             }
         });
         Self(shared)
     }
 
     /// The next step begins, and may take `time`.
-    pub(crate) fn allow(&self, name: &'static str, time: Duration) {
+    pub(crate) fn allow(&self, name: StepName, time: Duration) {
         let now = Instant::now();
         let mut step = lock(&self.0.0);
         (step.name, step.begun, step.until) = (name, now, now + time);
@@ -86,7 +79,7 @@ fn wait((step, changed): &(Mutex<Step>, Condvar)) -> Option<String> {
         }
         let left = step.until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Some(format!("the step \"{}\" is not done after {}", step.name, human(step.begun.elapsed())));
+            return Some(format!("step \"{}\" has taken {}", step.name, human(step.begun.elapsed())));
         }
         step = changed.wait_timeout(step, left).unwrap_or_else(PoisonError::into_inner).0;
     }
@@ -116,24 +109,24 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     #[test]
-    fn a_late_step_is_told_to_end_and_one_that_ends_is_not_bitten() {
-        let (cancel, (bites, bitten)) = (Cancel::new(), mpsc::channel());
-        let dog = Watchdog::watch("first", LONG, &cancel, move |step| bites.send(step).unwrap());
-        dog.allow("second", SHORT);
-        assert!(cancel.sleep(LONG).is_err(), "told to end");
-        dog.allow("roll-back", LONG);
-        drop(dog);
-        assert!(bitten.recv().is_err(), "not bitten");
+    fn a_late_step_is_cancelled_and_one_that_stops_then_is_no_timeout() {
+        let (cancel, (timeouts, timed_out)) = (Cancel::new(), mpsc::channel());
+        let watchdog = Watchdog::watch(StepName::Recover, LONG, &cancel, move |step| timeouts.send(step).unwrap());
+        watchdog.allow(StepName::Stage, SHORT);
+        assert!(cancel.sleep(LONG).is_err(), "cancelled");
+        watchdog.allow(StepName::Commit, LONG);
+        drop(watchdog);
+        assert!(timed_out.recv().is_err(), "no timeout");
     }
 
     #[test]
-    fn a_step_that_was_told_to_end_and_does_not_is_ended() {
-        let (cancel, (bites, bitten)) = (Cancel::new(), mpsc::channel());
-        // Somebody else has told it.
+    fn a_step_that_was_cancelled_and_does_not_stop_times_out() {
+        let (cancel, (timeouts, timed_out)) = (Cancel::new(), mpsc::channel());
+        // It was cancelled for another reason.
         cancel.cancel();
-        let dog = Watchdog::watch("first", LONG, &cancel, move |step| bites.send(step).unwrap());
-        dog.allow("second", SHORT);
-        assert_eq!(bitten.recv(), Ok("second"));
-        drop(dog);
+        let watchdog = Watchdog::watch(StepName::Recover, LONG, &cancel, move |step| timeouts.send(step).unwrap());
+        watchdog.allow(StepName::Stage, SHORT);
+        assert_eq!(timed_out.recv(), Ok(StepName::Stage));
+        drop(watchdog);
     }
 }
