@@ -7,7 +7,6 @@ mod copy;
 mod forms;
 mod freshness;
 mod machine;
-mod settings;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::process::ExitCode;
@@ -23,8 +22,6 @@ use crate::ucarp::Ucarp;
 
 use crate::cli::Promote;
 use crate::report::{self, Result};
-
-pub(crate) use settings::note as note_settings;
 
 /// The exit code if nothing could be found out.
 pub(crate) const UNKNOWN: u8 = 3;
@@ -129,8 +126,6 @@ struct Report {
     role: Role,
     findings: Vec<Finding>,
     numbers: Numbers,
-    /// Fingerprints of the files that all machines should have alike.
-    settings: Vec<(&'static str, String)>,
 }
 
 impl Report {
@@ -161,7 +156,6 @@ pub(crate) fn check(args: &Promote) -> ExitCode {
             role: Role::Standby,
             findings: vec![Finding::new("set-up", Level::Critical, chain(e.as_ref()))],
             numbers: Numbers::default(),
-            settings: Vec::new(),
         },
     };
     match &args.prometheus {
@@ -211,9 +205,7 @@ impl Subject {
         if role == Role::Standby {
             findings.push(self.time(&mut numbers));
         }
-        let (settings, finding) = settings::compare(&self.config, self.state.as_ref());
-        findings.push(finding);
-        Report { role, findings, numbers, settings }
+        Report { role, findings, numbers }
     }
 
     fn caller(&self) -> Option<&Ucarp> {

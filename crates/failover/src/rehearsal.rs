@@ -17,7 +17,6 @@ use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};
 use crate::ucarp::Ucarp;
 
-use crate::check;
 use crate::machine::Machine;
 use crate::machine::memory;
 use crate::machine::rehearsal_folder::{self, RehearsalFolder};
@@ -150,7 +149,6 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
     }
     run.end(outcome, Some(&target.state));
     if let Ok(rehearsed) = &rehearsed {
-        check::note_settings(&target.config, &target.state);
         report::print(&rehearsed.text(settle));
     }
     Ok(rehearsed.is_ok())

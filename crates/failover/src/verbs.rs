@@ -182,9 +182,6 @@ fn promote(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<boo
     };
     let event = event.filter(|_| !again);
     let notified = event.map(|event| notify::tell(&target.config, event, Some(name), &run.record, run.elapsed()));
-    if matches!(promoted, Ok(Promoted::Serving)) {
-        check::note_settings(&target.config, &target.state);
-    }
     let sentry = caller.as_ref().filter(|_| promoted.is_ok() && args.is_hook()).map(|caller| Monitor {
         target: &target,
         interface: &interface,

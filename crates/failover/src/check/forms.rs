@@ -98,7 +98,6 @@ struct Json<'a> {
     takeover_seconds: Option<f64>,
     rehearsed: Option<i64>,
     standbys: Option<u64>,
-    settings: std::collections::BTreeMap<&'a str, &'a str>,
 }
 
 #[derive(Serialize)]
@@ -131,7 +130,6 @@ pub(super) fn json(report: &Report) -> String {
         takeover_seconds: numbers.takeover,
         rehearsed: numbers.rehearsed,
         standbys: numbers.followers,
-        settings: report.settings.iter().map(|(name, print)| (*name, print.as_str())).collect(),
     };
     serde_json::to_string_pretty(&json).expect("text and numbers") + "\n"
 }
@@ -195,10 +193,6 @@ fn metrics(report: &Report) -> String {
     for (name, level) in levels {
         let _ = writeln!(text, "mfs_promote_check{{check=\"{name}\"}} {}", level.code());
     }
-    text += &head("settings_info", "Fingerprints of files that should be the same on every machine");
-    for (file, print) in &report.settings {
-        let _ = writeln!(text, "mfs_promote_settings_info{{file=\"{file}\",fingerprint=\"{print}\"}} 1");
-    }
     text
 }
 
@@ -213,7 +207,6 @@ mod tests {
             role: Role::Standby,
             findings: levels.iter().map(finding).collect(),
             numbers: Numbers { lag: Some(5), takeover: Some(4.56), space: Some((1, 2)), ..Numbers::default() },
-            settings: vec![("mfsexports.cfg", "00ff".to_owned())],
         }
     }
 
@@ -257,6 +250,5 @@ mod tests {
         assert_eq!(json["findings"][0]["name"], "copy");
         assert_eq!(json["lag"], 5);
         assert!(json["replay"].is_null());
-        assert_eq!(json["settings"]["mfsexports.cfg"], "00ff");
     }
 }

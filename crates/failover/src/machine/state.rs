@@ -5,7 +5,6 @@
 
 mod memory;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -26,7 +25,6 @@ const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
 const USELESS_JOURNAL: &str = "journal.useless.json";
 const HAND_OVER: &str = "hand-over.json";
-const SETTINGS: &str = "settings.json";
 const MEMORY: &str = "memory.json";
 const FRESHNESS: &str = "freshness.json";
 
@@ -207,16 +205,6 @@ impl State {
         self.folder.replace(OsStr::new(JOURNAL), OsStr::new(USELESS_JOURNAL))?;
         self.folder.sync()?;
         Ok(self.folder.path().join(USELESS_JOURNAL))
-    }
-
-    /// Remembers the fingerprints of the files that a master was just started with, by their names.
-    pub(crate) fn note_settings(&self, fingerprints: &BTreeMap<String, String>) -> Result<(), Error> {
-        self.write(OsStr::new(SETTINGS), fingerprints)
-    }
-
-    /// What was remembered last.
-    pub(crate) fn settings(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
-        self.read(OsStr::new(SETTINGS))
     }
 
     /// Notes that the ucarp `identity` is about to step back on purpose.
