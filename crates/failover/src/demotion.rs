@@ -17,6 +17,7 @@ use crate::ucarp::Options;
 use crate::ucarp::carp::{Advertisement, Listener};
 
 use crate::machine::memory;
+use crate::machine::outcome::StepName;
 use crate::machine::recover;
 use crate::machine::run::Run;
 use crate::machine::{self, Machine};
@@ -85,20 +86,20 @@ impl Demotion<'_> {
     fn stop_master(&mut self) -> Result<Demoted, Failure> {
         if self.target.running(Daemon::Master)?.is_none() {
             memory::serves_no_more(&self.target.state);
-            self.run.done("check", format_args!("no master runs here"));
+            self.run.done(StepName::Check, format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
         if self.address_comes_back()? {
-            self.run.done("grace", format_args!("the address is back; the master was not touched"));
+            self.run.done(StepName::Grace, format_args!("the address is back; the master was not touched"));
             return Ok(Demoted::Kept);
         }
-        self.run.done("grace", format_args!("the address did not come back"));
+        self.run.done(StepName::Grace, format_args!("the address did not come back"));
         memory::serves_no_more(&self.target.state);
         self.target.stop(Daemon::Master)?;
-        self.run.done("stop", format_args!("mfsmaster stopped"));
+        self.run.done(StepName::Stop, format_args!("mfsmaster stopped"));
         if self.target.running(Daemon::Metalogger)?.is_none() {
             self.target.start_metalogger()?;
-            self.run.done("metalogger", format_args!("started"));
+            self.run.done(StepName::Metalogger, format_args!("started"));
         }
         Ok(Demoted::Stopped)
     }

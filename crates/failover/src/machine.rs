@@ -8,6 +8,7 @@ pub(crate) mod emergency;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod outcome;
 pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
 pub(crate) mod run;

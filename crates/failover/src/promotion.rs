@@ -23,6 +23,7 @@ use crate::machine::Machine;
 use crate::machine::commit::{self, Undone, roll_back};
 use crate::machine::emergency;
 use crate::machine::memory;
+use crate::machine::outcome::StepName;
 use crate::machine::recover;
 use crate::machine::run::Run;
 use crate::machine::supervisor::MOST_DEATHS;
@@ -189,14 +190,14 @@ impl<'a> Promotion<'a> {
         if let Some((rival, version)) = newer {
             log::warn!("mfsmaster runs here at version {served}, and one is alive on {rival} at version {version}");
             self.end_leftover()?;
-            self.run.done("check", format_args!("ended a master that lacks what {rival} has"));
+            self.run.done(StepName::Check, format_args!("ended a master that lacks what {rival} has"));
             return Err(election::Error::Newer { rival, version, ours: served }.into());
         }
         if served > 0 && served >= copy_end {
             // 1.x does not tell its version.
             self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
             let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
-            self.run.done("check", format_args!("mfsmaster is already serving{version} here; left alone"));
+            self.run.done(StepName::Check, format_args!("mfsmaster is already serving{version} here; left alone"));
             return Ok(true);
         }
         log::warn!(
@@ -204,7 +205,7 @@ impl<'a> Promotion<'a> {
              ending that master"
         );
         self.end_leftover()?;
-        self.run.done("check", format_args!("ended a master that lacks changes"));
+        self.run.done(StepName::Check, format_args!("ended a master that lacks changes"));
         Ok(false)
     }
 
@@ -275,9 +276,9 @@ impl<'a> Promotion<'a> {
             (Err(e), ..) => return Err(e.into()),
             (_, _, Err(e)) => return Err(e.into()),
         };
-        self.run.timed("prepare", prepared_in, format_args!("{}", prepared.summary()));
-        self.run.timed("settle", settled_in, format_args!("{settled}; {} is ours", self.vip));
-        self.run.done("guards", format_args!("{guarded}"));
+        self.run.timed(StepName::Prepare, prepared_in, format_args!("{}", prepared.summary()));
+        self.run.timed(StepName::Settle, settled_in, format_args!("{settled}; {} is ours", self.vip));
+        self.run.done(StepName::Checks, format_args!("{guarded}"));
         Ok(())
     }
 
@@ -290,7 +291,7 @@ impl<'a> Promotion<'a> {
             self.target.stop(Daemon::Metalogger)?;
         }
         let what = if self.undo.metalogger_stopped { "stopped" } else { "was not running" };
-        self.run.done("metalogger", format_args!("{what}"));
+        self.run.done(StepName::Metalogger, format_args!("{what}"));
         Ok(())
     }
 
@@ -312,7 +313,7 @@ impl<'a> Promotion<'a> {
         self.run.record.changes = Some(plan.changes);
         self.run.record.set_aside = plan.set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         self.run.done(
-            "stage",
+            StepName::Stage,
             format_args!("{} to version {} (served as {served})", prepare::base(&plan), plan.end_version),
         );
         Ok(plan)
@@ -323,7 +324,10 @@ impl<'a> Promotion<'a> {
         let prepared = self.undo.prepared.as_ref().expect("staged before it is committed");
         let Machine { data, state, .. } = self.target;
         prepared.work.commit(data, state, &plan.set_aside, self.undo.metalogger_stopped)?;
-        self.run.done("commit", format_args!("{} files set aside, the staged set is in place", plan.set_aside.len()));
+        self.run.done(
+            StepName::Commit,
+            format_args!("{} files set aside, the staged set is in place", plan.set_aside.len()),
+        );
         Ok(())
     }
 
@@ -337,7 +341,7 @@ impl<'a> Promotion<'a> {
         } else {
             self.target.services.start_plain_master(deadline, self.cancel)?;
         }
-        self.run.done("start", format_args!("mfsmaster started"));
+        self.run.done(StepName::Start, format_args!("mfsmaster started"));
         Ok(())
     }
 
@@ -372,7 +376,7 @@ impl<'a> Promotion<'a> {
         }
         let served = info.metadata_version.unwrap_or(planned);
         let metaid = info.metaid.map(|metaid| format!(" of metaid {metaid:#x}")).unwrap_or_default();
-        self.run.done("prove", format_args!("MooseFS {} answers with version {served}{metaid}", info.release));
+        self.run.done(StepName::Prove, format_args!("MooseFS {} answers with version {served}{metaid}", info.release));
         log::info!("serving on {} {} after the call of vip-up", self.vip, human(self.run.elapsed()));
         Ok(())
     }
@@ -389,7 +393,7 @@ impl<'a> Promotion<'a> {
         if let Err(e) = self.target.ask_master() {
             log::warn!("watch: mfsmaster answers no more, but lives: {}", crate::sys::logging::chain(&e));
         }
-        self.run.done("watch", format_args!("mfsmaster lives on"));
+        self.run.done(StepName::Watch, format_args!("mfsmaster lives on"));
         Ok(())
     }
 
@@ -404,13 +408,13 @@ impl<'a> Promotion<'a> {
         }
         if self.target.services.control(Daemon::Cgiserv).is_some() {
             match self.target.services.start(Daemon::Cgiserv, self.cancel) {
-                Ok(()) => self.run.done("cgiserv", format_args!("started")),
+                Ok(()) => self.run.done(StepName::Cgiserv, format_args!("started")),
                 Err(e) => warn("the web interface is not up", &e),
             }
         }
         if matches!(self.target.running(Daemon::Metalogger), Ok(None)) {
             match self.target.start_metalogger() {
-                Ok(()) => self.run.done("metalogger", format_args!("started; it copies from this master now")),
+                Ok(()) => self.run.done(StepName::Metalogger, format_args!("started; it copies from this master now")),
                 Err(e) => warn("the metalogger is not up, so this machine keeps no second copy", &e),
             }
         }

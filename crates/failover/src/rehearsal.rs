@@ -19,6 +19,7 @@ use crate::ucarp::Ucarp;
 
 use crate::machine::Machine;
 use crate::machine::memory;
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::rehearsal_folder::{self, RehearsalFolder};
 use crate::machine::run::Run;
 use crate::machine::space::{self, Space};
@@ -131,7 +132,7 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
     give_way();
     let options = address.and_then(|(name, vip)| Ucarp::find(name, vip)).map(|caller| caller.options);
     let settle = options.unwrap_or_default().interval() + target.config.settle_margin;
-    let mut run = Run::new("rehearsal", address.map(|(_, vip)| vip));
+    let mut run = Run::new(RunKind::Rehearsal, address.map(|(_, vip)| vip));
     // What an earlier one left that was killed.
     rehearsal_folder::remove(&target.data)?;
     let rehearsed = Rehearsal { target: &target, cancel, run: &mut run }.steps();
@@ -139,9 +140,9 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
         log::error!("the folder of the rehearsal cannot be removed: {}", chain(&e));
     }
     let outcome = match &rehearsed {
-        Ok(_) => "would serve",
-        Err(failure) if failure.is_cancelled() => "cancelled",
-        Err(_) => "would not serve",
+        Ok(_) => Outcome::WouldServe,
+        Err(failure) if failure.is_cancelled() => Outcome::Cancelled,
+        Err(_) => Outcome::WouldNotServe,
     };
     if let Err(failure) = &rehearsed {
         run.record.error = Some(chain(failure));
@@ -180,7 +181,7 @@ impl Rehearsal<'_> {
         let staged = begun.elapsed();
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
-        self.run.done("stage", format_args!("{} to version {served}", prepare::base(&plan)));
+        self.run.done(StepName::Stage, format_args!("{} to version {served}", prepare::base(&plan)));
         let result = scratch.restore.path().join(RESULT);
         let progress = Progress::show("restoring", move || Some(result.metadata().ok()?.len()));
         let restored = if release.restores_itself() {
@@ -190,10 +191,10 @@ impl Rehearsal<'_> {
             metarestore::restore(&scratch.restore, &plan, self.target.owner, self.manner().deadline, self.cancel)?
         };
         drop(progress);
-        self.run.done("restore", format_args!("MooseFS {release} restored it"));
+        self.run.done(StepName::Restore, format_args!("MooseFS {release} restored it"));
         let result = check(&scratch, &plan, served)?;
         let counts = self.count(&scratch);
-        self.run.done("check", format_args!("{result}, as planned"));
+        self.run.done(StepName::Check, format_args!("{result}, as planned"));
         Ok(Rehearsed { release, staged, restored, result, counts })
     }
 

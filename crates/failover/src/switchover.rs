@@ -22,6 +22,7 @@ use crate::sys::process;
 use crate::ucarp::carp::Listener;
 use crate::ucarp::{self, Ucarp};
 
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
 use crate::machine::{self, Machine};
 use crate::report::Result;
@@ -108,7 +109,7 @@ pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cance
     let interface = address::interface(&name.ok_or(Failure::NoUcarp)?)?;
     let lock = Locks::system()?.acquire_if_free(Role::Demotion)?;
     let target = Machine::open(config)?;
-    let mut run = Run::new("hand-over", Some(vip));
+    let mut run = Run::new(RunKind::Switchover, Some(vip));
     let work = Switchover { target: &target, interface: &interface, vip, caller: &caller, cancel };
     let stopping = work.check(&mut run).and_then(|()| work.stop_master(&mut run));
     // The demotion that ucarp is about to call has its turn now.
@@ -120,10 +121,10 @@ pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cance
     }
     let handed_over = begun.and_then(|begun| work.watch(begun, &mut run));
     let outcome = match &handed_over {
-        Ok(()) => "handed over",
+        Ok(()) => Outcome::SwitchedOver,
         Err(failure) => {
             run.record.error = Some(chain(failure));
-            "not handed over"
+            Outcome::NotSwitchedOver
         }
     };
     run.end(outcome, Some(&target.state));
@@ -174,7 +175,7 @@ impl Switchover<'_> {
             return Err(Failure::NoStandby);
         }
         let names: Vec<_> = others.iter().map(ToString::to_string).collect();
-        run.done("check", format_args!("this machine serves; metaloggers connected from {}", names.join(", ")));
+        run.done(StepName::Check, format_args!("this machine serves; metaloggers connected from {}", names.join(", ")));
         Ok(())
     }
 
@@ -187,7 +188,7 @@ impl Switchover<'_> {
         if let Some(master) = master {
             master.signal(rustix::process::Signal::TERM)?;
         }
-        run.done("stop", format_args!("mfsmaster told to stop"));
+        run.done(StepName::Stop, format_args!("mfsmaster told to stop"));
         Ok(())
     }
 
@@ -195,7 +196,7 @@ impl Switchover<'_> {
     fn step_back(&self, run: &mut Run) -> std::result::Result<Instant, Failure> {
         let begun = Instant::now();
         self.caller.step_back()?;
-        run.done("ucarp", format_args!("pid {} told to step back", self.caller.pid));
+        run.done(StepName::Ucarp, format_args!("pid {} told to step back", self.caller.pid));
         Ok(begun)
     }
 
@@ -236,7 +237,7 @@ impl Switchover<'_> {
     fn report(&self, begun: Instant, winner: Option<Ipv4Addr>, run: &mut Run) {
         let blocked = human(begun.elapsed());
         let who = winner.map_or_else(|| "another machine".to_owned(), |winner| winner.to_string());
-        run.done("serve", format_args!("{who} serves on {}; no master answered for {blocked}", self.vip));
+        run.done(StepName::Serve, format_args!("{who} serves on {}; no master answered for {blocked}", self.vip));
     }
 
     fn port(&self) -> SocketAddrV4 {

@@ -20,6 +20,7 @@ use crate::cli::Promote;
 use crate::demotion::{Demoted, Demotion};
 use crate::machine::Machine;
 use crate::machine::notify::Event;
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
 use crate::machine::step_down::StepDown;
 use crate::machine::supervisor::Supervisor;
@@ -131,7 +132,7 @@ fn promote(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<boo
             return Err(why);
         }
     };
-    let (begun, mut run) = (Instant::now(), Run::new("promotion", Some(vip)));
+    let (begun, mut run) = (Instant::now(), Run::new(RunKind::Promotion, Some(vip)));
     let config = config(args);
     let known = config.as_ref().ok().cloned();
     let dog = Watchdog::watch("open", watchdog::allowance(known.as_ref()), cancel, {
@@ -169,8 +170,8 @@ fn promote(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<boo
         log::set_max_level(log::LevelFilter::Error);
     }
     let (outcome, event) = match &promoted {
-        Ok(Promoted::Serving) => ("serving", Some(Event::Promotion)),
-        Ok(Promoted::AlreadyServing) => ("already serving", None),
+        Ok(Promoted::Serving) => (Outcome::Serving, Some(Event::Promotion)),
+        Ok(Promoted::AlreadyServing) => (Outcome::AlreadyServing, None),
         Err(failure) => {
             run.record.error = Some(chain(failure));
             let how = step_down::wanted(failure, cancel);
@@ -232,7 +233,7 @@ fn failed(
     told: bool,
     place: &Place,
     step_down: impl FnOnce() -> Option<StepDown>,
-) -> (&'static str, Option<Event>) {
+) -> (Outcome, Option<Event>) {
     let why = chain(failure);
     if place.superseded() {
         log::info!("promotion given up: {why}");
@@ -240,9 +241,9 @@ fn failed(
         log::error!("promotion failed: {why}");
     }
     match step_down() {
-        Some(StepDown::Resign) => ("stopped", Some(Event::Resign)),
-        Some(StepDown::Yield) => ("yielded", Some(Event::Yield)),
-        None => ("yielded", None),
+        Some(StepDown::Resign) => (Outcome::Stopped, Some(Event::Resign)),
+        Some(StepDown::Yield) => (Outcome::SteppedDown, Some(Event::Yield)),
+        None => (Outcome::SteppedDown, None),
     }
 }
 
@@ -273,21 +274,21 @@ fn demote(args: &Promote, cancel: &Cancel) -> Result<bool> {
         Config::fallback()
     });
     let Some(lock) = take_lock(args, Role::Demotion, cancel)? else { return Ok(true) };
-    let mut run = Run::new("demotion", args.vip);
+    let mut run = Run::new(RunKind::Demotion, args.vip);
     let target = Machine::open(config)?;
     let options = args.hook.as_ref().map_or_else(Options::default, |caller| caller.options.clone());
     let grace = if args.is_hook() && !on_purpose(&target, args) { demotion::grace(&options) } else { Duration::ZERO };
     let demotion = Demotion { target: &target, address, grace, options: &options, lock: &lock, cancel, run: &mut run };
     let demoted = demotion.demote();
     let (outcome, event) = match &demoted {
-        Ok(Demoted::NothingToDo) => ("nothing to demote", None),
-        Ok(Demoted::Kept) => ("master kept", None),
-        Ok(Demoted::Stopped) => ("demoted", Some(Event::Demotion)),
-        Err(demotion::Failure::Cancelled(_)) if lock.superseded() => ("overtaken by a later call", None),
+        Ok(Demoted::NothingToDo) => (Outcome::NothingToDemote, None),
+        Ok(Demoted::Kept) => (Outcome::MasterKept, None),
+        Ok(Demoted::Stopped) => (Outcome::Demoted, Some(Event::Demotion)),
+        Err(demotion::Failure::Cancelled(_)) if lock.superseded() => (Outcome::Superseded, None),
         Err(failure) => {
             log::error!("demotion failed: {}", chain(failure));
             run.record.error = Some(chain(failure));
-            ("failed", Some(Event::Alarm))
+            (Outcome::Failed, Some(Event::Alarm))
         }
     };
     let interface = args.interface.as_deref();
@@ -359,7 +360,10 @@ fn archive(target: &Machine, run: &mut Run, cancel: &Cancel) {
         Ok(archives) if archives.is_empty() => (),
         Ok(archives) => {
             let names = archives.join(", ");
-            run.done("archive", format_args!("{names} written, read back and compared; the originals are removed"));
+            run.done(
+                StepName::Archive,
+                format_args!("{names} written, read back and compared; the originals are removed"),
+            );
             run.record.archive = Some(names);
         }
         Err(commit::Error::Archive(crate::machine::archive::Error::Cancelled(_))) => {

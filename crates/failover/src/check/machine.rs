@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::machine::config;
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::state::Record;
 use crate::moosefs::Daemon;
 use crate::sys::text::when;
@@ -237,7 +238,7 @@ fn ucarp(caller: &Ucarp) -> Vec<Finding> {
 
 /// A warning if the last promotion or demotion did not end well.
 fn last_run(records: &[Record]) -> Option<Finding> {
-    let last = records.iter().rev().find(|record| record.role != "rehearsal")?;
+    let last = records.iter().rev().find(|record| record.role != RunKind::Rehearsal)?;
     let at = when(u64::try_from(last.started).unwrap_or_default());
     let text = format!("the last one, a {} at {at}, ended: {}", last.role, last.outcome);
     Some(match &last.error {
@@ -247,7 +248,8 @@ fn last_run(records: &[Record]) -> Option<Finding> {
 }
 
 fn rehearsal(records: &[Record], numbers: &mut Numbers) -> Finding {
-    let Some(last) = records.iter().rev().find(|record| record.role == "rehearsal" && record.outcome != "cancelled")
+    let Some(last) =
+        records.iter().rev().find(|record| record.role == RunKind::Rehearsal && record.outcome != Outcome::Cancelled)
     else {
         return never_rehearsed();
     };
@@ -266,7 +268,7 @@ fn never_rehearsed() -> Finding {
 
 /// What staging and loading took in a run that did both.
 fn loading(record: &Record) -> Option<Duration> {
-    let took = |name: &str| record.steps.iter().find(|step| step.name == name).map(|step| step.ms);
-    let load = took("restore").or_else(|| Some(took("start")? + took("prove")?))?;
-    Some(Duration::from_millis(load + took("stage").unwrap_or_default()))
+    let took = |name: StepName| record.steps.iter().find(|step| step.name == name).map(|step| step.ms);
+    let load = took(StepName::Restore).or_else(|| Some(took(StepName::Start)? + took(StepName::Prove)?))?;
+    Some(Duration::from_millis(load + took(StepName::Stage).unwrap_or_default()))
 }

@@ -9,6 +9,7 @@ use crate::sys::logging::chain;
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, Undone, roll_back};
+use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
 
 /// Why it cannot be ended.
@@ -109,7 +110,7 @@ fn end_in(data: &Folder, target: &Machine, run: &mut Run, journal: &Journal) -> 
         }
     }
     target.state.clear_journal()?;
-    run.done("recover", format_args!("run {} was interrupted: {what}", journal.run));
+    run.done(StepName::Recover, format_args!("run {} was interrupted: {what}", journal.run));
     Ok(())
 }
 
@@ -119,7 +120,7 @@ fn take_back_lost(target: &Machine, run: &mut Run) -> Result<(), Error> {
         let files = commit::take_back_lost(&target.data)?;
         if files > 0 {
             run.done(
-                "recover",
+                StepName::Recover,
                 format_args!("a run was interrupted and left no journal: {files} files are where they were"),
             );
         }

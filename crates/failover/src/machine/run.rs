@@ -3,6 +3,7 @@
 use std::fmt::{Arguments, Display};
 use std::time::{Duration, Instant};
 
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::state::{Record, State, Step};
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
@@ -19,15 +20,15 @@ pub(crate) struct Run {
 
 impl Run {
     /// Begins a run: whoever holds the lock says so, and with [`Run::end`] it is all in the log who worked when.
-    pub(crate) fn new(role: &str, vip: Option<impl Display>) -> Self {
+    pub(crate) fn new(role: RunKind, vip: Option<impl Display>) -> Self {
         log::info!("{role} begun");
         let now = Instant::now();
         Self {
             record: Record {
                 started: chrono::Utc::now().timestamp(),
-                role: role.to_owned(),
+                role,
                 vip: vip.map(|vip| vip.to_string()),
-                outcome: String::new(),
+                outcome: Outcome::Failed,
                 version: None,
                 changes: None,
                 set_aside: Vec::new(),
@@ -47,22 +48,22 @@ impl Run {
     }
 
     /// Ends the step that began when the one before it ended.
-    pub(crate) fn done(&mut self, step: &str, what: Arguments<'_>) {
+    pub(crate) fn done(&mut self, step: StepName, what: Arguments<'_>) {
         let now = Instant::now();
         self.timed(step, now - self.last, what);
         self.last = now;
     }
 
     /// Notes a step whose time was taken elsewhere: it ran beside another one.
-    pub(crate) fn timed(&mut self, step: &str, took: Duration, what: Arguments<'_>) {
+    pub(crate) fn timed(&mut self, step: StepName, took: Duration, what: Arguments<'_>) {
         log::info!("{step}: {what} ({})", human(took));
-        self.record.steps.push(Step { name: step.to_owned(), ms: millis(took) });
+        self.record.steps.push(Step { name: step, ms: millis(took) });
     }
 
     /// Ends the step in which clients were told that their connections are dead.
     pub(crate) fn reset(&mut self, clients: Result<usize, tcp_resets::Error>) {
         match clients {
-            Ok(clients) => self.done("clients", format_args!("{clients} told to connect anew")),
+            Ok(clients) => self.done(StepName::Clients, format_args!("{clients} told to connect anew")),
             Err(e) => log::warn!("{}; clients will wait longer", chain(&e)),
         }
     }
@@ -73,8 +74,8 @@ impl Run {
     }
 
     /// Logs the summary, keeps the record and returns it. One that cannot be kept changes nothing about the run.
-    pub(crate) fn end(mut self, outcome: &str, state: Option<&State>) -> Record {
-        outcome.clone_into(&mut self.record.outcome);
+    pub(crate) fn end(mut self, outcome: Outcome, state: Option<&State>) -> Record {
+        self.record.outcome = outcome;
         self.record.total_ms = millis(self.elapsed());
         log::info!("{} {}", self.record.role, summary(&self.record));
         if let Some(Err(e)) = state.map(|state| state.keep_record(&self.record)) {
@@ -107,8 +108,8 @@ mod tests {
 
     #[test]
     fn the_summary_names_what_the_administrator_asks_first() {
-        let mut run = Run::new("promotion", Some("172.16.0.99"));
-        run.record.outcome = "serving".to_owned();
+        let mut run = Run::new(RunKind::Promotion, Some("172.16.0.99"));
+        run.record.outcome = Outcome::Serving;
         run.record.version = Some(1_001_433);
         run.record.changes = Some(431);
         run.record.set_aside = vec!["metadata.mfs".to_owned()];

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
@@ -117,12 +118,12 @@ pub(crate) struct StagedFile {
 pub(crate) struct Record {
     /// Start in unix seconds.
     pub(crate) started: i64,
-    /// `promotion` or `demotion`.
-    pub(crate) role: String,
+    /// What it was for.
+    pub(crate) role: RunKind,
     /// The virtual IP, where one was involved.
     pub(crate) vip: Option<String>,
-    /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
-    pub(crate) outcome: String,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
     /// The version of the metadata that is served, or was planned.
     pub(crate) version: Option<u64>,
     /// How many changes were replayed on top of the image.
@@ -142,8 +143,8 @@ pub(crate) struct Record {
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
-    /// Its name.
-    pub(crate) name: String,
+    /// Which one.
+    pub(crate) name: StepName,
     /// How long it took, in milliseconds.
     pub(crate) ms: u64,
 }
@@ -324,14 +325,14 @@ mod tests {
     fn record(started: i64) -> Record {
         Record {
             started,
-            role: "promotion".into(),
+            role: RunKind::Promotion,
             vip: Some("172.16.0.99".into()),
-            outcome: "serving".into(),
+            outcome: Outcome::Serving,
             version: Some(7),
             changes: Some(3),
             set_aside: vec!["metadata.mfs".into()],
             archive: None,
-            steps: vec![Step { name: "settle".into(), ms: 1250 }],
+            steps: vec![Step { name: StepName::Settle, ms: 1250 }],
             total_ms: 1700,
             error: None,
         }
@@ -347,6 +348,10 @@ mod tests {
         let records = state.records().unwrap();
         assert_eq!(records.len(), KEPT_RECORDS);
         assert_eq!(records[0], record(3));
+        // One that another version wrote, with words that this one does not know.
+        let other = serde_json::to_string(&record(99)).unwrap().replace("serving", "dancing");
+        std::fs::write(dir.path().join("state").join(record_name(99)), other).unwrap();
+        assert_eq!(state.records().unwrap(), records, "it is left out");
     }
 
     #[test]

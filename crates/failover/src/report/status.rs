@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, AtWork, Locks};
+use crate::machine::outcome::StepName;
 use crate::machine::state::Record;
 use crate::moosefs::{self, Daemon, Info};
 use crate::sys::address;
@@ -23,7 +24,15 @@ use crate::sys::text::{table, when};
 /// How many runs the table shows.
 const SHOWN_RUNS: usize = 10;
 /// The steps that have a column of their own.
-const STEPS: [&str; 7] = ["settle", "metalogger", "stage", "commit", "start", "prove", "archive"];
+const STEPS: [StepName; 7] = [
+    StepName::Settle,
+    StepName::Metalogger,
+    StepName::Stage,
+    StepName::Commit,
+    StepName::Start,
+    StepName::Prove,
+    StepName::Archive,
+];
 
 /// Everything that is shown.
 pub(super) struct Status {
@@ -154,19 +163,23 @@ fn said(answer: &std::result::Result<Info, String>) -> String {
 }
 
 fn heading() -> [String; 6 + STEPS.len()] {
-    row(["started (UTC)", "run", "outcome", "version", "changes"].map(str::to_owned), STEPS.map(str::to_owned), "total")
+    row(
+        ["started (UTC)", "run", "outcome", "version", "changes"].map(str::to_owned),
+        STEPS.map(|step| step.to_string()),
+        "total",
+    )
 }
 
 /// A run, with how long each of its steps took; a step that comes twice counts as it came first.
 fn record_row(record: &Record) -> [String; 6 + STEPS.len()] {
     let number = |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
     let time = |ms: u64| human(Duration::from_millis(ms));
-    let took = |name: &str| record.steps.iter().find(|step| step.name == name);
+    let took = |name: StepName| record.steps.iter().find(|step| step.name == name);
     row(
         [
             when(u64::try_from(record.started).unwrap_or_default()).trim_end_matches(" UTC").to_owned(),
-            record.role.clone(),
-            record.outcome.clone(),
+            record.role.to_string(),
+            record.outcome.to_string(),
             number(record.version),
             number(record.changes),
         ],
