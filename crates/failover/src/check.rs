@@ -21,7 +21,8 @@ use crate::sys::logging::chain;
 use crate::ucarp::Ucarp;
 
 use crate::cli::Promote;
-use crate::report::{self, Result};
+use crate::report::Result;
+use crate::sys::terminal::print;
 
 /// The exit code if nothing could be found out.
 pub(crate) const UNKNOWN: u8 = 3;
@@ -165,9 +166,9 @@ pub(crate) fn check(args: &Promote) -> ExitCode {
                 return ExitCode::from(Level::Unknown.code());
             }
         }
-        None if args.nagios => report::print(&forms::nagios(&report)),
-        None if args.json => report::print(&forms::json(&report)),
-        None => report::print(&forms::text(&report)),
+        None if args.nagios => print(&forms::nagios(&report)),
+        None if args.json => print(&forms::json(&report)),
+        None => print(&forms::text(&report)),
     }
     ExitCode::from(report.level().code())
 }
@@ -185,7 +186,7 @@ impl Subject {
             vip: args.vip.or_else(|| ucarp.caller().and_then(|caller| caller.options.vip)),
             ucarp,
             services: Services::find(&config)?,
-            state: report::open_state()?,
+            state: State::open_existing()?,
             master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
             metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
             config,

@@ -5,6 +5,7 @@ pub(crate) mod archive;
 pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod emergency;
+pub(crate) mod interrupted;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;

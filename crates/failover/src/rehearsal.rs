@@ -26,7 +26,7 @@ use crate::machine::space::{self, Space};
 use crate::moosefs::workarounds::metarestore;
 use crate::promotion::prepare;
 use crate::report;
-use crate::sys::terminal::Progress;
+use crate::sys::terminal::{Progress, print};
 use crate::sys::text::{bytes, human};
 
 /// How often a plan is made anew because the metalogger changed a file that it names.
@@ -150,7 +150,7 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
     }
     run.end(outcome, Some(&target.state));
     if let Ok(rehearsed) = &rehearsed {
-        report::print(&rehearsed.text(settle));
+        print(&rehearsed.text(settle));
     }
     Ok(rehearsed.is_ok())
 }

@@ -13,8 +13,8 @@ use super::{ANSWER, Finding, Level, Numbers, Subject};
 use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space::{self, Space};
+use crate::machine::state::State;
 use crate::promotion::prepare;
-use crate::report;
 
 /// A metalogger writes to its disk once a second.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -102,7 +102,7 @@ impl Subject {
     /// What would be promoted; waits until the metalogger has written down what the master has told it by now.
     fn plan(&self, reach: Option<u64>) -> Result<(Inventory, Plan), Finding> {
         let end = Instant::now() + FLUSH;
-        let state = report::open_state().ok().flatten();
+        let state = State::open_existing().ok().flatten();
         loop {
             let inventory = memory::inventory(&self.data, state.as_ref()).map_err(|e| Finding::unknown("plan", &e))?;
             let plan = plan::make(&inventory, Loss::Refuse)

@@ -13,7 +13,8 @@ use crate::ucarp::{Options, Ucarp};
 
 use super::{Finding, Level, Numbers, Subject};
 use crate::machine::commit;
-use crate::report::Interrupted;
+use crate::machine::interrupted::Interrupted;
+use crate::report::describe_interrupted;
 use crate::sys::text::human;
 
 /// How long daemons wait before they try to reach the master again, in seconds.
@@ -156,9 +157,11 @@ impl Subject {
     fn unfinished(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         match Interrupted::look(&self.data) {
-            Ok(Some(interrupted)) => findings.push(Finding::new("runs", Level::Warning, interrupted.to_string())),
+            Ok(Some(interrupted)) => {
+                findings.push(Finding::new("runs", Level::Warning, describe_interrupted(&interrupted)))
+            }
             Ok(None) => (),
-            Err(e) => findings.push(Finding::unknown("runs", e.as_ref())),
+            Err(e) => findings.push(Finding::unknown("runs", &e)),
         }
         match commit::runs(&self.data) {
             Ok(left) if !left.is_empty() => {

@@ -161,6 +161,11 @@ impl State {
         Self::open_at(Path::new(FOLDER))
     }
 
+    /// Opens the state folder of this machine if there is one: a verb that changes nothing makes none.
+    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
+        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
+    }
+
     /// Opens the state folder at `path`, making it if need be.
     pub(crate) fn open_at(path: &Path) -> Result<Self, Error> {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
