@@ -191,7 +191,7 @@ impl DryRun {
         let user = &config.working_user;
         match Owner::named(user, config.working_group.as_deref()) {
             Some(owner) => {
-                obstacles.extend(emergencies(&emergency, plan.as_ref().ok(), &data, config, owner.uid, loss))
+                obstacles.extend(emergencies(&emergency, plan.as_ref().ok(), &data, config, owner.uid, loss));
             }
             None => obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg")),
         }

@@ -66,6 +66,12 @@ impl Style {
         Self { coloured: std::io::stdout().is_terminal() && !unwanted }
     }
 
+    /// Never.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { coloured: false }
+    }
+
     pub(crate) fn good(self, text: &str) -> String {
         self.with("32", text)
     }
