@@ -93,7 +93,7 @@ fn dispatch(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<Ex
         let address = args.interface.as_deref().zip(args.vip);
         report::dry_run(&config(args)?, address, args.loss(), args.json, cancel)
     } else if args.rehearse {
-        rehearsal::rehearse(config(args)?, args.interface.as_deref().zip(args.vip), cancel)
+        Ok(rehearsal::rehearse(config(args)?, args.interface.as_deref().zip(args.vip), cancel)?)
     } else if args.hand_over {
         switchover::hand_over(config(args)?, args.interface.as_deref().zip(args.vip), cancel)
     } else if args.demote {
