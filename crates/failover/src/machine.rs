@@ -6,6 +6,7 @@ pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod emergency;
+pub(crate) mod interrupted;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;

@@ -29,6 +29,7 @@ pub(crate) use emergency::Emergency;
 pub(crate) use image::Image;
 pub(crate) use inventory::{ImageFile, Inventory, LogFile};
 pub(crate) use note::{Note, Refusal, Severity};
+pub(crate) use peek::peek;
 pub(crate) use plan::{Base, Loss, Plan};
 
 /// Who wrote a file: this machine as master, or its metalogger.

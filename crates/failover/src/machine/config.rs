@@ -206,8 +206,6 @@ pub(crate) struct Config {
     pub(crate) client_host: Ipv4Addr,
     /// The port the master listens on for clients; from MooseFS's own file.
     pub(crate) client_port: u16,
-    /// Who may mount what; from MooseFS's own file.
-    pub(crate) exports: PathBuf,
     /// The name under which this machine's metalogger looks for the master; from MooseFS's own file.
     pub(crate) master_host: String,
     /// The port the master listens on for chunkservers; from MooseFS's own file.
@@ -363,7 +361,6 @@ impl Config {
                 "a port",
                 |t| t.parse().ok(),
             )?,
-            exports: from.value(master, "EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", "a full path", path)?,
             master_host: from
                 .value(metalogger, "MASTER_HOST", "mfsmaster", "a name or an address", |t| Some(t.to_owned()))?,
             chunkserver_port: from.value(master, "MATOCS_LISTEN_PORT", "9420", "a port", |t| t.parse().ok())?,

@@ -5,7 +5,6 @@
 
 mod memory;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
@@ -28,7 +27,6 @@ const KEPT_RECORDS: usize = 50;
 const JOURNAL: &str = "journal.json";
 const USELESS_JOURNAL: &str = "journal.useless.json";
 const HAND_OVER: &str = "hand-over.json";
-const SETTINGS: &str = "settings.json";
 const MEMORY: &str = "memory.json";
 const FRESHNESS: &str = "freshness.json";
 
@@ -183,6 +181,11 @@ impl State {
         Self::open_at(Path::new(FOLDER))
     }
 
+    /// Opens the state folder of this machine if there is one: a verb that changes nothing makes none.
+    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
+        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
+    }
+
     /// Opens the state folder at `path`, making it if need be.
     pub(crate) fn open_at(path: &Path) -> Result<Self, Error> {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
@@ -228,16 +231,6 @@ impl State {
         self.folder.replace(OsStr::new(JOURNAL), OsStr::new(USELESS_JOURNAL))?;
         self.folder.sync()?;
         Ok(self.folder.path().join(USELESS_JOURNAL))
-    }
-
-    /// Remembers the fingerprints of the files that a master was just started with, by their names.
-    pub(crate) fn note_settings(&self, fingerprints: &BTreeMap<String, String>) -> Result<(), Error> {
-        self.write(OsStr::new(SETTINGS), fingerprints)
-    }
-
-    /// What was remembered last.
-    pub(crate) fn settings(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
-        self.read(OsStr::new(SETTINGS))
     }
 
     /// Notes that the ucarp `identity` is about to step back on purpose.
@@ -379,6 +372,10 @@ mod tests {
         let records = state.records().unwrap();
         assert_eq!(records.len(), KEPT_RECORDS);
         assert_eq!(records[0], record(3));
+        // One that another version wrote, with words that this one does not know.
+        let other = serde_json::to_string(&record(99)).unwrap().replace("serving", "dancing");
+        std::fs::write(dir.path().join("state").join(record_name(99)), other).unwrap();
+        assert_eq!(state.records().unwrap(), records, "it is left out");
     }
 
     #[test]

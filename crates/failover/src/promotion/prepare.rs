@@ -25,7 +25,7 @@ use crate::sys::text::human;
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The log that a running metalogger appends to.
-const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
+pub(crate) const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
 
 /// Why nothing can be staged.
 #[derive(Debug, thiserror::Error)]

@@ -1,17 +1,17 @@
 //! `--check-config`: every setting in force, and how each daemon is started.
 
+use std::error::Error;
 use std::fmt::Write as _;
 
 use crate::machine::config::Config;
 use crate::moosefs::Daemon;
 use crate::moosefs::services::Services;
 
-use super::{Result, print};
-
 use crate::machine::notify;
+use crate::sys::terminal::print;
 
 /// Prints every setting in force, aligned, with where it came from.
-pub(crate) fn check_config(config: &Config) -> Result<bool> {
+pub(crate) fn check_config(config: &Config) -> Result<bool, Box<dyn Error>> {
     let width = config.in_force.iter().map(|setting| setting.key.len()).max().unwrap_or_default();
     let value_width = config.in_force.iter().map(|setting| setting.value.len()).max().unwrap_or_default();
     let mut text = String::new();
