@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::machine::config::Config;
 use crate::machine::state::Memory;
 use crate::metadata::{Plan, plan};
-use crate::moosefs::{self, Info, Presence};
+use crate::moosefs::{self, Info, MasterAt};
 use crate::sys::address::{self, Interface};
 use crate::sys::arp::Probe;
 use crate::sys::cancel::Cancel;
@@ -81,7 +81,7 @@ pub(super) fn before_serving(guards: &Checks<'_>, plan: &Plan, own: &[Ipv4Addr])
     }
 }
 
-fn ask(guards: &Checks<'_>, address: Ipv4Addr, after: Duration, answers: &Sender<(Ipv4Addr, Presence)>) {
+fn ask(guards: &Checks<'_>, address: Ipv4Addr, after: Duration, answers: &Sender<(Ipv4Addr, MasterAt)>) {
     let (at, answers) = (SocketAddrV4::new(address, guards.target.config.client_port), answers.clone());
     let interface = guards.interface.clone();
     thread::spawn(move || {
@@ -93,14 +93,14 @@ fn ask(guards: &Checks<'_>, address: Ipv4Addr, after: Duration, answers: &Sender
 
 /// Looks for a master at `at`. Where a network has just come back, the kernel asks for a hardware address only once in a
 /// second, so a machine can be silent to TCP for as long: it is asked on the link too, and again if it is there.
-fn look(interface: &Interface, at: SocketAddrV4) -> Presence {
+fn look(interface: &Interface, at: SocketAddrV4) -> MasterAt {
     let presence = thread::scope(|scope| {
         let on_link = scope.spawn(|| is_on_link(interface, *at.ip()));
-        let presence = moosefs::look(at, CONNECTING, ANSWERING);
+        let presence = moosefs::find_master(at, CONNECTING, ANSWERING);
         let there = on_link.join().unwrap_or(false);
-        (presence != Presence::Silent || !there).then_some(presence)
+        (presence != MasterAt::Silent || !there).then_some(presence)
     });
-    presence.unwrap_or_else(|| moosefs::look(at, CONNECTING_AGAIN, ANSWERING))
+    presence.unwrap_or_else(|| moosefs::find_master(at, CONNECTING_AGAIN, ANSWERING))
 }
 
 fn is_on_link(interface: &Interface, address: Ipv4Addr) -> bool {
@@ -115,18 +115,18 @@ fn judge(
     plan: &Plan,
     address: Ipv4Addr,
     rival: &mut Rival,
-    presence: Presence,
+    presence: MasterAt,
 ) -> Result<Option<String>, Error> {
     let info = match presence {
-        Presence::Silent => return Ok(Some("is silent".to_owned())),
-        Presence::Absent => return Ok(Some("runs no master".to_owned())),
-        Presence::Mute if rival.equal => return Ok(Some("is stopping its master".to_owned())),
-        Presence::Mute if rival.since.elapsed() < MUTE_PATIENCE => return Ok(None),
-        Presence::Mute => {
+        MasterAt::Silent => return Ok(Some("is silent".to_owned())),
+        MasterAt::NoMaster => return Ok(Some("runs no master".to_owned())),
+        MasterAt::Unresponsive if rival.equal => return Ok(Some("is stopping its master".to_owned())),
+        MasterAt::Unresponsive if rival.since.elapsed() < MUTE_PATIENCE => return Ok(None),
+        MasterAt::Unresponsive => {
             log::warn!("the master on {address} accepts connections and answers nothing: it hangs, and is passed over");
             return Ok(Some("runs a master that hangs".to_owned()));
         }
-        Presence::Master(info) => info,
+        MasterAt::Answers(info) => info,
     };
     if is_foreign(&info, plan.metaid) {
         log::warn!("the master on {address} serves another file system, and is passed over");
@@ -206,13 +206,13 @@ pub(crate) fn newer_than(
     for address in addresses.iter().copied() {
         let answers = answers.clone();
         thread::spawn(move || {
-            let presence = moosefs::look(SocketAddrV4::new(address, port), CONNECTING, ANSWERING);
+            let presence = moosefs::find_master(SocketAddrV4::new(address, port), CONNECTING, ANSWERING);
             let _ = answers.send((address, presence));
         });
     }
     drop(answers);
     answered.into_iter().find_map(|(address, presence)| match presence {
-        Presence::Master(info) if !is_foreign(&info, metaid.unwrap_or_default()) => {
+        MasterAt::Answers(info) if !is_foreign(&info, metaid.unwrap_or_default()) => {
             info.metadata_version.filter(|version| *version > ours).map(|version| (address, version))
         }
         _ => None,

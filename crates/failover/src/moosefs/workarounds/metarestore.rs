@@ -10,12 +10,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::metadata::{Image, Plan, image, stage};
+use crate::moosefs::CLEAN_STOP_IMAGE;
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::process::{self, RunOptions};
 use rustix::fs::Mode;
-
-use crate::machine::commit::CLEAN_STOP_IMAGE;
 
 /// The program. From 2.0 on there is a script of that name that does nothing.
 const PROGRAM: &str = "mfsmetarestore";

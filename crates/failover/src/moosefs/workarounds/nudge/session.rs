@@ -10,7 +10,8 @@ use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::moosefs::{Error, Release, converse};
+use crate::moosefs::info::converse;
+use crate::moosefs::{Error, Release};
 
 const CLTOMA_FUSE_REGISTER: u32 = 400;
 const MATOCL_FUSE_REGISTER: u32 = 401;
