@@ -166,7 +166,7 @@ pub(crate) enum Stopped {
     AlreadyGone,
     /// TERM was enough.
     OnTerm,
-    /// It ignored TERM; KILL ended it.
+    /// KILL ended it.
     Killed,
 }
 
@@ -185,11 +185,21 @@ pub(crate) fn stop(identity: Identity, patience: Duration, cancel: Option<&Cance
         identity.pid,
         describe(identity.pid)
     );
+    kill_held(&process)
+}
+
+/// Kills a process that need not be a child, at once: no TERM, so it does nothing more.
+pub(crate) fn kill(identity: Identity) -> Result<Stopped, Error> {
+    identity.open()?.map_or(Ok(Stopped::AlreadyGone), |process| kill_held(&process))
+}
+
+fn kill_held(process: &Handle) -> Result<Stopped, Error> {
     process.signal(Signal::KILL)?;
     if process.wait(AFTER_KILL, None)? {
         return Ok(Stopped::Killed);
     }
-    Err(Error::Unkillable { pid: identity.pid, state: describe(identity.pid) })
+    let pid = process.identity.pid;
+    Err(Error::Unkillable { pid, state: describe(pid) })
 }
 
 /// What process `pid` is doing, for a diagnostic: its state, how much of the processor it has had, and where in the
