@@ -190,7 +190,7 @@ impl Subject {
         Ok(Self {
             vip: args.vip.or_else(|| ucarp.caller().and_then(|caller| caller.options.vip)),
             ucarp,
-            services: Services::find(&config)?,
+            services: Services::find(&config.services)?,
             state: report::open_state()?,
             master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
             metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),

@@ -18,6 +18,7 @@ use crate::sys::process::Identity;
 pub(crate) use info::{Info, MasterAt, find_master, info, metaloggers};
 pub(crate) use release::Release;
 
+pub(crate) mod cfg;
 mod info;
 pub(crate) mod release;
 pub(crate) mod services;

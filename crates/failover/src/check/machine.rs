@@ -4,9 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::machine::config;
 use crate::machine::state::Record;
 use crate::moosefs::Daemon;
+use crate::moosefs::cfg;
 use crate::sys::text::when;
 use crate::ucarp::{Options, Ucarp};
 
@@ -99,7 +99,7 @@ impl Subject {
         let mut slow = Vec::new();
         // Without a file of its own a metalogger runs on defaults; a chunkserver need not be here.
         for path in files.iter().filter(|path| **path == self.config.metalogger_cfg || path.exists()) {
-            let delay = config::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
+            let delay = cfg::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
             if delay.unwrap_or(DEFAULT_RECONNECTION) > 1 {
                 slow.push(path.display().to_string());
             }

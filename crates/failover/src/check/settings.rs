@@ -46,7 +46,7 @@ fn judge(now: &[(&'static str, String)], noted: Option<&BTreeMap<String, String>
 }
 
 fn files(config: &Config) -> [(&'static str, PathBuf); 2] {
-    [("mfsmaster.cfg", config.master_cfg.clone()), ("mfsexports.cfg", config.exports.clone())]
+    [("mfsmaster.cfg", config.services.master_cfg.clone()), ("mfsexports.cfg", config.exports.clone())]
 }
 
 fn fingerprints(files: &[(&'static str, PathBuf)]) -> Vec<(&'static str, String)> {

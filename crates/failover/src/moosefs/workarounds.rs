@@ -4,4 +4,5 @@
 pub(crate) mod drain;
 pub(crate) mod metarestore;
 pub(crate) mod nudge;
+pub(crate) mod restore_dropin;
 pub(crate) mod tcp_resets;

@@ -96,7 +96,7 @@ impl Findings {
             Err(refusal) => obstacles.push(refusal.to_string()),
         }
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
-        obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
+        obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
         let user = &config.working_user;
         if let Some(owner) = Owner::named(user, config.working_group.as_deref()) {
             obstacles.extend(self.emergencies(owner.uid, loss));

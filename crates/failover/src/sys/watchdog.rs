@@ -19,7 +19,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// No step of a promotion takes this long, whatever the daemons do, besides the time for its image.
 pub(crate) fn allowance(config: Option<&Config>) -> Duration {
-    config.map_or(Duration::from_secs(180), |config| config.start_timeout * 2 + config.stop_timeout)
+    config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
 }
 
 /// What is being done, and until when it may take.
