@@ -112,7 +112,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("PING_NODES", "", "a list of IPv4 addresses, or none", "machines that prove that the network works"),
     key("ARP_PROBE", "yes", "yes or no", "whether a duplicate of the virtual IP keeps this machine from serving"),
     key("FLAP_LIMIT", "8", "a number above 1", "role changes within FLAP_WINDOW that stop ucarp here"),
-    key("FLAP_WINDOW", "600", SECONDS, "see FLAP_LIMIT"),
+    key("FLAP_WINDOW", "600", SECONDS, "the time in which FLAP_LIMIT counts"),
     key("IF_STALE", "last-resort", "one of last-resort, never, serve", "whether a copy that lacks changes is served"),
 ];
 
