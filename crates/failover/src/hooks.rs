@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use crate::cli::{HookWords, VipDown, VipUp};
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{Locks, Role, Ticket};
-use crate::moosefs::workarounds::drain::leave;
+use crate::moosefs::workarounds::drain;
 use crate::sys::address::{self, Added, Removed};
 use crate::sys::logging::{self, chain};
 use crate::sys::{cancel, process, systemd};
@@ -170,7 +170,7 @@ fn remove(words: &HookWords) -> Result<(), address::Error> {
     // mfs-promote reports what is wrong with it.
     let config = Config::for_xparam(words.xparam.as_deref()).unwrap_or_else(|_| Config::fallback());
     let removed = address::interface(&words.interface)
-        .and_then(|interface| leave(&interface, words.vip, config.client_host, config.client_port));
+        .and_then(|interface| drain::remove_address(&interface, words.vip, config.client_host, config.client_port));
     match removed {
         Ok(Removed::Removed) => log::info!("{} removed from {}", words.vip, words.interface),
         Ok(Removed::NotThere) => log::info!("{} was not on {}", words.vip, words.interface),

@@ -1,7 +1,7 @@
 //! The MooseFS daemons: which of them run, what a master answers, how each is started and stopped, and the workarounds.
 //!
-//! The exit codes of MooseFS prove little, and so do the files of a running daemon. So the kernel is asked which process
-//! holds the daemon's lock, and the master is asked on its client port.
+//! The exit codes of MooseFS prove little, and so do the files of a running daemon. So the kernel is asked which
+//! process holds the daemon's lock, and the master is asked on its client port.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Display};
@@ -117,8 +117,8 @@ pub(crate) fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>,
         Err(e) if e.is_not_found() => return Ok(None),
         Err(source) => return Err(Error::LockFile { daemon, source }),
     };
-    // Between the two calls the holder may end and its id may be used again; the user of the daemons could arrange that.
-    // A process that still holds the lock after its identity was read is the one with that identity.
+    // Between the two calls the holder may end and its id may be used again; the user of the daemons could arrange
+    // that. A process that still holds the lock after its identity was read is the one with that identity.
     for _ in 0..3 {
         let Some(pid) = holder(&file, daemon)? else { return Ok(None) };
         let identity = Identity::of(pid);
@@ -157,7 +157,8 @@ mod tests {
         assert_eq!(running(&data, Daemon::Master).unwrap(), None);
         std::fs::write(dir.path().join(".mfsmaster.lock"), "").unwrap();
         assert_eq!(running(&data, Daemon::Master).unwrap(), None);
-        let code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); time.sleep(60)";
+        let code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); \
+                    time.sleep(60)";
         let mut holder = std::process::Command::new("python3")
             .args(["-c", code])
             .arg(dir.path().join(".mfsmaster.lock"))

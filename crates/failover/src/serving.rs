@@ -38,7 +38,7 @@ use crate::election::peers;
 use crate::machine::Machine;
 use crate::machine::memory;
 use crate::machine::step_down::{self, StepDown};
-use crate::moosefs::workarounds::nudge::Newcomers;
+use crate::moosefs::workarounds::nudge::Nudge;
 use crate::sys::text::human;
 
 mod reannounce;
@@ -113,7 +113,7 @@ impl Monitor<'_> {
     }
 
     fn ask(&self) -> Option<Reason> {
-        let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
+        let (mut known, mut nudge) = (Known::default(), Nudge::default());
         let (mut answered, mut witness) = (Instant::now(), None);
         let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new());
         let mut claims = self.target.config.arp_probe.then(|| Claims::listen(self.interface, self.vip));
@@ -125,7 +125,7 @@ impl Monitor<'_> {
             }
             let info = self.target.ask_master().ok();
             if let Some(info) = &info {
-                newcomers.look(SocketAddrV4::new(self.vip, self.port()), info);
+                nudge.nudge_if_idle(SocketAddrV4::new(self.vip, self.port()), info);
                 if learnt.is_none_or(|last| last.elapsed() >= LEARN_EVERY) {
                     self.learn();
                     learnt = Some(Instant::now());

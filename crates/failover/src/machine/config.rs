@@ -1,8 +1,8 @@
 //! `mfspromote.cfg`, and the values that are read from MooseFS's own configuration files.
 //!
-//! What MooseFS's files say (data folder, user, ports) is read from there and never repeated in ours. Ours is optional; in
-//! it an unknown key or a bad value is an error that names file and line. One table, [`KEYS`], has every key of ours with
-//! its default and the values it takes; a new key is a row there, a field of [`Config`], and a row in
+//! What MooseFS's files say (data folder, user, ports) is read from there and never repeated in ours. Ours is optional;
+//! in it an unknown key or a bad value is an error that names file and line. One table, [`KEYS`], has every key of ours
+//! with its default and the values it takes; a new key is a row there, a field of [`Config`], and a row in
 //! `docs/configuration.md`.
 
 use std::fmt::{self, Display};
@@ -250,7 +250,8 @@ impl Display for Origin {
 }
 
 impl Config {
-    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, which must exist, or `mfspromote.cfg` without one.
+    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, which must exist, or `mfspromote.cfg` without
+    /// one.
     pub(crate) fn for_xparam(xparam: Option<&str>) -> Result<Self, Error> {
         match xparam {
             None => {
@@ -265,8 +266,8 @@ impl Config {
         Self::from_document(&Document::load_strict(path)?)
     }
 
-    /// The configuration of a machine where `mfspromote.cfg` is missing or cannot be used: the defaults, with MooseFS's own
-    /// files where they can be read. A demotion works with this when it has to.
+    /// The configuration of a machine where `mfspromote.cfg` is missing or cannot be used: the defaults, with MooseFS's
+    /// own files where they can be read. A demotion works with this when it has to.
     ///
     /// # Panics
     /// Never: the defaults are valid values.

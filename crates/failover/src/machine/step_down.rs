@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::lock::Place;
-use crate::moosefs::workarounds::drain::leave;
+use crate::moosefs::workarounds::drain;
 use crate::sys::address::{self, Interface, Removed};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -133,7 +133,7 @@ pub(crate) fn remove_address(interface: &str, vip: Ipv4Addr) {
 
 /// The same where a master serves on it: nothing that it has acknowledged is lost.
 pub(crate) fn leave_address(interface: &Interface, vip: Ipv4Addr, config: &Config) {
-    say(&interface.name, vip, leave(interface, vip, config.client_host, config.client_port));
+    say(&interface.name, vip, drain::remove_address(interface, vip, config.client_host, config.client_port));
 }
 
 fn say(interface: &str, vip: Ipv4Addr, removed: Result<Removed, address::Error>) {

@@ -1,8 +1,8 @@
 //! Configuration files in MooseFS's form, theirs and ours, as `mfscommon/cfg.c` reads them.
 //!
-//! Lines of `KEY = VALUE`; `#` in the first column starts a comment, blanks around key and value are dropped, there are no
-//! inline comments, and the last definition wins. A file that others than root can change is refused: it decides what
-//! programs of root do.
+//! Lines of `KEY = VALUE`; `#` in the first column starts a comment, blanks around key and value are dropped, there are
+//! no inline comments, and the last definition wins. A file that others than root can change is refused: it decides
+//! what programs of root do.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -114,8 +114,9 @@ pub(crate) fn value_in(path: &Path, key: &str) -> Option<String> {
     Some(Document::load(path).ok()?.get(key)?.value.clone())
 }
 
-/// The first of a file, the folders above it, and those above the file that its links lead to, that others than root can
-/// change; `None` if root alone decides what is read there. In a sticky folder like `/tmp` nobody can exchange root's files.
+/// The first of a file, the folders above it, and those above the file that its links lead to, that others than root
+/// can change; `None` if root alone decides what is read there. In a sticky folder like `/tmp` nobody can exchange
+/// root's files.
 fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
     let real = path.canonicalize()?;
     for path in path.ancestors().chain(real.ancestors()).filter(|path| !path.as_os_str().is_empty()) {

@@ -1,5 +1,5 @@
-//! What a running master answers: INFO, and the list of its metaloggers. The client protocol of MooseFS, a question and an
-//! answer on one TCP connection.
+//! What a running master answers: INFO, and the list of its metaloggers. The client protocol of MooseFS, a question and
+//! an answer on one TCP connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};

@@ -16,7 +16,8 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// The first release whose master replays change logs when it starts (`-a`), and the first with the 2.0 metadata format.
+    /// The first release whose master replays change logs when it starts (`-a`), and the first with the 2.0 metadata
+    /// format.
     pub(crate) const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
     /// The first release with `mfsmaster restore`, which opens no port.
     pub(crate) const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };

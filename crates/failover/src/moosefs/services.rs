@@ -1,8 +1,8 @@
 //! Starts and stops the MooseFS daemons, each by the service manager of this machine.
 //!
-//! A daemon that we start must be where the administrator looks for it, and must outlive ucarp: in its systemd unit, under
-//! the pid file of its init script, or as the daemon that its own program becomes. Each daemon is looked for in this order:
-//! its unit on a machine that systemd booted, else its init script, else its program.
+//! A daemon that we start must be where the administrator looks for it, and must outlive ucarp: in its systemd unit,
+//! under the pid file of its init script, or as the daemon that its own program becomes. Each daemon is looked for in
+//! this order: its unit on a machine that systemd booted, else its init script, else its program.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display};
@@ -196,8 +196,8 @@ impl Services {
         args
     }
 
-    /// Starts the master so that it replays the change logs beside its image (`-a`). An init script cannot pass that, so
-    /// the program itself is started in its place.
+    /// Starts the master so that it replays the change logs beside its image (`-a`). An init script cannot pass that,
+    /// so the program itself is started in its place.
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else); only the master can say whether it
     /// serves. Call [`Services::remove_restore_dropin`] afterwards, also if the start fails.
@@ -212,8 +212,8 @@ impl Services {
         }
     }
 
-    /// Makes later starts of the master plain ones again, if [`Services::start_master`] changed them, in this run or in one
-    /// that was killed. Takes some tenths of a second.
+    /// Makes later starts of the master plain ones again, if [`Services::start_master`] changed them, in this run or in
+    /// one that was killed. Takes some tenths of a second.
     pub(crate) fn remove_restore_dropin(&self) -> Result<(), Error> {
         let Control::Unit(unit) = &self.master else { return Ok(()) };
         Ok(restore_dropin::remove(unit)?)
@@ -396,7 +396,8 @@ mod tests {
         let error = found(here.path(), ServiceManager::Init, Some("theirs")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no init script named theirs for mfsmetalogger; set METALOGGER_SERVICE in mfspromote.cfg to its name"
+            "there is no init script named theirs for mfsmetalogger; set METALOGGER_SERVICE in mfspromote.cfg to its \
+             name"
         );
     }
 

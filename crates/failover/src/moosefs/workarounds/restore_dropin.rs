@@ -1,8 +1,7 @@
-//! Without this, a master under systemd refuses to start after a promotion: its unit does not pass `-a`, and a master
-//! without `-a` does not replay the change logs beside its image.
+//! Without this, a master under systemd does not start after a promotion: its unit does not let it replay logs (`-a`).
 //!
-//! For the one start that restores, a drop-in in `/run` replaces the unit's `ExecStart` by the same command with `-a`. It is
-//! removed after the start: on any later start the unit must refuse an unclean data folder again.
+//! For the one start that restores, a drop-in in `/run` replaces the unit's `ExecStart` by the same command with `-a`.
+//! It is removed after the start: on any later start the unit must refuse an unclean data folder again.
 
 use std::ffi::OsStr;
 use std::io;
@@ -32,7 +31,7 @@ pub(crate) enum Error {
     },
     /// The command of the unit is not plain enough to add an option to it.
     #[error(
-        "systemd unit {unit} has no plain ExecStart of {program}: {found:?}; correct the unit, or set SERVICE_MANAGER = own",
+        "systemd unit {unit} has no plain ExecStart of {program}: {found:?}; correct it, or set SERVICE_MANAGER = own",
         program = Daemon::Master
     )]
     ExecStart {
