@@ -152,7 +152,7 @@ fn promote(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<boo
             drop(lock);
             run.record.error = Some(chain(why.as_ref()));
             let _notified =
-                known.map(|config| notify::tell(&config, Event::Resign, Some(name), &run.record, run.elapsed()));
+                known.map(|config| notify::tell(&config, Event::Stop, Some(name), &run.record, run.elapsed()));
             return Err(why);
         }
     };
@@ -208,7 +208,7 @@ fn promote(args: &Promote, stand_in: &Supervisor, cancel: &Cancel) -> Result<boo
     });
     if let Some(reason) = reason {
         record.error = Some(chain(&reason));
-        drop(notify::tell(&target.config, Event::Yield, Some(name), &record, begun.elapsed()));
+        drop(notify::tell(&target.config, Event::StepDown, Some(name), &record, begun.elapsed()));
     }
     Ok(promoted.is_ok())
 }
@@ -243,8 +243,8 @@ fn failed(
         log::error!("promotion failed: {why}");
     }
     match step_down() {
-        Some(StepDown::Resign) => ("stopped", Some(Event::Resign)),
-        Some(StepDown::Yield) => ("yielded", Some(Event::Yield)),
+        Some(StepDown::Resign) => ("stopped", Some(Event::Stop)),
+        Some(StepDown::Yield) => ("yielded", Some(Event::StepDown)),
         None => ("yielded", None),
     }
 }
