@@ -1,4 +1,4 @@
-//! The MooseFS daemons: which of them run, what a master answers, how each is started and stopped, and the workarounds.
+//! The MooseFS daemons: which of them run, the answers of a master, starts and stops, and the workarounds.
 //!
 //! The exit codes of MooseFS prove little, and so do the files of a running daemon. So the kernel is asked which
 //! process holds the daemon's lock, and the master is asked on its client port.
@@ -27,7 +27,7 @@ pub(crate) mod workarounds;
 /// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
 pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
 
-/// Why it is not known whether a daemon runs, or what it does.
+/// The state of a daemon cannot be found out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The daemon's lock file cannot be opened.

@@ -1,9 +1,9 @@
 //! `mfspromote.cfg`, and the values that are read from MooseFS's own configuration files.
 //!
-//! What MooseFS's files say (data folder, user, ports) is read from there and never repeated in ours. Ours is optional;
-//! in it an unknown key or a bad value is an error that names file and line. One table, [`KEYS`], has every key of ours
-//! with its default and the values it takes; a new key is a row there, a field of [`Config`], and a row in
-//! `docs/configuration.md`.
+//! Values that MooseFS's files have (data folder, user, ports) are read from there and never repeated in ours. Our file
+//! is optional; an unknown key or a bad value in it is an error that names file and line. One table, [`KEYS`], has
+//! every key of ours with its default and the values it takes; a new key is a row there, a field of [`Config`], and a
+//! row in `docs/configuration.md`.
 
 use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
@@ -126,7 +126,7 @@ const MOOSEFS_KEYS: &[Key] = &[
     key("MATOCU_LISTEN_HOST", "*", ADDRESS, "address on which the master listens for clients"),
     key("MATOCL_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
     key("MATOCU_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
-    key("EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", PATH, "file that says which machines may mount what"),
+    key("EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", PATH, "list of the machines that may mount the file system"),
     key("MASTER_HOST", "mfsmaster", "a name or an address", "where the metalogger looks for the master"),
     key("MATOCS_LISTEN_PORT", "9420", PORT, "port on which the master listens for chunkservers"),
 ];
@@ -144,7 +144,7 @@ pub(crate) enum ArchiveFormat {
     Tlz,
 }
 
-/// What must be reachable beyond this machine before it serves.
+/// Machines of which one must answer before this machine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PingNodes {
     /// One of the chunkservers that the metadata names, or one of these addresses.
@@ -153,7 +153,7 @@ pub(crate) enum PingNodes {
     Off,
 }
 
-/// What this machine does if its copy is known to lack changes that were served.
+/// The choice of a machine whose copy is known to lack changes that were served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfStale {
     /// It steps down once, so that a machine with a better copy can win, and serves if it wins again.
@@ -169,7 +169,7 @@ pub(crate) enum IfStale {
 pub(crate) struct Config {
     /// Prefix length of the VIP; without one that of the interface's own network.
     pub(crate) prefix_length: Option<u8>,
-    /// What the settle time adds to one advertisement interval without another MASTER.
+    /// The settle time is one advertisement interval without another MASTER, and this.
     pub(crate) settle_margin: Duration,
     /// Added to the version of a promoted history so that every metalogger downloads it again; 0 is off.
     pub(crate) epoch_jump: u64,
@@ -185,7 +185,7 @@ pub(crate) struct Config {
     pub(crate) notify: Option<PathBuf>,
     /// Real addresses of the machines that may run a master, besides those that advertised the VIP.
     pub(crate) peers: Vec<Ipv4Addr>,
-    /// What must be reachable before this machine serves.
+    /// Machines of which one must answer before this machine serves.
     pub(crate) ping_nodes: PingNodes,
     /// Whether another machine that answers ARP for the VIP keeps this one from serving.
     pub(crate) arp_probe: bool,
@@ -193,7 +193,7 @@ pub(crate) struct Config {
     pub(crate) flap_limit: usize,
     /// See [`Config::flap_limit`].
     pub(crate) flap_window: Duration,
-    /// What this machine does if its copy is known to be stale.
+    /// The choice of this machine if its copy is known to be stale.
     pub(crate) if_stale: IfStale,
     /// The folder of images and change logs; from MooseFS's own file.
     pub(crate) data_path: PathBuf,
@@ -205,7 +205,7 @@ pub(crate) struct Config {
     pub(crate) client_host: Ipv4Addr,
     /// The port on which the master listens for clients; from MooseFS's own file.
     pub(crate) client_port: u16,
-    /// The file that says which machines may mount what; from MooseFS's own file.
+    /// The list of the machines that may mount the file system; from MooseFS's own file.
     pub(crate) exports: PathBuf,
     /// The name under which this machine's metalogger looks for the master; from MooseFS's own file.
     pub(crate) master_host: String,

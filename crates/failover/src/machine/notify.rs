@@ -1,7 +1,7 @@
 //! `NOTIFY`: a command of the administrator that is run with the outcome of a run.
 //!
-//! It is started once the outcome is certain, runs beside the archive, and delays nothing: neither clients nor the next run
-//! wait for it. Its own outcome changes nothing about the run.
+//! It is started once the outcome is certain, runs beside the archive, and delays nothing: neither clients nor the next
+//! run wait for it. Its own outcome changes nothing about the run.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;

@@ -114,9 +114,9 @@ pub(crate) fn value_in(path: &Path, key: &str) -> Option<String> {
     Some(Document::load(path).ok()?.get(key)?.value.clone())
 }
 
-/// The first of a file, the folders above it, and those above the file that its links lead to, that others than root
-/// can change; `None` if root alone decides what is read there. In a sticky folder like `/tmp` nobody can exchange
-/// root's files.
+/// The first of these that others than root can change: the file, the folders above it, and those above the file that
+/// its links lead to. `None` if root alone decides. In a sticky folder like `/tmp` other users cannot replace root's
+/// files.
 fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
     let real = path.canonicalize()?;
     for path in path.ancestors().chain(real.ancestors()).filter(|path| !path.as_os_str().is_empty()) {

@@ -1,5 +1,5 @@
-//! What a running master answers: INFO, and the list of its metaloggers. The client protocol of MooseFS, a question and
-//! an answer on one TCP connection.
+//! The client protocol of a master, as far as it is used here: INFO, and the list of its metaloggers. A question and an
+//! answer on one TCP connection.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
@@ -35,7 +35,7 @@ pub(crate) fn info(address: SocketAddrV4, patience: Duration) -> Result<Info, Er
     parse_info(&body).ok_or(Error::Foreign { address, length: body.len() })
 }
 
-/// What is at an address where a master may run.
+/// The state of an address where a master may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MasterAt {
     /// Nothing answers: there is no such machine, no path to it, or a firewall.

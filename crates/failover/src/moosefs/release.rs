@@ -1,4 +1,4 @@
-//! Releases of MooseFS, and what each can do.
+//! Releases of MooseFS, and the abilities of each.
 
 use std::fmt::{self, Display};
 
@@ -27,7 +27,7 @@ impl Release {
         self >= Self::AUTO_RESTORE
     }
 
-    /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
+    /// Reads the output of `mfsmaster -v`: `version: 3.0.117-1 ; build: 1341`.
     pub(crate) fn parse(output: &str) -> Result<Self, Error> {
         let unreadable = || Error::Release(output.trim().to_owned());
         let after = output.split("version:").nth(1).ok_or_else(unreadable)?.trim_start();

@@ -229,7 +229,7 @@ impl Services {
     /// `deadline`.
     pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<(), Error> {
         if let Some(Control::Unit(unit)) = self.control(daemon) {
-            // Not cut short by a signal: a daemon that is half stopped serves nobody.
+            // Not cut short by a signal: no later step expects a daemon that is half stopped.
             if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
                 let pid = identity.pid;
                 log::warn!("{}; killing {daemon} (pid {pid}): {}", chain(&e), process::describe(pid));

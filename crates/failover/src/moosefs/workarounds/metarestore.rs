@@ -43,7 +43,7 @@ pub(crate) enum Error {
         source: io::Error,
     },
     /// It wrote another image than planned.
-    #[error("{PROGRAM} wrote {found} instead of version {planned}; its last line of output: {said}")]
+    #[error("the image that {PROGRAM} wrote is not version {planned}, but {found}; its last line of output: {said}")]
     Differs {
         /// The image that it wrote.
         found: Image,
@@ -62,7 +62,8 @@ pub(crate) fn check_installed() -> Result<(), Error> {
     process::find_program(PROGRAM).map(drop).ok_or(Error::Missing)
 }
 
-/// Makes `metadata.mfs` in `folder`, which belongs to `user`, of the staged set in it, and returns how long that took.
+/// Merges the staged set in `folder`, which is the folder of `user`, into `metadata.mfs` there. Returns how long it
+/// took.
 pub(crate) fn restore(
     folder: &Folder,
     plan: &Plan,
