@@ -17,6 +17,7 @@ use crate::machine::run::Run;
 use crate::machine::state::{self, Journal, Phase, StagedFile, State};
 use crate::machine::{Machine, archive, rehearsal_folder};
 use crate::metadata::stage;
+pub(crate) use crate::moosefs::CLEAN_STOP_IMAGE;
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::logging::chain;
@@ -31,8 +32,6 @@ const BACKUP: &str = "bak";
 const RESTORE: &str = "restore";
 /// Ends the names of staged files that are set aside, because the rest of their set was never moved in.
 const HALF: &str = ".half-staged";
-/// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
-pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
 /// The client sessions of MooseFS 1.x.
 pub(crate) const SESSIONS: &str = "sessions.mfs";
 

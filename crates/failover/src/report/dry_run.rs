@@ -187,7 +187,7 @@ impl DryRun {
             }
         };
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
-        obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
+        obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
         let user = &config.working_user;
         match Owner::named(user, config.working_group.as_deref()) {
             Some(owner) => {
