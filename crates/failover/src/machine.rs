@@ -5,6 +5,8 @@ pub(crate) mod archive;
 pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod emergency;
+pub(crate) mod journal;
+mod json_file;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;

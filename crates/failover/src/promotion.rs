@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::machine::state::Phase;
 use crate::metadata::{Lineage, Loss, Plan, plan};
 use crate::moosefs::workarounds::tcp_resets::HeldResets;
 use crate::moosefs::{Daemon, Release};
@@ -20,7 +19,7 @@ use crate::election::Checks;
 use crate::election::Election;
 use crate::election::settle::{self, Settle};
 use crate::machine::Machine;
-use crate::machine::commit::{self, Undone, roll_back};
+use crate::machine::commit::Unfinished;
 use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::recover;
@@ -71,7 +70,9 @@ pub(crate) struct Promotion<'a> {
 /// What has to be undone if the promotion fails now.
 #[derive(Default)]
 struct Undo {
+    begun: bool,
     prepared: Option<Prepared>,
+    committed: Option<(Unfinished, Release)>,
     metalogger_stopped: bool,
     master_started: bool,
 }
@@ -150,7 +151,7 @@ impl<'a> Promotion<'a> {
         }
         self.begin("serve");
         self.watch()?;
-        if let Err(e) = self.target.state.clear_journal() {
+        if let Some(Err(e)) = self.undo.committed.take().map(|(committed, _)| committed.finish()) {
             // What serves is not stopped for that; the next run finds a master that runs or has written, and keeps it.
             log::error!("{}", crate::sys::logging::chain(&e));
         }
@@ -266,6 +267,7 @@ impl<'a> Promotion<'a> {
             let prepared = preparing.join().expect("preparing does not panic");
             (settled.map(|how| (how, settled_in)), prepared, guarding.join().expect("guarding does not panic"))
         });
+        self.undo.begun = prepared.is_ok();
         let prepared = prepared.map(|prepared| self.undo.prepared.insert(prepared));
         // Whichever failed first has cancelled the others.
         let ((settled, settled_in), prepared, guarded) = match (settled, prepared, guarded) {
@@ -285,7 +287,7 @@ impl<'a> Promotion<'a> {
         self.cancel.check()?;
         if self.target.running(Daemon::Metalogger)?.is_some() {
             let prepared = self.undo.prepared.as_ref().expect("prepared before the metalogger is stopped");
-            prepared.work.note_stop(&self.target.data, &self.target.state)?;
+            prepared.work.note_stop()?;
             self.undo.metalogger_stopped = true;
             self.target.stop(Daemon::Metalogger)?;
         }
@@ -320,9 +322,10 @@ impl<'a> Promotion<'a> {
 
     fn commit(&mut self, plan: &Plan) -> Result<(), Failure> {
         self.cancel.check()?;
-        let prepared = self.undo.prepared.as_ref().expect("staged before it is committed");
-        let Machine { data, state, .. } = self.target;
-        prepared.work.commit(data, state, &plan.set_aside, self.undo.metalogger_stopped)?;
+        let prepared = self.undo.prepared.take().expect("staged before it is committed");
+        let release = prepared.release();
+        let committed = prepared.work.commit(&self.target.data, &plan.set_aside, self.undo.metalogger_stopped)?;
+        self.undo.committed = Some((committed, release));
         self.run.done("commit", format_args!("{} files set aside, the staged set is in place", plan.set_aside.len()));
         Ok(())
     }
@@ -331,7 +334,7 @@ impl<'a> Promotion<'a> {
         self.cancel.check()?;
         self.undo.master_started = true;
         let deadline = self.target.services.start_deadline(self.target.image_size());
-        let release = self.undo.prepared.as_ref().map(Prepared::release);
+        let release = self.undo.committed.as_ref().map(|(_, release)| *release);
         if release.is_none_or(Release::restores_itself) {
             self.target.services.start_master(deadline, self.cancel)?;
         } else {
@@ -417,48 +420,24 @@ impl<'a> Promotion<'a> {
         self.target.remove_restore_dropin();
     }
 
-    /// Puts everything back, last step first. Goes on past errors: each is logged, and the journal stays for the next run
-    /// unless all is as it was.
+    /// Kills the master if it was started, and puts everything back. What cannot be undone is left to the next run.
     fn undo(&mut self) {
+        if !self.undo.begun {
+            // At most there is an earlier run, which could not be ended.
+            return;
+        }
         self.begin("roll-back");
-        let undo = std::mem::take(&mut self.undo);
-        let back = self.put_files_back(&undo).unwrap_or_else(|e| {
-            log::error!("roll-back failed; the next run tries again: {}", crate::sys::logging::chain(&e));
-            false
-        });
-        if undo.metalogger_stopped && !matches!(self.target.running(Daemon::Metalogger), Ok(Some(_))) {
-            match self.target.start_metalogger() {
-                Ok(()) => log::info!("roll-back: metalogger started again"),
-                Err(e) => {
-                    log::error!("the metalogger cannot be started again: {}", crate::sys::logging::chain(&e));
-                }
-            }
-        }
-        if back {
-            let cleared = self.target.state.clear_journal().map_err(commit::Error::from);
-            let discarded = undo.prepared.map_or(Ok(()), |prepared| prepared.work.discard(&self.target.data));
-            if let Err(e) = cleared.and(discarded) {
-                log::warn!("left to the next run: {}", crate::sys::logging::chain(&e));
-            }
-        }
-        self.target.remove_restore_dropin();
-    }
-
-    /// Ends a master that was started, and undoes a commit. Says whether nothing is left for the next run to undo.
-    fn put_files_back(&self, undo: &Undo) -> Result<bool, Failure> {
-        // Without a work folder there is at most an earlier run's journal, which could not be ended.
-        let Some(prepared) = &undo.prepared else { return Ok(false) };
-        if let (true, Some(pid)) = (undo.master_started, self.target.running(Daemon::Master)?) {
+        let killed = match self.target.running(Daemon::Master) {
             // Killed, not stopped: a clean stop would write a new image over what was staged.
-            self.target.services.kill(Daemon::Master, pid)?;
-        }
-        let Some(journal) = self.target.state.journal().map_err(commit::Error::from)? else { return Ok(true) };
-        if prepared.work.is_of(&journal) && journal.phase != Phase::Stopping {
-            match roll_back(&self.target.data, &journal)? {
-                Undone::Back => log::info!("roll-back: every file is where it was"),
-                Undone::Kept => log::warn!("roll-back: the master had written, so its history stays in place"),
+            Ok(Some(master)) if self.undo.master_started => {
+                self.target.services.kill(Daemon::Master, master).map_err(Failure::from)
             }
+            Ok(_) => Ok(()),
+            Err(e) => Err(e.into()),
+        };
+        let undone = killed.and_then(|()| Ok(recover::finish_interrupted(self.target, self.run)?));
+        if let Err(e) = undone {
+            log::error!("roll-back failed; the next run tries again: {}", crate::sys::logging::chain(&e));
         }
-        Ok(true)
     }
 }

@@ -347,11 +347,6 @@ fn take_lock(args: &Promote, role: Role, cancel: &Cancel) -> Result<Option<Lock>
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
 fn archive(target: &Machine, run: &mut Run, cancel: &Cancel) {
     let _ = rustix::process::nice(19);
-    if !matches!(target.state.journal(), Ok(None)) {
-        // What is set aside may have to come back.
-        log::warn!("what was set aside is archived by the next run: the journal of this one could not be removed");
-        return;
-    }
     if let Err(e) = rehearsal_folder::sweep(&target.data) {
         log::warn!("what a rehearsal left cannot be removed: {}", chain(&e));
     }

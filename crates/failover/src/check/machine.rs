@@ -155,9 +155,10 @@ impl Subject {
     fn unfinished(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         match Interrupted::look(&self.data) {
-            Ok(Some(interrupted)) => findings.push(Finding::new("runs", Level::Warning, interrupted.to_string())),
-            Ok(None) => (),
-            Err(e) => findings.push(Finding::unknown("runs", e.as_ref())),
+            Ok(runs) => {
+                findings.extend(runs.iter().map(|run| Finding::new("runs", Level::Warning, run.to_string())));
+            }
+            Err(e) => findings.push(Finding::unknown("runs", &e)),
         }
         match commit::runs(&self.data) {
             Ok(left) if !left.is_empty() => {

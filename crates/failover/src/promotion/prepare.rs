@@ -179,7 +179,7 @@ impl Prepared {
 
     /// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
     fn restore(&self, target: &Machine, cancel: &Cancel) -> Result<(), Error> {
-        let restore = self.work.restore_folder(&target.data, target.owner)?;
+        let restore = self.work.restore_folder(target.owner)?;
         let move_all = |from: &Folder, to: &Folder, names: &[&str]| {
             names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
         };

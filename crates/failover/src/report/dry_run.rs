@@ -25,10 +25,11 @@ use crate::sys::text::{bytes, shown, table, when};
 pub(super) struct Findings {
     pub(super) data_path: PathBuf,
     pub(super) inventory: Inventory,
-    pub(super) plan: std::result::Result<Planned, Refusal>,
+    /// None before the files of an interrupted run are moved back.
+    pub(super) plan: Option<std::result::Result<Planned, Refusal>>,
     pub(super) emergency: Vec<Emergency>,
     pub(super) obstacles: Vec<String>,
-    pub(super) interrupted: Option<Interrupted>,
+    pub(super) interrupted: Vec<Interrupted>,
     pub(super) master: Option<u32>,
     pub(super) metalogger: Option<u32>,
 }
@@ -57,15 +58,14 @@ impl Findings {
     fn gather(config: &Config, address: Option<(&str, Ipv4Addr)>, loss: Loss, cancel: &Cancel) -> Result<Self> {
         let data = Folder::open(&config.data_path)?;
         let interrupted = Interrupted::look(&data)?;
-        let data = match &interrupted {
-            Some(interrupted) => interrupted.seen_by_next(data)?,
-            None => data,
-        };
-        let inventory = memory::inventory(&data, open_state()?.as_ref())?;
-        let plan = match plan::make(&inventory, loss) {
-            Ok(plan) => Ok(Planned::new(&data, plan, config)?),
-            Err(refusal) => Err(refusal),
-        };
+        let (mut inventory, mut plan) = (Inventory::default(), None);
+        if !interrupted.iter().any(Interrupted::moves_files) {
+            inventory = memory::inventory(&data, open_state()?.as_ref())?;
+            plan = match plan::make(&inventory, loss) {
+                Ok(plan) => Some(Ok(Planned::new(&data, plan, config)?)),
+                Err(refusal) => Some(Err(refusal)),
+            };
+        }
         let mut findings = Self {
             data_path: data.path().to_owned(),
             inventory,
@@ -80,6 +80,11 @@ impl Findings {
         Ok(findings)
     }
 
+    /// The plan, if there is one.
+    pub(super) fn planned(&self) -> Option<&Planned> {
+        self.plan.as_ref()?.as_ref().ok()
+    }
+
     /// Everything a promotion would fail for.
     fn find_obstacles(
         &self,
@@ -91,9 +96,10 @@ impl Findings {
     ) -> Result<Vec<String>> {
         let mut obstacles = Vec::new();
         match &self.plan {
-            Ok(Planned { space, .. }) if !space.fits() => obstacles.push(space::full(data, *space).to_string()),
-            Ok(_) => (),
-            Err(refusal) => obstacles.push(refusal.to_string()),
+            Some(Ok(Planned { space, .. })) if !space.fits() => obstacles.push(space::full(data, *space).to_string()),
+            Some(Ok(_)) => (),
+            Some(Err(refusal)) => obstacles.push(refusal.to_string()),
+            None => obstacles.extend(self.interrupted.iter().map(ToString::to_string)),
         }
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
         obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
@@ -113,7 +119,7 @@ impl Findings {
 
     /// The images saved in need that a promotion would not pass over.
     fn emergencies(&self, uid: u32, loss: Loss) -> Vec<String> {
-        let Ok(planned) = &self.plan else { return Vec::new() };
+        let Some(planned) = self.planned() else { return Vec::new() };
         let judged = |file| emergency::judge(file, &planned.plan, planned.served(), uid, self.data_path.clone());
         let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
         let errors = self.emergency.iter().filter_map(judged).filter(|error| !allowed(error));
@@ -122,8 +128,10 @@ impl Findings {
 
     fn render(&self, style: Style) -> Result<String> {
         let mut text = format!("{}\n", self.data_path.display());
-        describe_inventory(&mut text, &self.inventory);
-        if let Ok(planned) = &self.plan {
+        if self.plan.is_some() {
+            describe_inventory(&mut text, &self.inventory);
+        }
+        if let Some(planned) = self.planned() {
             planned.describe(&mut text, self.metalogger.is_some(), style)?;
         }
         if !self.emergency.is_empty() {
@@ -132,13 +140,15 @@ impl Findings {
         for file in &self.emergency {
             writeln!(text, "  {}  {file}", style.warning("warning   "))?;
         }
-        if let Some(interrupted) = &self.interrupted {
-            writeln!(text, "\ninterrupted run (above is what will be there then)\n  {interrupted}")?;
+        for interrupted in self.interrupted.iter().filter(|_| self.plan.is_some()) {
+            writeln!(text, "\ninterrupted run\n  {interrupted}")?;
         }
         if let Some(pid) = self.master {
             writeln!(text, "\nmfsmaster runs here (pid {pid}): a promotion would leave it alone if it lacks nothing")?;
         }
-        if self.obstacles.is_empty() {
+        if self.plan.is_none() {
+            writeln!(text, "\n{}", style.bad("no plan can be shown before the files of an interrupted run are back:"))?;
+        } else if self.obstacles.is_empty() {
             writeln!(text, "\n{}", style.good("a promotion would succeed"))?;
         } else {
             writeln!(text, "\n{}", style.bad("a promotion would fail:"))?;

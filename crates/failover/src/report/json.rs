@@ -5,8 +5,9 @@
 
 use std::path::Path;
 
+use crate::machine::journal::Phase;
 use crate::machine::lock::AtWork;
-use crate::machine::state::{Phase, Record};
+use crate::machine::state::Record;
 use crate::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity};
 use serde::Serialize;
 
@@ -160,16 +161,16 @@ pub(super) fn dry_run(findings: &Findings) -> Result<String> {
         format: FORMAT,
         would_succeed: findings.obstacles.is_empty(),
         obstacles: &findings.obstacles,
-        refusal: findings.plan.as_ref().err().map(refusal),
+        refusal: findings.plan.as_ref().and_then(|plan| plan.as_ref().err()).map(refusal),
         data_path: &findings.data_path,
         images: inventory.images.iter().map(image).collect(),
         change_logs: inventory.logs.iter().map(log).collect(),
         others: inventory.others.iter().map(|o| OtherJson { file: shown(&o.name), what: o.what.to_string() }).collect(),
-        plan: findings.plan.as_ref().ok().map(|planned| plan(planned, metalogger_runs)),
+        plan: findings.planned().map(|planned| plan(planned, metalogger_runs)),
         emergency_files: findings.emergency.iter().map(emergency).collect(),
         master_pid: findings.master,
         metalogger_pid: findings.metalogger,
-        interrupted_run: findings.interrupted.as_ref().map(interrupted),
+        interrupted_run: findings.interrupted.first().map(interrupted),
     })
 }
 
@@ -196,7 +197,10 @@ pub(super) fn status(status: &Status) -> Result<String> {
         ucarp: &status.elections,
         not_archived: status.not_archived,
         at_work: status.at_work.map(at_work),
-        interrupted_run: status.interrupted.as_ref().map(interrupted),
+        interrupted_run: match &status.interrupted {
+            Ok(runs) => runs.first().map(interrupted),
+            Err(text) => Some(InterruptedJson { started: None, phase: None, set_aside: None, text: text.clone() }),
+        },
         runs: status.records.as_deref().unwrap_or_default(),
     })
 }
@@ -296,16 +300,10 @@ fn emergency(file: &Emergency) -> EmergencyJson {
 }
 
 fn interrupted(interrupted: &Interrupted) -> InterruptedJson {
-    let text = interrupted.to_string();
-    match interrupted {
-        Interrupted::Known(journal, _) => InterruptedJson {
-            started: Some(journal.run),
-            phase: Some(journal.phase),
-            set_aside: Some(journal.set_aside.len()),
-            text,
-        },
-        Interrupted::Unknown { runs, .. } => {
-            InterruptedJson { started: runs.first().copied(), phase: None, set_aside: None, text }
-        }
+    InterruptedJson {
+        started: Some(interrupted.started),
+        phase: Some(interrupted.phase),
+        set_aside: Some(interrupted.set_aside),
+        text: interrupted.to_string(),
     }
 }

@@ -35,8 +35,8 @@ pub(super) struct Status {
     pub(super) elections: Vec<Election>,
     pub(super) not_archived: usize,
     pub(super) at_work: Option<AtWork>,
-    /// Of a run that is not at work any more.
-    pub(super) interrupted: Option<Interrupted>,
+    /// The interrupted runs, or why they cannot be ended.
+    pub(super) interrupted: std::result::Result<Vec<Interrupted>, String>,
     /// `None` if no run ever was.
     pub(super) records: Option<Vec<Record>>,
 }
@@ -94,7 +94,10 @@ impl Status {
             elections: Ucarp::all().into_iter().map(Election::of).collect(),
             not_archived: commit::runs(&data)?.len(),
             at_work,
-            interrupted: if at_work.is_none() { Interrupted::look(&data)? } else { None },
+            interrupted: match at_work {
+                Some(_) => Ok(Vec::new()),
+                None => Interrupted::look(&data).map_err(|e| chain(&e)),
+            },
             records: state.map(|state| state.records()).transpose()?,
         })
     }
@@ -122,8 +125,9 @@ impl Status {
             let folder = self.data_path.display();
             writeln!(text, "{:14} {} runs in {folder}/mfs-promote", "not archived", self.not_archived)?;
         }
-        if let Some(interrupted) = &self.interrupted {
-            writeln!(text, "{:14} {interrupted}", "interrupted")?;
+        match &self.interrupted {
+            Ok(runs) => runs.iter().try_for_each(|run| writeln!(text, "{:14} {run}", "interrupted"))?,
+            Err(why) => writeln!(text, "{:14} {why}", "interrupted")?,
         }
         let Some(records) = &self.records else { return Ok(text + "\nno run yet\n") };
         text.push('\n');
