@@ -61,19 +61,6 @@ pub(crate) enum Error {
     Cancelled(#[from] Cancelled),
 }
 
-/// A finished archive.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Archived {
-    /// Its file name.
-    pub(crate) name: OsString,
-    /// How many files it holds.
-    pub(crate) files: usize,
-    /// How many bytes they have together.
-    pub(crate) bytes: u64,
-    /// How many bytes the archive has.
-    pub(crate) packed: u64,
-}
-
 /// Packs every file of `aside` into the folder `backup` as `STEM.tar.xz` or `STEM.tlz`, and verifies it.
 ///
 /// An archive of that name that already holds every file of `aside` (a run was killed between naming it and
@@ -86,7 +73,7 @@ pub(crate) fn write(
     format: ArchiveFormat,
     level: u32,
     cancel: &Cancel,
-) -> Result<Archived, Error> {
+) -> Result<OsString, Error> {
     let extension = match format {
         ArchiveFormat::TarXz => "tar.xz",
         ArchiveFormat::Tlz => "tlz",
@@ -98,7 +85,7 @@ pub(crate) fn write(
         }
         match verify(aside, backup, &name, cancel) {
             Err(e @ (Error::Differs { .. } | Error::ReadBack { .. })) => log::warn!("{}", chain(&e)),
-            verified => return verified,
+            verified => return verified.map(|()| name),
         }
         name = OsString::from(format!("{stem}-{number}.{extension}"));
     }
@@ -108,10 +95,10 @@ pub(crate) fn write(
     }
     let written = pack(aside, backup, &partial, stem, encoder(format, level), cancel)
         .and_then(|()| verify(aside, backup, &partial, cancel))
-        .and_then(|archived| {
+        .and_then(|()| {
             backup.rename(&partial, backup, &name)?;
             backup.sync()?;
-            Ok(Archived { name, ..archived })
+            Ok(name)
         });
     if written.is_err() {
         // Best effort: a partial file that stays is replaced by the next run.
@@ -168,15 +155,12 @@ fn pack(
 }
 
 /// Reads the archive `name` back and compares every file of `aside` with what it holds.
-fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Result<Archived, Error> {
+fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Result<(), Error> {
     let archive = backup.path().join(name);
     let failed = |source: io::Error| Error::ReadBack { archive: archive.clone(), source };
     let differs = |name: &OsStr| Error::Differs { archive: archive.clone(), name: name.to_owned() };
     let mut missing = originals(aside)?;
-    let mut archived = Archived { name: name.to_owned(), files: 0, bytes: 0, packed: 0 };
-    let file = backup.read(name)?;
-    archived.packed = file.metadata().map_err(failed)?.len();
-    let mut tar = tar::Archive::new(decoder(file).map_err(failed)?);
+    let mut tar = tar::Archive::new(decoder(backup.read(name)?).map_err(failed)?);
     for entry in tar.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
         let path = entry.path().map_err(failed)?.into_owned();
@@ -189,14 +173,12 @@ fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Res
             cancel.check()?;
             return Err(differs(member));
         }
-        archived.files += 1;
-        archived.bytes += entry.size();
     }
     // The reader stops at tar's end mark: the checksums of the packed stream come after it.
     io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(failed)?;
     match missing.first() {
         Some(name) => Err(differs(name)),
-        None => Ok(archived),
+        None => Ok(()),
     }
 }
 
@@ -269,7 +251,7 @@ mod tests {
         Place { dir, aside, backup }
     }
 
-    fn archive(place: &Place, format: ArchiveFormat) -> Result<Archived, Error> {
+    fn archive(place: &Place, format: ArchiveFormat) -> Result<OsString, Error> {
         write(&place.aside, &place.backup, "metabak.1795000000", format, 1, &Cancel::new())
     }
 
@@ -279,8 +261,7 @@ mod tests {
             [(ArchiveFormat::TarXz, "metabak.1795000000.tar.xz"), (ArchiveFormat::Tlz, "metabak.1795000000.tlz")]
         {
             let place = place();
-            let archived = archive(&place, format).unwrap();
-            assert_eq!((archived.name.to_str(), archived.files), (Some(name), 3));
+            assert_eq!(archive(&place, format).unwrap(), name);
             assert_eq!(place.backup.names().unwrap(), [name]);
             let status = Command::new("tar")
                 .current_dir(place.dir.path())
@@ -300,7 +281,7 @@ mod tests {
     fn an_archive_is_private() {
         use std::os::unix::fs::MetadataExt;
         let place = place();
-        let name = archive(&place, ArchiveFormat::TarXz).unwrap().name;
+        let name = archive(&place, ArchiveFormat::TarXz).unwrap();
         assert_eq!(std::fs::metadata(place.dir.path().join("bak").join(name)).unwrap().mode() & 0o777, 0o600);
     }
 
@@ -311,20 +292,20 @@ mod tests {
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
         // A part of the originals is removed already: what is left is still all in the archive.
         place.aside.remove("changelog_ml.0.mfs".as_ref()).unwrap();
-        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap().files, 2);
+        assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
         std::fs::write(place.dir.path().join("aside/changelog_ml.0.mfs"), "1: 1|SETMETAID(8)\n").unwrap();
         let backup = place.dir.path().join("bak");
-        let before = std::fs::read(backup.join(&first.name)).unwrap();
+        let before = std::fs::read(backup.join(&first)).unwrap();
         let second = archive(&place, ArchiveFormat::TarXz).unwrap();
-        assert_eq!((second.name.to_str(), second.files), (Some("metabak.1795000000-2.tar.xz"), 3));
+        assert_eq!(second, "metabak.1795000000-2.tar.xz");
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), second);
-        assert!(std::fs::read(backup.join(&first.name)).unwrap() == before);
+        assert!(std::fs::read(backup.join(&first)).unwrap() == before);
     }
 
     #[test]
     fn a_damaged_archive_is_never_called_verified() {
         let place = place();
-        let name = archive(&place, ArchiveFormat::TarXz).unwrap().name;
+        let name = archive(&place, ArchiveFormat::TarXz).unwrap();
         let path = place.dir.path().join("bak").join(&name);
         let whole = std::fs::read(&path).unwrap();
         for cut in [0, 5, 6, whole.len() / 2, whole.len() - 1] {

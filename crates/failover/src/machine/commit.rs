@@ -1,74 +1,124 @@
-//! The work folders inside the data folder, and the renames of a commit.
+//! The folders of runs inside the data folder, and the renames of a commit.
 //!
-//! `DATA_PATH/mfs-promote/<run>/stage` is where the clean set is prepared, `…/aside` where everything else goes. They
-//! lie in the data folder so that a rename is all it takes, and belong to root alone so that nobody changes what was
-//! checked. Nothing is ever deleted from `aside` before a verified archive holds it.
+//! `DATA_PATH/mfs-promote/<run>/stage` is where the clean set is prepared, `…/aside` where everything else goes, and
+//! `…/journal.json` says what is moved. All of it lies in the data folder so that a rename is enough, and belongs to root
+//! alone (0700) so that no other user can change what was checked. Nothing is deleted from `aside` before a verified
+//! archive holds it.
 //!
-//! A commit is described in the journal before its first rename. Until a master may have started, undoing it is the
-//! same renames the other way; afterwards, what the master wrote decides: a history that grew is kept. Undoing removes
-//! nothing before all is back, and needs no room on the disk.
+//! A commit is described in the journal before its first rename. Until a master may have started, it is undone by the
+//! same renames the other way. After that, the files decide: a history that the master has written to is kept. Undoing
+//! removes nothing before every file is back, and needs no room on the disk.
+//!
+//! What a power cut can leave. The journal is written under another name, flushed, renamed, and its folder flushed, all
+//! before the first file moves; and it is removed only after all moves were flushed. So:
+//!
+//! - With a journal in phase `moving`, each file is in one of its two places, in any combination: the renames are flushed
+//!   together, and their order says nothing. The journal names all of them.
+//! - With a journal in phase `starting`, every rename is on the disk.
+//! - A journal is the old text or the new one, never half of it.
+//! - A run without a journal has not moved any file yet, or it has ended. Its stage is a copy, which can go. What it has
+//!   set aside belongs into the archive.
+//!
+//! A journal that is missing while files are half moved, or that cannot be read, is therefore no trace of a run that was
+//! interrupted. A damaged disk leaves it, or an administrator. (The user of the daemons owns the data folder and can
+//! rename `mfs-promote` as a whole, with the journal in it, but cannot change what is in it.) Such a run is an error that
+//! names the folder, and nothing in it is touched: without a journal no rule knows which of two files is the newer one,
+//! and archiving `aside` would let the next promotion plan without changes that were served.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use crate::machine::config::Config;
+use crate::machine::journal::{Journal, Phase, StagedFile};
 use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
-use crate::machine::state::{self, Journal, Phase, StagedFile, State};
-use crate::machine::{Machine, archive, rehearsal_folder};
+use crate::machine::{Machine, archive, json_file, rehearsal_folder};
 use crate::metadata::stage;
 pub(crate) use crate::moosefs::CLEAN_STOP_IMAGE;
+use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::logging::chain;
 use crate::sys::terminal::Progress;
+use crate::sys::text::when;
 
 const ROOT: &str = "mfs-promote";
 const STAGE: &str = "stage";
 const ASIDE: &str = "aside";
 /// Where archives are kept, as in the howto.
 const BACKUP: &str = "bak";
-/// Where a tool that runs as the user of the daemons works.
+/// Where a tool works that runs as the user of the daemons.
 const RESTORE: &str = "restore";
-/// Ends the names of staged files that are set aside, because the rest of their set was never moved in.
-const HALF: &str = ".half-staged";
 /// The client sessions of MooseFS 1.x.
 pub(crate) const SESSIONS: &str = "sessions.mfs";
 
 /// Why files could not be moved.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// A rename or a look failed.
+    /// A rename failed, or a file cannot be looked at.
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// The journal could not be written or removed.
     #[error(transparent)]
-    State(#[from] state::Error),
-    /// The work folder was made by somebody else.
-    #[error("{} belongs to another user; nothing of ours is in it: move it away", .0.display())]
-    Foreign(std::path::PathBuf),
+    Journal(#[from] json_file::Error),
+    /// The journal of an earlier run cannot be read.
+    #[error(
+        "the journal of the run of {} cannot be read, so no file of that run is touched. Compare {path}/aside with the \
+         data folder, move back the files that are missing there, then move {path} away", when(*run),
+        path = path.display()
+    )]
+    BadJournal {
+        /// The run.
+        run: u64,
+        /// Its folder.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: json_file::Error,
+    },
+    /// Some files of an earlier run are moved and some are not, and nothing says which belong where.
+    #[error(
+        "the run of {} has moved only a part of its files and its journal is gone, so no file of that run is touched. \
+         Move the files in {path}/aside back to the data folder, then move {path} away", when(*run),
+        path = path.display()
+    )]
+    NoJournal {
+        /// The run.
+        run: u64,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// Whether a master runs is not known.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// The folder of all runs was made by another user.
+    #[error("{} belongs to another user, so mfs-promote did not make it; move it away", .0.display())]
+    Foreign(PathBuf),
     /// An archive there could be exchanged before what is in it is removed.
     #[error(
         "{path} can be changed by others than root, so no archive is safe in it; run: chown root {path} && chmod 700 {path}",
         path = .0.display()
     )]
-    Unsafe(std::path::PathBuf),
+    Unsafe(PathBuf),
     /// The archive was not made.
     #[error(transparent)]
     Archive(#[from] archive::Error),
 }
 
-/// The work folder of one run.
+/// The folder of one run.
 #[derive(Debug)]
 pub(crate) struct RunFolder {
     id: u64,
+    root: Folder,
     run: Folder,
     /// Where the clean set is prepared.
     pub(crate) stage: Folder,
 }
 
 impl RunFolder {
-    /// Makes the work folder of the run that started at `id`; counts on if that second had a run already.
+    /// Makes the folder of the run that started at `id`, in unix seconds. If there was a run in that second already, the
+    /// next free second names it.
     pub(crate) fn create(data: &Folder, id: u64) -> Result<Self, Error> {
         let root = match open_root(data)? {
             Some(root) => root,
@@ -80,19 +130,13 @@ impl RunFolder {
         }
         let run = root.make_subfolder(&number(id), 0o700)?;
         let stage = run.make_subfolder(STAGE.as_ref(), 0o700)?;
-        Ok(Self { id, run, stage })
+        Ok(Self { id, root, run, stage })
     }
 
-    /// Whether `journal` is that of this run.
-    pub(crate) fn is_of(&self, journal: &Journal) -> bool {
-        journal.run == self.id
-    }
-
-    /// Makes a folder in which a tool may work that runs as `user`; nobody else but root gets in.
-    pub(crate) fn restore_folder(&self, data: &Folder, user: Owner) -> Result<Folder, Error> {
-        let root = open_root(data)?.ok_or_else(|| Error::Foreign(data.path().join(ROOT)))?;
+    /// Makes a folder in which a tool may work that runs as `user`. Other users but root cannot enter it.
+    pub(crate) fn restore_folder(&self, user: Owner) -> Result<Folder, Error> {
         // The user passes through both, and sees and changes nothing in them.
-        for folder in [&root, &self.run] {
+        for folder in [&self.root, &self.run] {
             folder.let_through()?;
         }
         let restore = self.run.make_subfolder(RESTORE.as_ref(), 0o700)?;
@@ -100,51 +144,36 @@ impl RunFolder {
         Ok(restore)
     }
 
-    /// Removes that folder with what is in it.
+    /// Removes that folder with all files in it.
     pub(crate) fn remove_restore_folder(&self) -> Result<(), Error> {
-        if let Some(restore) = open(&self.run, RESTORE)? {
-            clear(&restore)?;
-            self.run.remove_subfolder(RESTORE.as_ref())?;
-        }
-        Ok(())
+        remove_files(&self.run, RESTORE)
     }
 
-    /// Notes that the metalogger is about to be stopped: whoever finds that starts it again.
-    pub(crate) fn note_stop(&self, data: &Folder, state: &State) -> Result<(), Error> {
-        let journal = Journal {
-            run: self.id,
-            data_path: data.path().to_owned(),
-            phase: Phase::Stopping,
-            set_aside: Vec::new(),
-            staged: Vec::new(),
-            metalogger_ran: true,
-        };
-        Ok(state.write_journal(&journal)?)
+    /// Notes that the metalogger is about to be stopped: a run that finds this note starts it again.
+    pub(crate) fn note_stop(&self) -> Result<(), Error> {
+        let journal =
+            Journal { phase: Phase::Stopping, set_aside: Vec::new(), staged: Vec::new(), metalogger_ran: true };
+        Ok(journal.write(&self.run)?)
     }
 
     /// Moves `set_aside` out of the data folder and the staged set in, under a journal.
+    ///
+    /// If this fails half-way, the journal and the moved files stay, and `recover::finish_interrupted` puts them back.
     pub(crate) fn commit(
-        &self,
+        self,
         data: &Folder,
-        state: &State,
         set_aside: &[OsString],
         metalogger_ran: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<Unfinished, Error> {
         let mut staged = Vec::new();
         for name in self.stage.names()? {
             let Some(status) = self.stage.status(&name)? else { continue };
             let size = u64::try_from(status.st_size).unwrap_or_default();
             staged.push(StagedFile { name: name.to_string_lossy().into_owned(), inode: status.st_ino, size });
         }
-        let journal = Journal {
-            run: self.id,
-            data_path: data.path().to_owned(),
-            phase: Phase::Moving,
-            set_aside: set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect(),
-            staged,
-            metalogger_ran,
-        };
-        state.write_journal(&journal)?;
+        let set_aside_names = set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        let mut journal = Journal { phase: Phase::Moving, set_aside: set_aside_names, staged, metalogger_ran };
+        journal.write(&self.run)?;
         let aside = self.run.make_subfolder(ASIDE.as_ref(), 0o700)?;
         for name in set_aside {
             data.rename(name, &aside, name)?;
@@ -154,191 +183,157 @@ impl RunFolder {
             self.stage.rename(file.name.as_ref(), data, file.name.as_ref())?;
         }
         data.sync()?;
-        state.write_journal(&Journal { phase: Phase::Starting, ..journal })?;
-        Ok(())
+        journal.phase = Phase::Starting;
+        journal.write(&self.run)?;
+        Ok(Unfinished { id: self.id, run: self.run, journal })
     }
 
-    /// Removes the work folder of a run that has nothing set aside.
+    /// Removes the folder of a run that has not moved any file.
     pub(crate) fn discard(self, data: &Folder) -> Result<(), Error> {
         remove_run(data, self.id)
     }
 }
 
-/// How a begun commit is ended.
+/// What becomes of a run that was interrupted, or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Undone {
-    /// Every file is where it was.
-    Back,
-    /// The master had written: its history stays, what was set aside stays set aside.
-    Kept,
+pub(crate) enum Recovery {
+    /// Its master runs, and goes on.
+    KeepRunning,
+    /// Its master has written and does not run any more. That history stays in place, and what was set aside will be
+    /// archived.
+    Keep,
+    /// Every file goes back to where it was.
+    RollBack,
 }
 
-/// Ends the commit that `journal` describes, with no master running. Killed at any point, it goes on when it is called
-/// again; the journal is the caller's to clear, when all else is as it was too.
-pub(crate) fn roll_back(data: &Folder, journal: &Journal) -> Result<Undone, Error> {
-    let undone = outlook(data, journal)?;
-    let Some(run) = open_run(data, journal.run)? else { return Ok(undone) };
-    if undone == Undone::Back {
-        // Only moved: until all is back, where a staged file lies is what tells that no master has written.
-        if let Some(stage) = open(&run, STAGE)? {
-            for file in &journal.staged {
+/// A run that has begun to change things: one with a journal.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    id: u64,
+    run: Folder,
+    journal: Journal,
+}
+
+/// The runs that were interrupted, the newest first: a later run has built on what an earlier one left, so it is undone
+/// before that one. More than one is not to be expected, as each run ends those before it first.
+pub(crate) fn unfinished(data: &Folder) -> Result<Vec<Unfinished>, Error> {
+    let mut found = Vec::new();
+    for id in runs(data)?.into_iter().rev() {
+        let Some(run) = open_run(data, id)? else { continue };
+        match Journal::read(&run) {
+            Ok(Some(journal)) => found.push(Unfinished { id, run, journal }),
+            Ok(None) if holds_files(&run, STAGE)? && holds_files(&run, ASIDE)? => {
+                return Err(Error::NoJournal { run: id, path: run.path().to_owned() });
+            }
+            Ok(None) => (),
+            Err(source) => return Err(Error::BadJournal { run: id, path: run.path().to_owned(), source }),
+        }
+    }
+    Ok(found)
+}
+
+impl Unfinished {
+    /// When the run started, in unix seconds.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it was about to change.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// What must become of it. A roll-back that was interrupted is judged as a roll-back again.
+    pub(crate) fn recovery(&self, data: &Folder) -> Result<Recovery, Error> {
+        if self.journal.phase == Phase::Starting && moosefs::running(data, Daemon::Master)?.is_some() {
+            return Ok(Recovery::KeepRunning);
+        }
+        Ok(if self.master_wrote(data)? { Recovery::Keep } else { Recovery::RollBack })
+    }
+
+    /// Moves every file back to where it was; no master may run. Killed at any point, the next call goes on. The journal
+    /// stays until [`Unfinished::finish`]: there may be more to undo than files.
+    pub(crate) fn roll_back(&self, data: &Folder) -> Result<(), Error> {
+        // Only moved: until all is back, a staged file that is not in the stage tells that a master has written.
+        if let Some(stage) = open(&self.run, STAGE)? {
+            for file in &self.journal.staged {
                 if let Some(name) = place_of(data, Some(&stage), file)? {
                     data.rename(name.as_ref(), &stage, file.name.as_ref())?;
                 }
             }
             stage.sync()?;
         }
-        let aside = open(&run, ASIDE)?;
-        move_back(data, aside.as_ref(), journal.set_aside.iter().map(OsStr::new))?;
+        self.move_back(data)?;
+        remove_files(&self.run, STAGE)
     }
-    remove_run(data, journal.run)?;
-    Ok(undone)
-}
 
-/// How [`roll_back`] will end the commit.
-pub(crate) fn outlook(data: &Folder, journal: &Journal) -> Result<Undone, Error> {
-    Ok(if master_wrote(data, journal)? { Undone::Kept } else { Undone::Back })
-}
-
-/// The data folder as it will look when [`roll_back`] has put everything back.
-pub(crate) fn as_rolled_back(data: Folder, journal: &Journal) -> Result<Folder, Error> {
-    let mut without = BTreeSet::new();
-    let run = open_run(&data, journal.run)?;
-    let stage = run.as_ref().map_or(Ok(None), |run| open(run, STAGE))?;
-    for file in &journal.staged {
-        without.extend(place_of(&data, stage.as_ref(), file)?.map(OsString::from));
+    /// The run has ended: a master serves, or everything is as it was. Removes the journal; what is still set aside can
+    /// be archived from now on.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        // First: files in the stage and set aside without a journal are those of a run that lost its journal.
+        remove_files(&self.run, STAGE)?;
+        Ok(Journal::remove(&self.run)?)
     }
-    let names = journal.set_aside.iter().map(OsString::from).collect();
-    with_aside_back(data, journal.run, names, without)
-}
 
-/// The data folder as it will look when [`take_back_lost`] has put back what the run `id` has set aside.
-pub(crate) fn as_taken_back(data: Folder, id: u64) -> Result<Folder, Error> {
-    let run = open_run(&data, id)?;
-    let within = |name| run.as_ref().map_or(Ok(None), |run| open(run, name));
-    let (Some(stage), Some(aside)) = (within(STAGE)?, within(ASIDE)?) else { return Ok(data) };
-    let mut without = BTreeSet::new();
-    for name in [stage::IMAGE, stage::LOG, CLEAN_STOP_IMAGE] {
-        if stage.status(name.as_ref())?.is_none() {
-            without.insert(name.into());
-        }
-    }
-    with_aside_back(data, id, aside.names()?, without)
-}
-
-fn with_aside_back(data: Folder, id: u64, names: Vec<OsString>, without: BTreeSet<OsString>) -> Result<Folder, Error> {
-    let Some(run) = open_run(&data, id)? else { return Ok(data) };
-    let Some(aside) = open(&run, ASIDE)? else { return Ok(data) };
-    let mut back = BTreeSet::new();
-    for name in names {
-        if aside.status(&name)?.is_some() && (without.contains(&name) || data.status(&name)?.is_none()) {
-            back.insert(name);
-        }
-    }
-    Ok(data.viewed_with(aside, back, without))
-}
-
-/// Moves files out of `aside` to where they were.
-fn move_back<'a>(
-    data: &Folder,
-    aside: Option<&Folder>,
-    names: impl IntoIterator<Item = &'a OsStr>,
-) -> Result<(), Error> {
-    for name in names {
-        let here = data.status(name)?.is_some();
-        match aside {
-            Some(aside) if aside.status(name)?.is_some() => {
-                if here {
-                    log::warn!("{name:?} appeared meanwhile; what was there before stays set aside");
+    /// Moves all files out of `aside` to where they were.
+    fn move_back(&self, data: &Folder) -> Result<(), Error> {
+        let aside = open(&self.run, ASIDE)?;
+        if let Some(aside) = &aside {
+            for name in aside.names()? {
+                if data.status(&name)?.is_some() {
+                    log::warn!(
+                        "a new {name:?} has appeared in {}; the one of before stays set aside",
+                        data.path().display()
+                    );
                 } else {
-                    aside.rename(name, data, name)?;
+                    aside.rename(&name, data, &name)?;
                 }
             }
-            _ if here => (),
-            _ => log::warn!("{name:?} is neither in {} nor set aside any more", data.path().display()),
         }
-    }
-    data.sync()?;
-    Ok(aside.map_or(Ok(()), Folder::sync)?)
-}
-
-/// Moves back what runs have set aside that were killed while they moved files, and whose journal is lost: staged files
-/// are left in the stage. Says how many files that were.
-pub(crate) fn take_back_lost(data: &Folder) -> Result<usize, Error> {
-    let mut count = 0;
-    for id in lost_runs(data)? {
-        let Some(run) = open_run(data, id)? else { continue };
-        let (Some(stage), Some(aside)) = (open(&run, STAGE)?, open(&run, ASIDE)?) else { continue };
-        let names: Vec<_> = aside.names()?.into_iter().filter(|name| !name.to_string_lossy().ends_with(HALF)).collect();
-        // A part of the staged set reaches further than all that comes back, and lacks changes.
-        for name in [stage::IMAGE, stage::LOG, CLEAN_STOP_IMAGE] {
-            let half = OsString::from(format!("{name}{HALF}"));
-            let moved_in = data.status(name.as_ref())?.is_some() && stage.status(name.as_ref())?.is_none();
-            if moved_in && aside.status(&half)?.is_none() {
-                data.rename(name.as_ref(), &aside, &half)?;
-            }
+        let here: BTreeSet<_> = data.names()?.iter().map(|name| name.to_string_lossy().into_owned()).collect();
+        for name in self.journal.set_aside.iter().filter(|name| !here.contains(*name)) {
+            log::warn!("{name:?} is neither in {} nor set aside any more", data.path().display());
         }
-        count += names.len();
-        move_back(data, Some(&aside), names.iter().map(OsString::as_os_str))?;
+        data.sync()?;
+        Ok(aside.as_ref().map_or(Ok(()), Folder::sync)?)
     }
-    Ok(count)
-}
 
-/// The runs that have files both in the stage and set aside: they were moving them.
-pub(crate) fn lost_runs(data: &Folder) -> Result<Vec<u64>, Error> {
-    let mut lost = Vec::new();
-    for id in runs(data)? {
-        let Some(run) = open_run(data, id)? else { continue };
-        let holds = |name| match open(&run, name)? {
-            Some(folder) => Ok::<_, Error>(!folder.names()?.is_empty()),
+    /// Whether a master has written since the commit began: then the files in place are no longer just the staged ones.
+    fn master_wrote(&self, data: &Folder) -> Result<bool, Error> {
+        let Self { run, journal, .. } = self;
+        let (stage, aside) = (open(run, STAGE)?, open(run, ASIDE)?);
+        let left = |folder: &Option<Folder>, name: &str| match folder {
+            Some(folder) => Ok::<_, Error>(folder.status(name.as_ref())?.is_some()),
             None => Ok(false),
         };
-        if holds(STAGE)? && holds(ASIDE)? {
-            lost.push(id);
+        // Those of 1.x are written all the time, and are no history.
+        let staged = || journal.staged.iter().filter(|file| file.name != SESSIONS);
+        for file in staged() {
+            let place = place_of(data, stage.as_ref(), file)?;
+            if place.map_or(Ok(false), |name| size_of(data, name).map(|size| size != Some(file.size)))? {
+                return Ok(true);
+            }
         }
-    }
-    Ok(lost)
-}
-
-/// Whether a master has written since the commit began: then the files in place are no longer just what was staged.
-fn master_wrote(data: &Folder, journal: &Journal) -> Result<bool, Error> {
-    let run = open_run(data, journal.run)?;
-    let within = |name| run.as_ref().map_or(Ok(None), |run| open(run, name));
-    let (stage, aside) = (within(STAGE)?, within(ASIDE)?);
-    let left = |folder: &Option<Folder>, name: &str| match folder {
-        Some(folder) => Ok::<_, Error>(folder.status(name.as_ref())?.is_some()),
-        None => Ok(false),
-    };
-    // Those of 1.x are written all the time, and are no history.
-    let staged = || journal.staged.iter().filter(|file| file.name != SESSIONS);
-    for file in staged() {
-        let place = place_of(data, stage.as_ref(), file)?;
-        if place.map_or(Ok(false), |name| size_of(data, name).map(|size| size != Some(file.size)))? {
-            return Ok(true);
+        let all_back = !journal.set_aside.is_empty() && !holds_files(run, ASIDE)?;
+        if journal.phase != Phase::Starting || all_back {
+            // No master was started, or the run is rolled back already.
+            return Ok(false);
         }
-    }
-    let mut waiting = false;
-    for name in &journal.set_aside {
-        waiting |= left(&aside, name)?;
-    }
-    if journal.phase != Phase::Starting || (!waiting && !journal.set_aside.is_empty()) {
-        // No master was started, or all is back already.
-        return Ok(false);
-    }
-    for file in staged() {
-        if place_of(data, stage.as_ref(), file)?.is_none() && !left(&stage, &file.name)? {
-            return Ok(true);
+        for file in staged() {
+            if place_of(data, stage.as_ref(), file)?.is_none() && !left(&stage, &file.name)? {
+                return Ok(true);
+            }
         }
-    }
-    // What only a master that has served leaves beside what was staged, if it is not back already.
-    for name in [CLEAN_STOP_IMAGE, stage::LOG] {
-        let back = journal.set_aside.iter().any(|aside| aside == name) && !left(&aside, name)?;
-        let staged = journal.staged.iter().any(|file| file.name == name);
-        if !staged && !back && data.status(name.as_ref())?.is_some() {
-            return Ok(true);
+        // Only a master that has served leaves these beside what was staged; unless they are back already.
+        for name in [CLEAN_STOP_IMAGE, stage::LOG] {
+            let back = journal.set_aside.iter().any(|aside| aside == name) && !left(&aside, name)?;
+            let staged = journal.staged.iter().any(|file| file.name == name);
+            if !staged && !back && data.status(name.as_ref())?.is_some() {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
-    Ok(false)
 }
 
 /// Under which names a staged file may lie in the data folder: a start renames an image of the first name to the second
@@ -370,8 +365,8 @@ fn size_of(data: &Folder, name: &str) -> Result<Option<u64>, Error> {
     Ok(data.status(name.as_ref())?.and_then(|status| u64::try_from(status.st_size).ok()))
 }
 
-/// Removes what runs have staged that were killed, and their folders if nothing is set aside in them: it takes room that
-/// the next stage needs.
+/// Removes what ended runs have staged, and their folders if nothing is set aside in them. A run that was killed leaves
+/// a stage, which takes room that the next one needs.
 pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
     runs(data)?.into_iter().try_for_each(|id| remove_run(data, id))?;
     match open_root(data)? {
@@ -380,11 +375,16 @@ pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
     }
 }
 
-/// Archives what ended runs have set aside, removes the originals, and returns the archives' names.
+/// Archives what ended runs have set aside, removes the originals, and returns the names of the archives. A run that
+/// still has its journal is left to the next run: what it has set aside may have to come back.
 pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel) -> Result<Vec<String>, Error> {
     let mut archives = Vec::new();
     for id in runs(data)? {
         let Some(run) = open_run(data, id)? else { continue };
+        if Journal::exists(&run)? {
+            log::warn!("the run of {} still has its journal; the next run archives what it has set aside", when(id));
+            continue;
+        }
         if let Some(aside) = open(&run, ASIDE)? {
             if !aside.names()?.is_empty() {
                 let backup = match open(data, BACKUP)? {
@@ -396,7 +396,7 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
                 }
                 let stem = format!("metabak.{id}");
                 let (format, level) = (config.archive_format, config.archive_level);
-                let name = archive::write(&aside, &backup, &stem, format, level, cancel)?.name;
+                let name = archive::write(&aside, &backup, &stem, format, level, cancel)?;
                 clear(&aside)?;
                 archives.push(format!("{BACKUP}/{}", name.to_string_lossy()));
             }
@@ -437,7 +437,7 @@ pub(crate) fn archive_all(machine: &Machine, run: &mut Run, cancel: &Cancel) {
     }
 }
 
-/// The runs that left a work folder, oldest first.
+/// The runs that have a folder, oldest first.
 pub(crate) fn runs(data: &Folder) -> Result<Vec<u64>, Error> {
     let Some(root) = open_root(data)? else { return Ok(Vec::new()) };
     let mut ids: Vec<u64> = root.names()?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
@@ -463,6 +463,14 @@ fn open(folder: &Folder, name: impl AsRef<OsStr>) -> Result<Option<Folder>, Erro
     }
 }
 
+/// Whether there are files in the folder `name` of a run.
+fn holds_files(run: &Folder, name: &str) -> Result<bool, Error> {
+    Ok(match open(run, name)? {
+        Some(folder) => !folder.names()?.is_empty(),
+        None => false,
+    })
+}
+
 fn clear(folder: &Folder) -> Result<(), Error> {
     for name in folder.names()? {
         folder.remove(&name)?;
@@ -470,15 +478,24 @@ fn clear(folder: &Folder) -> Result<(), Error> {
     Ok(folder.sync()?)
 }
 
-/// Removes what a run has staged, and its folder if nothing is set aside in it, and the folder of all runs if this was
-/// the last. What is gone already is no error.
+/// Removes the folder `name` of a run with all files in it, if it is there.
+fn remove_files(run: &Folder, name: &str) -> Result<(), Error> {
+    if let Some(folder) = open(run, name)? {
+        clear(&folder)?;
+        run.remove_subfolder(name.as_ref())?;
+    }
+    Ok(())
+}
+
+/// Removes what an ended run has staged, and its folder if nothing is set aside in it, and the folder of all runs if this
+/// was the last one. A run with a journal has not ended, and stays as it is.
 fn remove_run(data: &Folder, id: u64) -> Result<(), Error> {
     let (Some(root), Some(run)) = (open_root(data)?, open_run(data, id)?) else { return Ok(()) };
+    if Journal::exists(&run)? {
+        return Ok(());
+    }
     for name in [STAGE, RESTORE] {
-        if let Some(folder) = open(&run, name)? {
-            clear(&folder)?;
-            run.remove_subfolder(name.as_ref())?;
-        }
+        remove_files(&run, name)?;
     }
     if let Some(aside) = open(&run, ASIDE)? {
         if !aside.names()?.is_empty() {
@@ -486,6 +503,8 @@ fn remove_run(data: &Folder, id: u64) -> Result<(), Error> {
         }
         run.remove_subfolder(ASIDE.as_ref())?;
     }
+    // A run that was killed while it wrote its journal leaves it under another name.
+    Journal::remove(&run)?;
     root.remove_subfolder(&number(id))?;
     if root.names()?.is_empty() {
         data.remove_subfolder(ROOT.as_ref())?;

@@ -91,6 +91,8 @@ impl fmt::Display for Outcome {
 pub(crate) enum StepName {
     /// Ends what an interrupted run began.
     Recover,
+    /// Puts everything back after a failure.
+    RollBack,
     /// Looks at what runs here; of a rehearsal: checks its result.
     Check,
     /// Plans, and copies the image into the stage.
@@ -133,6 +135,7 @@ impl fmt::Display for StepName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Recover => "recover",
+            Self::RollBack => "roll-back",
             Self::Check => "check",
             Self::Prepare => "prepare",
             Self::Settle => "settle",

@@ -1,129 +1,112 @@
-//! Ending what an interrupted run has begun: a run that was killed, or a machine that lost power.
+//! Ends what a run has begun that was killed, lost power, or failed just now.
+//!
+//! The files decide what becomes of it, see [`Recovery`]. The journal goes last, when the metalogger runs again: if a
+//! recovery is killed before, the next run goes on with it.
 
-use std::path::PathBuf;
-
-use crate::machine::state::{self, Journal, Phase};
+use crate::machine::Machine;
+use crate::machine::commit::{self, Recovery, Unfinished};
+use crate::machine::outcome::StepName;
+use crate::machine::run::Run;
 use crate::moosefs::{self, Daemon};
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
+use crate::sys::text::when;
 
-use crate::machine::Machine;
-use crate::machine::commit::{self, Undone, roll_back};
-use crate::machine::outcome::StepName;
-use crate::machine::run::Run;
-
-/// Why it cannot be ended.
+/// Why an interrupted run cannot be ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The journal.
+    /// Its files, its journal, or whether its master runs.
     #[error(transparent)]
-    State(#[from] state::Error),
-    /// The files.
-    #[error(transparent)]
-    RunFolder(#[from] commit::Error),
-    /// Whether a master runs.
+    Commit(#[from] commit::Error),
+    /// Whether the metalogger runs.
     #[error(transparent)]
     MooseFs(#[from] moosefs::Error),
 }
 
-/// What the next run will do about an interrupted one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outlook {
-    /// Its master runs, and goes on.
-    MasterRuns,
-    /// Its master has written, and runs no more: that history stays, what was set aside will be archived.
-    Keep,
-    /// So many files go back to where they were.
-    Back {
-        /// How many were to be set aside.
-        files: usize,
-    },
+/// An interrupted run, and what must become of it.
+#[derive(Debug)]
+pub(crate) struct Interrupted {
+    /// The run.
+    pub(crate) run: Unfinished,
+    /// What the next promotion or demotion does about it.
+    pub(crate) recovery: Recovery,
 }
 
-impl Outlook {
-    /// For the run that `journal` describes, which worked in `data`.
-    pub(crate) fn of(data: &Folder, journal: &Journal) -> Result<Self, Error> {
-        if journal.phase == Phase::Starting && moosefs::running(data, Daemon::Master)?.is_some() {
-            return Ok(Self::MasterRuns);
-        }
-        Ok(match commit::outlook(data, journal)? {
-            Undone::Kept => Self::Keep,
-            Undone::Back => Self::Back { files: journal.set_aside.len() },
-        })
+/// The interrupted runs in the data folder, in the order in which they must be ended. Changes nothing.
+///
+/// Where the history of a newer run is kept, older runs are not rolled back over it: their files are archived.
+pub(crate) fn interrupted(data: &Folder) -> Result<Vec<Interrupted>, Error> {
+    let mut found: Vec<Interrupted> = Vec::new();
+    for run in commit::unfinished(data)? {
+        let kept = found.iter().any(|newer| newer.recovery != Recovery::RollBack);
+        let recovery = if kept { Recovery::Keep } else { run.recovery(data)? };
+        found.push(Interrupted { run, recovery });
     }
+    Ok(found)
 }
 
-/// Ends what an interrupted run has begun, if there is one: finished if its master runs or has written, else undone.
-pub(crate) fn finish_interrupted(target: &Machine, run: &mut Run) -> Result<(), Error> {
-    target.remove_restore_dropin();
-    match target.state.journal() {
-        Ok(Some(journal)) => end(target, run, &journal)?,
-        Ok(None) => take_back_lost(target, run)?,
-        Err(e @ state::Error::Damaged { .. }) => {
-            let path = target.state.put_journal_away()?;
-            log::error!("{}; it is {} now, and the files tell what was done", chain(&e), path.display());
-            take_back_lost(target, run)?;
+/// Ends the runs that were interrupted: finished if their master runs or has written, else undone. Removes what runs have
+/// staged that were killed before that.
+///
+/// A promotion that fails is undone by the same call: it kills the master that it started, and its own journal says the
+/// rest.
+pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(), Error> {
+    machine.remove_restore_dropin();
+    for Interrupted { run: unfinished, recovery } in interrupted(&machine.data)? {
+        let id = unfinished.id();
+        let moved = match recovery {
+            Recovery::RollBack => unfinished.roll_back(&machine.data),
+            Recovery::Keep | Recovery::KeepRunning => Ok(()),
+        };
+        // Also if the files cannot be moved: with it this machine gets a copy again.
+        if recovery != Recovery::KeepRunning && unfinished.journal().metalogger_ran {
+            start_metalogger(machine)?;
         }
-        Err(e) => return Err(e.into()),
-    }
-    Ok(commit::sweep(&target.data)?)
-}
-
-fn end(target: &Machine, run: &mut Run, journal: &Journal) -> Result<(), Error> {
-    let Some(elsewhere) = other_folder(target, journal)? else { return end_in(&target.data, target, run, journal) };
-    match Folder::open(&elsewhere) {
-        Ok(folder) => end_in(&folder, target, run, journal),
-        Err(e) if e.is_not_found() => {
-            let path = target.state.put_journal_away()?;
-            log::error!(
-                "run {} was interrupted in {}, which is gone: its journal is {} now",
-                journal.run,
-                elsewhere.display(),
-                path.display()
-            );
-            Ok(())
-        }
-        Err(e) => Err(commit::Error::from(e).into()),
-    }
-}
-
-/// The data folder of the interrupted run, if it is another one than ours, perhaps under the name it had before.
-fn other_folder(target: &Machine, journal: &Journal) -> Result<Option<PathBuf>, Error> {
-    let ours = journal.data_path == target.data.path() || commit::runs(&target.data)?.contains(&journal.run);
-    Ok((!ours).then(|| journal.data_path.clone()))
-}
-
-/// The journal goes last: whoever is killed before leaves the rest to the next run.
-fn end_in(data: &Folder, target: &Machine, run: &mut Run, journal: &Journal) -> Result<(), Error> {
-    let outlook = Outlook::of(data, journal)?;
-    let what = match outlook {
-        Outlook::MasterRuns => "its master runs, and is kept",
-        Outlook::Keep => "its master had written, so that history is kept",
-        Outlook::Back { .. } => "every file is where it was",
-    };
-    if outlook != Outlook::MasterRuns {
-        roll_back(data, journal)?;
-        if journal.metalogger_ran && moosefs::running(data, Daemon::Metalogger)?.is_none() {
-            if let Err(e) = target.start_metalogger() {
-                log::error!("the metalogger cannot be started again: {}", chain(&e));
-            }
+        moved?;
+        unfinished.finish()?;
+        let what = match recovery {
+            Recovery::KeepRunning => "its master runs, and is kept",
+            Recovery::Keep => "its master had written, so that history is kept",
+            Recovery::RollBack => "every file is where it was",
+        };
+        if id == run.id() {
+            run.done(StepName::RollBack, format_args!("{what}"));
+        } else {
+            run.done(StepName::Recover, format_args!("the run of {} was interrupted: {what}", when(id)));
         }
     }
-    target.state.clear_journal()?;
-    run.done(StepName::Recover, format_args!("run {} was interrupted: {what}", journal.run));
-    Ok(())
+    Ok(commit::sweep(&machine.data)?)
 }
 
-/// A journal can be lost with the disk it is on: files in the stage and set aside at once tell that a run was moving them.
-fn take_back_lost(target: &Machine, run: &mut Run) -> Result<(), Error> {
-    if target.running(Daemon::Master)?.is_none() {
-        let files = commit::take_back_lost(&target.data)?;
-        if files > 0 {
-            run.done(
-                StepName::Recover,
-                format_args!("a run was interrupted and left no journal: {files} files are where they were"),
-            );
+fn start_metalogger(machine: &Machine) -> Result<(), Error> {
+    if machine.running(Daemon::Metalogger)?.is_none() {
+        match machine.start_metalogger() {
+            Ok(()) => log::info!("the metalogger runs again"),
+            Err(e) => log::error!("cannot start the metalogger again; start it by hand: {}", chain(&e)),
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn no_older_run_is_rolled_back_over_a_history_that_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("changelog.0.mfs"), "old").unwrap();
+        for id in [1, 2] {
+            let folder = commit::RunFolder::create(&data, id).unwrap();
+            std::fs::write(folder.stage.path().join("changelog.0.mfs"), format!("staged {id}")).unwrap();
+            folder.commit(&data, &[OsString::from("changelog.0.mfs")], true).unwrap();
+        }
+        let recoveries =
+            || interrupted(&data).unwrap().iter().map(|found| (found.run.id(), found.recovery)).collect::<Vec<_>>();
+        assert_eq!(recoveries()[0], (2, Recovery::RollBack));
+        std::fs::write(dir.path().join("changelog.0.mfs"), "staged 2, and a change").unwrap();
+        assert_eq!(recoveries(), [(2, Recovery::Keep), (1, Recovery::Keep)]);
+    }
 }

@@ -1,12 +1,11 @@
-//! The state folder: the journal of a commit, the records of the last runs, and what the guards remember.
+//! The state folder: the records of the last runs, and what this machine remembers from one run to the next.
 //!
-//! It belongs to root alone, so what it says can be trusted, unlike anything in the data folder. Every file in it is
-//! written under another name, flushed and renamed: a reader finds the old text or the new one, never half of it.
+//! It belongs to root alone, so its contents can be trusted, unlike anything in the data folder.
 
 mod memory;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::json_file;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
@@ -24,8 +24,6 @@ pub(crate) use memory::{Freshness, Isolation, Memory, Served};
 pub(crate) const FOLDER: &str = "/var/lib/moosefs-ucarp";
 /// How many records are kept.
 const KEPT_RECORDS: usize = 50;
-const JOURNAL: &str = "journal.json";
-const USELESS_JOURNAL: &str = "journal.useless.json";
 const HAND_OVER: &str = "hand-over.json";
 const MEMORY: &str = "memory.json";
 const FRESHNESS: &str = "freshness.json";
@@ -52,66 +50,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// A file in it cannot be read or written.
-    #[error("cannot {operation} {}", path.display())]
-    Io {
-        /// `read` or `write`
-        operation: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A file in it is not what a run of ours wrote.
-    #[error("{} is damaged; look at it, then move it away", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: serde_json::Error,
-    },
-}
-
-/// What a promotion has begun: written before the metalogger is stopped and before the first rename, removed when a
-/// master serves, or everything is back in its place and the metalogger runs again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Journal {
-    /// Names the work folder of the run: its start in unix seconds.
-    pub(crate) run: u64,
-    /// The data folder.
-    pub(crate) data_path: PathBuf,
-    /// How far it has come.
-    pub(crate) phase: Phase,
-    /// Names in the data folder that are moved aside.
-    pub(crate) set_aside: Vec<String>,
-    /// What is moved in.
-    pub(crate) staged: Vec<StagedFile>,
-    /// Whether the metalogger ran before.
-    pub(crate) metalogger_ran: bool,
-}
-
-/// How far a commit has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Phase {
-    /// The metalogger is being stopped, and the stage completed; nothing was moved.
-    Stopping,
-    /// Files are being moved, in or back; no master can have started on them.
-    Moving,
-    /// The files are in place; a master may have started, served and written.
-    Starting,
-}
-
-/// A staged file, known by what nobody can fake in the data folder: its inode.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StagedFile {
-    /// Its name.
-    pub(crate) name: String,
-    /// Its inode number.
-    pub(crate) inode: u64,
-    /// Its size in bytes when it was staged.
-    pub(crate) size: u64,
+    #[error(transparent)]
+    File(#[from] json_file::Error),
 }
 
 /// The record of one run.
@@ -189,7 +129,7 @@ impl State {
     /// Opens the state folder at `path`, making it if need be.
     pub(crate) fn open_at(path: &Path) -> Result<Self, Error> {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
-        // A journal must not vanish with the folder that it is in.
+        // A file in it must not vanish with the folder after a power cut.
         let flushed = made.and_then(|()| match path.parent() {
             Some(parent) => std::fs::File::open(parent)?.sync_all(),
             None => Ok(()),
@@ -208,29 +148,6 @@ impl State {
         Ok(Self { folder })
     }
 
-    /// The journal, if a commit was begun and not ended.
-    pub(crate) fn journal(&self) -> Result<Option<Journal>, Error> {
-        self.read(OsStr::new(JOURNAL))
-    }
-
-    /// Writes the journal through to the disk.
-    pub(crate) fn write_journal(&self, journal: &Journal) -> Result<(), Error> {
-        self.write(OsStr::new(JOURNAL), journal)
-    }
-
-    /// Removes the journal: the commit is ended.
-    pub(crate) fn clear_journal(&self) -> Result<(), Error> {
-        match self.folder.remove(OsStr::new(JOURNAL)) {
-            Err(e) if !e.is_not_found() => Err(e.into()),
-            _ => Ok(self.folder.sync()?),
-        }
-    }
-
-    /// Moves a journal out of the way that nobody can act on, for the administrator to look at; returns where it is.
-    pub(crate) fn put_journal_away(&self) -> Result<PathBuf, Error> {
-        self.folder.replace(OsStr::new(JOURNAL), OsStr::new(USELESS_JOURNAL))?;
-        self.folder.sync()?;
-        Ok(self.folder.path().join(USELESS_JOURNAL))
     }
 
     /// Notes that the ucarp `identity` is about to step back on purpose.
@@ -304,36 +221,11 @@ impl State {
     }
 
     fn read<T: DeserializeOwned>(&self, name: &OsStr) -> Result<Option<T>, Error> {
-        let mut file = match self.folder.read(name) {
-            Ok(file) => file,
-            Err(e) if e.is_not_found() => return Ok(None),
-            Err(e) => return Err(e.into()),
-        };
-        let path = self.folder.path().join(name);
-        let mut text = Vec::new();
-        match file.read_to_end(&mut text) {
-            Ok(_) => serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source }),
-            Err(source) => Err(Error::Io { operation: "read", path, source }),
-        }
+        Ok(json_file::read(&self.folder, name)?)
     }
 
     fn write<T: Serialize>(&self, name: &OsStr, value: &T) -> Result<(), Error> {
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        let path = self.folder.path().join(name);
-        match self.folder.remove(&temporary) {
-            Err(e) if !e.is_not_found() => return Err(e.into()),
-            _ => (),
-        }
-        let mut file = self.folder.create(&temporary, 0o600)?;
-        let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
-        text.and_then(|text| file.write_all(&text).and_then(|()| file.sync_all())).map_err(|source| Error::Io {
-            operation: "write",
-            path,
-            source,
-        })?;
-        self.folder.replace(&temporary, name)?;
-        Ok(self.folder.sync()?)
+        Ok(json_file::write(&self.folder, name, value)?)
     }
 }
 
@@ -379,28 +271,6 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_is_there_until_it_is_cleared() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::open_at(&dir.path().join("state")).unwrap();
-        assert_eq!(state.journal().unwrap(), None);
-        let mut journal = Journal {
-            run: 1,
-            data_path: "/var/lib/mfs".into(),
-            phase: Phase::Moving,
-            set_aside: vec!["metadata.mfs".into()],
-            staged: vec![StagedFile { name: "changelog.0.mfs".into(), inode: 9, size: 0 }],
-            metalogger_ran: true,
-        };
-        state.write_journal(&journal).unwrap();
-        journal.phase = Phase::Starting;
-        state.write_journal(&journal).unwrap();
-        assert_eq!(state.journal().unwrap(), Some(journal));
-        state.clear_journal().unwrap();
-        state.clear_journal().unwrap();
-        assert_eq!(state.journal().unwrap(), None);
-    }
-
-    #[test]
     fn the_machines_heard_last_are_remembered() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open_at(&dir.path().join("state")).unwrap();
@@ -425,13 +295,5 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(State::open_at(dir.path()), Err(Error::Unsafe { .. })));
-    }
-
-    #[test]
-    fn a_damaged_journal_is_an_error_not_an_absence() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = State::open_at(&dir.path().join("state")).unwrap();
-        std::fs::write(dir.path().join("state").join(JOURNAL), "{").unwrap();
-        assert!(matches!(state.journal(), Err(Error::Damaged { .. })));
     }
 }

@@ -6,7 +6,6 @@
 //! that belongs to somebody else is not read either: it is a file from outside. Neither is a file of holes, which has no
 //! end for all purposes and costs whoever made it nothing.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -102,16 +101,6 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// The user who can put things into it, or into the folder that it was opened in.
     writer: u32,
-    /// Looked at with other files in it than there are.
-    view: Option<Box<View>>,
-}
-
-/// What [`Folder::viewed_with`] changes.
-#[derive(Debug)]
-struct View {
-    from: Folder,
-    back: BTreeSet<OsString>,
-    without: BTreeSet<OsString>,
 }
 
 impl AsFd for Folder {
@@ -126,23 +115,7 @@ impl Folder {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|e| io("open", path, e))?;
         let writer = rustix::fs::fstat(&fd).map_err(|e| io("look at", path, e))?.st_uid;
-        Ok(Self { fd, path: path.to_owned(), writer, view: None })
-    }
-
-    /// The folder as it would look if the files `back` were moved into it out of `from`, and those named `without` were
-    /// gone: for listing, looking and reading. Nothing is moved.
-    #[must_use]
-    pub(crate) fn viewed_with(self, from: Self, back: BTreeSet<OsString>, without: BTreeSet<OsString>) -> Self {
-        Self { view: Some(Box::new(View { from, back, without })), ..self }
-    }
-
-    /// Where `name` is looked for; `None` if it is not to be seen.
-    fn seen(&self, name: &OsStr) -> Option<&Self> {
-        match &self.view {
-            Some(view) if view.back.contains(name) => Some(&view.from),
-            Some(view) if view.without.contains(name) => None,
-            _ => Some(self),
-        }
+        Ok(Self { fd, path: path.to_owned(), writer })
     }
 
     /// The path this folder was opened by; for messages, and for programs that need a path.
@@ -163,10 +136,6 @@ impl Folder {
                 return Err(Error::TooMany { path: self.path.clone() });
             }
         }
-        if let Some(view) = &self.view {
-            names.retain(|name| !view.without.contains(name) && !view.back.contains(name));
-            names.extend(view.back.iter().cloned());
-        }
         names.sort();
         Ok(names)
     }
@@ -179,8 +148,7 @@ impl Folder {
     /// What `name` is, links not followed; `None` if it is not there.
     pub(crate) fn status(&self, name: &OsStr) -> Result<Option<Stat>, Error> {
         let path = self.checked(name)?;
-        let Some(seen) = self.seen(name) else { return Ok(None) };
-        match rustix::fs::statat(&seen.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(status) => Ok(Some(status)),
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(io("look at", &path, e)),
@@ -190,10 +158,9 @@ impl Folder {
     /// Opens the regular file `name` for reading.
     pub(crate) fn read(&self, name: &OsStr) -> Result<File, Error> {
         let path = self.checked(name)?;
-        let Some(seen) = self.seen(name) else { return Err(io("open", &path, Errno::NOENT)) };
         // Held without being opened first: opening a FIFO or a device can do things.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let held = rustix::fs::openat(&seen.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let held = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
         let status = rustix::fs::fstat(&held).map_err(|e| io("look at", &path, e))?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err(Error::NotAFile { path });
@@ -227,7 +194,7 @@ impl Folder {
         let path = self.checked(name)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open folder", &path, e))?;
-        Ok(Self { fd, path, writer: self.writer, view: None })
+        Ok(Self { fd, path, writer: self.writer })
     }
 
     /// Makes the new folder `name`, flushed to disk before anything is moved into it, and opens it; it must not exist.

@@ -5,42 +5,75 @@ use std::path::Path;
 
 use super::*;
 
-/// A data folder with an old set in it, a state folder, and a staged set.
+const RUN: u64 = 1_795_000_000;
+
+/// A data folder with an old set in it.
 struct Place {
     dir: tempfile::TempDir,
     data: Folder,
-    state: State,
-    work: RunFolder,
 }
 
 const OLD: [&str; 3] = ["metadata_ml.mfs.back", "changelog_ml.0.mfs", "metadata.mfs.back"];
 
 fn place() -> Place {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir(dir.path().join("data")).unwrap();
     for name in OLD {
-        std::fs::write(dir.path().join("data").join(name), format!("old {name}")).unwrap();
+        std::fs::write(dir.path().join(name), format!("old {name}")).unwrap();
     }
-    let data = Folder::open(&dir.path().join("data")).unwrap();
-    let state = State::open_at(&dir.path().join("state")).unwrap();
-    let work = RunFolder::create(&data, 1_795_000_000).unwrap();
-    for name in [stage::IMAGE, stage::LOG] {
-        std::fs::write(work.stage.path().join(name), format!("staged {name}")).unwrap();
-    }
-    Place { dir, data, state, work }
+    let data = Folder::open(dir.path()).unwrap();
+    Place { dir, data }
+}
+
+/// The same, with a run that has staged a set.
+fn staged() -> (Place, RunFolder) {
+    let place = place();
+    let folder = place.stage(RUN, "staged");
+    (place, folder)
+}
+
+/// The same, after the commit of that run.
+fn committed() -> Place {
+    let (place, folder) = staged();
+    folder.commit(&place.data, &OLD.map(OsString::from), true).unwrap();
+    place
 }
 
 impl Place {
-    fn commit(&self) -> Result<(), Error> {
-        self.work.commit(&self.data, &self.state, &OLD.map(OsString::from), true)
+    fn stage(&self, id: u64, text: &str) -> RunFolder {
+        let folder = RunFolder::create(&self.data, id).unwrap();
+        for name in [stage::IMAGE, stage::LOG] {
+            std::fs::write(folder.stage.path().join(name), format!("{text} {name}")).unwrap();
+        }
+        folder
     }
 
-    fn journal(&self) -> Journal {
-        self.state.journal().unwrap().expect("a journal")
+    /// The only unfinished run, as the next run finds it.
+    fn run(&self) -> Unfinished {
+        let mut runs = unfinished(&self.data).unwrap();
+        assert_eq!(runs.len(), 1);
+        runs.remove(0)
+    }
+
+    /// Ends the unfinished run as the next run does.
+    fn recover(&self) -> Recovery {
+        let run = self.run();
+        let recovery = run.recovery(&self.data).unwrap();
+        if recovery == Recovery::RollBack {
+            run.roll_back(&self.data).unwrap();
+        }
+        run.finish().unwrap();
+        sweep(&self.data).unwrap();
+        recovery
+    }
+
+    /// Writes the journal again with another phase in it.
+    fn set_phase(&self, phase: Phase) {
+        let run = self.run();
+        Journal { phase, ..run.journal }.write(&run.run).unwrap();
     }
 
     fn path(&self, name: &str) -> std::path::PathBuf {
-        self.dir.path().join("data").join(name)
+        self.dir.path().join(name)
     }
 
     /// Every file below the data folder that is no folder: name and content.
@@ -72,25 +105,36 @@ fn config() -> Config {
 
 #[test]
 fn a_commit_sets_the_old_files_aside_and_moves_the_staged_ones_in() {
-    let place = place();
-    place.commit().unwrap();
+    let place = committed();
     let files = place.files();
     assert_eq!(files["metadata.mfs.back"], "staged metadata.mfs.back");
     assert_eq!(files["changelog.0.mfs"], "staged changelog.0.mfs");
     for name in OLD {
         assert_eq!(files[&format!("mfs-promote/1795000000/aside/{name}")], format!("old {name}"));
     }
-    assert_eq!(files.len(), 5);
-    assert_eq!(place.journal().phase, Phase::Starting);
+    assert_eq!(files.len(), 6, "and the journal");
+    let run = place.run();
+    assert_eq!((run.id(), run.journal().phase), (RUN, Phase::Starting));
+    assert_eq!(run.journal().set_aside, OLD);
 }
 
 #[test]
 fn a_commit_is_undone_to_the_last_file() {
-    let place = place();
-    place.commit().unwrap();
-    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
+    let place = committed();
+    assert_eq!(place.recover(), Recovery::RollBack);
     assert_eq!(place.files(), old_set());
     assert!(!place.path("mfs-promote").exists() && !place.path("bak").exists());
+}
+
+#[test]
+fn the_note_of_a_stopped_metalogger_is_found() {
+    let (place, folder) = staged();
+    folder.note_stop().unwrap();
+    let run = place.run();
+    assert!(run.journal().phase == Phase::Stopping && run.journal().metalogger_ran);
+    assert_eq!(place.recover(), Recovery::RollBack);
+    assert_eq!(place.files(), old_set());
+    assert!(!place.path("mfs-promote").exists());
 }
 
 /// The renames of a commit, in order: from, to.
@@ -101,16 +145,14 @@ fn renames(place: &Place) -> Vec<(std::path::PathBuf, std::path::PathBuf)> {
     out.chain([stage::LOG, stage::IMAGE].map(|name| (stage.join(name), place.path(name)))).collect()
 }
 
-/// What a run leaves that was killed between two of the renames of a commit.
+/// A run that was killed between two of the renames of a commit.
 fn killed_after(done: usize) -> Place {
-    let place = place();
-    place.commit().unwrap();
-    let journal = Journal { phase: Phase::Moving, ..place.journal() };
+    let place = committed();
     // Undo the last renames by hand, newest first.
     for (from, to) in renames(&place).split_off(done).into_iter().rev() {
         std::fs::rename(to, from).unwrap();
     }
-    place.state.write_journal(&journal).unwrap();
+    place.set_phase(Phase::Moving);
     place
 }
 
@@ -118,9 +160,26 @@ fn killed_after(done: usize) -> Place {
 fn a_run_killed_between_any_two_renames_is_undone() {
     for done in 0..=5 {
         let place = killed_after(done);
-        assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "{done} renames");
+        assert_eq!(place.recover(), Recovery::RollBack, "{done} renames");
         assert_eq!(place.files(), old_set(), "{done} renames");
         assert!(!place.path("mfs-promote").exists(), "{done} renames");
+    }
+}
+
+#[test]
+fn whatever_part_of_the_renames_a_power_cut_leaves_is_undone() {
+    // They are flushed together and reach the disk in any order, but two files never have one name.
+    let (original, image) = (1 << 2, 1 << 4);
+    for survived in (0..1 << 5).filter(|survived| survived & image == 0 || survived & original != 0) {
+        let place = committed();
+        for (number, (from, to)) in renames(&place).into_iter().enumerate().rev() {
+            if survived & (1 << number) == 0 {
+                std::fs::rename(to, from).unwrap();
+            }
+        }
+        place.set_phase(Phase::Moving);
+        assert_eq!(place.recover(), Recovery::RollBack, "{survived:05b}");
+        assert_eq!(place.files(), old_set(), "{survived:05b}");
     }
 }
 
@@ -128,52 +187,109 @@ fn a_run_killed_between_any_two_renames_is_undone() {
 fn a_roll_back_killed_between_any_two_renames_is_finished_by_the_next() {
     for phase in [Phase::Moving, Phase::Starting] {
         for done in 0..=5 {
-            let place = place();
-            place.commit().unwrap();
-            place.state.write_journal(&Journal { phase, ..place.journal() }).unwrap();
+            let place = committed();
+            place.set_phase(phase);
             // The staged files go back first.
             let mut back = renames(&place);
             back.rotate_left(OLD.len());
             for (from, to) in &back[..done] {
                 std::fs::rename(to, from).unwrap();
             }
-            assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "{phase:?}, {done} renames");
-            assert_eq!(place.files(), old_set(), "{phase:?}, {done} renames");
-            assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back, "once more");
+            let run = place.run();
+            assert_eq!(run.recovery(&place.data).unwrap(), Recovery::RollBack, "{phase:?}, {done} renames");
+            run.roll_back(&place.data).unwrap();
+            let mut files = place.files();
+            files.retain(|name, _| !name.starts_with("mfs-promote"));
+            assert_eq!(files, old_set(), "{phase:?}, {done} renames");
+            // Killed before the journal was removed.
+            assert_eq!(place.recover(), Recovery::RollBack, "once more");
             assert_eq!(place.files(), old_set(), "{phase:?}, {done} renames, once more");
         }
     }
 }
 
 #[test]
-fn a_run_killed_between_any_two_renames_is_undone_though_its_journal_is_lost() {
+fn a_half_moved_set_without_a_usable_journal_is_an_error_and_stays_as_it_is() {
     for done in 1..5 {
-        let place = killed_after(done);
-        place.state.clear_journal().unwrap();
-        assert_eq!(take_back_lost(&place.data).unwrap(), done.min(OLD.len()), "{done} renames");
-        sweep(&place.data).unwrap();
-        let mut files = place.files();
-        files.retain(|name, _| !name.ends_with(HALF));
-        assert_eq!(files, old_set(), "{done} renames");
-        archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
-        assert!(!place.path("mfs-promote").exists());
+        let damages: [fn(&Path); 3] = [
+            |journal| std::fs::remove_file(journal).unwrap(),
+            |journal| std::fs::write(journal, "").unwrap(),
+            |journal| std::fs::write(journal, "{\"phase\": \"mo").unwrap(),
+        ];
+        for damage in damages {
+            let place = killed_after(done);
+            damage(&place.path("mfs-promote/1795000000/journal.json"));
+            let files = place.files();
+            let error = unfinished(&place.data).unwrap_err();
+            assert!(matches!(error, Error::NoJournal { run: RUN, .. } | Error::BadJournal { run: RUN, .. }), "{error}");
+            assert!(error.to_string().contains("mfs-promote/1795000000/aside"), "{error}");
+            assert_eq!(place.files(), files);
+        }
     }
-    // All is moved, so it is what a promotion leaves that is not archived yet.
+}
+
+#[test]
+fn a_whole_set_in_place_is_kept_though_its_journal_is_lost() {
     let place = killed_after(5);
-    place.state.clear_journal().unwrap();
-    assert_eq!(take_back_lost(&place.data).unwrap(), 0);
+    std::fs::remove_file(place.path("mfs-promote/1795000000/journal.json")).unwrap();
+    assert!(unfinished(&place.data).unwrap().is_empty());
+    assert_eq!(archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap().len(), 1);
+}
+
+#[test]
+fn of_several_unfinished_runs_the_newest_is_undone_first() {
+    let place = committed();
+    let names = [stage::IMAGE, stage::LOG].map(OsString::from);
+    let second = place.stage(RUN + 1, "second");
+    let before: BTreeMap<_, _> = place.files().into_iter().filter(|(name, _)| !name.contains("1795000001")).collect();
+    second.commit(&place.data, &names, false).unwrap();
+    let runs = unfinished(&place.data).unwrap();
+    assert_eq!(runs.iter().map(Unfinished::id).collect::<Vec<_>>(), [RUN + 1, RUN]);
+    for (run, after) in runs.into_iter().zip([Some(before), None]) {
+        assert_eq!(run.recovery(&place.data).unwrap(), Recovery::RollBack);
+        run.roll_back(&place.data).unwrap();
+        run.finish().unwrap();
+        if let Some(after) = after {
+            assert_eq!(place.files(), after);
+        }
+    }
+    sweep(&place.data).unwrap();
+    assert_eq!(place.files(), old_set());
+}
+
+#[test]
+fn files_set_aside_by_an_unfinished_run_are_neither_archived_nor_swept() {
+    let place = committed();
+    let files = place.files();
+    assert!(archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap().is_empty());
+    sweep(&place.data).unwrap();
+    assert_eq!(place.files(), files);
+}
+
+#[test]
+fn a_name_that_is_no_text_goes_back_too() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let (place, folder) = staged();
+    let name = OsStr::from_bytes(b"metadata\xff.mfs");
+    std::fs::write(place.dir.path().join(name), "old").unwrap();
+    let mut set_aside = OLD.map(OsString::from).to_vec();
+    set_aside.push(name.to_owned());
+    folder.commit(&place.data, &set_aside, true).unwrap();
+    assert!(!place.dir.path().join(name).exists());
+    assert_eq!(place.recover(), Recovery::RollBack);
+    assert!(place.dir.path().join(name).exists() && !place.path("mfs-promote").exists());
 }
 
 #[test]
 fn what_a_master_wrote_into_a_half_moved_set_is_kept() {
     let place = killed_after(4);
     std::fs::write(place.path(stage::LOG), "staged changelog.0.mfs and one more change").unwrap();
-    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept);
+    assert_eq!(place.run().recovery(&place.data).unwrap(), Recovery::Keep);
+    assert_eq!(place.recover(), Recovery::Keep);
     let files = place.files();
     assert_eq!(files[stage::LOG], "staged changelog.0.mfs and one more change");
-    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept, "once more");
-    assert_eq!(place.files(), files);
-    assert_eq!(take_back_lost(&place.data).unwrap(), 0, "what is set aside stays there");
+    assert!(unfinished(&place.data).unwrap().is_empty(), "what is set aside stays there");
+    assert_eq!(place.files().keys().filter(|name| name.contains("/aside/")).count(), OLD.len());
 }
 
 #[test]
@@ -187,11 +303,11 @@ fn what_the_master_wrote_is_kept_and_the_old_files_are_archived() {
         },
     ];
     for write in writes {
-        let place = place();
-        place.commit().unwrap();
+        let place = committed();
         write(&place);
-        let written = place.files();
-        assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Kept);
+        let mut written = place.files();
+        assert_eq!(place.recover(), Recovery::Keep);
+        written.retain(|name, _| !name.ends_with("journal.json"));
         assert_eq!(place.files(), written, "nothing moved");
         let archives = archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
         assert_eq!(archives, ["bak/metabak.1795000000.tar.xz"]);
@@ -201,10 +317,9 @@ fn what_the_master_wrote_is_kept_and_the_old_files_are_archived() {
 
 #[test]
 fn a_file_that_appeared_meanwhile_is_not_replaced() {
-    let place = place();
-    place.commit().unwrap();
+    let place = committed();
     std::fs::write(place.path("changelog_ml.0.mfs"), "newer").unwrap();
-    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
+    assert_eq!(place.recover(), Recovery::RollBack);
     let files = place.files();
     assert_eq!(files["changelog_ml.0.mfs"], "newer");
     assert_eq!(files["mfs-promote/1795000000/aside/changelog_ml.0.mfs"], "old changelog_ml.0.mfs");
@@ -213,10 +328,10 @@ fn a_file_that_appeared_meanwhile_is_not_replaced() {
 
 #[test]
 fn a_file_that_cannot_be_set_aside_ends_in_a_roll_back_that_restores_all() {
-    let place = place();
+    let (place, folder) = staged();
     std::fs::remove_file(place.path(OLD[2])).unwrap();
-    assert!(place.commit().is_err());
-    assert_eq!(roll_back(&place.data, &place.journal()).unwrap(), Undone::Back);
+    assert!(folder.commit(&place.data, &OLD.map(OsString::from), true).is_err());
+    assert_eq!(place.recover(), Recovery::RollBack);
     let mut expected = old_set();
     expected.remove(OLD[2]);
     assert_eq!(place.files(), expected);
@@ -224,33 +339,36 @@ fn a_file_that_cannot_be_set_aside_ends_in_a_roll_back_that_restores_all() {
 
 #[test]
 fn a_stage_without_a_commit_is_discarded() {
-    let Place { dir: _dir, data, work, .. } = place();
-    work.discard(&data).unwrap();
-    assert_eq!(runs(&data).unwrap(), Vec::<u64>::new());
-    assert_eq!(data.names().unwrap().len(), OLD.len());
+    let (place, folder) = staged();
+    folder.discard(&place.data).unwrap();
+    assert_eq!(runs(&place.data).unwrap(), Vec::<u64>::new());
+    assert_eq!(place.data.names().unwrap().len(), OLD.len());
 }
 
 #[test]
-fn the_folder_of_all_runs_goes_though_the_last_one_was_killed_before_it_removed_it() {
-    let Place { dir: _dir, data, work, .. } = place();
-    work.discard(&data).unwrap();
-    data.make_subfolder(ROOT.as_ref(), 0o700).unwrap();
-    sweep(&data).unwrap();
-    assert_eq!(data.names().unwrap().len(), OLD.len());
+fn what_a_run_leaves_that_was_killed_before_its_first_rename_is_swept() {
+    let (place, folder) = staged();
+    // While it wrote its journal.
+    std::fs::write(folder.run.path().join(".journal.json"), "{").unwrap();
+    sweep(&place.data).unwrap();
+    assert_eq!(place.data.names().unwrap().len(), OLD.len());
+    // Before it removed the folder of all runs.
+    place.data.make_subfolder(ROOT.as_ref(), 0o700).unwrap();
+    sweep(&place.data).unwrap();
+    assert_eq!(place.data.names().unwrap().len(), OLD.len());
 }
 
 #[test]
 fn two_runs_within_one_second_do_not_share_a_folder() {
-    let place = place();
-    let second = RunFolder::create(&place.data, 1_795_000_000).unwrap();
-    assert_eq!((place.work.id, second.id), (1_795_000_000, 1_795_000_001));
+    let (place, first) = staged();
+    let second = RunFolder::create(&place.data, RUN).unwrap();
+    assert_eq!((first.id, second.id), (RUN, RUN + 1));
 }
 
 #[test]
-fn no_archive_is_made_where_somebody_else_could_exchange_it() {
-    let place = place();
-    place.commit().unwrap();
-    place.state.clear_journal().unwrap();
+fn no_archive_is_made_where_another_user_could_exchange_it() {
+    let place = committed();
+    place.run().finish().unwrap();
     std::fs::create_dir(place.path(BACKUP)).unwrap();
     std::os::unix::fs::chown(place.path(BACKUP), Some(65_534), None).unwrap();
     let archived = archive_leftovers(&place.data, &config(), &Cancel::new());
@@ -264,12 +382,13 @@ fn no_archive_is_made_where_somebody_else_could_exchange_it() {
 }
 
 #[test]
-fn a_work_folder_of_another_user_is_not_touched() {
+fn a_folder_of_runs_of_another_user_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join(ROOT)).unwrap();
     std::os::unix::fs::chown(dir.path().join(ROOT), Some(65534), Some(65534)).unwrap();
     let data = Folder::open(dir.path()).unwrap();
     assert!(matches!(RunFolder::create(&data, 1), Err(Error::Foreign(_))));
+    assert!(matches!(unfinished(&data), Err(Error::Foreign(_))));
     std::fs::remove_dir(dir.path().join(ROOT)).unwrap();
     std::os::unix::fs::symlink("/tmp", dir.path().join(ROOT)).unwrap();
     assert!(RunFolder::create(&data, 1).is_err());
@@ -280,13 +399,14 @@ fn a_number_that_is_the_same_by_chance_moves_no_file_of_before() {
     use std::os::unix::fs::MetadataExt;
     // Killed before the last file was set aside; copied to another disk since, where numbers mean nothing.
     let place = killed_after(2);
-    let mut journal = place.journal();
+    let Unfinished { mut journal, run, .. } = place.run();
     let original = std::fs::metadata(place.path("metadata.mfs.back")).unwrap();
     journal
         .staged
         .iter_mut()
         .filter(|file| file.name == "metadata.mfs.back")
         .for_each(|file| file.inode = original.ino());
-    assert_eq!(roll_back(&place.data, &journal).unwrap(), Undone::Back);
+    journal.write(&run).unwrap();
+    assert_eq!(place.recover(), Recovery::RollBack);
     assert_eq!(place.files(), old_set());
 }

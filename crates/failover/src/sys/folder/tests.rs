@@ -114,23 +114,6 @@ fn asking_for_space_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_view_shows_what_would_be_there_and_moves_nothing() {
-    let (dir, folder) = scratch();
-    std::fs::create_dir(dir.path().join("aside")).unwrap();
-    for (name, text) in [("kept", "kept"), ("log", "new"), ("staged", "new"), ("aside/log", "old")] {
-        std::fs::write(dir.path().join(name), text).unwrap();
-    }
-    let aside = folder.subfolder("aside".as_ref()).unwrap();
-    let names = |names: &[&str]| names.iter().map(OsString::from).collect();
-    let view = folder.viewed_with(aside, names(&["log"]), names(&["log", "staged"]));
-    assert_eq!(view.names().unwrap(), ["aside", "kept", "log"]);
-    assert_eq!(std::io::read_to_string(view.read("log".as_ref()).unwrap()).unwrap(), "old");
-    assert!(view.read("staged".as_ref()).unwrap_err().is_not_found());
-    assert!(view.status("staged".as_ref()).unwrap().is_none() && view.status("kept".as_ref()).unwrap().is_some());
-    assert_eq!(std::fs::read_to_string(dir.path().join("log")).unwrap(), "new");
-}
-
-#[test]
 fn a_rename_never_replaces() {
     let (dir, folder) = scratch();
     std::fs::write(dir.path().join("a"), "a").unwrap();
