@@ -9,10 +9,14 @@
 
 use std::fmt;
 
+#[cfg(test)]
+mod cases;
 pub(crate) mod changelog;
 pub(crate) mod chunkservers;
 mod compare;
 pub(crate) mod emergency;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod image;
 pub(crate) mod inventory;
 mod names;

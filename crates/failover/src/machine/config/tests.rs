@@ -120,6 +120,11 @@ proptest! {
     }
 
     #[test]
+    fn no_value_makes_it_panic(key in prop::sample::select(KEYS), value in "[-+]?[0-9.]{1,25}(e[0-9]{1,4})?|nan|inf|\\PC*") {
+        let _ = assemble(&format!("{key} = {value}"), "", "");
+    }
+
+    #[test]
     fn what_is_written_is_what_is_read(key in "[A-Z_]{1,12}", value in "[a-z0-9/.*-]{1,12}") {
         let document = Document::parse(&format!("{key} = {value}\n"));
         prop_assert_eq!(&document.get(&key).unwrap().value, &value);

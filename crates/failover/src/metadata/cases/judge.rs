@@ -5,28 +5,26 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use failover::metadata::plan::Base;
-use failover::metadata::{Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
-use failover::sys::cancel::Cancel;
-use failover::sys::folder::Folder;
-
-use crate::case::{Case, Ours, Situation};
-use crate::history::{History, METAID};
-use crate::master::Master;
+use super::case::{Case, Ours, Situation};
+use super::history::{History, METAID};
+use super::master::Master;
+use crate::metadata::{Base, Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 
 const JUMP: u64 = 1_000_000;
 
 /// What was found for one case.
-pub(crate) struct Finding {
-    pub(crate) truth: String,
-    pub(crate) stock: String,
-    pub(crate) ours: String,
+pub(super) struct Finding {
+    pub(super) truth: String,
+    pub(super) stock: String,
+    pub(super) ours: String,
     /// Where ours is not what it must be.
-    pub(crate) problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 /// Runs a case.
-pub(crate) fn judge(case: &Case) -> Finding {
+pub(super) fn judge(case: &Case) -> Finding {
     let situations = (case.build)();
     let alone = situations.len() == 1;
     let (mut truth, mut stock, mut ours) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());

@@ -4,14 +4,15 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use failover::metadata::plan::Base;
-use failover::metadata::{
-    Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
-};
-use failover::sys::cancel::Cancel;
-use failover::sys::folder::{Folder, Owner};
+use fastrand::Rng;
 
-use crate::mutate::{Rng, mutate};
+use super::damage::{damage, pick};
+use crate::metadata::testing::me;
+use crate::metadata::{
+    Base, Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
+};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 
 const JUMP: u64 = 1_000_000;
 const NAMES: &[&str] = &[
@@ -33,7 +34,7 @@ const NAMES: &[&str] = &[
 type Files = Vec<(String, Vec<u8>)>;
 
 /// The real sets, the folders to work in, and what came out so far.
-pub(crate) struct Sets {
+pub(super) struct Sets {
     real: Vec<Files>,
     data: PathBuf,
     stage: PathBuf,
@@ -42,19 +43,19 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    pub(crate) fn new(dir: &Path) -> Self {
-        let mut sets: Vec<PathBuf> = crate::testdata().read_dir().unwrap().map(|set| set.unwrap().path()).collect();
+    pub(super) fn new(dir: &Path) -> Self {
+        let mut sets: Vec<PathBuf> = super::testdata().read_dir().unwrap().map(|set| set.unwrap().path()).collect();
         sets.sort();
         let real = sets.iter().map(|set| files(set)).collect();
         let (data, stage) = (dir.join("data"), dir.join("stage"));
         Self { real, data, stage, plans: Cell::new(0), refusals: Cell::new(0) }
     }
 
-    pub(crate) fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         format!("{} plans, staged and read back; {} refusals", self.plans.get(), self.refusals.get())
     }
 
-    pub(crate) fn execute(&self, rng: &mut Rng) {
+    pub(super) fn execute(&self, rng: &mut Rng) {
         let files = self.damaged(rng);
         for folder in [&self.data, &self.stage] {
             let _ = std::fs::remove_dir_all(folder);
@@ -79,18 +80,18 @@ impl Sets {
     }
 
     fn damaged(&self, rng: &mut Rng) -> Files {
-        let mut files = rng.pick(&self.real).clone();
-        let others = rng.pick(&self.real);
-        for _ in 0..=rng.below(3) {
-            let index = rng.below(files.len());
-            match rng.below(8) {
+        let mut files = pick(rng, &self.real).clone();
+        let others = pick(rng, &self.real);
+        for _ in 0..=rng.usize(..3) {
+            let index = rng.usize(..files.len());
+            match rng.usize(..8) {
                 0 => drop(files.remove(index)),
-                1 => files[index].0 = rng.pick(NAMES).to_string(),
-                2 => files.push(((*rng.pick(NAMES)).to_owned(), files[index].1.clone())),
-                3 => files.push(rng.pick(others).clone()),
+                1 => files[index].0 = pick(rng, NAMES).to_string(),
+                2 => files.push(((*pick(rng, NAMES)).to_owned(), files[index].1.clone())),
+                3 => files.push(pick(rng, others).clone()),
                 _ => {
-                    let other = rng.pick(others).1.clone();
-                    mutate(rng, &mut files[index].1, &other);
+                    let other = pick(rng, others).1.clone();
+                    damage(rng, &mut files[index].1, &other);
                 }
             }
             if files.is_empty() {
@@ -108,7 +109,7 @@ impl Sets {
 
     /// Stages the plan; what is staged must be exactly what was planned.
     fn stage(&self, folder: &Folder, plan: &Plan) {
-        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let owner = me();
         let (stage, cancel) = (Folder::open(&self.stage).unwrap(), Cancel::new());
         let raised = match &plan.base {
             Base::Image { signature, .. } if signature == image::FORMAT_2_0 => plan.end_version < u64::from(u32::MAX),
