@@ -4,7 +4,6 @@
 pub(crate) mod archive;
 pub(crate) mod commit;
 pub(crate) mod config;
-pub(crate) mod emergency;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;

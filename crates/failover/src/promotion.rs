@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::machine::state::Phase;
-use crate::metadata::{Lineage, Loss, Plan, plan};
+use crate::metadata::{Lineage, Loss, Plan, emergency, plan};
 use crate::moosefs::workarounds::tcp_resets::HeldResets;
 use crate::moosefs::{Daemon, Release};
 use crate::sys::address::Interface;
@@ -21,7 +21,6 @@ use crate::election::Election;
 use crate::election::settle::{self, Settle};
 use crate::machine::Machine;
 use crate::machine::commit::{self, Undone, roll_back};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::recover;
 use crate::machine::run::Run;
@@ -305,7 +304,7 @@ impl<'a> Promotion<'a> {
         if prepared.unlocked() > 0 {
             log::info!("stage: {} chunks unlocked whose writers were cut off in the last second", prepared.unlocked());
         }
-        for file in emergency::find(&self.target.data, &self.target.config) {
+        for file in emergency::find(&self.target.data, &self.target.config.working_user) {
             log::warn!("{file}");
         }
         self.run.record.version = Some(served);

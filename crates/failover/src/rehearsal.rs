@@ -236,8 +236,8 @@ impl Rehearsal<'_> {
         log::info!("staging {} beside the data", bytes(space.staged()));
         let scratch = RehearsalFolder::create(data)?;
         stage::copy_image(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
-        let written = stage::write_log(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
-        let served = plan.end_version + jump + written.unlocked;
+        let unlocked = stage::write_log(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
+        let served = plan.end_version + jump + unlocked;
         Ok((plan, served, scratch))
     }
 

@@ -3,14 +3,13 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, plan};
+use crate::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, emergency, plan};
 use crate::moosefs::{self, Info};
 use crate::sys::address;
 use crate::sys::text::bytes;
 use crate::sys::text::human;
 
 use super::{ANSWER, Finding, Level, Numbers, Subject};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space::{self, Space};
 use crate::promotion::prepare;
@@ -168,7 +167,7 @@ impl Subject {
             }
             Err(e) => findings.push(Finding::unknown("space", &e)),
         }
-        for file in emergency::find(&self.data, &self.config) {
+        for file in emergency::find(&self.data, &self.config.working_user) {
             findings.push(Finding::new("plan", Level::Warning, file.to_string()));
         }
         for note in &plan.notes {

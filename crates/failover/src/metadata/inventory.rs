@@ -20,7 +20,7 @@ use super::parallel;
 use super::peek::peek;
 use crate::sys::folder::{self, Folder};
 
-pub(crate) use super::names::Role;
+pub(crate) use super::names::Origin;
 
 /// The folder itself cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(crate) struct ImageFile {
     /// Who wrote it.
     pub(crate) lineage: Lineage,
     /// What its name says.
-    pub(crate) role: Role,
+    pub(crate) origin: Origin,
     /// What its content says.
     pub(crate) image: Image,
     /// Bytes.
@@ -52,7 +52,9 @@ impl ImageFile {
     /// renames it: a whole one counts. An end of 1.x, sixteen zeros, also lies in the middle of an image: there it does not.
     pub(crate) fn base_version(&self) -> Option<u64> {
         match self.image {
-            Image::Complete { signature, .. } if self.role == Role::Download && &signature != image::FORMAT_2_0 => None,
+            Image::Complete { signature, .. } if self.origin == Origin::Download && &signature != image::FORMAT_2_0 => {
+                None
+            }
             Image::Complete { version, .. } => Some(version),
             Image::New | Image::Incomplete { .. } => None,
         }
@@ -282,15 +284,15 @@ impl Inventory {
             Name::Temporary => What::Temporary,
             Name::Template => What::Template,
             Name::Foreign => What::Foreign,
-            Name::Image { lineage, role } => return Ok(self.add_image(folder.read(name)?, name, lineage, role)),
+            Name::Image { lineage, origin } => return Ok(self.add_image(folder.read(name)?, name, lineage, origin)),
             Name::Log { lineage, rank } => return Ok(self.add_log(folder.read(name)?, name, lineage, rank)),
         }))
     }
 
-    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Option<What> {
+    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, origin: Origin) -> Option<What> {
         match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
             Ok((image, (size, modified))) => {
-                self.images.push(ImageFile { name: name.to_owned(), lineage, role, image, size, modified });
+                self.images.push(ImageFile { name: name.to_owned(), lineage, origin, image, size, modified });
             }
             Err(error) => return Some(What::Unreadable(error.to_string())),
         }

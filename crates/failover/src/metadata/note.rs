@@ -6,7 +6,7 @@ use std::fmt;
 use super::Lineage;
 use super::changelog::{Damage, Torn};
 use super::image::Flaw;
-use super::names::shown;
+use crate::sys::text::shown;
 use crate::sys::text::when;
 
 /// How much a [`Note`] matters.
@@ -401,4 +401,15 @@ const WITHOUT: &str = "to lose them for good, look with mfs-promote --dry-run --
 
 fn cause(damage: Option<&Damage>) -> String {
     damage.map(|d| format!(" ({d})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_write_a_line_of_its_own_into_the_log() {
+        let note = Note::Unreadable { file: "metadata\n\u{1b}[2Jserving".into(), why: "no".to_owned() };
+        assert!(!note.to_string().contains(char::is_control), "{note}");
+    }
 }

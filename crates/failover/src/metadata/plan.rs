@@ -6,13 +6,11 @@
 //! the administrator allows their loss for this one run: then each is named in a note.
 
 use std::ffi::OsString;
-use std::fmt;
 
 use super::Lineage;
 use super::changelog::{Damage, Kind, Segment};
 use super::image::Image;
-use super::inventory::{ImageFile, Inventory, LogFile, Overlap, Role, Span, What};
-use super::names::shown;
+use super::inventory::{ImageFile, Inventory, LogFile, Origin, Overlap, Span, What};
 use super::note::{Note, Refusal};
 
 mod choice;
@@ -50,7 +48,7 @@ pub(crate) enum Loss {
 
 /// A stretch of changes to take from one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct Stretch {
     /// The change log.
     pub(crate) file: OsString,
     /// Byte offset in it from which the stretch is contiguous (at or before its first change).
@@ -77,7 +75,7 @@ pub(crate) struct Plan {
     /// Size of the base in bytes.
     pub(crate) image_bytes: u64,
     /// The changes, contiguous from `base_version` on.
-    pub(crate) runs: Vec<Run>,
+    pub(crate) stretches: Vec<Stretch>,
     /// Version of a master that has replayed them: last change + 1, or `base_version` without any.
     pub(crate) end_version: u64,
     /// When the last change was made, in Unix seconds of the old master's clock.
@@ -95,7 +93,7 @@ struct Candidate {
     base: Base,
     version: u64,
     bytes: u64,
-    runs: Vec<Run>,
+    stretches: Vec<Stretch>,
     /// One behind the last change.
     end: u64,
     /// Where this machine's own files end, if the metalogger's go on from there.
@@ -107,7 +105,7 @@ struct Candidate {
 
 /// Changes that follow one another.
 struct Followed {
-    runs: Vec<Run>,
+    stretches: Vec<Stretch>,
     /// One behind the last change.
     end: u64,
     /// Unix seconds of the last change.
@@ -115,7 +113,7 @@ struct Followed {
 }
 
 impl Candidate {
-    fn new(file: &ImageFile, version: u64, Followed { runs, end, last_change }: Followed) -> Self {
+    fn new(file: &ImageFile, version: u64, Followed { stretches, end, last_change }: Followed) -> Self {
         let base = match file.image {
             Image::Complete { signature, version, metaid } => {
                 Base::Image { name: file.name.clone(), signature, version, metaid }
@@ -123,7 +121,7 @@ impl Candidate {
             _ => Base::New,
         };
         let time = last_change.unwrap_or(file.modified);
-        Self { base, version, bytes: file.size, runs, end, own_end: end, last_change, time }
+        Self { base, version, bytes: file.size, stretches, end, own_end: end, last_change, time }
     }
 }
 
@@ -132,7 +130,7 @@ impl Plan {
     pub(crate) fn log_bytes(&self, jump: u64) -> u64 {
         let digits = |id: u64| u64::from(id.checked_ilog10().unwrap_or_default());
         let longer = digits(self.end_version.saturating_add(jump)) - digits(self.base_version);
-        self.runs.iter().map(|run| run.bytes).sum::<u64>() + longer * self.changes
+        self.stretches.iter().map(|stretch| stretch.bytes).sum::<u64>() + longer * self.changes
     }
 
     /// How many versions beyond the end the files go that are left behind: other machines may have followed them.
@@ -169,7 +167,7 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         metaid,
         base_version: chosen.version,
         image_bytes: chosen.bytes,
-        runs: chosen.runs.clone(),
+        stretches: chosen.stretches.clone(),
         end_version: chosen.end,
         last_change_time: chosen.last_change,
         changes: chosen.end - chosen.version,
@@ -228,7 +226,8 @@ fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     }
     // `MFSM NEW` is a file system only together with its whole history; ids from 0 are those of 1.6.
     let has = |id: u64| spans.iter().any(|s| (s.first..=s.last).contains(&id));
-    let new = images().find(|file| file.image == Image::New && matches!(file.role, Role::Current | Role::Download))?;
+    let new =
+        images().find(|file| file.image == Image::New && matches!(file.origin, Origin::Current | Origin::Download))?;
     (has(1) && !has(0)).then(|| Candidate::new(new, 1, follow(inventory, &spans, 1)))
 }
 
@@ -239,16 +238,16 @@ fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     if !same {
         return own;
     }
-    let (mut runs, own_end) = (own.runs, own.end);
+    let (mut stretches, own_end) = (own.stretches, own.end);
     let rest = follow(inventory, &inventory.spans(Lineage::Ml), own_end);
-    runs.extend(rest.runs);
+    stretches.extend(rest.stretches);
     let last_change = rest.last_change.or(own.last_change);
-    Candidate { runs, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
+    Candidate { stretches, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
 }
 
 /// The longest contiguous run of changes from `version` on.
 fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
-    let mut runs = Vec::new();
+    let mut stretches = Vec::new();
     let (mut end, mut last_change) = (version, None);
     // All spans that hold an id hold the same change under it, so the longest one is as good as any.
     let next = |id: u64| {
@@ -257,7 +256,7 @@ fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
     };
     while let Some(span) = next(end) {
         let segment = inventory.segment(span);
-        runs.push(Run {
+        stretches.push(Stretch {
             file: inventory.logs[span.log].name.clone(),
             offset: segment.start,
             first: end,
@@ -267,7 +266,7 @@ fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
         end = span.last + 1;
         last_change = Some(segment.last_time);
     }
-    Followed { runs, end, last_change }
+    Followed { stretches, end, last_change }
 }
 
 /// About how many bytes so many changes of a segment have.
@@ -283,23 +282,23 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
         Base::Image { name, metaid, .. } => (*metaid, name.clone()),
         Base::New => (0, OsString::new()),
     };
-    for run in &chosen.runs {
-        let log = inventory.logs.iter().find(|log| log.name == run.file);
+    for stretch in &chosen.stretches {
+        let log = inventory.logs.iter().find(|log| log.name == stretch.file);
         let Some(set) = log.and_then(|log| log.scan.metaid) else {
             continue;
         };
-        if !(run.first..=run.last).contains(&set.change) {
+        if !(stretch.first..=stretch.last).contains(&set.change) {
             continue;
         }
         if known != 0 && known != set.metaid {
             return Err(Refusal::Metaids {
                 first_file: from,
                 first: known,
-                second_file: run.file.clone(),
+                second_file: stretch.file.clone(),
                 second: set.metaid,
             });
         }
-        (known, from) = (set.metaid, run.file.clone());
+        (known, from) = (set.metaid, stretch.file.clone());
     }
     Ok(known)
 }
@@ -307,7 +306,8 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
 /// Torn, damaged and contradicting places that concern changes the plan needs.
 fn log_notes(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let mut notes = Vec::new();
-    let used = |log: &&LogFile| log.lineage == lineage || chosen.runs.iter().any(|run| run.file == log.name);
+    let used =
+        |log: &&LogFile| log.lineage == lineage || chosen.stretches.iter().any(|stretch| stretch.file == log.name);
     for log in inventory.logs.iter().filter(used) {
         notes.extend(damage_notes(log, chosen));
         let Some(torn) = log.scan.torn else { continue };
@@ -379,29 +379,6 @@ fn set_aside(inventory: &Inventory) -> Vec<OsString> {
     let mut names: Vec<OsString> = names.chain(inventory.logs.iter().map(|log| &log.name)).cloned().collect();
     names.sort();
     names
-}
-
-impl fmt::Display for Plan {
-    /// A few short lines, for `--dry-run`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.base {
-            Base::Image { name, version, .. } => writeln!(f, "base: {}, version {version}", shown(name))?,
-            Base::New => writeln!(f, "base: a new file system, version 1")?,
-        }
-        writeln!(f, "lineage: {}, metaid {:#x}", self.lineage, self.metaid)?;
-        for run in &self.runs {
-            writeln!(f, "changes: {} to {} from {}", run.first, run.last, shown(&run.file))?;
-        }
-        writeln!(f, "end: version {}, {} changes", self.end_version, self.changes)?;
-        write!(f, "size: image of {} bytes, change log of about {} bytes", self.image_bytes, self.log_bytes(0))?;
-        for note in &self.notes {
-            write!(f, "\n{}: {note}", format!("{:?}", note.severity()).to_lowercase())?;
-        }
-        for name in &self.set_aside {
-            write!(f, "\nset aside: {}", shown(name))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

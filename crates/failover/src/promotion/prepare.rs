@@ -4,7 +4,7 @@
 //! lies there then; only if it starts from another image is that copied anew.
 
 use crate::machine::config::Config;
-use crate::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, emergency, image, inventory, plan, stage};
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
@@ -15,7 +15,6 @@ use std::sync::mpsc::Sender;
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space;
 use crate::moosefs::workarounds::metarestore;
@@ -122,7 +121,7 @@ fn try_begin(
     let source = source_of(target, &plan)?;
     let jump = jump_for(&target.config, &plan);
     space::check(&target.data, &plan, jump, cancel)?;
-    emergency::check(target, &plan, plan.end_version + jump, loss)?;
+    emergency::check(&target.data, &target.config.working_user, &plan, plan.end_version + jump, loss)?;
     let work = RunFolder::create(&target.data, id)?;
     let prepared = Prepared { work, plan, source, jump, release, unlocked: 0, loss };
     match prepared.copy_image(target, cancel) {
@@ -167,10 +166,9 @@ impl Prepared {
             space::check(&target.data, &self.plan, self.jump, cancel)?;
             self.copy_image(target, cancel)?;
         }
-        let written = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
-        self.unlocked = written.unlocked;
+        self.unlocked = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
         self.work.stage.sync()?;
-        emergency::check(target, &self.plan, self.served_version(), self.loss)?;
+        emergency::check(&target.data, &target.config.working_user, &self.plan, self.served_version(), self.loss)?;
         if !self.release.restores_itself() {
             self.restore(target, cancel)?;
         }

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::machine::config::Config;
-use crate::metadata::{Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, plan};
+use crate::metadata::{
+    Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, emergency, plan,
+};
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
 use crate::sys::address;
@@ -14,7 +16,6 @@ use crate::sys::folder::{Folder, Owner};
 use crate::sys::logging::chain;
 
 use super::{Interrupted, Result, json, open_state, print};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space::{self, Space};
 use crate::promotion::prepare;
@@ -70,7 +71,7 @@ impl Findings {
             data_path: data.path().to_owned(),
             inventory,
             plan,
-            emergency: emergency::find(&data, config),
+            emergency: emergency::find(&data, &config.working_user),
             obstacles: Vec::new(),
             interrupted,
             master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
@@ -98,9 +99,8 @@ impl Findings {
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
         obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
         let user = &config.working_user;
-        if let Some(owner) = Owner::named(user, config.working_group.as_deref()) {
-            obstacles.extend(self.emergencies(owner.uid, loss));
-        } else {
+        obstacles.extend(self.emergencies(loss));
+        if Owner::named(user, config.working_group.as_deref()).is_none() {
             obstacles.push(format!("there is no user {user}: is WORKING_USER in mfsmaster.cfg right?"));
         }
         if let Some((name, vip)) = address {
@@ -111,10 +111,10 @@ impl Findings {
         Ok(obstacles)
     }
 
-    /// The images saved in need that a promotion would not pass over.
-    fn emergencies(&self, uid: u32, loss: Loss) -> Vec<String> {
+    /// The emergency images that a promotion would not pass over.
+    fn emergencies(&self, loss: Loss) -> Vec<String> {
         let Ok(planned) = &self.plan else { return Vec::new() };
-        let judged = |file| emergency::judge(file, &planned.plan, planned.served(), uid, self.data_path.clone());
+        let judged = |file: &Emergency| file.judge(&planned.plan, planned.served(), &self.data_path);
         let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
         let errors = self.emergency.iter().filter_map(judged).filter(|error| !allowed(error));
         errors.map(|error| error.to_string()).collect()
@@ -127,7 +127,7 @@ impl Findings {
             planned.describe(&mut text, self.metalogger.is_some(), style)?;
         }
         if !self.emergency.is_empty() {
-            writeln!(text, "\nimages saved in need outside the data folder")?;
+            writeln!(text, "\nemergency images outside the data folder")?;
         }
         for file in &self.emergency {
             writeln!(text, "  {}  {file}", style.warning("warning   "))?;
@@ -169,7 +169,7 @@ impl Planned {
         };
         writeln!(text, "\nplan")?;
         writeln!(text, "  start from  {base}")?;
-        for run in &plan.runs {
+        for run in &plan.stretches {
             writeln!(text, "  replay      {}..{} of {}", run.first, run.last, shown(&run.file))?;
         }
         let last = plan.last_change_time.map(|time| format!(", last change {}", when(time))).unwrap_or_default();

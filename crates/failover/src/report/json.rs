@@ -267,7 +267,7 @@ fn plan(planned: &Planned, metalogger_runs: bool) -> PlanJson {
         },
         base_version: plan.base_version,
         metaid: hex(plan.metaid),
-        runs: plan.runs.iter().map(|r| RunJson { file: shown(&r.file), first: r.first, last: r.last }).collect(),
+        runs: plan.stretches.iter().map(|r| RunJson { file: shown(&r.file), first: r.first, last: r.last }).collect(),
         end_version: plan.end_version,
         served_version: planned.served(),
         changes: plan.changes,

@@ -131,7 +131,7 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
             let text = refusal.to_string();
             if text.contains(reason) { Ok(()) } else { Err(format!("refuses for another reason: {text}")) }
         }
-        (Ours::Refuses(_), Ok((plan, _))) => Err(format!("is not refused:\n{plan}")),
+        (Ours::Refuses(_), Ok((plan, _))) => Err(format!("is not refused:\n{plan:#?}")),
         (_, Err(refusal)) => Err(format!("is refused: {refusal}")),
         (Ours::Serves, Ok((plan, staged))) => {
             let warnings = warnings(plan);
@@ -142,7 +142,7 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
         }
         (Ours::Warns(reason), Ok((plan, staged))) => {
             if !warnings(plan).iter().any(|warning| warning.contains(reason)) {
-                return Err(format!("does not warn of {reason:?}:\n{plan}"));
+                return Err(format!("does not warn of {reason:?}:\n{plan:#?}"));
             }
             check_staged(plan, staged, situation)
         }
@@ -153,15 +153,15 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
 fn check_staged(plan: &Plan, staged: &Staged, situation: &Situation) -> Result<(), String> {
     let (truth, loaded) = (&situation.truth, &staged.loaded);
     if plan.end_version != truth.version() {
-        return Err(format!("ends at {} and not at {}:\n{plan}", plan.end_version, truth.version()));
+        return Err(format!("ends at {} and not at {}:\n{plan:#?}", plan.end_version, truth.version()));
     }
     if staged.log != truth.numbered(plan.base_version..plan.end_version, staged.jump) {
-        return Err(format!("the staged log is not the living history:\n{plan}"));
+        return Err(format!("the staged log is not the living history:\n{plan:#?}"));
     }
     let version = plan.end_version + staged.jump;
     let expected = Image::Complete { signature: *b"MFSM 2.0", version, metaid: METAID };
     if !loaded.success || loaded.image != Some(expected) || plan.metaid != METAID {
-        return Err(format!("restored to {:?}:\n{}\n{plan}", loaded.image, loaded.text));
+        return Err(format!("restored to {:?}:\n{}\n{plan:#?}", loaded.image, loaded.text));
     }
     let lost = lost(&loaded.names, plan.end_version, situation);
     let strays = strays(&loaded.names, situation);

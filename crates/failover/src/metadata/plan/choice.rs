@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::{Candidate, Loss};
 use crate::metadata::Lineage;
 use crate::metadata::image::Image;
-use crate::metadata::inventory::{Inventory, Overlap, Role};
+use crate::metadata::inventory::{Inventory, Origin, Overlap};
 use crate::metadata::note::{Choice, Note, Refusal};
 
 pub(super) type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
@@ -66,12 +66,12 @@ fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
 
 /// No kept image is of a higher version than the one that replaced it: one history only goes up.
 pub(super) fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
-    let highest = |role: Role| {
-        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.role == role);
+    let highest = |origin: Origin| {
+        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.origin == origin);
         let versions = images.filter_map(|file| file.base_version().map(|version| (version, &file.name)));
         versions.max_by_key(|(version, _)| *version)
     };
-    match (highest(Role::Current), highest(Role::Previous)) {
+    match (highest(Origin::Current), highest(Origin::Previous)) {
         (Some((current, newer)), Some((previous, older))) if previous > current => {
             Err(Refusal::StepBack { newer: newer.clone(), current, older: older.clone(), previous })
         }

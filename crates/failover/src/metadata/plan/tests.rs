@@ -56,7 +56,7 @@ fn an_image_alone_is_enough_and_old_logs_do_not_matter() {
     assert_eq!(outline(&Data::new().image(ML, 30, 1)), Ok((Lineage::Ml, 30, 30)));
     let damaged = lines(1..=9, 0) + "garbage\n" + &lines(15..=18, 0) + "19: 17";
     let plan = Data::new().image(ML, 30, 1).file(ML_LOG, damaged).plan().unwrap();
-    assert_eq!((plan.end_version, plan.changes, plan.runs.len(), plan.notes.len()), (30, 0, 0, 1));
+    assert_eq!((plan.end_version, plan.changes, plan.stretches.len(), plan.notes.len()), (30, 0, 0, 1));
 }
 
 #[test]
@@ -68,10 +68,10 @@ fn overlapping_logs_are_merged() {
         .log("changelog_ml_back.0.mfs", 8..=25, 0)
         .log("changelog_ml_back.1.mfs", 1..=12, 0);
     let plan = data.plan().unwrap();
-    let runs: Vec<_> = plan.runs.iter().map(|r| (r.file.to_str().unwrap(), r.first, r.last)).collect();
+    let stretches: Vec<_> = plan.stretches.iter().map(|r| (r.file.to_str().unwrap(), r.first, r.last)).collect();
     let expected =
         [("changelog_ml_back.0.mfs", 10, 25), ("changelog_ml.1.mfs", 26, 30), ("changelog_ml.0.mfs", 31, 40)];
-    assert_eq!(runs, expected);
+    assert_eq!(stretches, expected);
     assert_eq!(warnings(&plan), [""; 0]);
 }
 
@@ -305,13 +305,6 @@ fn everything_that_looks_like_metadata_is_set_aside() {
     let kept = ["metadata.mfs.empty", ".mfsmaster.lock", ".mfsmetalogger.lock", "stats.mfs", "notes.txt"];
     let data = names.iter().chain(&kept).fold(Data::new(), |data, name| data.file(name, ""));
     assert_eq!(data.image(ML, 5, 1).plan().unwrap().set_aside, names);
-}
-
-#[test]
-fn a_plan_in_words() {
-    let text = Data::real("3.0.117-torn-ml").plan().unwrap().to_string();
-    assert!(text.starts_with("base: metadata_ml.mfs.back, version 67\nlineage: ml, metaid 0x6b036efac9f9df1c\n"));
-    assert!(text.contains("\nend: version 796, 729 changes\n"), "{text}");
 }
 
 /// A piece of the history 1..=60 as one file holds it.

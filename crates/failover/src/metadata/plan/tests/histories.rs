@@ -96,7 +96,7 @@ proptest! {
             Ok(plan) => plan,
             Err(refusal) => return Err(TestCaseError::fail(refusal.to_string())),
         };
-        prop_assert_eq!((plan.lineage, plan.end_version), (Lineage::Ml, end), "{}", plan);
+        prop_assert_eq!((plan.lineage, plan.end_version), (Lineage::Ml, end), "{:?}", plan);
         let expected: String = (version..end).map(|id| living(id, fork)).collect();
         prop_assert_eq!(staged(&data, &plan), expected);
     }

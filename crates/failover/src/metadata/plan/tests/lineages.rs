@@ -98,8 +98,8 @@ fn the_metaloggers_logs_continue_the_own_files_where_they_show_that_it_is_one_hi
         ("a torn line behind", own(&(lines(25..=30, 0) + "31: 1"))),
     ] {
         let plan = data.plan().unwrap();
-        let runs: Vec<_> = plan.runs.iter().map(|r| (r.file.to_str().unwrap(), r.first, r.last)).collect();
-        assert_eq!(runs, [(OWN_LOG, 5, 27), (ML_LOG, 28, 30)], "{what}");
+        let stretches: Vec<_> = plan.stretches.iter().map(|r| (r.file.to_str().unwrap(), r.first, r.last)).collect();
+        assert_eq!(stretches, [(OWN_LOG, 5, 27), (ML_LOG, 28, 30)], "{what}");
         assert_eq!((plan.lineage, plan.end_version, plan.last_change_time), (Lineage::Own, 31, Some(1_000_030)));
         assert_eq!(plan.notes[0], Note::Lineage(Choice::OwnContinued { own: 28 }), "{what}");
         let torn = plan.notes.iter().any(|note| matches!(note, Note::Torn { file, .. } if file == ML_LOG));
