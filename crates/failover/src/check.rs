@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::state::State;
+use crate::metadata::Version;
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon, Info};
 use crate::sys::folder::Folder;
@@ -103,9 +104,9 @@ impl Role {
 #[derive(Debug, Default)]
 struct Numbers {
     /// The version that the serving master has.
-    master_version: Option<u64>,
+    master_version: Option<Version>,
     /// The version that a promotion here would end at.
-    copy_version: Option<u64>,
+    copy_version: Option<Version>,
     /// Changes that the copy lacks.
     lag: Option<u64>,
     /// When the copy was last in step, as far as checks saw it, Unix seconds.

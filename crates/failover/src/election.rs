@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::metadata::{Loss, Plan, chunkservers};
+use crate::metadata::{Loss, Plan, Version, chunkservers};
 use crate::sys::address::{self, Interface};
 use crate::sys::arp::Mac;
 use crate::sys::cancel::{Cancel, Cancelled};
@@ -45,9 +45,9 @@ pub(crate) enum Error {
         /// Its real address.
         rival: Ipv4Addr,
         /// What it serves.
-        version: u64,
+        version: Version,
         /// What would be served here, before the epoch jump.
-        ours: u64,
+        ours: Version,
     },
     /// A master that cannot be compared, and goes on.
     #[error("a master is alive on {rival} and does not stop within {}; {why}", human(*after))]
@@ -92,15 +92,15 @@ pub(crate) enum Error {
     /// A better copy may be elsewhere.
     #[error(
         "the copy here is behind: version {served} was served at {}, and what lies here ends at {ours}, {} changes \
-         before; another machine may have them", when(*compared), served - ours
+         before; another machine may have them", when(*compared), served.changes_since(*ours)
     )]
     Behind {
         /// What was served when the copy was last compared.
-        served: u64,
+        served: Version,
         /// When that was, in unix seconds.
         compared: u64,
         /// What would be served here, before the epoch jump.
-        ours: u64,
+        ours: Version,
     },
     /// The address goes round.
     #[error(

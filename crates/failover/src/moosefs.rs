@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use crate::metadata::Version;
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
@@ -145,7 +146,7 @@ pub(crate) struct Info {
     /// Its release.
     pub(crate) release: Release,
     /// The version of its metadata: its last change is the one before. Not told by 1.6.
-    pub(crate) metadata_version: Option<u64>,
+    pub(crate) metadata_version: Option<Version>,
     /// The id of its file system. Told by 4.x only.
     pub(crate) metaid: Option<u64>,
 }
@@ -259,7 +260,11 @@ fn parse_info(body: &[u8]) -> Option<Info> {
         205 => (Some(125), Some(141)),
         _ => return None,
     };
-    Some(Info { release, metadata_version: version_at.and_then(number), metaid: metaid_at.and_then(number) })
+    Some(Info {
+        release,
+        metadata_version: version_at.and_then(number).map(Version),
+        metaid: metaid_at.and_then(number),
+    })
 }
 
 #[cfg(test)]
@@ -297,7 +302,7 @@ mod tests {
             }
             let info = parse_info(&body).unwrap();
             assert_eq!(info.release.to_string(), release);
-            assert_eq!(info.metadata_version, version_at.map(|_| 4013), "{release}");
+            assert_eq!(info.metadata_version, version_at.map(|_| Version(4013)), "{release}");
             assert_eq!(info.metaid, metaid_at.map(|_| 0x6b03_734d_3887_29e6), "{release}");
             assert_eq!(parse_info(&body[..length - 1]), None, "{release}, one byte short");
         }

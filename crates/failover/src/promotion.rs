@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::machine::state::Phase;
-use crate::metadata::{Lineage, Loss, Plan, emergency, plan};
+use crate::metadata::{Lineage, Loss, Plan, Version, emergency, plan};
 use crate::moosefs::workarounds::tcp_resets::HeldResets;
 use crate::moosefs::{Daemon, Release};
 use crate::sys::address::Interface;
@@ -167,19 +167,19 @@ impl<'a> Promotion<'a> {
         let known = memory::inventory(&self.target.data, Some(&self.target.state)).map_err(prepare::Error::from)?;
         let copy_end = match plan::make(&known, Loss::Refuse) {
             Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
-            Ok(_) => 0,
+            Ok(_) => Version::default(),
             Err(refusal) => {
                 log::warn!("the files here cannot be compared with the running master: {refusal}");
-                0
+                Version::default()
             }
         };
         let (served, metaid) = match self.target.ask_master() {
-            Ok(info) => (info.metadata_version.unwrap_or(u64::MAX), info.metaid),
+            Ok(info) => (info.metadata_version.unwrap_or(Version(u64::MAX)), info.metaid),
             Err(e) => {
                 // What serves is not stopped on behalf of a call that does not count any more.
                 self.cancel.check()?;
                 log::warn!("mfsmaster runs here but does not answer: {}", crate::sys::logging::chain(&e));
-                (0, None)
+                (Version::default(), None)
             }
         };
         let memory = memory::recall(&self.target.state);
@@ -191,9 +191,9 @@ impl<'a> Promotion<'a> {
             self.run.done("check", format_args!("ended a master that lacks what {rival} has"));
             return Err(election::Error::Newer { rival, version, ours: served }.into());
         }
-        if served > 0 && served >= copy_end {
+        if served > Version::default() && served >= copy_end {
             // 1.x does not tell its version.
-            self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
+            self.run.record.version = Some(served).filter(|served| *served != Version(u64::MAX));
             let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
             self.run.done("check", format_args!("mfsmaster is already serving{version} here; left alone"));
             return Ok(true);

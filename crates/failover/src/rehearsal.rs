@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
-use crate::metadata::{Image, Loss, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, image, inventory, plan, stage};
 use crate::moosefs::{Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
@@ -200,7 +200,7 @@ impl Rehearsal<'_> {
     }
 
     /// Stages the plan, anew if the metalogger changed a file under it.
-    fn stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
+    fn stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
         for left in (0..ATTEMPTS).rev() {
             match self.try_stage() {
                 Err(Failure::Stage(e @ (stage::Error::ImageChanged { .. } | stage::Error::LogChanged { .. })))
@@ -215,7 +215,7 @@ impl Rehearsal<'_> {
         unreachable!("the last attempt returns")
     }
 
-    fn try_stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
+    fn try_stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
         let Machine { data, config, owner, state, .. } = self.target;
         let plan = plan::make(&memory::inventory(data, Some(state))?, Loss::Refuse)?;
         let metalogger_runs = matches!(self.target.running(Daemon::Metalogger), Ok(Some(_)));
@@ -237,7 +237,7 @@ impl Rehearsal<'_> {
         let scratch = RehearsalFolder::create(data)?;
         stage::copy_image(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
         let unlocked = stage::write_log(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
-        let served = plan.end_version + jump + unlocked;
+        let served = (plan.end_version + jump).with_changes(unlocked);
         Ok((plan, served, scratch))
     }
 
@@ -278,7 +278,7 @@ impl Rehearsal<'_> {
 }
 
 /// Checks that the result is what was planned.
-fn check(scratch: &RehearsalFolder, plan: &Plan, served: u64) -> Result<Image, Failure> {
+fn check(scratch: &RehearsalFolder, plan: &Plan, served: Version) -> Result<Image, Failure> {
     let mut file = scratch.restore.read(RESULT.as_ref())?;
     let found = image::read(&mut file).map_err(Failure::Unreadable)?;
     match found {

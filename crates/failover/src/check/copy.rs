@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, emergency, plan};
+use crate::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, Version, emergency, plan};
 use crate::moosefs::{self, Info};
 use crate::sys::address;
 use crate::sys::text::bytes;
@@ -99,7 +99,7 @@ impl Subject {
     }
 
     /// What would be promoted; waits until the metalogger has written down what the master has told it by now.
-    fn plan(&self, reach: Option<u64>) -> Result<(Inventory, Plan), Finding> {
+    fn plan(&self, reach: Option<Version>) -> Result<(Inventory, Plan), Finding> {
         let end = Instant::now() + FLUSH;
         let state = report::open_state().ok().flatten();
         loop {
@@ -138,7 +138,7 @@ impl Subject {
         let Some(version) = info.metadata_version else {
             return Finding::new("copy", Level::Ok, format!("reaches version {}", plan.end_version));
         };
-        let lag = version.saturating_sub(plan.end_version);
+        let lag = version.changes_since(plan.end_version);
         numbers.lag = Some(lag);
         if lag == 0 {
             return Finding::new(
@@ -175,7 +175,7 @@ impl Subject {
                 findings.push(Finding::new("plan", Level::Warning, note));
             }
         }
-        let text = format!("would serve version {}", plan.end_version.saturating_add(jump));
+        let text = format!("would serve version {}", plan.end_version + jump);
         findings.push(Finding::new("plan", Level::Ok, text));
         findings
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Level, Report, Role};
+use crate::metadata::Version;
 use crate::sys::terminal::Style;
 
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
@@ -87,8 +88,8 @@ struct Json<'a> {
     level: &'static str,
     role: &'static str,
     findings: Vec<JsonFinding<'a>>,
-    master_version: Option<u64>,
-    copy_version: Option<u64>,
+    master_version: Option<Version>,
+    copy_version: Option<Version>,
     lag: Option<u64>,
     in_sync: Option<i64>,
     replay: Option<u64>,
@@ -165,8 +166,16 @@ fn metrics(report: &Report) -> String {
         ("ready", "1 if nothing critical or unknown was found", flag(report.level() <= Level::Warning)),
         ("serving", "1 if a master runs here", flag(report.role == Role::Serving)),
         ("level", "Worst answer: 0 ok, 1 warning, 2 critical, 3 unknown", Some(report.level().code().to_string())),
-        ("master_version", "Release of the metadata that is served", whole(numbers.master_version)),
-        ("copy_version", "Release that a promotion here would end at", whole(numbers.copy_version)),
+        (
+            "master_version",
+            "Release of the metadata that is served",
+            whole(numbers.master_version.map(|version| version.0)),
+        ),
+        (
+            "copy_version",
+            "Release that a promotion here would end at",
+            whole(numbers.copy_version.map(|version| version.0)),
+        ),
         ("copy_lag_changes", "Changes that the copy here lacks", whole(numbers.lag)),
         ("in_step_timestamp_seconds", "When the copy here was last in step", numbers.in_sync.map(|n| n.to_string())),
         ("replay_changes", "Changes that a promotion would replay", whole(numbers.replay)),

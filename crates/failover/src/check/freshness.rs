@@ -2,6 +2,7 @@
 //! last had all of it. A machine that knows itself to be behind yields first.
 
 use crate::machine::state::{self, Freshness, State};
+use crate::metadata::Version;
 use crate::sys::logging::chain;
 use crate::sys::text::when;
 
@@ -10,7 +11,7 @@ use super::{Numbers, Subject};
 impl Subject {
     /// Notes that version `served` was served just now, and what the copy here reached. A note that cannot be kept
     /// changes nothing about the answers.
-    pub(super) fn note(&self, served: u64, metaid: Option<u64>, reached: u64, numbers: &mut Numbers) {
+    pub(super) fn note(&self, served: Version, metaid: Option<u64>, reached: Version, numbers: &mut Numbers) {
         let now = chrono::Utc::now().timestamp();
         let in_sync = if reached >= served { Some(now) } else { self.noted().and_then(|noted| noted.in_sync) };
         numbers.in_sync = in_sync;

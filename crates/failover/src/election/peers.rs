@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
 use crate::machine::state::Memory;
-use crate::metadata::{Plan, plan};
+use crate::metadata::{Plan, Version, plan};
 use crate::moosefs::{self, Info, Presence};
 use crate::sys::address::{self, Interface};
 use crate::sys::arp::Probe;
@@ -172,7 +172,7 @@ fn judge(
 }
 
 /// Where what lies here ends now: while the master on another machine stops, the metalogger here goes on copying from it.
-fn reaches(guards: &Checks<'_>, planned: &Plan) -> u64 {
+fn reaches(guards: &Checks<'_>, planned: &Plan) -> Version {
     let now = memory::inventory(&guards.target.data, Some(&guards.target.state))
         .ok()
         .and_then(|known| plan::make(&known, guards.loss).ok());
@@ -199,9 +199,9 @@ pub(crate) fn copying_from(vip: Ipv4Addr, port: u16) -> Vec<Ipv4Addr> {
 pub(crate) fn newer_than(
     addresses: &BTreeSet<Ipv4Addr>,
     port: u16,
-    ours: u64,
+    ours: Version,
     metaid: Option<u64>,
-) -> Option<(Ipv4Addr, u64)> {
+) -> Option<(Ipv4Addr, Version)> {
     let (answers, answered) = mpsc::channel();
     for address in addresses.iter().copied() {
         let answers = answers.clone();

@@ -109,7 +109,7 @@ mod tests {
     fn the_summary_names_what_the_administrator_asks_first() {
         let mut run = Run::new("promotion", Some("172.16.0.99"));
         run.record.outcome = "serving".to_owned();
-        run.record.version = Some(1_001_433);
+        run.record.version = Some(crate::metadata::Version(1_001_433));
         run.record.changes = Some(431);
         run.record.set_aside = vec!["metadata.mfs".to_owned()];
         run.record.total_ms = 1780;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::Version;
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
@@ -126,7 +127,7 @@ pub(crate) struct Record {
     /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
     pub(crate) outcome: String,
     /// The version of the metadata that is served, or was planned.
-    pub(crate) version: Option<u64>,
+    pub(crate) version: Option<Version>,
     /// How many changes were replayed on top of the image.
     pub(crate) changes: Option<u64>,
     /// What was set aside.
@@ -339,7 +340,7 @@ mod tests {
             role: "promotion".into(),
             vip: Some("172.16.0.99".into()),
             outcome: "serving".into(),
-            version: Some(7),
+            version: Some(Version(7)),
             changes: Some(3),
             set_aside: vec!["metadata.mfs".into()],
             archive: None,

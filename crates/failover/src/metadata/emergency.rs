@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::User;
 
+use super::Version;
 use super::image::{self, Image};
 use super::plan::{Loss, Plan};
 use crate::sys::folder::Folder;
@@ -33,23 +34,23 @@ pub(crate) enum Error {
         /// Where it is.
         path: PathBuf,
         /// Its version.
-        version: u64,
+        version: Version,
         /// The version of the staged set.
-        served: u64,
+        served: Version,
     },
     /// It holds later changes.
     #[error(
         "{0} is an image of version {version} that a master saved; the files in {1} end at version {end}, so changes \
          {end} to {2} are only there: move it into {1} to use it, or away to lose them",
-        path.display(), data.display(), version - 1
+        path.display(), data.display(), version.last_change()
     )]
     Newer {
         /// Where it is.
         path: PathBuf,
         /// Its version.
-        version: u64,
+        version: Version,
         /// Where the files here end.
-        end: u64,
+        end: Version,
         /// The data folder.
         data: PathBuf,
     },
@@ -70,7 +71,7 @@ pub(crate) struct Emergency {
 
 impl Emergency {
     /// Its version, if it is a complete image of the file system with this metaid and goes beyond `version`.
-    fn beyond(&self, metaid: u64, version: u64) -> Option<u64> {
+    fn beyond(&self, metaid: u64, version: Version) -> Option<Version> {
         match self.image {
             Some(Image::Complete { version: v, metaid: m, .. }) if v > version && (m == metaid || metaid == 0) => {
                 Some(v)
@@ -80,7 +81,7 @@ impl Emergency {
     }
 
     /// Why `plan` must not be served as version `served` beside this file. `data` is the data folder.
-    pub(crate) fn judge(&self, plan: &Plan, served: u64, data: &Path) -> Option<Error> {
+    pub(crate) fn judge(&self, plan: &Plan, served: Version, data: &Path) -> Option<Error> {
         let path = self.path.clone();
         if let Some(version) = self.beyond(plan.metaid, served) {
             return Some(Error::Served { path, version, served });
@@ -109,7 +110,7 @@ pub(crate) fn find(data: &Folder, user: &str) -> Vec<Emergency> {
 }
 
 /// Refuses to serve `plan` as version `served` if an emergency image of the master's `user` goes beyond it.
-pub(crate) fn check(data: &Folder, user: &str, plan: &Plan, served: u64, loss: Loss) -> Result<(), Error> {
+pub(crate) fn check(data: &Folder, user: &str, plan: &Plan, served: Version, loss: Loss) -> Result<(), Error> {
     match find(data, user).iter().find_map(|file| file.judge(plan, served, data.path())) {
         Some(newer @ Error::Newer { .. }) if loss == Loss::Allow => {
             log::warn!("data loss allowed: {newer}");
@@ -168,7 +169,7 @@ mod tests {
         std::os::unix::fs::symlink(c.path("elsewhere"), b.path(NAME)).unwrap();
         let found = found(&data, &[&data, &a, &b, &a, &c], me().uid);
         assert_eq!(found.iter().map(|e| &e.path).collect::<Vec<_>>(), [&a.path(NAME), &b.path(NAME)]);
-        assert!(matches!(found[0].image, Some(Image::Complete { version: 812, metaid: 7, .. })));
+        assert!(matches!(found[0].image, Some(Image::Complete { version: Version(812), metaid: 7, .. })));
         assert_eq!(found[1].image, None);
         assert!(found[0].to_string().contains("(version 812, metaid 0x7); not used"), "{}", found[0]);
     }
@@ -181,14 +182,17 @@ mod tests {
             let (data, place) = (Data::new(), Data::new().image(NAME, version, metaid));
             std::os::unix::fs::chown(place.path(NAME), Some(4711), None).expect("this test needs root");
             let found = found(&data, &[&place], if mine { 4711 } else { 4712 });
-            found[0].judge(&plan, served, Path::new("/data"))
+            found[0].judge(&plan, Version(served), Path::new("/data"))
         };
         assert!(judged(21, 7, true, 1021).is_none(), "all of it is in the plan");
-        assert!(matches!(judged(25, 7, true, 1021), Some(Error::Newer { version: 25, end: 21, .. })));
+        assert!(matches!(judged(25, 7, true, 1021), Some(Error::Newer { version: Version(25), end: Version(21), .. })));
         assert!(judged(25, 7, false, 1021).is_none(), "any user may have put it there");
         assert!(judged(25, 8, true, 1021).is_none(), "another file system");
         for mine in [true, false] {
-            assert!(matches!(judged(1022, 7, mine, 1021), Some(Error::Served { version: 1022, served: 1021, .. })));
+            assert!(matches!(
+                judged(1022, 7, mine, 1021),
+                Some(Error::Served { version: Version(1022), served: Version(1021), .. })
+            ));
         }
     }
 

@@ -7,11 +7,11 @@
 
 use std::ffi::OsString;
 
-use super::Lineage;
 use super::changelog::{Damage, Kind, Segment};
 use super::image::Image;
 use super::inventory::{ImageFile, Inventory, LogFile, Origin, Overlap, Span, What};
 use super::note::{Note, Refusal};
+use super::{EpochJump, Lineage, Version};
 
 mod choice;
 mod loss;
@@ -29,7 +29,7 @@ pub(crate) enum Base {
         /// `MFSM 2.0`, `MFSM 1.5`.
         signature: [u8; 8],
         /// The version in its header.
-        version: u64,
+        version: Version,
         /// The metaid in its header, 0 if none.
         metaid: u64,
     },
@@ -70,14 +70,14 @@ pub(crate) struct Plan {
     pub(crate) base: Base,
     /// The file system's identity; 0 if none is assigned (always so before 2.0).
     pub(crate) metaid: u64,
-    /// Version of the base: id of the first change that is needed.
-    pub(crate) base_version: u64,
+    /// Version of the base.
+    pub(crate) base_version: Version,
     /// Size of the base in bytes.
     pub(crate) image_bytes: u64,
     /// The changes, contiguous from `base_version` on.
     pub(crate) stretches: Vec<Stretch>,
-    /// Version of a master that has replayed them: last change + 1, or `base_version` without any.
-    pub(crate) end_version: u64,
+    /// Version of a master that has replayed them: `base_version` without any.
+    pub(crate) end_version: Version,
     /// When the last change was made, in Unix seconds of the old master's clock.
     pub(crate) last_change_time: Option<u64>,
     /// How many changes are replayed.
@@ -91,13 +91,12 @@ pub(crate) struct Plan {
 /// The best that one lineage has.
 struct Candidate {
     base: Base,
-    version: u64,
+    version: Version,
     bytes: u64,
     stretches: Vec<Stretch>,
-    /// One behind the last change.
-    end: u64,
+    end: Version,
     /// Where this machine's own files end, if the metalogger's go on from there.
-    own_end: u64,
+    own_end: Version,
     last_change: Option<u64>,
     /// Unix seconds of the last change, or of the image where there is none.
     time: u64,
@@ -106,14 +105,13 @@ struct Candidate {
 /// Changes that follow one another.
 struct Followed {
     stretches: Vec<Stretch>,
-    /// One behind the last change.
-    end: u64,
+    end: Version,
     /// Unix seconds of the last change.
     last_change: Option<u64>,
 }
 
 impl Candidate {
-    fn new(file: &ImageFile, version: u64, Followed { stretches, end, last_change }: Followed) -> Self {
+    fn new(file: &ImageFile, version: Version, Followed { stretches, end, last_change }: Followed) -> Self {
         let base = match file.image {
             Image::Complete { signature, version, metaid } => {
                 Base::Image { name: file.name.clone(), signature, version, metaid }
@@ -127,9 +125,9 @@ impl Candidate {
 
 impl Plan {
     /// About how many bytes the staged change log has when all ids are raised by `jump`.
-    pub(crate) fn log_bytes(&self, jump: u64) -> u64 {
-        let digits = |id: u64| u64::from(id.checked_ilog10().unwrap_or_default());
-        let longer = digits(self.end_version.saturating_add(jump)) - digits(self.base_version);
+    pub(crate) fn log_bytes(&self, jump: EpochJump) -> u64 {
+        let digits = |version: Version| u64::from(version.0.checked_ilog10().unwrap_or_default());
+        let longer = digits(self.end_version + jump) - digits(self.base_version);
         self.stretches.iter().map(|stretch| stretch.bytes).sum::<u64>() + longer * self.changes
     }
 
@@ -139,7 +137,7 @@ impl Plan {
             Note::Lost { changes: Some((_, last)), .. } => Some(*last),
             _ => None,
         });
-        last.max().map_or(0, |last| (last + 1).saturating_sub(self.end_version))
+        last.max().map_or(0, |last| Version::after(last).changes_since(self.end_version))
     }
 }
 
@@ -170,7 +168,7 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         stretches: chosen.stretches.clone(),
         end_version: chosen.end,
         last_change_time: chosen.last_change,
-        changes: chosen.end - chosen.version,
+        changes: chosen.end.changes_since(chosen.version),
         notes,
         set_aside: set_aside(inventory),
     })
@@ -228,13 +226,14 @@ fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     let has = |id: u64| spans.iter().any(|s| (s.first..=s.last).contains(&id));
     let new =
         images().find(|file| file.image == Image::New && matches!(file.origin, Origin::Current | Origin::Download))?;
-    (has(1) && !has(0)).then(|| Candidate::new(new, 1, follow(inventory, &spans, 1)))
+    let version = Version::NEW;
+    (has(1) && !has(0)).then(|| Candidate::new(new, version, follow(inventory, &spans, version)))
 }
 
 /// The own files, and all that the metalogger has heard since, if its logs show that it is one history: they hold the
 /// last change of the own files, and no common change differs.
 fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
-    let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if to + 1 == own.end);
+    let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if Version::after(to) == own.end);
     if !same {
         return own;
     }
@@ -246,7 +245,7 @@ fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
 }
 
 /// The longest contiguous run of changes from `version` on.
-fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
+fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
     let mut stretches = Vec::new();
     let (mut end, mut last_change) = (version, None);
     // All spans that hold an id hold the same change under it, so the longest one is as good as any.
@@ -254,16 +253,16 @@ fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
         let holds = spans.iter().rev().filter(|s| (s.first..=s.last).contains(&id));
         holds.max_by_key(|s| s.last)
     };
-    while let Some(span) = next(end) {
+    while let Some(span) = next(end.next_change()) {
         let segment = inventory.segment(span);
         stretches.push(Stretch {
             file: inventory.logs[span.log].name.clone(),
             offset: segment.start,
-            first: end,
+            first: end.next_change(),
             last: span.last,
-            bytes: share(segment, span.last - end + 1),
+            bytes: share(segment, Version::after(span.last).changes_since(end)),
         });
-        end = span.last + 1;
+        end = Version::after(span.last);
         last_change = Some(segment.last_time);
     }
     Followed { stretches, end, last_change }
@@ -313,14 +312,18 @@ fn log_notes(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec
         let Some(torn) = log.scan.torn else { continue };
         // The torn change is the one behind the last segment; of a log with nothing else it is not known.
         let change = log.scan.segments.last().map(|s| s.last + 1);
-        if change.is_none_or(|id| id >= chosen.version) {
-            notes.push(Note::Torn { file: log.name.clone(), torn, bridged: change.is_some_and(|id| id < chosen.end) });
+        if !change.is_some_and(|id| chosen.version.has(id)) {
+            notes.push(Note::Torn {
+                file: log.name.clone(),
+                torn,
+                bridged: change.is_some_and(|id| chosen.end.has(id)),
+            });
         }
     }
     for conflict in &inventory.conflicts {
         let (kept, dead) = (&inventory.logs[conflict.kept.0], &inventory.logs[conflict.dead.0]);
         let last = dead.scan.segments[conflict.dead.1].last;
-        if kept.lineage == lineage && last >= chosen.version {
+        if kept.lineage == lineage && !chosen.version.has(last) {
             notes.push(Note::Conflict { at: conflict.at, kept: kept.name.clone(), dead: dead.name.clone(), last });
         }
     }
@@ -332,11 +335,11 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     let note = |damage: &Damage| {
         let before = segments.iter().rev().find(|s| s.end <= damage.offset);
         let after = segments.iter().find(|s| s.start >= damage.offset);
-        let relevant = after.or(before).is_none_or(|s: &Segment| s.last + 1 >= chosen.version);
+        let relevant = after.or(before).is_none_or(|s: &Segment| Version::after(s.last) >= chosen.version);
         let bridged = match (after, before) {
             _ if damage.kind == Kind::GivenUp => false,
-            (Some(after), _) => after.first <= chosen.end,
-            (None, Some(before)) => before.last + 1 < chosen.end,
+            (Some(after), _) => after.first <= chosen.end.next_change(),
+            (None, Some(before)) => Version::after(before.last) < chosen.end,
             (None, None) => false,
         };
         relevant.then(|| Note::Damage { file: log.name.clone(), damage: *damage, bridged })

@@ -19,6 +19,7 @@ use super::changelog::{self, Lines};
 use super::image::{self, Image};
 use super::plan::{Base, Plan, Stretch};
 use super::unlock::ChunkLocks;
+use super::{EpochJump, Version};
 use crate::sys::text::shown;
 use blocks::Blocks;
 
@@ -82,7 +83,7 @@ pub(crate) enum Error {
     #[error("versions cannot be raised by {jump} on this base")]
     Jump {
         /// The jump.
-        jump: u64,
+        jump: EpochJump,
     },
     /// Told to stop.
     #[error(transparent)]
@@ -98,7 +99,7 @@ pub(crate) fn copy_image(
     plan: &Plan,
     stage: &Folder,
     owner: Owner,
-    jump: u64,
+    jump: EpochJump,
     cancel: &Cancel,
 ) -> Result<(), Error> {
     check_jump(plan, jump)?;
@@ -110,7 +111,7 @@ pub(crate) fn copy_image(
             Image::New
         }
         Base::Image { name: source, signature, version, metaid } => {
-            let planned = |version| Image::Complete { signature: *signature, version, metaid: *metaid };
+            let planned = |version: Version| Image::Complete { signature: *signature, version, metaid: *metaid };
             let mut original = folder.read(source)?;
             let found = image::read(&mut original).map_err(failed("read", source))?;
             if found != planned(*version) {
@@ -118,12 +119,12 @@ pub(crate) fn copy_image(
                 return Err(Error::ImageChanged { file, found });
             }
             copy(&mut original, source, &staged, cancel)?;
-            if jump > 0 {
-                let raised = (version + jump).to_be_bytes();
+            if jump > EpochJump::NONE {
+                let raised = (*version + jump).0.to_be_bytes();
                 let at = image::VERSION_OFFSET_2_0;
                 staged.write_all_at(&raised, at).map_err(failed("write", name))?;
             }
-            planned(version + jump)
+            planned(*version + jump)
         }
     };
     let found = image::read(&mut staged).map_err(failed("read", name))?;
@@ -159,7 +160,7 @@ pub(crate) fn write_log(
     plan: &Plan,
     stage: &Folder,
     owner: Owner,
-    jump: u64,
+    jump: EpochJump,
     cancel: &Cancel,
 ) -> Result<u64, Error> {
     check_jump(plan, jump)?;
@@ -173,10 +174,16 @@ pub(crate) fn write_log(
     Ok(unlocked)
 }
 
-fn write_changes(folder: &Folder, plan: &Plan, out: &mut Blocks, jump: u64, cancel: &Cancel) -> Result<u64, Error> {
+fn write_changes(
+    folder: &Folder,
+    plan: &Plan,
+    out: &mut Blocks,
+    jump: EpochJump,
+    cancel: &Cancel,
+) -> Result<u64, Error> {
     let mut writer = Writer {
         out,
-        next: plan.base_version,
+        next: plan.base_version.next_change(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
         locks: ChunkLocks::default(),
     };
@@ -187,8 +194,8 @@ fn write_changes(folder: &Folder, plan: &Plan, out: &mut Blocks, jump: u64, canc
         }
         writer.copy_stretch(folder, stretch, cancel)?;
     }
-    if writer.next != plan.end_version {
-        let (expected, found) = (writer.next, plan.end_version);
+    if writer.next != plan.end_version.next_change() {
+        let (expected, found) = (writer.next, plan.end_version.next_change());
         return Err(Error::NotContiguous { expected, found });
     }
     // Tried from 3.0 on. 1.x is left as it is.
@@ -203,9 +210,9 @@ fn write_changes(folder: &Folder, plan: &Plan, out: &mut Blocks, jump: u64, canc
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
-fn check_jump(plan: &Plan, jump: u64) -> Result<(), Error> {
-    let reachable = plan.end_version.checked_add(jump).is_some_and(|end| end < changelog::LIMIT);
-    if jump == 0 || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
+fn check_jump(plan: &Plan, jump: EpochJump) -> Result<(), Error> {
+    let reachable = (plan.end_version + jump).0 < changelog::LIMIT;
+    if jump == EpochJump::NONE || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
 }
 
 fn format_2_0(plan: &Plan) -> bool {

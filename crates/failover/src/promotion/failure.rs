@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::metadata::Version;
 use crate::moosefs;
 use crate::moosefs::services;
 use crate::sys::cancel::Cancelled;
@@ -62,12 +63,15 @@ pub(crate) enum Failure {
         source: moosefs::Error,
     },
     /// The master serves less than planned.
-    #[error("mfsmaster serves version {served:?}, planned was {planned}: it did not replay what was staged")]
+    #[error(
+        "mfsmaster serves version {}, planned was {planned}: it did not replay what was staged",
+        served.map_or_else(|| "unknown".to_owned(), |served| served.to_string())
+    )]
     Behind {
         /// What it says it serves.
-        served: Option<u64>,
+        served: Option<Version>,
         /// What it has to serve.
-        planned: u64,
+        planned: Version,
     },
     /// The master serves another file system.
     #[error("mfsmaster serves the file system with metaid {served:#x}, planned was {planned:#x}")]

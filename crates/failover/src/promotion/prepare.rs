@@ -4,7 +4,9 @@
 //! lies there then; only if it starts from another image is that copied anew.
 
 use crate::machine::config::Config;
-use crate::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, emergency, image, inventory, plan, stage};
+use crate::metadata::{
+    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage,
+};
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
@@ -72,7 +74,7 @@ pub(crate) struct Prepared {
     pub(crate) work: RunFolder,
     plan: Plan,
     source: Source,
-    jump: u64,
+    jump: EpochJump,
     release: Release,
     /// How many chunks the staged log unlocks behind the plan's end.
     unlocked: u64,
@@ -140,8 +142,8 @@ impl Prepared {
     }
 
     /// The version that a master which has loaded the stage answers with.
-    pub(crate) fn served_version(&self) -> u64 {
-        self.plan.end_version + self.jump + self.unlocked
+    pub(crate) fn served_version(&self) -> Version {
+        (self.plan.end_version + self.jump).with_changes(self.unlocked)
     }
 
     /// The release of the master that is to serve it.
@@ -245,12 +247,12 @@ pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
 
 /// The jump of versions for this plan; beyond whatever is lost by it, since other machines may have followed that. A new file system has no version to jump from, and only images of the 2.0 format
 /// are known to bear it.
-pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
+pub(crate) fn jump_for(config: &Config, plan: &Plan) -> EpochJump {
     match &plan.base {
         Base::Image { signature, .. } if signature == image::FORMAT_2_0 && config.epoch_jump > 0 => {
-            config.epoch_jump.saturating_add(plan.lost_versions())
+            EpochJump(config.epoch_jump.saturating_add(plan.lost_versions()))
         }
-        Base::Image { .. } | Base::New => 0,
+        Base::Image { .. } | Base::New => EpochJump::NONE,
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 
 use crate::machine::config::Config;
 use crate::metadata::{
-    Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, emergency, plan,
+    Base, Emergency, EpochJump, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, Version,
+    emergency, plan,
 };
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
@@ -37,7 +38,7 @@ pub(super) struct Findings {
 /// A plan, and what it takes.
 pub(super) struct Planned {
     pub(super) plan: Plan,
-    pub(super) jump: u64,
+    pub(super) jump: EpochJump,
     pub(super) space: Space,
 }
 
@@ -157,8 +158,8 @@ impl Planned {
     }
 
     /// The version that a master would serve.
-    pub(super) fn served(&self) -> u64 {
-        self.plan.end_version.saturating_add(self.jump)
+    pub(super) fn served(&self) -> Version {
+        self.plan.end_version + self.jump
     }
 
     fn describe(&self, text: &mut String, metalogger_runs: bool, style: Style) -> Result<()> {
@@ -174,7 +175,7 @@ impl Planned {
         }
         let last = plan.last_change_time.map(|time| format!(", last change {}", when(time))).unwrap_or_default();
         writeln!(text, "  ends at     version {}, {} changes{last}", plan.end_version, plan.changes)?;
-        if self.jump > 0 {
+        if self.jump > EpochJump::NONE {
             writeln!(text, "  served as   version {} (epoch jump of {})", self.served(), self.jump)?;
         }
         self.describe_space(text, style)?;

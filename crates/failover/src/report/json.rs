@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::machine::lock::AtWork;
 use crate::machine::state::{Phase, Record};
-use crate::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity};
+use crate::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity, Version};
 use serde::Serialize;
 
 use super::dry_run::{Findings, Planned};
@@ -47,7 +47,7 @@ struct ImageJson {
     file: String,
     lineage: String,
     state: &'static str,
-    version: Option<u64>,
+    version: Option<Version>,
     metaid: Option<String>,
     flaw: Option<String>,
     bytes: u64,
@@ -79,11 +79,11 @@ struct OtherJson {
 struct PlanJson {
     lineage: String,
     base_file: Option<String>,
-    base_version: u64,
+    base_version: Version,
     metaid: String,
     runs: Vec<RunJson>,
-    end_version: u64,
-    served_version: u64,
+    end_version: Version,
+    served_version: Version,
     changes: u64,
     last_change_time: Option<u64>,
     set_aside: Vec<String>,
@@ -110,7 +110,7 @@ struct NoteJson {
 #[derive(Serialize)]
 struct EmergencyJson {
     file: String,
-    version: Option<u64>,
+    version: Option<Version>,
     metaid: Option<String>,
     modified: u64,
     text: String,
@@ -148,7 +148,7 @@ struct AtWorkJson {
 struct MasterJson {
     pid: u32,
     release: Option<String>,
-    version: Option<u64>,
+    version: Option<Version>,
     error: Option<String>,
 }
 
@@ -228,7 +228,7 @@ fn hex(metaid: u64) -> String {
 
 fn image(file: &ImageFile) -> ImageJson {
     let (state, version, metaid, flaw) = match &file.image {
-        Image::New => ("new", Some(1), None, None),
+        Image::New => ("new", Some(Version::NEW), None, None),
         Image::Complete { version, metaid, .. } => ("complete", Some(*version), Some(hex(*metaid)), None),
         Image::Incomplete { reason, .. } => ("incomplete", None, None, Some(reason.to_string())),
     };

@@ -167,7 +167,7 @@ fn record_row(record: &Record) -> [String; 6 + STEPS.len()] {
             when(u64::try_from(record.started).unwrap_or_default()).trim_end_matches(" UTC").to_owned(),
             record.role.clone(),
             record.outcome.clone(),
-            number(record.version),
+            number(record.version.map(|version| version.0)),
             number(record.changes),
         ],
         STEPS.map(|name| took(name).map_or_else(String::new, |step| time(step.ms))),

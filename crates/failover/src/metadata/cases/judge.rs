@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex};
 use super::case::{Case, Ours, Situation};
 use super::history::{History, METAID};
 use super::master::Master;
-use crate::metadata::{Base, Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
+use crate::metadata::{Base, EpochJump, Image, Loss, Plan, Refusal, Severity, Version, inventory, plan, stage};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
-const JUMP: u64 = 1_000_000;
+const JUMP: EpochJump = EpochJump(1_000_000);
 
 /// What was found for one case.
 pub(super) struct Finding {
@@ -76,7 +76,7 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
 /// What our plan staged, and what the real master made of it.
 struct Staged {
     log: String,
-    jump: u64,
+    jump: EpochJump,
     loaded: Arc<Loaded>,
 }
 
@@ -91,7 +91,7 @@ impl Staged {
     fn new(folder: &Folder, plan: &Plan) -> Self {
         let master = Master::new();
         let (stage, cancel) = (Folder::open(&master.data()).unwrap(), Cancel::new());
-        let jump = if plan.base == Base::New { 0 } else { JUMP };
+        let jump = if plan.base == Base::New { EpochJump::NONE } else { JUMP };
         stage::copy_image(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         stage::write_log(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         let read = |name| std::fs::read(master.data().join(name)).unwrap();
@@ -152,10 +152,10 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
 /// The staged set is the living history, all of it and nothing else, and so is what the real master makes of it.
 fn check_staged(plan: &Plan, staged: &Staged, situation: &Situation) -> Result<(), String> {
     let (truth, loaded) = (&situation.truth, &staged.loaded);
-    if plan.end_version != truth.version() {
+    if plan.end_version != Version(truth.version()) {
         return Err(format!("ends at {} and not at {}:\n{plan:#?}", plan.end_version, truth.version()));
     }
-    if staged.log != truth.numbered(plan.base_version..plan.end_version, staged.jump) {
+    if staged.log != truth.numbered(plan.base_version.0..plan.end_version.0, staged.jump.0) {
         return Err(format!("the staged log is not the living history:\n{plan:#?}"));
     }
     let version = plan.end_version + staged.jump;
@@ -163,7 +163,7 @@ fn check_staged(plan: &Plan, staged: &Staged, situation: &Situation) -> Result<(
     if !loaded.success || loaded.image != Some(expected) || plan.metaid != METAID {
         return Err(format!("restored to {:?}:\n{}\n{plan:#?}", loaded.image, loaded.text));
     }
-    let lost = lost(&loaded.names, plan.end_version, situation);
+    let lost = lost(&loaded.names, plan.end_version.0, situation);
     let strays = strays(&loaded.names, situation);
     if lost.is_empty() && strays == 0 { Ok(()) } else { Err(format!("{lost:?} lost, {strays} of another history")) }
 }

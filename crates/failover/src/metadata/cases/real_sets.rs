@@ -4,14 +4,14 @@ use std::os::unix::fs::MetadataExt;
 
 use super::master::Master;
 use crate::metadata::testing::Data;
-use crate::metadata::{Image, stage};
+use crate::metadata::{EpochJump, Image, stage};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
-const JUMP: u64 = 1_000_000;
+const JUMP: EpochJump = EpochJump(1_000_000);
 
 /// Stages `data` into a master's folder and has mfsmaster restore it.
-fn loads(data: &Data, jump: u64) {
+fn loads(data: &Data, jump: EpochJump) {
     let (folder, plan, cancel) = (data.folder(), data.plan().unwrap(), Cancel::new());
     let master = Master::new();
     let stage = Folder::open(&master.data()).unwrap();
@@ -28,13 +28,13 @@ fn loads(data: &Data, jump: u64) {
 
 #[test]
 fn a_copy_with_a_torn_log() {
-    loads(&Data::real("3.0.117-torn-ml"), 0);
+    loads(&Data::real("3.0.117-torn-ml"), EpochJump::NONE);
     loads(&Data::real("3.0.117-torn-ml"), JUMP);
 }
 
 #[test]
 fn a_log_written_on_behind_a_torn_line() {
-    loads(&Data::real("3.0.117-glued-ml"), 0);
+    loads(&Data::real("3.0.117-glued-ml"), EpochJump::NONE);
     loads(&Data::real("3.0.117-glued-ml"), JUMP);
 }
 
@@ -45,13 +45,13 @@ fn a_crashed_masters_own_files() {
 
 #[test]
 fn a_file_system_without_any_dump() {
-    loads(&Data::real("3.0.117-new-ml"), 0);
+    loads(&Data::real("3.0.117-new-ml"), EpochJump::NONE);
 }
 
 #[test]
 fn an_image_without_changes() {
     let image = include_bytes!("../../../testdata/3.0.117-torn-ml/metadata_ml.mfs.back");
     let data = || Data::new().file("metadata_ml.mfs.back", image);
-    loads(&data(), 0);
+    loads(&data(), EpochJump::NONE);
     loads(&data(), JUMP);
 }

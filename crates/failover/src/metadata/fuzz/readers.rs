@@ -64,9 +64,9 @@ fn check_image(bytes: &[u8]) {
     match image {
         Image::New => assert_eq!(bytes, image::NEW),
         Image::Complete { signature, version, metaid } => {
-            assert!(bytes.len() >= 40 && bytes[..8] == signature && version < LIMIT);
+            assert!(bytes.len() >= 40 && bytes[..8] == signature && version.0 < LIMIT);
             if &signature == image::FORMAT_2_0 {
-                assert_eq!(bytes[8..16], version.to_be_bytes());
+                assert_eq!(bytes[8..16], version.0.to_be_bytes());
                 assert_eq!(bytes[16..24], metaid.to_be_bytes());
             }
         }

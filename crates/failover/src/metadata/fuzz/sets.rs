@@ -9,12 +9,13 @@ use fastrand::Rng;
 use super::damage::{damage, pick};
 use crate::metadata::testing::me;
 use crate::metadata::{
-    Base, Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
+    Base, EpochJump, Image, Inventory, Lineage, LogFile, Loss, Note, Plan, Version, changelog, image, inventory, plan,
+    stage,
 };
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
-const JUMP: u64 = 1_000_000;
+const JUMP: EpochJump = EpochJump(1_000_000);
 const NAMES: &[&str] = &[
     "metadata.mfs",
     "metadata.mfs.back",
@@ -112,24 +113,26 @@ impl Sets {
         let owner = me();
         let (stage, cancel) = (Folder::open(&self.stage).unwrap(), Cancel::new());
         let raised = match &plan.base {
-            Base::Image { signature, .. } if signature == image::FORMAT_2_0 => plan.end_version < u64::from(u32::MAX),
+            Base::Image { signature, .. } if signature == image::FORMAT_2_0 => {
+                plan.end_version < Version(u32::MAX.into())
+            }
             _ => false,
         };
-        let jump = if raised { JUMP } else { 0 };
+        let jump = if raised { JUMP } else { EpochJump::NONE };
         stage::copy_image(folder, plan, &stage, owner, jump, &cancel).unwrap();
         let unlocked = stage::write_log(folder, plan, &stage, owner, jump, &cancel).unwrap();
 
         let staged = image::read(&mut stage.read(OsStr::new(stage::IMAGE)).unwrap()).unwrap();
         match staged {
-            Image::New => assert!(plan.base == Base::New && plan.base_version == 1),
+            Image::New => assert!(plan.base == Base::New && plan.base_version == Version::NEW),
             Image::Complete { version, .. } => assert_eq!(version, plan.base_version + jump),
             Image::Incomplete { .. } => panic!("an incomplete image was staged: {staged}"),
         }
         let scan = changelog::scan(stage.read(OsStr::new(stage::LOG)).unwrap()).unwrap();
         assert!(scan.damage.is_empty() && scan.torn.is_none(), "{scan:?}");
-        let stretch: Vec<_> = scan.segments.iter().map(|s| (s.first, s.last + 1)).collect();
-        let (first, end) = (plan.base_version + jump, plan.end_version + jump + unlocked);
-        assert_eq!(stretch, if first == end { vec![] } else { vec![(first, end)] });
+        let found: Vec<_> = scan.segments.iter().map(|s| (Version(s.first), Version::after(s.last))).collect();
+        let (first, end) = (plan.base_version + jump, (plan.end_version + jump).with_changes(unlocked));
+        assert_eq!(found, if first == end { vec![] } else { vec![(first, end)] });
     }
 }
 
@@ -150,10 +153,10 @@ fn check(plan: &Plan, inventory: &Inventory, files: &Files) {
         assert!(log.lineage == plan.lineage || log.lineage == Lineage::Ml, "{plan:#?}");
         assert!(log.lineage == Lineage::Ml || !heard, "{plan:#?}");
         heard |= log.lineage == Lineage::Ml;
-        assert!(stretch.first == next && stretch.last >= stretch.first, "{plan:#?}");
-        next = stretch.last + 1;
+        assert!(stretch.first == next.next_change() && stretch.last >= stretch.first, "{plan:#?}");
+        next = Version::after(stretch.last);
     }
-    assert_eq!((next, next - plan.base_version), (plan.end_version, plan.changes), "{plan:#?}");
+    assert_eq!((next, next.changes_since(plan.base_version)), (plan.end_version, plan.changes), "{plan:#?}");
     assert!(plan.set_aside.is_sorted() && plan.set_aside.windows(2).all(|w| w[0] != w[1]), "{plan:#?}");
     assert!(plan.notes.iter().all(|note| !note.to_string().contains(char::is_control)), "{plan:#?}");
     nothing_is_dropped_silently(plan, inventory, files);
@@ -176,7 +179,7 @@ fn nothing_is_dropped_silently(plan: &Plan, inventory: &Inventory, files: &Files
             // Digits in front of an id that are left of a torn line are none of its own.
             let glued = |d: &changelog::Damage| d.offset == offset && d.kind == changelog::Kind::Glued;
             let id = line.strip_suffix(b"\n").and_then(changelog::parse).map(|line| line.id);
-            if let Some(id) = id.filter(|id| *id >= plan.end_version && !log.scan.damage.iter().any(glued)) {
+            if let Some(id) = id.filter(|id| !plan.end_version.has(*id) && !log.scan.damage.iter().any(glued)) {
                 panic!("change {id} of {:?} is dropped\n{plan:#?}", log.name);
             }
             offset += line.len() as u64;

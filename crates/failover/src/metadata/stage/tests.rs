@@ -8,8 +8,8 @@ const JUMP: u64 = 1_000_000;
 fn staged(data: &Data, jump: u64) -> (Data, Result<u64, Error>) {
     let (plan, stage, cancel) = (data.plan().unwrap(), Data::new(), Cancel::new());
     let folder = data.folder();
-    let written = copy_image(&folder, &plan, &stage.folder(), me(), jump, &cancel)
-        .and_then(|()| write_log(&folder, &plan, &stage.folder(), me(), jump, &cancel));
+    let written = copy_image(&folder, &plan, &stage.folder(), me(), EpochJump(jump), &cancel)
+        .and_then(|()| write_log(&folder, &plan, &stage.folder(), me(), EpochJump(jump), &cancel));
     (stage, written)
 }
 
@@ -75,7 +75,7 @@ fn real_sets() {
 #[test]
 fn what_cannot_be_renumbered_is_refused() {
     for set in ["3.0.117-new-ml", "1.6.19-ml"] {
-        assert!(matches!(staged(&Data::real(set), JUMP).1, Err(Error::Jump { jump: JUMP })), "{set}");
+        assert!(matches!(staged(&Data::real(set), JUMP).1, Err(Error::Jump { jump: EpochJump(JUMP) })), "{set}");
     }
     for jump in [u64::MAX, 1 << 63] {
         assert!(matches!(staged(&simple(), jump).1, Err(Error::Jump { .. })));
@@ -87,7 +87,7 @@ fn what_cannot_be_renumbered_is_refused() {
 fn files_that_changed_after_the_plan_are_an_error() {
     let plan = simple().plan().unwrap();
     let cancel = Cancel::new();
-    let log = |data: &Data| write_log(&data.folder(), &plan, &Data::new().folder(), me(), 0, &cancel);
+    let log = |data: &Data| write_log(&data.folder(), &plan, &Data::new().folder(), me(), EpochJump::NONE, &cancel);
     for (what, name, text) in [
         ("rotated", "changelog_ml.0.mfs", lines(21..=30, 0)),
         ("cut", "changelog_ml.0.mfs", lines(12..=17, 0)),
@@ -97,7 +97,7 @@ fn files_that_changed_after_the_plan_are_an_error() {
         assert!(matches!(log(&simple().file(name, text)), Err(Error::LogChanged { .. })), "{what}");
     }
     assert!(log(&simple().file("changelog_ml.0.mfs", lines(12..=50, 0))).is_ok(), "only longer");
-    let image = |data: &Data| copy_image(&data.folder(), &plan, &Data::new().folder(), me(), JUMP, &cancel);
+    let image = |data: &Data| copy_image(&data.folder(), &plan, &Data::new().folder(), me(), EpochJump(JUMP), &cancel);
     assert!(matches!(image(&simple().image("metadata_ml.mfs.back", 11, 1)), Err(Error::ImageChanged { .. })));
     let gone = simple();
     std::fs::remove_file(gone.path("metadata_ml.mfs.back")).unwrap();
@@ -110,10 +110,10 @@ fn a_plan_with_a_gap_is_an_error() {
     let data = simple();
     let mut plan = data.plan().unwrap();
     plan.stretches.remove(0);
-    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), 0, &Cancel::new());
+    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), EpochJump::NONE, &Cancel::new());
     assert!(matches!(log, Err(Error::NotContiguous { expected: 10, .. })));
     plan.stretches.clear();
-    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), 0, &Cancel::new());
+    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), EpochJump::NONE, &Cancel::new());
     assert!(matches!(log, Err(Error::NotContiguous { expected: 10, found: 21 })));
 }
 
@@ -122,7 +122,7 @@ fn cancelling_ends_it() {
     let (data, cancel) = (simple(), Cancel::new());
     cancel.cancel();
     let plan = data.plan().unwrap();
-    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), 0, &cancel);
+    let log = write_log(&data.folder(), &plan, &Data::new().folder(), me(), EpochJump::NONE, &cancel);
     assert!(matches!(log, Err(Error::Cancelled(_))));
 }
 
@@ -130,8 +130,8 @@ fn cancelling_ends_it() {
 fn nothing_is_overwritten() {
     let (data, stage) = (simple(), Data::new().file(IMAGE, "").file(LOG, ""));
     let (plan, cancel) = (data.plan().unwrap(), Cancel::new());
-    assert!(copy_image(&data.folder(), &plan, &stage.folder(), me(), 0, &cancel).is_err());
-    assert!(write_log(&data.folder(), &plan, &stage.folder(), me(), 0, &cancel).is_err());
+    assert!(copy_image(&data.folder(), &plan, &stage.folder(), me(), EpochJump::NONE, &cancel).is_err());
+    assert!(write_log(&data.folder(), &plan, &stage.folder(), me(), EpochJump::NONE, &cancel).is_err());
 }
 
 proptest! {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use crate::metadata::Version;
 use crate::moosefs::{self, Info};
 use crate::sys::address;
 use crate::sys::logging::chain;
@@ -25,7 +26,7 @@ const GENERATION: u16 = 3;
 pub(crate) struct Newcomers {
     looked: Option<Instant>,
     known: BTreeSet<Ipv4Addr>,
-    came: Option<(Instant, u64)>,
+    came: Option<(Instant, Version)>,
 }
 
 impl Newcomers {
@@ -53,7 +54,7 @@ impl Newcomers {
     }
 
     /// Whether somebody has come who was not here before, and the version has stayed since for long enough.
-    fn is_due(&mut self, here: BTreeSet<Ipv4Addr>, version: u64, now: Instant) -> bool {
+    fn is_due(&mut self, here: BTreeSet<Ipv4Addr>, version: Version, now: Instant) -> bool {
         if !here.is_subset(&self.known) {
             self.came = Some((now, version));
         }
@@ -81,7 +82,7 @@ mod tests {
     fn a_change_is_made_once_for_those_who_came_to_an_idle_master() {
         let (mut newcomers, begun) = (Newcomers::default(), Instant::now());
         let mut due = |here: &[Ipv4Addr], version, seconds| {
-            newcomers.is_due(here.iter().copied().collect(), version, begun + Duration::from_secs(seconds))
+            newcomers.is_due(here.iter().copied().collect(), Version(version), begun + Duration::from_secs(seconds))
         };
         assert!(!due(&[], 7, 0) && !due(&[], 7, 10), "nobody is there");
         assert!(!due(&[A], 7, 11) && !due(&[A], 7, 12));
