@@ -5,7 +5,6 @@ pub(crate) mod archive;
 pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod config;
-pub(crate) mod emergency;
 pub(crate) mod journal;
 mod json_file;
 pub(crate) mod lock;

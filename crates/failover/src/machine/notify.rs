@@ -140,7 +140,7 @@ fn facts(event: Event, interface: Option<&str>, record: &Record, took: Duration)
         ("MFS_HOST", nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned()),
         ("MFS_VIP", record.vip.clone().unwrap_or_default()),
         ("MFS_INTERFACE", interface.unwrap_or_default().to_owned()),
-        ("MFS_VERSION", number(record.version)),
+        ("MFS_VERSION", number(record.version.map(|version| version.0))),
         ("MFS_CHANGES", number(record.changes)),
         ("MFS_ERROR", record.error.clone().unwrap_or_default()),
         ("MFS_STARTED", record.started.to_string()),

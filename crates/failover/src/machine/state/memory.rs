@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use crate::metadata::Version;
+
 /// What a machine remembers from one run to the next, for the guards.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -41,7 +43,7 @@ pub(crate) struct Freshness {
     /// When that was, in unix seconds.
     pub(crate) compared: i64,
     /// The version that the master served.
-    pub(crate) served: u64,
+    pub(crate) served: Version,
     /// Its metaid, where it told it.
     pub(crate) metaid: Option<u64>,
     /// When the copy last had everything that was served, in unix seconds.

@@ -1,7 +1,7 @@
 //! Images that are missing, cut off, damaged or of doubtful origin.
 
-use crate::case::{Case, Ours, Situation};
-use crate::history::{BASE, History};
+use super::case::{Case, Ours, Situation};
+use super::history::{BASE, History};
 
 const ML: &str = "metadata_ml.mfs.back";
 const NEW: &str = "MFSM NEW";
@@ -18,7 +18,7 @@ fn half(version: u64) -> Vec<u8> {
     image
 }
 
-pub(crate) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "no image",
         what: "change logs of the metalogger, and nothing they could start from",

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use failover::metadata::{Image, image};
-use failover::sys::folder::Owner;
+use crate::metadata::{Image, image};
+use crate::sys::folder::Owner;
 
 /// A restore of these sets takes a fraction of a second; what is not done by then waits for something.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one name in a data folder is.
 #[derive(Clone)]
-pub(crate) enum Content {
+pub(super) enum Content {
     Bytes(Vec<u8>),
     /// A link to a file with this content somewhere else.
     Link(Vec<u8>),
@@ -24,33 +24,33 @@ pub(crate) enum Content {
 
 /// What lies in a data folder.
 #[derive(Clone, Default)]
-pub(crate) struct Set {
+pub(super) struct Set {
     files: Vec<(String, Content)>,
     /// Unix seconds of every file's last modification.
     modified: u64,
 }
 
 impl Set {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
-    pub(crate) fn file(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+    pub(super) fn file(self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
         self.with(name, Content::Bytes(bytes.as_ref().to_vec()))
     }
 
-    pub(crate) fn with(mut self, name: &str, content: Content) -> Self {
+    pub(super) fn with(mut self, name: &str, content: Content) -> Self {
         self.files.push((name.to_owned(), content));
         self
     }
 
-    pub(crate) fn modified(mut self, time: u64) -> Self {
+    pub(super) fn modified(mut self, time: u64) -> Self {
         self.modified = time;
         self
     }
 
     /// Lays the set into an empty folder, backwards if so wished: some file systems list it in the order of creation.
-    pub(crate) fn write(&self, folder: &Path, backwards: bool) {
+    pub(super) fn write(&self, folder: &Path, backwards: bool) {
         let mut files: Vec<_> = self.files.iter().collect();
         if backwards {
             files.reverse();
@@ -86,26 +86,26 @@ fn owner() -> Owner {
 
 /// How a restore ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Output {
-    pub(crate) status: ExitStatus,
+pub(super) struct Output {
+    pub(super) status: ExitStatus,
     /// What it printed.
-    pub(crate) text: String,
+    pub(super) text: String,
 }
 
 impl Output {
-    pub(crate) fn success(&self) -> bool {
+    pub(super) fn success(&self) -> bool {
         self.status.success()
     }
 }
 
 /// A data folder of its own for one run of the real `mfsmaster`; no port is opened.
-pub(crate) struct Master {
+pub(super) struct Master {
     dir: tempfile::TempDir,
-    pub(crate) owner: Owner,
+    pub(super) owner: Owner,
 }
 
 impl Master {
-    pub(crate) fn new() -> Self {
+    pub(super) fn new() -> Self {
         // In memory: what mfsmaster makes of two equal candidates depends on the order in which it finds them, and
         // there that order can be chosen.
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -117,12 +117,12 @@ impl Master {
         master
     }
 
-    pub(crate) fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// `mfsmaster -a -x restore`; `None` if it does not end.
-    pub(crate) fn restore(&self) -> Option<Output> {
+    pub(super) fn restore(&self) -> Option<Output> {
         let config = self.dir.path().join("mfsmaster.cfg");
         let data = self.data();
         let text = format!("WORKING_USER = mfs\nDATA_PATH = {}\nSYSLOG_IDENT = mfscase\n", data.display());
@@ -151,11 +151,11 @@ impl Master {
     }
 
     /// What the restored image is.
-    pub(crate) fn restored(&self) -> Option<Image> {
+    pub(super) fn restored(&self) -> Option<Image> {
         File::open(self.data().join("metadata.mfs")).ok().map(|mut file| image::read(&mut file).unwrap())
     }
 
-    pub(crate) fn restored_bytes(&self) -> Option<Vec<u8>> {
+    pub(super) fn restored_bytes(&self) -> Option<Vec<u8>> {
         std::fs::read(self.data().join("metadata.mfs")).ok()
     }
 }

@@ -2,13 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::case::Case;
-use crate::judge::Finding;
+use super::case::Case;
+use super::judge::Finding;
 
 const INTRODUCTION: &str = include_str!("introduction.md");
 
 /// The whole page; `findings` are in the order of the cases.
-pub(crate) fn render(parts: &[(&str, &[Case])], findings: &[Finding]) -> String {
+pub(super) fn render(parts: &[(&str, &[Case])], findings: &[Finding]) -> String {
     let mut page = INTRODUCTION.to_owned();
     let mut findings = findings.iter();
     for (title, cases) in parts {

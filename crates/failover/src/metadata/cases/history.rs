@@ -4,37 +4,37 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::master::{Master, Set};
+use super::master::{Master, Set};
 
 /// Version of the real image in `testdata`: the changes from this one on are in no image yet.
-pub(crate) const BASE: u64 = 67;
+pub(super) const BASE: u64 = 67;
 /// Its metaid.
-pub(crate) const METAID: u64 = 0x6b03_6efa_c9f9_df1c;
+pub(super) const METAID: u64 = 0x6b03_6efa_c9f9_df1c;
 
 /// The real image.
-const IMAGE: &[u8] = include_bytes!("../../testdata/3.0.117-master/metadata.mfs.back");
+const IMAGE: &[u8] = include_bytes!("../../../testdata/3.0.117-master/metadata.mfs.back");
 /// Everything its master wrote, from change 1 on.
-const CHANGES: &str = include_str!("../../testdata/3.0.117-glued-ml/changelog_ml_back.0.mfs");
+const CHANGES: &str = include_str!("../../../testdata/3.0.117-glued-ml/changelog_ml_back.0.mfs");
 /// The first change that only makes a folder; so do the 700 behind it.
 const FIRST_FREE: u64 = 68;
 
 /// All changes of one file system from change 1 on.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct History {
+pub(super) struct History {
     /// `TIME|OP(arguments)[:result]`, by id - 1.
     changes: Vec<String>,
 }
 
 impl History {
     /// What really happened, up to `version`.
-    pub(crate) fn real(version: u64) -> Self {
+    pub(super) fn real(version: u64) -> Self {
         let changes = CHANGES.lines().map(|line| line.split_once(": ").expect("an id").1.to_owned());
         Self { changes: changes.take(index(version)).collect() }
     }
 
     /// This history up to change `at`, then another one up to `version`: the same operations with other names, made
     /// `seconds` later.
-    pub(crate) fn branch(&self, at: u64, name: &str, seconds: u64, version: u64) -> Self {
+    pub(super) fn branch(&self, at: u64, name: &str, seconds: u64, version: u64) -> Self {
         assert!(at >= FIRST_FREE);
         let mut branch = Self::real(version);
         branch.changes[..index(at)].clone_from_slice(&self.changes[..index(at)]);
@@ -48,51 +48,51 @@ impl History {
     }
 
     /// This history and one change more.
-    pub(crate) fn then(mut self, operation: &str) -> Self {
+    pub(super) fn then(mut self, operation: &str) -> Self {
         let (time, _) = self.changes.last().expect("a change").split_once('|').expect("a time");
         self.changes.push(format!("{time}|{operation}"));
         self
     }
 
     /// One behind the last change.
-    pub(crate) fn version(&self) -> u64 {
+    pub(super) fn version(&self) -> u64 {
         self.changes.len() as u64 + 1
     }
 
     /// Unix seconds of the last change.
-    pub(crate) fn end_time(&self) -> u64 {
+    pub(super) fn end_time(&self) -> u64 {
         let (time, _) = self.changes.last().expect("a change").split_once('|').expect("a time");
         time.parse().expect("a time")
     }
 
     /// The change log of some of it.
-    pub(crate) fn log(&self, ids: Range<u64>) -> String {
+    pub(super) fn log(&self, ids: Range<u64>) -> String {
         self.numbered(ids, 0)
     }
 
     /// The same with all ids raised, as a promotion does.
-    pub(crate) fn numbered(&self, ids: Range<u64>, raised: u64) -> String {
+    pub(super) fn numbered(&self, ids: Range<u64>, raised: u64) -> String {
         ids.fold(String::new(), |log, id| log + &format!("{}: {}\n", id + raised, self.changes[index(id)]))
     }
 
     /// One line, with its newline.
-    pub(crate) fn line(&self, id: u64) -> String {
+    pub(super) fn line(&self, id: u64) -> String {
         self.log(id..id + 1)
     }
 
     /// The name of the folder that a change makes.
-    pub(crate) fn name(&self, id: u64) -> Option<&str> {
+    pub(super) fn name(&self, id: u64) -> Option<&str> {
         let (_, operation) = self.changes[index(id)].split_once('|')?;
         name_in(operation)
     }
 
     /// The names of all folders it makes.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         (1..self.version()).filter_map(|id| self.name(id))
     }
 
     /// The image a master of this history has at `version`; the real master makes it, once.
-    pub(crate) fn image(&self, version: u64) -> Vec<u8> {
+    pub(super) fn image(&self, version: u64) -> Vec<u8> {
         type Made = HashMap<(History, u64), Arc<Mutex<Option<Vec<u8>>>>>;
         static MADE: Mutex<Option<Made>> = Mutex::new(None);
         if version == BASE {

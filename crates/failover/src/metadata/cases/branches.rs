@@ -1,7 +1,7 @@
 //! Two histories in one folder: old stints as master, other file systems, masters that went on in isolation.
 
-use crate::case::{Case, Ours, Situation, foreign};
-use crate::history::{BASE, History};
+use super::case::{Case, Ours, Situation, foreign};
+use super::history::{BASE, History};
 
 /// The living history: the first 120 changes are common, what follows was made ten minutes after the failover.
 fn living() -> History {
@@ -18,7 +18,7 @@ fn ml() -> Situation {
     Situation::new(&living()).image("metadata_ml.mfs.back", BASE).log("changelog_ml.0.mfs", BASE..167)
 }
 
-pub(crate) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "own dead branch of the same length",
         what: "this machine was master until a failover at 120; the same ids stand for other changes in its own log",

@@ -4,16 +4,18 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use failover::metadata::plan::Base;
-use failover::metadata::{
-    Image, Inventory, Lineage, LogFile, Loss, Note, Plan, changelog, image, inventory, plan, stage,
+use fastrand::Rng;
+
+use super::damage::{damage, pick};
+use crate::metadata::testing::me;
+use crate::metadata::{
+    Base, EpochJump, Image, Inventory, Lineage, LogFile, Loss, Note, Plan, Version, changelog, image, inventory, plan,
+    stage,
 };
-use failover::sys::cancel::Cancel;
-use failover::sys::folder::{Folder, Owner};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 
-use crate::mutate::{Rng, mutate};
-
-const JUMP: u64 = 1_000_000;
+const JUMP: EpochJump = EpochJump(1_000_000);
 const NAMES: &[&str] = &[
     "metadata.mfs",
     "metadata.mfs.back",
@@ -33,7 +35,7 @@ const NAMES: &[&str] = &[
 type Files = Vec<(String, Vec<u8>)>;
 
 /// The real sets, the folders to work in, and what came out so far.
-pub(crate) struct Sets {
+pub(super) struct Sets {
     real: Vec<Files>,
     data: PathBuf,
     stage: PathBuf,
@@ -42,19 +44,19 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
-    pub(crate) fn new(dir: &Path) -> Self {
-        let mut sets: Vec<PathBuf> = crate::testdata().read_dir().unwrap().map(|set| set.unwrap().path()).collect();
+    pub(super) fn new(dir: &Path) -> Self {
+        let mut sets: Vec<PathBuf> = super::testdata().read_dir().unwrap().map(|set| set.unwrap().path()).collect();
         sets.sort();
         let real = sets.iter().map(|set| files(set)).collect();
         let (data, stage) = (dir.join("data"), dir.join("stage"));
         Self { real, data, stage, plans: Cell::new(0), refusals: Cell::new(0) }
     }
 
-    pub(crate) fn summary(&self) -> String {
+    pub(super) fn summary(&self) -> String {
         format!("{} plans, staged and read back; {} refusals", self.plans.get(), self.refusals.get())
     }
 
-    pub(crate) fn execute(&self, rng: &mut Rng) {
+    pub(super) fn execute(&self, rng: &mut Rng) {
         let files = self.damaged(rng);
         for folder in [&self.data, &self.stage] {
             let _ = std::fs::remove_dir_all(folder);
@@ -79,18 +81,18 @@ impl Sets {
     }
 
     fn damaged(&self, rng: &mut Rng) -> Files {
-        let mut files = rng.pick(&self.real).clone();
-        let others = rng.pick(&self.real);
-        for _ in 0..=rng.below(3) {
-            let index = rng.below(files.len());
-            match rng.below(8) {
+        let mut files = pick(rng, &self.real).clone();
+        let others = pick(rng, &self.real);
+        for _ in 0..=rng.usize(..3) {
+            let index = rng.usize(..files.len());
+            match rng.usize(..8) {
                 0 => drop(files.remove(index)),
-                1 => files[index].0 = rng.pick(NAMES).to_string(),
-                2 => files.push(((*rng.pick(NAMES)).to_owned(), files[index].1.clone())),
-                3 => files.push(rng.pick(others).clone()),
+                1 => files[index].0 = pick(rng, NAMES).to_string(),
+                2 => files.push(((*pick(rng, NAMES)).to_owned(), files[index].1.clone())),
+                3 => files.push(pick(rng, others).clone()),
                 _ => {
-                    let other = rng.pick(others).1.clone();
-                    mutate(rng, &mut files[index].1, &other);
+                    let other = pick(rng, others).1.clone();
+                    damage(rng, &mut files[index].1, &other);
                 }
             }
             if files.is_empty() {
@@ -108,28 +110,29 @@ impl Sets {
 
     /// Stages the plan; what is staged must be exactly what was planned.
     fn stage(&self, folder: &Folder, plan: &Plan) {
-        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let owner = me();
         let (stage, cancel) = (Folder::open(&self.stage).unwrap(), Cancel::new());
         let raised = match &plan.base {
-            Base::Image { signature, .. } if signature == image::FORMAT_2_0 => plan.end_version < u64::from(u32::MAX),
+            Base::Image { signature, .. } if signature == image::FORMAT_2_0 => {
+                plan.end_version < Version(u32::MAX.into())
+            }
             _ => false,
         };
-        let jump = if raised { JUMP } else { 0 };
+        let jump = if raised { JUMP } else { EpochJump::NONE };
         stage::copy_image(folder, plan, &stage, owner, jump, &cancel).unwrap();
-        let written = stage::write_log(folder, plan, &stage, owner, jump, &cancel).unwrap();
-        assert_eq!(written.lines, plan.changes);
+        let unlocked = stage::write_log(folder, plan, &stage, owner, jump, &cancel).unwrap();
 
         let staged = image::read(&mut stage.read(OsStr::new(stage::IMAGE)).unwrap()).unwrap();
         match staged {
-            Image::New => assert!(plan.base == Base::New && plan.base_version == 1),
+            Image::New => assert!(plan.base == Base::New && plan.base_version == Version::NEW),
             Image::Complete { version, .. } => assert_eq!(version, plan.base_version + jump),
             Image::Incomplete { .. } => panic!("an incomplete image was staged: {staged}"),
         }
         let scan = changelog::scan(stage.read(OsStr::new(stage::LOG)).unwrap()).unwrap();
         assert!(scan.damage.is_empty() && scan.torn.is_none(), "{scan:?}");
-        let stretch: Vec<_> = scan.segments.iter().map(|s| (s.first, s.last + 1)).collect();
-        let (first, end) = (plan.base_version + jump, plan.end_version + jump);
-        assert_eq!(stretch, if first == end { vec![] } else { vec![(first, end)] });
+        let found: Vec<_> = scan.segments.iter().map(|s| (Version(s.first), Version::after(s.last))).collect();
+        let (first, end) = (plan.base_version + jump, (plan.end_version + jump).with_changes(unlocked));
+        assert_eq!(found, if first == end { vec![] } else { vec![(first, end)] });
     }
 }
 
@@ -143,19 +146,19 @@ fn files(set: &Path) -> Files {
 
 fn check(plan: &Plan, inventory: &Inventory, files: &Files) {
     let (mut next, mut heard) = (plan.base_version, false);
-    for run in &plan.runs {
-        let log = inventory.logs.iter().find(|log| log.name == run.file).expect("a run of a log that is there");
-        assert!(log.scanned && run.offset < log.size, "{plan}");
+    for stretch in &plan.stretches {
+        let log = inventory.logs.iter().find(|log| log.name == stretch.file).expect("a stretch of a log that is there");
+        assert!(log.scanned && stretch.offset < log.size, "{plan:#?}");
         // Only the metalogger's logs ever continue the files of the other lineage, and never the other way round.
-        assert!(log.lineage == plan.lineage || log.lineage == Lineage::Ml, "{plan}");
-        assert!(log.lineage == Lineage::Ml || !heard, "{plan}");
+        assert!(log.lineage == plan.lineage || log.lineage == Lineage::Ml, "{plan:#?}");
+        assert!(log.lineage == Lineage::Ml || !heard, "{plan:#?}");
         heard |= log.lineage == Lineage::Ml;
-        assert!(run.first == next && run.last >= run.first, "{plan}");
-        next = run.last + 1;
+        assert!(stretch.first == next.next_change() && stretch.last >= stretch.first, "{plan:#?}");
+        next = Version::after(stretch.last);
     }
-    assert_eq!((next, next - plan.base_version), (plan.end_version, plan.changes), "{plan}");
-    assert!(plan.set_aside.is_sorted() && plan.set_aside.windows(2).all(|w| w[0] != w[1]), "{plan}");
-    assert!(!plan.to_string().replace('\n', "").contains(char::is_control), "{plan}");
+    assert_eq!((next, next.changes_since(plan.base_version)), (plan.end_version, plan.changes), "{plan:#?}");
+    assert!(plan.set_aside.is_sorted() && plan.set_aside.windows(2).all(|w| w[0] != w[1]), "{plan:#?}");
+    assert!(plan.notes.iter().all(|note| !note.to_string().contains(char::is_control)), "{plan:#?}");
     nothing_is_dropped_silently(plan, inventory, files);
 }
 
@@ -176,8 +179,8 @@ fn nothing_is_dropped_silently(plan: &Plan, inventory: &Inventory, files: &Files
             // Digits in front of an id that are left of a torn line are none of its own.
             let glued = |d: &changelog::Damage| d.offset == offset && d.kind == changelog::Kind::Glued;
             let id = line.strip_suffix(b"\n").and_then(changelog::parse).map(|line| line.id);
-            if let Some(id) = id.filter(|id| *id >= plan.end_version && !log.scan.damage.iter().any(glued)) {
-                panic!("change {id} of {:?} is dropped\n{plan}", log.name);
+            if let Some(id) = id.filter(|id| !plan.end_version.has(*id) && !log.scan.damage.iter().any(glued)) {
+                panic!("change {id} of {:?} is dropped\n{plan:#?}", log.name);
             }
             offset += line.len() as u64;
         }

@@ -5,28 +5,26 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use failover::metadata::plan::Base;
-use failover::metadata::{Image, Loss, Plan, Refusal, Severity, inventory, plan, stage};
-use failover::sys::cancel::Cancel;
-use failover::sys::folder::Folder;
+use super::case::{Case, Ours, Situation};
+use super::history::{History, METAID};
+use super::master::Master;
+use crate::metadata::{Base, EpochJump, Image, Loss, Plan, Refusal, Severity, Version, inventory, plan, stage};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 
-use crate::case::{Case, Ours, Situation};
-use crate::history::{History, METAID};
-use crate::master::Master;
-
-const JUMP: u64 = 1_000_000;
+const JUMP: EpochJump = EpochJump(1_000_000);
 
 /// What was found for one case.
-pub(crate) struct Finding {
-    pub(crate) truth: String,
-    pub(crate) stock: String,
-    pub(crate) ours: String,
+pub(super) struct Finding {
+    pub(super) truth: String,
+    pub(super) stock: String,
+    pub(super) ours: String,
     /// Where ours is not what it must be.
-    pub(crate) problems: Vec<String>,
+    pub(super) problems: Vec<String>,
 }
 
 /// Runs a case.
-pub(crate) fn judge(case: &Case) -> Finding {
+pub(super) fn judge(case: &Case) -> Finding {
     let situations = (case.build)();
     let alone = situations.len() == 1;
     let (mut truth, mut stock, mut ours) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -78,7 +76,7 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
 /// What our plan staged, and what the real master made of it.
 struct Staged {
     log: String,
-    jump: u64,
+    jump: EpochJump,
     loaded: Arc<Loaded>,
 }
 
@@ -93,7 +91,7 @@ impl Staged {
     fn new(folder: &Folder, plan: &Plan) -> Self {
         let master = Master::new();
         let (stage, cancel) = (Folder::open(&master.data()).unwrap(), Cancel::new());
-        let jump = if plan.base == Base::New { 0 } else { JUMP };
+        let jump = if plan.base == Base::New { EpochJump::NONE } else { JUMP };
         stage::copy_image(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         stage::write_log(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         let read = |name| std::fs::read(master.data().join(name)).unwrap();
@@ -133,7 +131,7 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
             let text = refusal.to_string();
             if text.contains(reason) { Ok(()) } else { Err(format!("refuses for another reason: {text}")) }
         }
-        (Ours::Refuses(_), Ok((plan, _))) => Err(format!("is not refused:\n{plan}")),
+        (Ours::Refuses(_), Ok((plan, _))) => Err(format!("is not refused:\n{plan:#?}")),
         (_, Err(refusal)) => Err(format!("is refused: {refusal}")),
         (Ours::Serves, Ok((plan, staged))) => {
             let warnings = warnings(plan);
@@ -144,7 +142,7 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
         }
         (Ours::Warns(reason), Ok((plan, staged))) => {
             if !warnings(plan).iter().any(|warning| warning.contains(reason)) {
-                return Err(format!("does not warn of {reason:?}:\n{plan}"));
+                return Err(format!("does not warn of {reason:?}:\n{plan:#?}"));
             }
             check_staged(plan, staged, situation)
         }
@@ -154,18 +152,18 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
 /// The staged set is the living history, all of it and nothing else, and so is what the real master makes of it.
 fn check_staged(plan: &Plan, staged: &Staged, situation: &Situation) -> Result<(), String> {
     let (truth, loaded) = (&situation.truth, &staged.loaded);
-    if plan.end_version != truth.version() {
-        return Err(format!("ends at {} and not at {}:\n{plan}", plan.end_version, truth.version()));
+    if plan.end_version != Version(truth.version()) {
+        return Err(format!("ends at {} and not at {}:\n{plan:#?}", plan.end_version, truth.version()));
     }
-    if staged.log != truth.numbered(plan.base_version..plan.end_version, staged.jump) {
-        return Err(format!("the staged log is not the living history:\n{plan}"));
+    if staged.log != truth.numbered(plan.base_version.0..plan.end_version.0, staged.jump.0) {
+        return Err(format!("the staged log is not the living history:\n{plan:#?}"));
     }
     let version = plan.end_version + staged.jump;
     let expected = Image::Complete { signature: *b"MFSM 2.0", version, metaid: METAID };
     if !loaded.success || loaded.image != Some(expected) || plan.metaid != METAID {
-        return Err(format!("restored to {:?}:\n{}\n{plan}", loaded.image, loaded.text));
+        return Err(format!("restored to {:?}:\n{}\n{plan:#?}", loaded.image, loaded.text));
     }
-    let lost = lost(&loaded.names, plan.end_version, situation);
+    let lost = lost(&loaded.names, plan.end_version.0, situation);
     let strays = strays(&loaded.names, situation);
     if lost.is_empty() && strays == 0 { Ok(()) } else { Err(format!("{lost:?} lost, {strays} of another history")) }
 }

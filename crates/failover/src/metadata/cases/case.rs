@@ -2,23 +2,23 @@
 
 use std::ops::Range;
 
-use crate::history::{History, METAID};
-use crate::master::{Content, Set};
+use super::history::{History, METAID};
+use super::master::{Content, Set};
 
 /// One row of the page.
-pub(crate) struct Case {
+pub(super) struct Case {
     /// Its name.
-    pub(crate) name: &'static str,
+    pub(super) name: &'static str,
     /// What lies in the data folder, in words.
-    pub(crate) what: &'static str,
+    pub(super) what: &'static str,
     /// What our plan must come to.
-    pub(crate) ours: Ours,
+    pub(super) ours: Ours,
     /// The folder; more than one for a family of cases that must all come out alike.
-    pub(crate) build: fn() -> Vec<Situation>,
+    pub(super) build: fn() -> Vec<Situation>,
 }
 
 /// What our plan must come to. Wherever it serves, it must hold the whole living history and nothing else.
-pub(crate) enum Ours {
+pub(super) enum Ours {
     /// A plan without any warning.
     Serves,
     /// A plan with a warning that contains this.
@@ -28,72 +28,72 @@ pub(crate) enum Ours {
 }
 
 /// A data folder, and what is known about it.
-pub(crate) struct Situation {
+pub(super) struct Situation {
     /// The living history as far as whole lines and images in this folder show it: what a master must come up with.
-    pub(crate) truth: History,
+    pub(super) truth: History,
     /// Other histories of which something lies here: none of it may come back.
-    pub(crate) strays: Vec<History>,
-    pub(crate) set: Set,
+    pub(super) strays: Vec<History>,
+    pub(super) set: Set,
 }
 
 impl Situation {
-    pub(crate) fn new(truth: &History) -> Self {
+    pub(super) fn new(truth: &History) -> Self {
         let set = Set::new().modified(truth.end_time());
         Self { truth: truth.clone(), strays: Vec::new(), set }
     }
 
     /// An image of the living history.
-    pub(crate) fn image(self, name: &str, version: u64) -> Self {
+    pub(super) fn image(self, name: &str, version: u64) -> Self {
         let bytes = self.truth.image(version);
         self.file(name, bytes)
     }
 
     /// A change log of the living history.
-    pub(crate) fn log(self, name: &str, ids: Range<u64>) -> Self {
+    pub(super) fn log(self, name: &str, ids: Range<u64>) -> Self {
         let text = self.truth.log(ids);
         self.file(name, text)
     }
 
     /// An image of another history.
-    pub(crate) fn stray_image(self, name: &str, stray: &History, version: u64) -> Self {
+    pub(super) fn stray_image(self, name: &str, stray: &History, version: u64) -> Self {
         self.stray(stray).file(name, stray.image(version))
     }
 
     /// A change log of another history.
-    pub(crate) fn stray_log(self, name: &str, stray: &History, ids: Range<u64>) -> Self {
+    pub(super) fn stray_log(self, name: &str, stray: &History, ids: Range<u64>) -> Self {
         self.stray(stray).file(name, stray.log(ids))
     }
 
     /// Names another history of which something is in a file.
-    pub(crate) fn stray(mut self, stray: &History) -> Self {
+    pub(super) fn stray(mut self, stray: &History) -> Self {
         self.strays.push(stray.clone());
         self
     }
 
-    pub(crate) fn file(mut self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
+    pub(super) fn file(mut self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
         self.set = self.set.file(name, bytes);
         self
     }
 
-    pub(crate) fn with(mut self, name: &str, content: Content) -> Self {
+    pub(super) fn with(mut self, name: &str, content: Content) -> Self {
         self.set = self.set.with(name, content);
         self
     }
 
     /// Unix seconds of the last modification of all files.
-    pub(crate) fn modified(mut self, time: u64) -> Self {
+    pub(super) fn modified(mut self, time: u64) -> Self {
         self.set = self.set.modified(time);
         self
     }
 
     /// For a case that is no family.
-    pub(crate) fn alone(self) -> Vec<Self> {
+    pub(super) fn alone(self) -> Vec<Self> {
         vec![self]
     }
 }
 
 /// The same image as one of another file system.
-pub(crate) fn foreign(mut image: Vec<u8>) -> Vec<u8> {
+pub(super) fn foreign(mut image: Vec<u8>) -> Vec<u8> {
     image[16..24].copy_from_slice(&(METAID + 1).to_be_bytes());
     image
 }

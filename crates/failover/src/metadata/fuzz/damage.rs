@@ -1,39 +1,16 @@
-//! Deterministic random numbers, and the ways in which files break.
+//! The ways in which files break.
 
-/// `SplitMix64`.
-pub(crate) struct Rng(u64);
+use fastrand::Rng;
 
-impl Rng {
-    pub(crate) fn new(seed: u64, execution: u64) -> Self {
-        let mut rng = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ execution);
-        rng.next();
-        rng
-    }
+/// One of them.
+pub(super) fn pick<'a, T>(rng: &mut Rng, from: &'a [T]) -> &'a T {
+    &from[rng.usize(..from.len())]
+}
 
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `limit`; 0 for a limit of 0.
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        let limit = limit.max(1) as u64;
-        usize::try_from(self.next() % limit).expect("below a usize")
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-
-    /// A range of at most `longest` inside `length`.
-    fn range(&mut self, length: usize, longest: usize) -> std::ops::Range<usize> {
-        let start = self.below(length + 1);
-        let end = (start + self.below(longest + 1)).min(length);
-        start..end
-    }
+/// A range of at most `longest` inside `length`.
+fn range(rng: &mut Rng, length: usize, longest: usize) -> std::ops::Range<usize> {
+    let start = rng.usize(..=length);
+    start..(start + rng.usize(..=longest)).min(length)
 }
 
 /// Numbers at which counters, offsets and additions go wrong.
@@ -55,32 +32,32 @@ const WORDS: &[&str] =
     &["\n", ": ", "|", "(", ")", ":", "=", "#", "SETMETAID(", "MFSM 2.0", "MFSM NEW", "\r\n", "\u{e9}"];
 
 /// Breaks `bytes` in one to four places; `other` is spliced in.
-pub(crate) fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
-    for _ in 0..=rng.below(4) {
+pub(super) fn damage(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    for _ in 0..=rng.usize(..4) {
         once(rng, bytes, other);
     }
 }
 
 fn once(rng: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     let length = bytes.len();
-    let at = rng.below(length + 1);
-    match rng.below(12) {
-        0 | 1 if length > 0 => bytes[at.min(length - 1)] ^= 1 << rng.below(8),
+    let at = rng.usize(..=length);
+    match rng.usize(..12) {
+        0 | 1 if length > 0 => bytes[at.min(length - 1)] ^= 1 << rng.usize(..8),
         2 => bytes.truncate(at),
-        3 => drop(bytes.drain(rng.range(length, 200))),
-        4 => repeat(bytes, at, rng.range(length, 400)),
-        5 => insert(bytes, at, &other[rng.range(other.len(), 400)]),
+        3 => drop(bytes.drain(range(rng, length, 200))),
+        4 => repeat(bytes, at, range(rng, length, 400)),
+        5 => insert(bytes, at, &other[range(rng, other.len(), 400)]),
         6 => {
-            let nuls = vec![0; rng.below(5000)];
+            let nuls = vec![0; rng.usize(..5000)];
             insert(bytes, at, &nuls);
         }
         7 => {
-            let range = rng.range(length, 300);
+            let range = range(rng, length, 300);
             bytes[range].fill(0);
         }
-        8 if at + 8 <= length => bytes[at..at + 8].copy_from_slice(&rng.pick(HUGE).to_be_bytes()),
+        8 if at + 8 <= length => bytes[at..at + 8].copy_from_slice(&pick(rng, HUGE).to_be_bytes()),
         9 => number(rng, bytes, at),
-        10 => insert(bytes, at, rng.pick(WORDS).as_bytes()),
+        10 => insert(bytes, at, pick(rng, WORDS).as_bytes()),
         11 => lines(rng, bytes, at),
         _ => {}
     }
@@ -103,8 +80,8 @@ fn number(rng: &mut Rng, bytes: &mut Vec<u8>, at: usize) {
     let digits = bytes[start..].iter().take_while(|b| b.is_ascii_digit()).count();
     let near = std::str::from_utf8(&bytes[start..start + digits]).ok().and_then(|n| n.parse::<u64>().ok());
     let new = match near {
-        Some(near) if rng.below(2) == 0 => near.wrapping_add(rng.below(20) as u64).wrapping_sub(10).to_string(),
-        _ => (*rng.pick(HUGE_TEXT)).to_owned(),
+        Some(near) if rng.bool() => near.wrapping_add(rng.usize(..20) as u64).wrapping_sub(10).to_string(),
+        _ => (*pick(rng, HUGE_TEXT)).to_owned(),
     };
     bytes.splice(start..start + digits, new.into_bytes());
 }
@@ -112,10 +89,10 @@ fn number(rng: &mut Rng, bytes: &mut Vec<u8>, at: usize) {
 /// Drops, repeats or ends a stretch of whole lines around `at`, as rotations and restarts do.
 fn lines(rng: &mut Rng, bytes: &mut Vec<u8>, at: usize) {
     let start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |found| found + 1);
-    let count = rng.below(8);
+    let count = rng.usize(..8);
     let ends = bytes[start..].iter().enumerate().filter(|(_, b)| **b == b'\n');
     let end = ends.map(|(found, _)| start + found + 1).nth(count).unwrap_or(bytes.len());
-    match rng.below(3) {
+    match rng.usize(..3) {
         0 => drop(bytes.drain(start..end)),
         1 => repeat(bytes, start, start..end),
         _ => bytes.truncate(end),

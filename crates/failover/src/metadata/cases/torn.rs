@@ -1,7 +1,7 @@
 //! Torn, overwritten and damaged lines.
 
-use crate::case::{Case, Ours, Situation};
-use crate::history::{BASE, History};
+use super::case::{Case, Ours, Situation};
+use super::history::{BASE, History};
 
 /// The metalogger's image, and one log of it with these bytes.
 fn ml(truth: &History, log: impl AsRef<[u8]>) -> Situation {
@@ -17,7 +17,7 @@ fn nuls(count: usize) -> String {
     "\0".repeat(count)
 }
 
-pub(crate) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "torn last line",
         what: "the metalogger's log ends within a line; one folder for every byte that the line can be cut at",

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::case::{Case, Ours, Situation};
-use crate::history::{BASE, History};
+use super::case::{Case, Ours, Situation};
+use super::history::{BASE, History};
 
 /// The metalogger's image and logs of the living history that ends at 167.
 fn ml(logs: &[(&str, Range<u64>)]) -> Situation {
@@ -16,7 +16,7 @@ fn one(log: impl AsRef<[u8]>) -> Situation {
     ml(&[]).file("changelog_ml.0.mfs", log)
 }
 
-pub(crate) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "one whole log",
         what: "image and log of a metalogger that was stopped in good order",

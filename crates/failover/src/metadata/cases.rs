@@ -1,7 +1,7 @@
-//! Sets of files that crashes, restarts and old stints leave behind: what stock `mfsmaster` makes of each, and what
-//! our plan does. The page `docs/metadata-cases.md` is what these runs have found; `UPDATE=1` writes it anew.
+//! Sets of files that crashes, restarts and former masters leave behind: what stock `mfsmaster` makes of each, and
+//! what our plan makes of it. The page `docs/metadata-cases.md` is the result of these runs; `UPDATE=1` writes it.
 //!
-//! Needs mfsmaster 3.0.117, the user `mfs` and root; without them this test fails, it is not skipped.
+//! Needs mfsmaster 3.0.117, the user `mfs` and root. Without them these tests fail; they are not skipped.
 
 mod case;
 mod history;
@@ -13,6 +13,7 @@ mod branches;
 mod images;
 mod logs;
 mod odd;
+mod real_sets;
 mod torn;
 
 use std::path::Path;
@@ -45,7 +46,7 @@ fn every_case_and_the_page_about_them() {
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     let changed = written.lines().zip(text.lines()).find(|(old, new)| old != new);
-    assert!(written == text, "docs/metadata-cases.md is not what was found; run with UPDATE=1: {changed:#?}");
+    assert!(written == text, "docs/metadata-cases.md differs from the results; UPDATE=1 writes it: {changed:#?}");
 }
 
 /// The findings in the order of the cases; a few at a time, for most of each is waiting for `mfsmaster`.

@@ -1,8 +1,8 @@
 //! Names that are no files, and files that are no metadata.
 
-use crate::case::{Case, Ours, Situation, foreign};
-use crate::history::{BASE, History};
-use crate::master::Content;
+use super::case::{Case, Ours, Situation, foreign};
+use super::history::{BASE, History};
+use super::master::Content;
 
 /// The metalogger's whole set.
 fn ml() -> Situation {
@@ -15,7 +15,7 @@ fn dead() -> History {
     History::real(167).branch(120, "dead", 0, 200)
 }
 
-pub(crate) const CASES: &[Case] = &[
+pub(super) const CASES: &[Case] = &[
     Case {
         name: "a log that is a link",
         what: "`changelog.0.mfs` leads to the log of another history that ends at 199",
