@@ -163,17 +163,16 @@ pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Err
         }
     };
     let Some(master) = master else { return Ok(false) };
-    let stopped = match Services::find(config) {
-        Ok(services) => services.stop(Daemon::Master, master, config.stop_timeout),
-        Err(e) => {
-            log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
-            process::stop(master, config.stop_timeout).map(drop).map_err(|source| services::Error::Command {
-                verb: "stop",
-                control: Daemon::Master.to_string(),
-                source,
-            })
-        }
-    };
+    let stopped =
+        match Services::find(&config.services) {
+            Ok(services) => services.stop(Daemon::Master, master, config.services.stop_timeout),
+            Err(e) => {
+                log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
+                process::stop(master, config.services.stop_timeout).map(drop).map_err(|source| {
+                    services::Error::Command { verb: "stop", control: Daemon::Master.to_string(), source }
+                })
+            }
+        };
     stopped?;
     Ok(true)
 }

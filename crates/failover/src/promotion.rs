@@ -21,7 +21,7 @@ use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
 use crate::machine::{Machine, commit, memory, recover};
-use crate::metadata::{Lineage, Loss, plan};
+use crate::metadata::{Lineage, Loss, Version, emergency, plan};
 use crate::moosefs::workarounds::tcp_resets::HeldResets;
 use crate::moosefs::{Daemon, Release};
 use crate::policy::Why;
@@ -218,7 +218,26 @@ fn watch_time(
 
 /// No step of a promotion takes this long, whatever the daemons do, besides the time for its image.
 fn allowance(config: Option<&Config>) -> Duration {
-    config.map_or(Duration::from_secs(180), |config| config.start_timeout * 2 + config.stop_timeout)
+    config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
+}
+
+/// How far a promotion came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Nothing was changed.
+    Nothing,
+    /// There may be files to put back, as the journal says.
+    Files,
+    /// A master may have been started.
+    Start,
+}
+
+/// The clean set in its place, and what its master has to answer.
+struct Committed {
+    journal: commit::Committed,
+    served: Version,
+    metaid: u64,
+    release: Release,
 }
 
 /// A promotion in progress.
@@ -235,16 +254,16 @@ struct Promotion<'a> {
 
 impl Promotion<'_> {
     fn promote(mut self) -> Result<Promoted, Failure> {
-        let mut started = false;
-        let result = self.steps(&mut started);
+        let mut reached = Reached::Nothing;
+        let result = self.steps(&mut reached);
         if result.is_err() {
-            self.undo(started);
+            self.undo(reached);
         }
         result
     }
 
-    /// The order of the work. `started` says from when on a master has to be ended.
-    fn steps(&mut self, started: &mut bool) -> Result<Promoted, Failure> {
+    /// The order of the work. `reached` says what there is to undo if it fails.
+    fn steps(&mut self, reached: &mut Reached) -> Result<Promoted, Failure> {
         self.require_survival()?;
         self.begin(StepName::Recover);
         recover::finish_interrupted(self.machine, self.run)?;
@@ -258,24 +277,25 @@ impl Promotion<'_> {
         }
         let resets = self.hold_resets();
         self.begin(StepName::Prepare);
+        *reached = Reached::Files;
         let prepared = self.settle_and_prepare()?;
         self.begin(StepName::Metalogger);
         let metalogger_ran = self.stop_metalogger(&prepared)?;
         self.begin(StepName::Stage);
         let staged = self.stage(prepared)?;
         self.begin(StepName::Commit);
-        self.commit(&staged, metalogger_ran)?;
+        let committed = self.commit(staged, metalogger_ran)?;
         self.begin(StepName::Start);
-        *started = true;
-        self.start_master(staged.release)?;
+        *reached = Reached::Start;
+        self.start_master(&committed)?;
         self.begin(StepName::Prove);
-        self.prove(&staged)?;
+        self.prove(&committed)?;
         if let Some(resets) = resets {
             self.run.clients_reset(resets.send());
         }
         self.begin(StepName::Watch);
         self.watch()?;
-        self.finish();
+        self.finish(committed);
         self.start_companions();
         Ok(Promoted::Serving)
     }
@@ -304,12 +324,12 @@ impl Promotion<'_> {
         }
         let copy_end = self.end_of_copy()?;
         let (served, metaid) = match machine.ask_master() {
-            Ok(info) => (info.metadata_version.unwrap_or(u64::MAX), info.metaid),
+            Ok(info) => (info.metadata_version.unwrap_or(Version(u64::MAX)), info.metaid),
             Err(e) => {
                 // A master that serves is not ended for a call that does not count any more.
                 self.cancel.check()?;
                 log::warn!("mfsmaster runs here but does not answer: {}", chain(&e));
-                (0, None)
+                (Version::default(), None)
             }
         };
         let known =
@@ -320,9 +340,9 @@ impl Promotion<'_> {
             self.run.done(StepName::Check, format_args!("ended a master that lacks changes of {peer}"));
             return Err(election::Failure::Newer { peer, version, ours: served }.into());
         }
-        if served > 0 && served >= copy_end {
+        if served > Version::default() && served >= copy_end {
             // 1.x does not tell its version.
-            self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
+            self.run.record.version = Some(served).filter(|served| *served != Version(u64::MAX));
             let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
             self.run.done(StepName::Check, format_args!("mfsmaster is already serving{version} here; left alone"));
             return Ok(true);
@@ -336,14 +356,14 @@ impl Promotion<'_> {
     }
 
     /// The version that the metalogger's copy reaches; 0 if that cannot be compared with a master of this machine.
-    fn end_of_copy(&self) -> Result<u64, Failure> {
+    fn end_of_copy(&self) -> Result<Version, Failure> {
         let known = memory::inventory(&self.machine.data, Some(&self.machine.state)).map_err(prepare::Error::from)?;
         Ok(match plan::make(&known, Loss::Refuse) {
             Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
-            Ok(_) => 0,
+            Ok(_) => Version::default(),
             Err(refusal) => {
                 log::warn!("cannot compare the files here with the running master: {refusal}");
-                0
+                Version::default()
             }
         })
     }
@@ -405,7 +425,7 @@ impl Promotion<'_> {
         self.cancel.check()?;
         let ran = self.machine.running(Daemon::Metalogger)?.is_some();
         if ran {
-            prepared.folder().note_stop(&self.machine.data, &self.machine.state)?;
+            prepared.folder().note_stop()?;
             self.machine.stop(Daemon::Metalogger)?;
         }
         self.run.done(StepName::Metalogger, format_args!("{}", if ran { "stopped" } else { "was not running" }));
@@ -422,7 +442,7 @@ impl Promotion<'_> {
         if *unlocked > 0 {
             log::info!("stage: released {unlocked} chunk locks of writes interrupted in the last second");
         }
-        for file in crate::machine::emergency::find(&self.machine.data, &self.machine.config) {
+        for file in emergency::find(&self.machine.data, &self.machine.config.working_user) {
             log::warn!("{file}");
         }
         self.run.record.version = Some(*served);
@@ -436,19 +456,19 @@ impl Promotion<'_> {
     }
 
     /// Moves everything else out of the data folder and the clean set in.
-    fn commit(&mut self, staged: &Staged, metalogger_ran: bool) -> Result<(), Failure> {
+    fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
-        let Machine { data, state, .. } = self.machine;
-        staged.folder.commit(data, state, &staged.plan.set_aside, metalogger_ran)?;
-        let aside = staged.plan.set_aside.len();
+        let Staged { folder, plan, served, release, .. } = staged;
+        let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
+        let aside = plan.set_aside.len();
         self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));
-        Ok(())
+        Ok(Committed { journal, served, metaid: plan.metaid, release })
     }
 
-    fn start_master(&mut self, release: Release) -> Result<(), Failure> {
+    fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
         self.cancel.check()?;
         let deadline = self.machine.services.start_deadline(self.machine.image_size());
-        if release.restores_itself() {
+        if committed.release.restores_itself() {
             self.machine.services.start_master(deadline, self.cancel)?;
         } else {
             self.machine.services.start_plain_master(deadline, self.cancel)?;
@@ -458,10 +478,10 @@ impl Promotion<'_> {
     }
 
     /// Asks the master until it answers with what was staged. Exit codes of MooseFS prove nothing.
-    fn prove(&mut self, staged: &Staged) -> Result<(), Failure> {
+    fn prove(&mut self, committed: &Committed) -> Result<(), Failure> {
         let patience = self.machine.services.start_deadline(self.machine.image_size());
         let begun = Instant::now();
-        let (planned, planned_metaid) = (staged.served, staged.plan.metaid);
+        let (planned, planned_metaid) = (committed.served, committed.metaid);
         let info = loop {
             match self.machine.ask_master() {
                 Ok(info) => break info,
@@ -517,9 +537,9 @@ impl Promotion<'_> {
 
     /// The new history is this machine's now. A serving master is not stopped for a journal that stays: the next run finds a
     /// master that runs or has written, and keeps it.
-    fn finish(&self) {
+    fn finish(&self, committed: Committed) {
         memory::serves(&self.machine.state);
-        if let Err(e) = self.machine.state.clear_journal() {
+        if let Err(e) = committed.journal.finish() {
             log::error!("{}", chain(&e));
         }
     }
@@ -549,13 +569,18 @@ impl Promotion<'_> {
         machine.remove_restore_dropin();
     }
 
-    /// Puts everything back: ends a master that this run `started`, then recovers as the next run would after a crash here.
+    /// Puts everything back: ends a master that this run started, then recovers as the next run would after a crash here.
     /// The journal tells what there is to undo, and stays for the next run if that fails.
-    fn undo(&mut self, started: bool) {
-        self.begin(StepName::Recover);
+    fn undo(&mut self, reached: Reached) {
+        if reached == Reached::Nothing {
+            return;
+        }
+        self.begin(StepName::RollBack);
         let ended = match self.machine.running(Daemon::Master) {
             // Killed, not stopped: a clean stop would write a new image over the staged one.
-            Ok(Some(master)) if started => self.machine.services.kill(Daemon::Master, master).map_err(Failure::from),
+            Ok(Some(master)) if reached == Reached::Start => {
+                self.machine.services.kill(Daemon::Master, master).map_err(Failure::from)
+            }
             Ok(_) => Ok(()),
             Err(e) => Err(e.into()),
         };

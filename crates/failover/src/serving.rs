@@ -35,7 +35,7 @@ use crate::machine::notify;
 use crate::machine::state::{Memory, Record};
 use crate::machine::step_down::step_down;
 use crate::machine::{Machine, memory};
-use crate::moosefs::workarounds::nudge::Newcomers;
+use crate::moosefs::workarounds::nudge::Nudge;
 use crate::moosefs::{Daemon, Info};
 use crate::sys::address;
 use crate::sys::cancel::Cancel;
@@ -105,7 +105,7 @@ impl<'a> Serving<'a> {
     }
 
     fn look_around(&self, ucarp: &Ucarp) -> Option<Failure> {
-        let (mut known, mut newcomers) = (Known::default(), Newcomers::default());
+        let (mut known, mut nudge) = (Known::default(), Nudge::default());
         let (mut answered, mut last_answer) = (Instant::now(), None);
         let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new(Instant::now()));
         let mut reannounce = self.machine.config.arp_probe.then(|| Reannounce::listen(&self.vip));
@@ -118,7 +118,7 @@ impl<'a> Serving<'a> {
             }
             let info = self.machine.ask_master().ok();
             if let Some(info) = &info {
-                newcomers.look(self.vip.port(self.port()), info);
+                nudge.nudge_if_idle(self.vip.port(self.port()), info);
                 if learnt.is_none_or(|last| last.elapsed() >= LEARN_EVERY) {
                     self.learn(&peers);
                     learnt = Some(Instant::now());

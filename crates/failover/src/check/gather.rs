@@ -40,7 +40,7 @@ pub(super) fn gather(args: &Promote) -> Result<Facts, Box<dyn Error>> {
         None => Config::for_xparam(options.xparam.as_deref())?,
     };
     let data = Folder::open(&config.data_path)?;
-    let services = Services::find(&config)?;
+    let services = Services::find(&config.services)?;
     let state = State::open_existing()?;
     let vip = args.vip.or(options.vip);
     let server = SocketAddrV4::new(vip.unwrap_or(Ipv4Addr::LOCALHOST), config.client_port);

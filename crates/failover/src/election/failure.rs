@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::metadata::chunkservers;
+use crate::metadata::{Version, chunkservers};
 use crate::policy::Why;
 use crate::sys::address;
 use crate::sys::arp::Mac;
@@ -37,9 +37,9 @@ pub(crate) enum Failure {
         /// Its own address.
         peer: Ipv4Addr,
         /// What it serves.
-        version: u64,
+        version: Version,
         /// What would be served here, before the epoch jump.
-        ours: u64,
+        ours: Version,
     },
     /// A master that cannot be compared, and goes on.
     #[error("a master is alive on {peer} and did not stop within {}; {why}", human(*after))]
@@ -82,15 +82,15 @@ pub(crate) enum Failure {
     /// A better copy may be elsewhere.
     #[error(
         "the copy here is stale: version {served} was served at {}, and the files here end at version {ours}, {} changes \
-         earlier; another machine may have them", when(*compared), served - ours
+         earlier; another machine may have them", when(*compared), served.changes_since(*ours)
     )]
     Stale {
         /// What was served when the copy was last compared.
-        served: u64,
+        served: Version,
         /// When that was, in unix seconds.
         compared: u64,
         /// What would be served here, before the epoch jump.
-        ours: u64,
+        ours: Version,
     },
     /// The address goes from machine to machine.
     #[error("flapping: {changes} role changes within {}; find the cause, then start ucarp again", human(*window))]

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 use super::{Election, Failure, POLL};
 use crate::machine::config::Config;
 use crate::machine::state::Memory;
-use crate::metadata::Plan;
 use crate::metadata::inventory::end_of_copy;
-use crate::moosefs::{self, Info, Presence};
+use crate::metadata::{Plan, Version};
+use crate::moosefs::{self, Info, MasterAt};
 use crate::sys::address;
 use crate::sys::arp::Probe;
 use crate::sys::cancel::Cancel;
@@ -98,7 +98,7 @@ pub(super) fn check(
     }
 }
 
-fn ask(election: &Election<'_>, address: Ipv4Addr, after: Duration, answers: &Sender<(Ipv4Addr, Presence)>) {
+fn ask(election: &Election<'_>, address: Ipv4Addr, after: Duration, answers: &Sender<(Ipv4Addr, MasterAt)>) {
     let (at, answers) = (SocketAddrV4::new(address, election.machine.config.client_port), answers.clone());
     let link = VirtualIp { interface: election.vip.interface.clone(), address };
     let asked = thread::Builder::new().name("peer".into()).spawn({
@@ -111,20 +111,20 @@ fn ask(election: &Election<'_>, address: Ipv4Addr, after: Duration, answers: &Se
     });
     if let Err(e) = asked {
         log::warn!("cannot ask {address}: {e}");
-        let _ = answers.send((address, Presence::Mute));
+        let _ = answers.send((address, MasterAt::Unresponsive));
     }
 }
 
 /// Looks for a master at `at`. Where a network has just come back, the kernel asks for a hardware address only once in a
 /// second, so a machine can be silent to TCP for as long: it is asked on the link too, and again if it is there.
-fn find(link: &VirtualIp, at: SocketAddrV4) -> Presence {
+fn find(link: &VirtualIp, at: SocketAddrV4) -> MasterAt {
     let presence = thread::scope(|scope| {
         let on_link = scope.spawn(|| is_on_link(link));
-        let presence = moosefs::look(at, timing::PEER_CONNECT, timing::PEER_ANSWER);
+        let presence = moosefs::find_master(at, timing::PEER_CONNECT, timing::PEER_ANSWER);
         let there = on_link.join().unwrap_or(false);
-        (presence != Presence::Silent || !there).then_some(presence)
+        (presence != MasterAt::Silent || !there).then_some(presence)
     });
-    presence.unwrap_or_else(|| moosefs::look(at, timing::PEER_CONNECT_AGAIN, timing::PEER_ANSWER))
+    presence.unwrap_or_else(|| moosefs::find_master(at, timing::PEER_CONNECT_AGAIN, timing::PEER_ANSWER))
 }
 
 fn is_on_link(link: &VirtualIp) -> bool {
@@ -134,13 +134,13 @@ fn is_on_link(link: &VirtualIp) -> bool {
 }
 
 /// Where the files here end now: while the master on another machine stops, the metalogger here goes on copying from it.
-fn reach(election: &Election<'_>, planned: &Plan) -> u64 {
+fn reach(election: &Election<'_>, planned: &Plan) -> Version {
     end_of_copy(&election.machine.data).map_or(planned.end_version, |end| end.max(planned.end_version))
 }
 
 /// All that the judgement of a peer depends on.
 struct Seen {
-    presence: Presence,
+    presence: MasterAt,
     /// Since it was asked first.
     waited: Duration,
     /// Whether its master was seen at our own version before.
@@ -148,7 +148,7 @@ struct Seen {
     /// Of the plan; 0 if not known.
     metaid: u64,
     /// Where the files here end.
-    ours: u64,
+    ours: Version,
     /// A master that is told to stop has done so within this.
     stops_within: Duration,
     /// Whether the address itself is asked for by ARP.
@@ -177,15 +177,15 @@ fn judge(address: Ipv4Addr, seen: &Seen) -> Result<Judgement, Failure> {
     let passed = |verdict: &str| Ok(Judgement::Passed { verdict: verdict.to_owned(), warning: None });
     let warned = |verdict: String, warning: String| Ok(Judgement::Passed { verdict, warning: Some(warning) });
     let info = match seen.presence {
-        Presence::Silent => return passed("is silent"),
-        Presence::Absent => return passed("runs no master"),
-        Presence::Mute if seen.was_equal => return passed("is stopping its master"),
-        Presence::Mute if seen.waited < timing::PEER_HUNG => return Ok(Judgement::AskAgain { equal: false }),
-        Presence::Mute => {
+        MasterAt::Silent => return passed("is silent"),
+        MasterAt::NoMaster => return passed("runs no master"),
+        MasterAt::Unresponsive if seen.was_equal => return passed("is stopping its master"),
+        MasterAt::Unresponsive if seen.waited < timing::PEER_HUNG => return Ok(Judgement::AskAgain { equal: false }),
+        MasterAt::Unresponsive => {
             let warning = format!("the master on {address} hangs (accepts connections, no reply); ignoring it");
             return warned("runs a master that hangs".to_owned(), warning);
         }
-        Presence::Master(info) => info,
+        MasterAt::Answers(info) => info,
     };
     if is_foreign(&info, seen.metaid) {
         let warning = format!("the master on {address} serves another file system; ignoring it");
@@ -242,15 +242,15 @@ pub(crate) fn copying_from(vip: &VirtualIp, port: u16) -> Vec<Ipv4Addr> {
 pub(crate) fn newer_than(
     addresses: &BTreeSet<Ipv4Addr>,
     port: u16,
-    ours: u64,
+    ours: Version,
     metaid: Option<u64>,
-) -> Option<(Ipv4Addr, u64)> {
+) -> Option<(Ipv4Addr, Version)> {
     let (answers, answered) = mpsc::channel();
     for address in addresses.iter().copied() {
         let answers = answers.clone();
         let asked = thread::Builder::new().name("peer".into()).spawn(move || {
             let at = SocketAddrV4::new(address, port);
-            let _ = answers.send((address, moosefs::look(at, timing::PEER_CONNECT, timing::PEER_ANSWER)));
+            let _ = answers.send((address, moosefs::find_master(at, timing::PEER_CONNECT, timing::PEER_ANSWER)));
         });
         if let Err(e) = asked {
             log::warn!("cannot ask {address}: {e}");
@@ -258,7 +258,7 @@ pub(crate) fn newer_than(
     }
     drop(answers);
     answered.into_iter().find_map(|(address, presence)| match presence {
-        Presence::Master(info) if !is_foreign(&info, metaid.unwrap_or_default()) => {
+        MasterAt::Answers(info) if !is_foreign(&info, metaid.unwrap_or_default()) => {
             info.metadata_version.filter(|version| *version > ours).map(|version| (address, version))
         }
         _ => None,
@@ -287,19 +287,19 @@ mod tests {
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
     const METAID: u64 = 7;
 
-    fn master(version: Option<u64>, metaid: Option<u64>) -> Presence {
+    fn master(version: Option<u64>, metaid: Option<u64>) -> MasterAt {
         let release = Release { major: 4, minor: 57, patch: 5 };
-        Presence::Master(Info { release, metadata_version: version, metaid })
+        MasterAt::Answers(Info { release, metadata_version: version.map(Version), metaid })
     }
 
     /// In words: the verdict, `again` or `equal`, or the row of the policy table.
-    fn judged(presence: Presence, waited_ms: u64, change: impl FnOnce(&mut Seen)) -> String {
+    fn judged(presence: MasterAt, waited_ms: u64, change: impl FnOnce(&mut Seen)) -> String {
         let mut seen = Seen {
             presence,
             waited: Duration::from_millis(waited_ms),
             was_equal: false,
             metaid: METAID,
-            ours: 100,
+            ours: Version(100),
             stops_within: Duration::from_secs(8),
             arp_probe: true,
         };
@@ -316,10 +316,10 @@ mod tests {
     fn each_peer_is_judged_by_what_it_shows() {
         let unchanged = |_: &mut Seen| ();
         let table = [
-            (Presence::Silent, 0, "is silent"),
-            (Presence::Absent, 0, "runs no master"),
-            (Presence::Mute, 2999, "again"),
-            (Presence::Mute, 3000, "runs a master that hangs, warned"),
+            (MasterAt::Silent, 0, "is silent"),
+            (MasterAt::NoMaster, 0, "runs no master"),
+            (MasterAt::Unresponsive, 2999, "again"),
+            (MasterAt::Unresponsive, 3000, "runs a master that hangs, warned"),
             (master(Some(101), None), 1999, "again"),
             (master(Some(101), None), 2000, "NewerElsewhere"),
             (master(Some(99), None), 0, "runs a stale master of version 99, warned"),
@@ -333,7 +333,7 @@ mod tests {
         for (presence, waited, expected) in table {
             assert_eq!(judged(presence, waited, unchanged), expected, "{presence:?} after {waited} ms");
         }
-        assert_eq!(judged(Presence::Mute, 0, |seen| seen.was_equal = true), "is stopping its master");
+        assert_eq!(judged(MasterAt::Unresponsive, 0, |seen| seen.was_equal = true), "is stopping its master");
         assert_eq!(judged(master(Some(100), None), 8000, |seen| seen.arp_probe = false), "MasterElsewhere");
         assert_eq!(
             judged(master(Some(999), Some(9)), 9000, |seen| seen.metaid = 0),

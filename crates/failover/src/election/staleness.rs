@@ -12,7 +12,7 @@ use super::{Election, Failure};
 use crate::machine::config::IfStale;
 use crate::machine::memory;
 use crate::machine::state::{Freshness, State};
-use crate::metadata::Plan;
+use crate::metadata::{Plan, Version};
 use crate::sys::logging::chain;
 use crate::timing;
 
@@ -50,7 +50,7 @@ enum Verdict {
 }
 
 /// Judges a copy that ends at `ours`, at `now` in unix seconds.
-fn judge(noted: &Freshness, ours: u64, stepped_down: Option<i64>, window: Duration, now: i64) -> Verdict {
+fn judge(noted: &Freshness, ours: Version, stepped_down: Option<i64>, window: Duration, now: i64) -> Verdict {
     if ours >= noted.served {
         return Verdict::Fresh;
     }
@@ -78,9 +78,9 @@ mod tests {
 
     #[test]
     fn a_stale_copy_steps_down_once_in_an_election() {
-        let noted = Freshness { compared: 1000, served: 50, ..Freshness::default() };
+        let noted = Freshness { compared: 1000, served: Version(50), ..Freshness::default() };
         let window = Duration::from_secs(66);
-        let again = |ours, stepped_down| match judge(&noted, ours, stepped_down, window, 2000) {
+        let again = |ours, stepped_down| match judge(&noted, Version(ours), stepped_down, window, 2000) {
             Verdict::Fresh => None,
             Verdict::Stale { again, .. } => Some(again),
         };

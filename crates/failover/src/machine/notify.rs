@@ -111,9 +111,9 @@ pub(crate) fn tell_without_waiting(config: &Config, event: Event, interface: &st
     let Some(command) = &config.notify else { return };
     let record = Record { error: Some(error), ..Record::new(RunKind::Promotion, Some(vip)) };
     let facts = facts(event, Some(interface), &record, Duration::ZERO);
-    let started = check(command).map_err(|e| chain(&e)).and_then(|()| {
-        process::launch_with(command, &[event.name()], &facts).map_err(|e| chain(&e))
-    });
+    let started = check(command)
+        .map_err(|e| chain(&e))
+        .and_then(|()| process::launch_with(command, &[event.name()], &facts).map_err(|e| chain(&e)));
     if let Err(e) = started {
         log::error!("{e}");
     }

@@ -6,7 +6,7 @@ use std::fmt::Arguments;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::machine::outcome::{Outcome, RunKind, StepName};
+use crate::machine::outcome::{RunKind, StepName};
 use crate::machine::state::{Record, State, Step};
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
@@ -110,6 +110,8 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::outcome::Outcome;
+    use crate::metadata::Version;
 
     fn run() -> Run {
         Run::begin(RunKind::Promotion, Some(Ipv4Addr::new(172, 16, 0, 99)))
@@ -119,7 +121,7 @@ mod tests {
     fn the_summary_names_what_the_administrator_asks_first() {
         let mut run = run();
         run.record.outcome = Outcome::Serving;
-        run.record.version = Some(1_001_433);
+        run.record.version = Some(Version(1_001_433));
         run.record.changes = Some(431);
         run.record.set_aside = vec!["metadata.mfs".to_owned()];
         run.record.total_ms = 1780;

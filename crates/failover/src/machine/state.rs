@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::json_file;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
+use crate::metadata::Version;
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
@@ -66,7 +67,7 @@ pub(crate) struct Record {
     /// How it ended.
     pub(crate) outcome: Outcome,
     /// The version of the metadata that is served, or was planned.
-    pub(crate) version: Option<u64>,
+    pub(crate) version: Option<Version>,
     /// How many changes were replayed on top of the image.
     pub(crate) changes: Option<u64>,
     /// What was set aside.
@@ -148,6 +149,9 @@ impl State {
         Ok(Self { folder })
     }
 
+    /// The state folder of this machine, if there is one: a verb that changes nothing makes none.
+    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
+        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
     }
 
     /// Notes that the ucarp `identity` is about to step back on purpose.
@@ -244,7 +248,7 @@ mod tests {
             kind: RunKind::Promotion,
             vip: Some("172.16.0.99".into()),
             outcome: Outcome::Serving,
-            version: Some(7),
+            version: Some(Version(7)),
             changes: Some(3),
             set_aside: vec!["metadata.mfs".into()],
             archive: None,

@@ -24,9 +24,9 @@ pub(crate) use super::names::Origin;
 
 /// The version that the metalogger's newest change log reaches now, from its last whole line alone. For polls: no plan is
 /// made, and a hole before that line is not seen.
-pub(crate) fn end_of_copy(data: &Folder) -> Option<u64> {
+pub(crate) fn end_of_copy(data: &Folder) -> Option<Version> {
     let mut log = data.read(OsStr::new("changelog_ml.0.mfs")).ok()?;
-    peek(&mut log).ok()?.map(|segment| segment.last + 1)
+    peek(&mut log).ok()?.map(|segment| Version::after(segment.last))
 }
 
 /// The folder itself cannot be listed.

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{Error, Release};
+use crate::metadata::Version;
 
 /// The answer of a running master to INFO.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub(crate) struct Info {
     /// Its release.
     pub(crate) release: Release,
     /// The version of its metadata: the number of its next change. Not in the answer of 1.6.
-    pub(crate) metadata_version: Option<u64>,
+    pub(crate) metadata_version: Option<Version>,
     /// The id of its file system. Only in the answer of 4.x.
     pub(crate) metaid: Option<u64>,
 }
@@ -127,7 +128,11 @@ fn parse_info(body: &[u8]) -> Option<Info> {
         205 => (Some(125), Some(141)),
         _ => return None,
     };
-    Some(Info { release, metadata_version: version_at.and_then(number), metaid: metaid_at.and_then(number) })
+    Some(Info {
+        release,
+        metadata_version: version_at.and_then(number).map(Version),
+        metaid: metaid_at.and_then(number),
+    })
 }
 
 #[cfg(test)]
@@ -155,7 +160,7 @@ mod tests {
             }
             let info = parse_info(&body).unwrap();
             assert_eq!(info.release.to_string(), release);
-            assert_eq!(info.metadata_version, version_at.map(|_| 4013), "{release}");
+            assert_eq!(info.metadata_version, version_at.map(|_| Version(4013)), "{release}");
             assert_eq!(info.metaid, metaid_at.map(|_| 0x6b03_734d_3887_29e6), "{release}");
             assert_eq!(parse_info(&body[..length - 1]), None, "{release}, one byte short");
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::prepare;
 use crate::machine::{self, commit, config, recover};
+use crate::metadata::Version;
 use crate::moosefs::{self, services};
 use crate::policy::Why;
 use crate::sys::cancel::Cancelled;
@@ -61,15 +62,15 @@ pub(crate) enum Failure {
     #[error("mfsmaster does not tell which version it serves; version {planned} was planned")]
     NoVersion {
         /// What it has to serve.
-        planned: u64,
+        planned: Version,
     },
     /// The master serves less than planned.
     #[error("mfsmaster serves version {served} instead of {planned}: it did not replay the staged change log")]
     Behind {
         /// What it says it serves.
-        served: u64,
+        served: Version,
         /// What it has to serve.
-        planned: u64,
+        planned: Version,
     },
     /// The master serves another file system.
     #[error("mfsmaster serves the file system with metaid {served:#x} instead of {planned:#x}")]

@@ -4,7 +4,9 @@
 //! from the files as they are then; only if it starts from another image is that copied again.
 
 use crate::machine::config::Config;
-use crate::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{
+    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage,
+};
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
@@ -14,7 +16,6 @@ use std::path::Path;
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space;
 use crate::moosefs::workarounds::metarestore;
@@ -73,7 +74,7 @@ pub(crate) enum Error {
 pub(crate) struct Planned {
     pub(crate) plan: Plan,
     source: Source,
-    jump: u64,
+    jump: EpochJump,
     /// The release of the master that is to serve it.
     release: Release,
     loss: Loss,
@@ -98,7 +99,7 @@ fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) ->
     let source = source_of(machine, &plan)?;
     let jump = jump_for(&machine.config, &plan);
     space::check(&machine.data, &plan, jump, cancel)?;
-    emergency::check(machine, &plan, plan.end_version + jump, loss)?;
+    emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
     Ok(Planned { plan, source, jump, release, loss })
 }
 
@@ -143,7 +144,7 @@ pub(crate) struct Staged {
     pub(crate) folder: RunFolder,
     pub(crate) plan: Plan,
     /// The version that a master which has loaded the set answers with.
-    pub(crate) served: u64,
+    pub(crate) served: Version,
     /// How many chunks are unlocked whose writers were cut off.
     pub(crate) unlocked: u64,
     /// The release of the master that is to serve it.
@@ -175,20 +176,20 @@ impl Prepared {
             copy_image(&planned, machine, &folder, cancel)?;
         }
         let Planned { plan, jump, release, loss, .. } = planned;
-        let written = stage::write_log(&machine.data, &plan, &folder.stage, machine.owner, jump, cancel)?;
+        let unlocked = stage::write_log(&machine.data, &plan, &folder.stage, machine.owner, jump, cancel)?;
         folder.stage.sync()?;
-        let served = plan.end_version + jump + written.unlocked;
-        emergency::check(machine, &plan, served, loss)?;
+        let served = (plan.end_version + jump).with_changes(unlocked);
+        emergency::check(&machine.data, &machine.config.working_user, &plan, served, loss)?;
         if !release.restores_itself() {
             restore(&plan, &folder, release, machine, cancel)?;
         }
-        Ok(Staged { folder, plan, served, unlocked: written.unlocked, release })
+        Ok(Staged { folder, plan, served, unlocked, release })
     }
 }
 
 /// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
 fn restore(plan: &Plan, folder: &RunFolder, release: Release, machine: &Machine, cancel: &Cancel) -> Result<(), Error> {
-    let restore = folder.restore_folder(&machine.data, machine.owner)?;
+    let restore = folder.restore_folder(machine.owner)?;
     let move_all = |from: &Folder, to: &Folder, names: &[&str]| {
         names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
     };
@@ -242,14 +243,14 @@ pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
     }
 }
 
-/// The jump of versions for this plan; beyond whatever is lost by it, since other machines may have followed that. A new file system has no version to jump from, and only images of the 2.0 format
-/// are known to bear it.
-pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
+/// The jump of versions for this plan: beyond the versions that it loses, since other machines may have followed those. A new
+/// file system has no version to jump from, and only images of the 2.0 format are known to bear it.
+pub(crate) fn jump_for(config: &Config, plan: &Plan) -> EpochJump {
     match &plan.base {
         Base::Image { signature, .. } if signature == image::FORMAT_2_0 && config.epoch_jump > 0 => {
-            config.epoch_jump.saturating_add(plan.lost_versions())
+            EpochJump(config.epoch_jump.saturating_add(plan.lost_versions()))
         }
-        Base::Image { .. } | Base::New => 0,
+        Base::Image { .. } | Base::New => EpochJump::NONE,
     }
 }
 

@@ -17,8 +17,8 @@ use crate::moosefs;
 use crate::sys::address::{self, Removed};
 use crate::sys::nft::{Held, hold_back};
 use crate::sys::tcp;
-use crate::vip::VirtualIp;
 use crate::sys::text::human;
+use crate::vip::VirtualIp;
 
 /// How long the master may take for a pass of its loop. With [`FLUSH`] it is less than another hook waits for the
 /// mutex.
