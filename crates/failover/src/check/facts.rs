@@ -222,12 +222,9 @@ impl Facts {
         numbers
     }
 
-    /// `None` if no run here has staged and loaded the metadata yet.
+    /// `None` without ucarp, or if no run here has staged and loaded the metadata yet.
     pub(super) fn takeover(&self) -> Option<Takeover<'_>> {
-        let options = match &self.ucarp {
-            UcarpFacts::One { options, .. } => options.clone(),
-            _ => Options::default(),
-        };
+        let UcarpFacts::One { options, .. } = &self.ucarp else { return None };
         let records = self.history.records.as_ref().ok()?;
         let (measured_by, load) = records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
         let settle = options.interval() + self.settle_margin;

@@ -1,7 +1,7 @@
 //! Finds out the facts: looks at this machine and asks the serving master.
 
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,8 +43,16 @@ pub(super) fn gather(args: &Promote) -> Result<Facts, Box<dyn Error>> {
     let services = Services::find(&config.services)?;
     let state = State::open_existing()?;
     let vip = args.vip.or(options.vip);
-    let server = SocketAddrV4::new(vip.unwrap_or(Ipv4Addr::LOCALHOST), config.client_port);
-    let duty = if moosefs::running(&data, Daemon::Master)?.is_some() {
+    let name = name(&config);
+    let serves = moosefs::running(&data, Daemon::Master)?.is_some();
+    // A standby that does not know the virtual IP asks where its metalogger does.
+    let named = name.addresses.iter().flatten().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let host = vip.or(named.filter(|_| !serves)).unwrap_or(Ipv4Addr::LOCALHOST);
+    let server = SocketAddrV4::new(host, config.client_port);
+    let duty = if serves {
         let interface = args.interface.as_deref().or(options.interface.as_deref());
         Duty::Serving(serving(interface.zip(vip), server))
     } else {
@@ -56,7 +64,7 @@ pub(super) fn gather(args: &Promote) -> Result<Facts, Box<dyn Error>> {
         data_path: data.path().to_owned(),
         settle_margin: config.settle_margin,
         ucarp,
-        name: name(&config),
+        name,
         slow_reconnect: slow_reconnect(&config),
         boot: boot(&services),
         duty,

@@ -15,7 +15,7 @@ use super::finding::{Finding, Report, Role};
 
 /// A metalogger downloads a new image every 24 hours (`META_DOWNLOAD_FREQ`).
 const OLD: Duration = Duration::from_secs(26 * 3600);
-const NO_VIP: &str = "cannot find out the virtual IP without ucarp; name it with --interface NAME --vip ADDRESS";
+const NO_VIP: &str = "virtual IP unknown without ucarp; start ucarp, or give --interface NAME --vip ADDRESS";
 
 /// Answers every question.
 pub(super) fn judge(facts: &Facts) -> Report {
@@ -121,7 +121,7 @@ fn reconnect(facts: &Facts) -> Finding {
         if files.is_empty() {
             "1 s here; set MASTER_RECONNECTION_DELAY = 1 on every chunkserver as well".to_owned()
         } else {
-            let files = files.join(" and ");
+            let files = files.join(", ");
             format!("for a faster failover, set MASTER_RECONNECTION_DELAY = 1 in {files} and on every chunkserver")
         },
     )
@@ -255,7 +255,7 @@ fn image(copy: &Copy) -> Finding {
     let Some(age) = copy.image_age else {
         return Finding::ok("image", "none yet: a new file system, replayed from its first change");
     };
-    let text = format!("{} old, {} changes to replay", human(age), copy.changes);
+    let text = format!("{} old, {} changes to replay", human(Duration::from_secs(age.as_secs())), copy.changes);
     if age <= OLD {
         return Finding::ok("image", text);
     }
@@ -343,8 +343,11 @@ fn rehearsal(last: Option<&Record>) -> Finding {
 /// From the death of a master to serving here.
 fn time(facts: &Facts) -> Finding {
     let Some(takeover) = facts.takeover() else {
-        let text = "duration of a takeover unknown until a rehearsal measures it; run mfs-promote --rehearse";
-        return Finding::ok("time", text);
+        let missing = match facts.ucarp {
+            UcarpFacts::One { .. } => "until a rehearsal measures it; run mfs-promote --rehearse",
+            _ => "without ucarp",
+        };
+        return Finding::ok("time", format!("duration of a takeover unknown {missing}"));
     };
     let text = format!(
         "a takeover takes about {}: {} to declare the master dead, {} to settle, {} to load (measured by the {} of {})",

@@ -135,7 +135,8 @@ pub(super) fn status(status: &Status) -> String {
         let since = human(Duration::from_millis(run.ms));
         line("at work", &format!("{} for {since}, pid {}", run.role, run.pid));
     }
-    if status.not_archived > 0 {
+    // A run at work has such files itself.
+    if status.not_archived > 0 && status.at_work.is_none() {
         let files = format!("files of {}", count(status.not_archived, "run"));
         line("not archived", &format!("{files}, in {}/mfs-promote", status.data_path.display()));
     }
@@ -240,7 +241,7 @@ mod tests {
                 held: Some(true),
             }],
             not_archived: 1,
-            at_work: Some(RunAtWork { pid: 7, role: "demotion".into(), ms: 2500 }),
+            at_work: None,
             interrupted_run: None,
             runs: vec![
                 record(RunKind::Promotion, Outcome::Serving, None),
@@ -251,7 +252,6 @@ mod tests {
 mfsmaster      running, pid 98, MooseFS 3.0.117, version 1000326
 mfsmetalogger  not running
 ucarp          running, pid 43, 172.16.0.99 is on eth0
-at work        demotion for 2.5 s, pid 7
 not archived   files of 1 run, in /var/lib/mfs/mfs-promote
 
   started (UTC)        run         outcome            version  changes  total
@@ -263,6 +263,9 @@ last promotion: settle 1.47 s, start 204 ms, archive 8 ms
 the last run failed: no standby
 ";
         assert_eq!(status(&data), expected);
+        data.at_work = Some(RunAtWork { pid: 7, role: "demotion".into(), ms: 2500 });
+        let text = status(&data);
+        assert!(text.contains("\nat work        demotion for 2.5 s, pid 7\n\n"), "{text}");
         data.runs = (0..50).map(|_| record(RunKind::Switchover, Outcome::NotSwitchedOver, None)).collect();
         let text = status(&data);
         assert!(text.lines().count() < 24 && text.lines().all(|line| line.len() <= 80), "{text}");

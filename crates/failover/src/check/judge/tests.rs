@@ -219,7 +219,7 @@ role: standby
   OK        plan        would serve version 1001339
   WARNING   runs        the last promotion, at 2026-11-22 20:40:00 UTC, failed (stopped): cannot find out the release of mfsmaster
   OK        rehearsal   none among the last 50 runs; run mfs-promote --rehearse
-  OK        time        duration of a takeover unknown until a rehearsal measures it; run mfs-promote --rehearse
+  OK        time        duration of a takeover unknown without ucarp
 
 CRITICAL: not ready to take over, see: ucarp, metalogger, copy
 ";
