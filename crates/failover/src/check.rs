@@ -11,18 +11,20 @@ mod forms;
 mod gather;
 mod judge;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::Promote;
+use crate::report::Form;
 use crate::sys::logging::chain;
 use crate::sys::terminal::{Style, print};
+use crate::vip::VirtualIp;
 use finding::{Finding, Level, Numbers, Report};
 
 pub(crate) use finding::UNKNOWN;
 
 /// Checks this machine, and prints the answers in the form that was asked for.
-pub(crate) fn check(args: &Promote) -> ExitCode {
-    let report = match gather::gather(args) {
+pub(crate) fn check(vip: Option<&VirtualIp>, config: Option<&Path>, form: Form<'_>) -> ExitCode {
+    let report = match gather::gather(vip, config) {
         Ok(facts) => judge::judge(&facts),
         Err(e) => Report {
             role: None,
@@ -30,16 +32,16 @@ pub(crate) fn check(args: &Promote) -> ExitCode {
             numbers: Numbers::default(),
         },
     };
-    match &args.prometheus {
-        Some(path) => {
+    match form {
+        Form::Prometheus(path) => {
             if let Err(e) = forms::write_prometheus(&report, path) {
                 log::error!("{}", chain(&e));
                 return ExitCode::from(Level::Unknown.code());
             }
         }
-        None if args.nagios => print(&forms::nagios(&report)),
-        None if args.json => print(&forms::json(&report)),
-        None => print(&forms::text(&report, Style::of_stdout())),
+        Form::Nagios => print(&forms::nagios(&report)),
+        Form::Json => print(&forms::json(&report)),
+        Form::Text => print(&forms::text(&report, Style::of_stdout())),
     }
     ExitCode::from(report.level().code())
 }

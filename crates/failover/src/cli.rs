@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args, Parser};
 
 use crate::machine::call::Call;
 use crate::metadata::Loss;
+use crate::report::Form;
 use crate::vip::VirtualIp;
 
 /// Add the virtual address and start the promotion of this machine in the background.
@@ -49,7 +50,7 @@ pub(crate) struct HookWords {
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
 #[command(name = "mfs-promote", version, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 success, 1 failure, 2 usage; --check: Nagios codes. Begin with --dry-run.")]
+#[command(after_help = "Begin with --dry-run. Exit status: 0 yes, 1 no, 2 usage; --check: as Nagios.")]
 #[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
 #[command(group(ArgGroup::new("looking").args(["check"])))]
@@ -119,19 +120,6 @@ pub(crate) enum Verb<'a> {
     Status,
     Check(Form<'a>),
     CheckConfig,
-}
-
-/// How an answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form<'a> {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-    /// One line for Nagios.
-    Nagios,
-    /// Into this file, for the node exporter of Prometheus.
-    Prometheus(&'a Path),
 }
 
 impl Promote {

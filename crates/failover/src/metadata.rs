@@ -34,7 +34,6 @@ pub(crate) use emergency::Emergency;
 pub(crate) use image::Image;
 pub(crate) use inventory::{ImageFile, Inventory, LogFile};
 pub(crate) use note::{Note, Refusal, Severity};
-pub(crate) use peek::peek;
 pub(crate) use plan::{Base, Loss, Plan};
 pub(crate) use version::{EpochJump, Version};
 

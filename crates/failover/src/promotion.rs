@@ -11,6 +11,7 @@ use log::Level;
 
 use crate::election::{self, Election, flapping, peers};
 use crate::machine::call::{Call, Origin};
+use crate::machine::commit::Unfinished;
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Lock, Request};
 use crate::machine::notify::{self, Event, Notified};
@@ -234,7 +235,7 @@ enum Reached {
 
 /// The clean set in its place, and what its master has to answer.
 struct Committed {
-    journal: commit::Committed,
+    journal: Unfinished,
     served: Version,
     metaid: u64,
     release: Release,

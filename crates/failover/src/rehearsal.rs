@@ -4,18 +4,18 @@
 //! folder alone. It opens no port, runs at the lowest priority, and is the first process that the kernel kills when memory
 //! runs out. The metalogger keeps writing its logs. A promotion never waits for a rehearsal: it cancels it and continues.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
-use crate::metadata::{Image, Loss, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, image, inventory, plan, stage};
 use crate::moosefs::{Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};
 use crate::ucarp::Ucarp;
+use crate::vip::VirtualIp;
 
 use crate::machine::memory;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
@@ -125,21 +125,21 @@ struct Rehearsed {
 }
 
 /// Rehearses a promotion; answers whether it would serve.
-pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel: &Cancel) -> Result<bool, Failure> {
-    let target = Machine::open(config)?;
+pub(crate) fn rehearse(config: Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Result<bool, Failure> {
+    let machine = Machine::open(config)?;
     let locks = Locks::system()?;
     let _rehearsing = locks.rehearse()?;
     give_way();
-    let options = address.and_then(|(name, vip)| Ucarp::find(name, vip)).map(|caller| caller.options);
-    let settle = options.unwrap_or_default().interval() + target.config.settle_margin;
-    let mut run = Run::new(RunKind::Rehearsal, address.map(|(_, vip)| vip));
+    let options = vip.and_then(|vip| Ucarp::find(&vip.interface, vip.address)).map(|ucarp| ucarp.options);
+    let settle = options.unwrap_or_default().interval() + machine.config.settle_margin;
+    let mut run = Run::begin(RunKind::Rehearsal, vip.map(|vip| vip.address));
     // Left by an earlier rehearsal that was killed.
-    rehearsal_folder::remove(&target.data)?;
-    let rehearsed = Rehearsal { target: &target, cancel, run: &mut run }.steps();
-    if let Err(e) = rehearsal_folder::remove(&target.data) {
+    rehearsal_folder::remove(&machine.data)?;
+    let rehearsed = Rehearsal { machine: &machine, cancel, run: &mut run }.steps();
+    if let Err(e) = rehearsal_folder::remove(&machine.data) {
         log::error!("cannot remove the rehearsal folder: {}", chain(&e));
     }
-    let outcome = match &rehearsed {
+    run.record.outcome = match &rehearsed {
         Ok(_) => Outcome::WouldServe,
         // Whatever it was doing failed because of that, which says nothing about the metadata.
         Err(_) if cancel.is_set() => Outcome::Cancelled,
@@ -149,7 +149,7 @@ pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel
             Outcome::WouldNotServe
         }
     };
-    run.end(outcome, Some(&target.state));
+    run.end(Some(&machine.state));
     if let Ok(rehearsed) = &rehearsed {
         print(&rehearsed.text(settle));
     }
@@ -167,7 +167,7 @@ fn give_way() {
 
 /// A rehearsal in progress.
 struct Rehearsal<'a> {
-    target: &'a Machine,
+    machine: &'a Machine,
     cancel: &'a Cancel,
     run: &'a mut Run,
 }
@@ -189,8 +189,8 @@ impl Rehearsal<'_> {
         let restored = if release.restores_itself() {
             self.restore(&folder)?
         } else {
-            folder.restore.give_away(self.target.owner).map_err(Failure::from)?;
-            metarestore::restore(&folder.restore, &plan, self.target.owner, self.manner().deadline, self.cancel)?
+            folder.restore.give_away(self.machine.owner).map_err(Failure::from)?;
+            metarestore::restore(&folder.restore, &plan, self.machine.owner, self.manner().deadline, self.cancel)?
         };
         drop(progress);
         self.run.done(StepName::Restore, format_args!("restored by mfsmaster {release}"));
@@ -201,14 +201,14 @@ impl Rehearsal<'_> {
     }
 
     /// Stages the plan, again if the metalogger changed one of its files meanwhile.
-    fn stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
+    fn stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
         for left in (0..ATTEMPTS).rev() {
             match self.try_stage() {
                 Err(Failure::Stage(e @ (stage::Error::ImageChanged { .. } | stage::Error::LogChanged { .. })))
                     if left > 0 =>
                 {
                     log::info!("{e}; the metalogger is writing, staging again");
-                    rehearsal_folder::remove(&self.target.data)?;
+                    rehearsal_folder::remove(&self.machine.data)?;
                 }
                 result => return result,
             }
@@ -216,10 +216,10 @@ impl Rehearsal<'_> {
         unreachable!("the last attempt returns")
     }
 
-    fn try_stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
-        let Machine { data, config, owner, state, .. } = self.target;
+    fn try_stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
+        let Machine { data, config, owner, state, .. } = self.machine;
         let plan = plan::make(&memory::inventory(data, Some(state))?, Loss::Refuse)?;
-        let metalogger_runs = matches!(self.target.running(Daemon::Metalogger), Ok(Some(_)));
+        let metalogger_runs = matches!(self.machine.running(Daemon::Metalogger), Ok(Some(_)));
         for note in &plan.notes {
             match prepare::remark(note, metalogger_runs) {
                 (Severity::Info, note) => log::info!("plan: {note}"),
@@ -237,14 +237,14 @@ impl Rehearsal<'_> {
         log::info!("staging {} in the rehearsal folder", bytes(space.staged()));
         let folder = RehearsalFolder::create(data)?;
         stage::copy_image(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
-        let written = stage::write_log(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
-        let served = plan.end_version + jump + written.unlocked;
+        let unlocked = stage::write_log(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
+        let served = (plan.end_version + jump).with_changes(unlocked);
         Ok((plan, served, folder))
     }
 
     /// Restores the staged set. Returns how long that took.
     fn restore(&self, folder: &RehearsalFolder) -> Result<Duration, Failure> {
-        let Machine { data, config, owner, .. } = self.target;
+        let Machine { data, config, owner, .. } = self.machine;
         let cfg = folder.hand_over(data, config, *owner)?;
         let program = process::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
         log::info!("restoring with {} at the lowest priority", program.display());
@@ -257,7 +257,7 @@ impl Rehearsal<'_> {
 
     /// Has time enough for the lowest priority, and is killed at once when that is over: no file of it is worth keeping.
     fn manner(&self) -> RunOptions<'static> {
-        let deadline = self.target.services.start_deadline(self.target.image_size()) * SLOWNESS;
+        let deadline = self.machine.services.start_deadline(self.machine.image_size()) * SLOWNESS;
         RunOptions { patience: Duration::ZERO, ..RunOptions::within(deadline) }
     }
 
@@ -266,7 +266,7 @@ impl Rehearsal<'_> {
     fn count(&self, folder: &RehearsalFolder) -> Option<String> {
         let program = process::find_program(COUNTER)?;
         let image = folder.restore.path().join(RESULT);
-        let manner = RunOptions { user: Some(self.target.owner), ..self.manner() };
+        let manner = RunOptions { user: Some(self.machine.owner), ..self.manner() };
         let counted = process::run_with(&program, &[image.as_os_str(), "/".as_ref()], manner, self.cancel)
             .and_then(process::Finished::success);
         match counted {
@@ -280,7 +280,7 @@ impl Rehearsal<'_> {
 }
 
 /// Checks that the result is what was planned.
-fn check(folder: &RehearsalFolder, plan: &Plan, served: u64) -> Result<Image, Failure> {
+fn check(folder: &RehearsalFolder, plan: &Plan, served: Version) -> Result<Image, Failure> {
     let mut file = folder.restore.read(RESULT.as_ref())?;
     let found = image::read(&mut file).map_err(Failure::Unreadable)?;
     match found {
@@ -330,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_run_that_comes_first_is_named() {
-        let busy = lock::Error::Busy { pid: 7, role: lock::Role::Promotion, since: Duration::from_secs(3) };
+        let busy = lock::Error::Busy { pid: 7, kind: RunKind::Promotion, since: Duration::from_secs(3) };
         let text = chain(&Failure::from(busy));
         assert!(text.starts_with("no rehearsal while another run is at work: a promotion has been running"), "{text}");
     }

@@ -10,7 +10,7 @@ mod status;
 mod text;
 
 use std::error::Error;
-use std::net::Ipv4Addr;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -19,6 +19,7 @@ use crate::metadata::Loss;
 use crate::sys::cancel::Cancel;
 use crate::sys::terminal::{Style, print};
 use crate::sys::text::json;
+use crate::vip::VirtualIp;
 
 pub(crate) use config::check_config;
 pub(crate) use interrupted::describe as describe_interrupted;
@@ -28,9 +29,22 @@ pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
 const FORMAT: u32 = 1;
 
-/// The form for programs.
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form<'a> {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// One line for Nagios.
+    Nagios,
+    /// Into this file, for the node exporter of Prometheus.
+    Prometheus(&'a Path),
+}
+
+/// The data for programs, with the number of its format.
 #[derive(Serialize)]
-struct Form<'a, T> {
+struct Numbered<'a, T> {
     format: u32,
     #[serde(flatten)]
     data: &'a T,
@@ -39,20 +53,20 @@ struct Form<'a, T> {
 /// Prints what a promotion would do; answers whether it would succeed.
 pub(crate) fn dry_run(
     config: &Config,
-    address: Option<(&str, Ipv4Addr)>,
+    vip: Option<&VirtualIp>,
     loss: Loss,
-    programs: bool,
+    form: Form<'_>,
     cancel: &Cancel,
 ) -> Result<bool> {
-    let data = &dry_run::DryRun::gather(config, address, loss, cancel)?;
+    let data = &dry_run::DryRun::gather(config, vip, loss, cancel)?;
     let people = || text::dry_run(data, Style::of_stdout());
-    print(&if programs { json(&Form { format: FORMAT, data }) } else { people() });
+    print(&if form == Form::Json { json(&Numbered { format: FORMAT, data }) } else { people() });
     Ok(data.would_succeed)
 }
 
 /// Prints what runs here, and the last runs.
-pub(crate) fn status(config: &Config, programs: bool) -> Result<bool> {
+pub(crate) fn status(config: &Config, form: Form<'_>) -> Result<bool> {
     let data = &status::Status::gather(config)?;
-    print(&if programs { json(&Form { format: FORMAT, data }) } else { text::status(data) });
+    print(&if form == Form::Json { json(&Numbered { format: FORMAT, data }) } else { text::status(data) });
     Ok(true)
 }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::check;
-use crate::cli::{Form, Promote, Verb};
+use crate::cli::{Promote, Verb};
 use crate::demotion::demote;
 use crate::machine::call::{Call, Origin};
 use crate::machine::config::{self, Config};
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Promote) -> ExitCode {
     logging::to_stderr(NAME, args.verbosity());
     if let Some(Verb::Check(form)) = args.verb() {
         return match begin() {
-            Ok(_) => check::check(args, form),
+            Ok(_) => check::check(args.virtual_ip().as_ref(), args.config(), form),
             Err(e) => {
                 log::error!("{}", chain(e.as_ref()));
                 check::UNKNOWN.into()
@@ -94,12 +94,10 @@ fn run_by_hand(args: &Promote, cancel: &Cancel) -> Result<bool> {
         }
         Some(Verb::Promote(vip, loss)) => promote_by_hand(args, &vip, loss, cancel),
         Some(Verb::Demote) => demote_by_hand(args, vip.as_ref(), cancel),
-        Some(Verb::Status) => report::status(&load(args)?, args.form() == Form::Json),
+        Some(Verb::Status) => report::status(&load(args)?, args.form()),
         Some(Verb::CheckConfig) => report::check_config(&load(args)?),
-        Some(Verb::DryRun(loss)) => {
-            report::dry_run(&load(args)?, vip.as_ref(), loss, args.form() == Form::Json, cancel)
-        }
-        Some(Verb::Rehearse) => rehearse(load(args)?, vip.as_ref(), cancel),
+        Some(Verb::DryRun(loss)) => report::dry_run(&load(args)?, vip.as_ref(), loss, args.form(), cancel),
+        Some(Verb::Rehearse) => Ok(rehearse(load(args)?, vip.as_ref(), cancel)?),
         Some(Verb::Switchover) => switch_over(load(args)?, vip.as_ref(), cancel),
     }
 }

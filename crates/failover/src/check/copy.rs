@@ -1,16 +1,16 @@
 //! What a promotion would serve: looks at the metalogger's copy, and notes how fresh it is.
 
-use std::ffi::OsStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::machine::config::Config;
+use crate::machine::memory;
 use crate::machine::space::Space;
 use crate::machine::state::{Freshness, State};
-use crate::machine::{emergency, memory};
-use crate::metadata::{self, Base, Inventory, Loss, Plan, Severity, plan};
+use crate::metadata::inventory::end_of_copy;
+use crate::metadata::{Base, Inventory, Loss, Plan, Severity, Version, emergency, plan};
 use crate::moosefs::Info;
-use crate::promotion::prepare::{self, WRITTEN_BY_METALOGGER};
+use crate::promotion::prepare;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 
@@ -25,12 +25,12 @@ pub(super) fn look(
     config: &Config,
     data: &Folder,
     state: Option<&State>,
-    served: Option<u64>,
+    served: Option<Version>,
     metalogger_runs: bool,
 ) -> Result<Copy, NoCopy> {
     let (inventory, plan) = plan_when_flushed(data, state, served, FLUSH)?;
     let jump = prepare::jump_for(config, &plan);
-    let mut warnings: Vec<_> = emergency::find(data, config).iter().map(ToString::to_string).collect();
+    let mut warnings: Vec<_> = emergency::find(data, &config.working_user).iter().map(ToString::to_string).collect();
     warnings.extend(plan.notes.iter().filter_map(|note| match prepare::remark(note, metalogger_runs) {
         (Severity::Warning, text) => Some(text),
         (Severity::Info, _) => None,
@@ -39,7 +39,7 @@ pub(super) fn look(
         lineage: plan.lineage,
         metaid: plan.metaid,
         end_version: plan.end_version,
-        served_version: plan.end_version.saturating_add(jump),
+        served_version: plan.end_version + jump,
         changes: plan.changes,
         image_age: image_age(&inventory, &plan),
         space: Space::of(data, &plan, jump).map_err(|e| chain(&e)),
@@ -52,7 +52,7 @@ pub(super) fn look(
 fn plan_when_flushed(
     data: &Folder,
     state: Option<&State>,
-    served: Option<u64>,
+    served: Option<Version>,
     patience: Duration,
 ) -> Result<(Inventory, Plan), NoCopy> {
     let end = Instant::now() + patience;
@@ -62,19 +62,13 @@ fn plan_when_flushed(
         }
     };
     let Some(served) = served else { return make_plan(data, state) };
-    wait(&|| log_end(data).is_none_or(|end| end >= served));
+    wait(&|| end_of_copy(data).is_none_or(|end| end >= served));
     let (inventory, plan) = make_plan(data, state)?;
     if plan.end_version >= served || Instant::now() >= end {
         return Ok((inventory, plan));
     }
-    wait(&|| log_end(data).is_some_and(|end| end >= served));
+    wait(&|| end_of_copy(data).is_some_and(|end| end >= served));
     make_plan(data, state)
-}
-
-/// The version that the log reaches that the metalogger writes.
-fn log_end(data: &Folder) -> Option<u64> {
-    let mut log = data.read(OsStr::new(WRITTEN_BY_METALOGGER)).ok()?;
-    Some(metadata::peek(&mut log).ok()??.last + 1)
 }
 
 fn make_plan(data: &Folder, state: Option<&State>) -> Result<(Inventory, Plan), NoCopy> {
@@ -131,14 +125,14 @@ mod tests {
     }
 
     fn end_when_flushed(data: &Folder, served: Option<u64>, patience: Duration) -> u64 {
-        plan_when_flushed(data, None, served, patience).unwrap().1.end_version
+        plan_when_flushed(data, None, served.map(Version), patience).unwrap().1.end_version.0
     }
 
     #[test]
     fn a_plan_waits_for_the_next_flush_of_the_metalogger() {
         let dir = tempfile::tempdir().unwrap();
         let data = Folder::open(dir.path()).unwrap();
-        let log = dir.path().join(WRITTEN_BY_METALOGGER);
+        let log = dir.path().join("changelog_ml.0.mfs");
         std::fs::write(dir.path().join("metadata_ml.mfs.back"), image(5)).unwrap();
         std::fs::write(&log, changes(5..10)).unwrap();
         let (now, brief, long) = (Duration::ZERO, Duration::from_millis(250), Duration::from_secs(60));
@@ -177,16 +171,20 @@ mod tests {
         let copy = Copy {
             lineage: Lineage::Ml,
             metaid: 7,
-            end_version: 10,
-            served_version: 10,
+            end_version: Version(10),
+            served_version: Version(10),
             changes: 0,
             image_age: None,
             space: Err(String::new()),
             warnings: Vec::new(),
         };
-        let info = |metadata_version, metaid| Info { release: Release::AUTO_RESTORE, metadata_version, metaid };
+        let info = |version: Option<u64>, metaid| Info {
+            release: Release::AUTO_RESTORE,
+            metadata_version: version.map(Version),
+            metaid,
+        };
         let noted = |version, metaid| compared(&info(version, metaid), &copy, Some(500), 900);
-        let noted_at = |in_sync, served| Freshness { compared: 900, served, metaid: Some(7), in_sync };
+        let noted_at = |in_sync, served| Freshness { compared: 900, served: Version(served), metaid: Some(7), in_sync };
         assert_eq!(noted(Some(10), Some(7)), Some(noted_at(Some(900), 10)));
         assert_eq!(noted(Some(11), Some(7)), Some(noted_at(Some(500), 11)));
         assert_eq!(noted(Some(11), Some(8)), None, "another file system");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::space::Space;
 use crate::machine::state::Record;
-use crate::metadata::Lineage;
+use crate::metadata::{Lineage, Version};
 use crate::moosefs::Info;
 use crate::ucarp::Options;
 
@@ -118,9 +118,9 @@ pub(super) struct Copy {
     pub(super) lineage: Lineage,
     pub(super) metaid: u64,
     /// The version after all changes that are here.
-    pub(super) end_version: u64,
+    pub(super) end_version: Version,
     /// The version after the jump.
-    pub(super) served_version: u64,
+    pub(super) served_version: Version,
     /// Changes to replay.
     pub(super) changes: u64,
     /// `None`: a new file system without an image.
@@ -145,10 +145,10 @@ pub(super) enum Comparison {
     /// MooseFS 1.x does not report its version.
     NoVersion,
     InSync {
-        served: u64,
+        served: Version,
     },
     Stale {
-        served: u64,
+        served: Version,
         lag: u64,
     },
 }
@@ -156,8 +156,8 @@ pub(super) enum Comparison {
 /// What earlier runs left, and how they ended.
 #[derive(Debug)]
 pub(super) struct History {
-    /// An interrupted run, and what the next one does about it.
-    pub(super) interrupted: Known<Option<String>>,
+    /// Interrupted runs, and what the next one does about each.
+    pub(super) interrupted: Known<Vec<String>>,
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: Known<usize>,
     /// Oldest first.
@@ -245,7 +245,7 @@ impl Standby {
             return Comparison::NotFollowing;
         }
         let Some(served) = info.metadata_version else { return Comparison::NoVersion };
-        match served.saturating_sub(copy.end_version) {
+        match served.changes_since(copy.end_version) {
             0 => Comparison::InSync { served },
             lag => Comparison::Stale { served, lag },
         }
@@ -260,14 +260,14 @@ pub(super) fn other_file_system(info: &Info, copy: &Copy) -> Option<u64> {
 impl History {
     /// The last promotion, demotion or switchover.
     pub(super) fn last_run(&self) -> Option<&Record> {
-        self.records.as_ref().ok()?.iter().rev().find(|record| record.role != RunKind::Rehearsal)
+        self.records.as_ref().ok()?.iter().rev().find(|record| record.kind != RunKind::Rehearsal)
     }
 
     /// The last rehearsal that came to a result.
     pub(super) fn rehearsal(&self) -> Option<&Record> {
         let has_result = |record: &&Record| record.outcome != Outcome::Cancelled;
         let records = self.records.as_ref().ok()?.iter().rev();
-        records.filter(|record| record.role == RunKind::Rehearsal).find(has_result)
+        records.filter(|record| record.kind == RunKind::Rehearsal).find(has_result)
     }
 }
 

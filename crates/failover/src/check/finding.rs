@@ -1,5 +1,6 @@
 //! The answers of a check: findings with their levels, and numbers for graphs.
 
+use crate::metadata::Version;
 use serde::Serialize;
 
 /// The exit code if nothing could be found out.
@@ -92,9 +93,9 @@ impl Finding {
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub(super) struct Numbers {
     /// The version that the serving master has.
-    pub(super) master_version: Option<u64>,
+    pub(super) master_version: Option<Version>,
     /// The version where a promotion here would end.
-    pub(super) copy_version: Option<u64>,
+    pub(super) copy_version: Option<Version>,
     /// Changes that the copy lacks.
     pub(super) lag: Option<u64>,
     /// When a check last found the copy in sync, Unix seconds.

@@ -140,8 +140,16 @@ fn metrics(report: &Report) -> String {
         ("ready", "1 if no answer is critical or unknown", flag(report.level() <= Level::Warning)),
         ("serving", "1 if a master runs here", flag(report.role == Some(Role::Serving))),
         ("level", "Worst answer: 0 ok, 1 warning, 2 critical, 3 unknown", Some(report.level().code().to_string())),
-        ("master_version", "Version of the metadata that is served", whole(numbers.master_version)),
-        ("copy_version", "Version where a promotion here would end", whole(numbers.copy_version)),
+        (
+            "master_version",
+            "Version of the metadata that is served",
+            whole(numbers.master_version.map(|version| version.0)),
+        ),
+        (
+            "copy_version",
+            "Version where a promotion here would end",
+            whole(numbers.copy_version.map(|version| version.0)),
+        ),
         ("copy_lag_changes", "Changes that the copy here lacks", whole(numbers.lag)),
         ("in_sync_timestamp_seconds", "When the copy here was last in sync", numbers.in_sync.map(|n| n.to_string())),
         ("replay_changes", "Changes that a promotion would replay", whole(numbers.replay)),

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::Promote;
 use crate::machine::commit;
-use crate::machine::config::{self, Config};
-use crate::machine::interrupted::Interrupted;
+use crate::machine::config::Config;
+use crate::machine::recover;
 use crate::machine::state::State;
+use crate::moosefs::cfg;
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
 use crate::report::describe_interrupted;
@@ -17,6 +17,7 @@ use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::ucarp::{Options, Ucarp};
+use crate::vip::VirtualIp;
 
 use super::copy;
 use super::facts::{BootFault, Duty, Facts, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts};
@@ -28,21 +29,20 @@ const RECONNECTION: &str = "MASTER_RECONNECTION_DELAY";
 const DEFAULT_RECONNECTION: u64 = 5;
 
 /// All facts; an error if not even the configuration, the data folder or the daemons can be found.
-pub(super) fn gather(args: &Promote) -> Result<Facts, Box<dyn Error>> {
-    let address = args.interface.as_deref().zip(args.vip);
-    let ucarp = ucarp(address);
+pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<Facts, Box<dyn Error>> {
+    let ucarp = ucarp(asked);
     let options = match &ucarp {
         UcarpFacts::One { options, .. } => options.clone(),
         _ => Options::default(),
     };
-    let config = match &args.config {
+    let config = match file {
         Some(path) => Config::load(path)?,
         None => Config::for_xparam(options.xparam.as_deref())?,
     };
     let data = Folder::open(&config.data_path)?;
     let services = Services::find(&config.services)?;
     let state = State::open_existing()?;
-    let vip = args.vip.or(options.vip);
+    let vip = asked.map(|vip| vip.address).or(options.vip);
     let name = name(&config);
     let serves = moosefs::running(&data, Daemon::Master)?.is_some();
     // A standby that does not know the virtual IP asks where its metalogger does.
@@ -53,7 +53,7 @@ pub(super) fn gather(args: &Promote) -> Result<Facts, Box<dyn Error>> {
     let host = vip.or(named.filter(|_| !serves)).unwrap_or(Ipv4Addr::LOCALHOST);
     let server = SocketAddrV4::new(host, config.client_port);
     let duty = if serves {
-        let interface = args.interface.as_deref().or(options.interface.as_deref());
+        let interface = asked.map(|vip| vip.interface.as_str()).or(options.interface.as_deref());
         Duty::Serving(serving(interface.zip(vip), server))
     } else {
         Duty::Standby(Box::new(standby(&config, &data, state.as_ref(), server)?))
@@ -77,16 +77,16 @@ fn known<T, E: Error>(result: Result<T, E>) -> Known<T> {
 }
 
 /// The ucarp of this interface and address, or the only one that calls our hooks.
-fn ucarp(address: Option<(&str, Ipv4Addr)>) -> UcarpFacts {
+fn ucarp(asked: Option<&VirtualIp>) -> UcarpFacts {
     let all = Ucarp::all();
     let running = all.len();
     if running == 0 {
         return UcarpFacts::None;
     }
-    let found = if let Some((name, vip)) = address {
-        match Ucarp::find(name, vip) {
+    let found = if let Some(vip) = asked {
+        match Ucarp::find(&vip.interface, vip.address) {
             Some(found) => found,
-            None => return UcarpFacts::OtherAddress { name: name.to_owned(), vip, running },
+            None => return UcarpFacts::OtherAddress { name: vip.interface.clone(), vip: vip.address, running },
         }
     } else {
         let calls_us = |ucarp: &Ucarp| calls(ucarp.options.up_script.as_deref(), "vip-up");
@@ -124,7 +124,7 @@ fn slow_reconnect(config: &Config) -> Vec<PathBuf> {
     let chunkserver = config.metalogger_cfg.with_file_name("mfschunkserver.cfg");
     let mut files = vec![config.metalogger_cfg.clone()];
     files.extend(Some(chunkserver).filter(|path| path.exists()));
-    let delay = |path: &PathBuf| config::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
+    let delay = |path: &PathBuf| cfg::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
     files.retain(|path| delay(path).unwrap_or(DEFAULT_RECONNECTION) > 1);
     files
 }
@@ -175,9 +175,8 @@ fn standby(
 }
 
 fn history(data: &Folder, state: Option<&State>) -> History {
-    let interrupted = known(Interrupted::look(data));
     History {
-        interrupted: interrupted.map(|found| found.as_ref().map(describe_interrupted)),
+        interrupted: known(recover::interrupted(data)).map(|found| found.iter().map(describe_interrupted).collect()),
         not_archived: known(commit::runs(data)).map(|runs| runs.len()),
         records: known(state.map_or(Ok(Vec::new()), State::records)),
     }

@@ -286,7 +286,7 @@ fn history(facts: &Facts, history: &History) -> Vec<Finding> {
     let mut findings = Vec::new();
     match &history.interrupted {
         Ok(interrupted) => {
-            findings.extend(interrupted.as_ref().map(|text| Finding::warning("runs", text.as_str())));
+            findings.extend(interrupted.iter().map(|text| Finding::warning("runs", text.as_str())));
         }
         Err(why) => findings.push(Finding::unknown("runs", why.as_str())),
     }
@@ -315,7 +315,7 @@ fn started_at(record: &Record) -> String {
 }
 
 fn last_run(last: &Record) -> Finding {
-    let (role, at, outcome) = (last.role, started_at(last), last.outcome);
+    let (role, at, outcome) = (last.kind, started_at(last), last.outcome);
     match &last.error {
         Some(why) => {
             let outcome = Some(outcome).filter(|outcome| *outcome != Outcome::Failed);
@@ -355,7 +355,7 @@ fn time(facts: &Facts) -> Finding {
         human(takeover.dead),
         human(takeover.settle),
         human(takeover.load),
-        takeover.measured_by.role,
+        takeover.measured_by.kind,
         started_at(takeover.measured_by)
     );
     Finding::ok("time", text)

@@ -409,11 +409,6 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
 pub(crate) fn archive_all(machine: &Machine, run: &mut Run, cancel: &Cancel) {
     let _ = rustix::process::nice(19);
-    if !matches!(machine.state.journal(), Ok(None)) {
-        // What is set aside may have to come back.
-        log::warn!("cannot remove the journal; the next run will archive the old files");
-        return;
-    }
     if let Err(e) = rehearsal_folder::sweep(&machine.data) {
         log::warn!("cannot remove the folder of a rehearsal: {}", chain(&e));
     }

@@ -444,4 +444,6 @@ fn io(operation: &'static str, object: impl fmt::Display, source: impl Into<std:
 }
 
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod tests;

@@ -151,7 +151,6 @@ fn facts(event: Event, interface: Option<&str>, record: &Record, took: Duration)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::run::Run;
     use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -178,11 +177,11 @@ mod tests {
         fs::write(&command, format!("{script} >> {}\n", told.display())).unwrap();
         fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
         let config = Config { notify: Some(command), ..Config::fallback() };
-        let run = Run::new("promotion", Some("172.16.0.99"));
+        let record = Record::new(RunKind::Promotion, Some(Ipv4Addr::new(172, 16, 0, 99)));
         let events = [Event::Promotion, Event::Demotion, Event::StepDown, Event::Stop, Event::Alarm];
         for event in events {
             // Waits for the command.
-            drop(tell(&config, event, Some("eth0"), &run.record, Duration::from_millis(1260)));
+            drop(tell(&config, event, Some("eth0"), &record, Duration::from_millis(1260)));
         }
         let line = |name: &str| format!("{name} {name} eth0 172.16.0.99 <> 1260\n");
         let lines = ["promotion", "demotion", "step-down", "stop", "alarm"].map(line).concat();

@@ -5,6 +5,7 @@
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, Recovery, Unfinished};
+use crate::machine::journal::Phase;
 use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
 use crate::moosefs::{self, Daemon};
@@ -30,6 +31,13 @@ pub(crate) struct Interrupted {
     pub(crate) run: Unfinished,
     /// What the next promotion or demotion does about it.
     pub(crate) recovery: Recovery,
+}
+
+impl Interrupted {
+    /// Whether files are moved back before anything else is done.
+    pub(crate) fn moves_files(&self) -> bool {
+        self.recovery == Recovery::RollBack && self.run.journal().phase != Phase::Stopping
+    }
 }
 
 /// The interrupted runs in the data folder, in the order in which they must be ended. Changes nothing.

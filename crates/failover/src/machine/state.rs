@@ -149,11 +149,6 @@ impl State {
         Ok(Self { folder })
     }
 
-    /// The state folder of this machine, if there is one: a verb that changes nothing makes none.
-    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
-        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
-    }
-
     /// Notes that the ucarp `identity` is about to step back on purpose.
     pub(crate) fn begin_hand_over(&self, identity: Identity) -> Result<(), Error> {
         self.write(OsStr::new(HAND_OVER), &identity.to_string())

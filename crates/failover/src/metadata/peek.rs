@@ -13,7 +13,7 @@ const TAIL: u64 = 16 * 1024;
 const SHORTEST_LINE: u64 = 9;
 
 /// The stretch from the first to the last whole line, if both are good and can belong to one; leaves `file` at 0.
-pub(crate) fn peek(file: &mut File) -> io::Result<Option<Segment>> {
+pub(super) fn peek(file: &mut File) -> io::Result<Option<Segment>> {
     let found = ends(file);
     file.seek(SeekFrom::Start(0))?;
     found

@@ -236,7 +236,7 @@ impl Services {
                 return kill(daemon, identity);
             }
         }
-        let stopped = process::stop(identity, deadline, None);
+        let stopped = process::stop(identity, deadline);
         stopped.map(drop).map_err(|source| Error::Command { verb: "stop", control: daemon.to_string(), source })
     }
 

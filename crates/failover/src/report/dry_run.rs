@@ -1,27 +1,29 @@
 //! `--dry-run`: what is in the data folder, what a promotion would make of it, and whether it would succeed.
 
 use std::error::Error;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::machine::config::Config;
-use crate::machine::interrupted::Interrupted;
+use crate::machine::memory;
+use crate::machine::recover::{self, Interrupted};
 use crate::machine::space::{self, Space};
 use crate::machine::state::State;
-use crate::machine::{emergency, memory};
 use crate::metadata::inventory::Other;
-use crate::metadata::{Base, Emergency, Image, ImageFile, LogFile, Loss, Note, Plan, Refusal, Severity, plan};
+use crate::metadata::{
+    Base, Emergency, EpochJump, Image, ImageFile, Inventory, LogFile, Loss, Note, Plan, Refusal, Severity, Version,
+    emergency, plan,
+};
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
 use crate::promotion::prepare;
-use crate::report::interrupted::InterruptedRun;
-use crate::sys::address;
+use crate::report::interrupted::{InterruptedRun, describe};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{Folder, Owner};
 use crate::sys::logging::chain;
 use crate::sys::text::shown;
+use crate::vip::VirtualIp;
 
 /// Everything that a dry run finds out.
 ///
@@ -41,7 +43,7 @@ pub(super) struct DryRun {
     pub(super) emergency_files: Vec<EmergencyRow>,
     pub(super) master_pid: Option<u32>,
     pub(super) metalogger_pid: Option<u32>,
-    pub(super) interrupted_run: Option<InterruptedRun>,
+    pub(super) interrupted_runs: Vec<InterruptedRun>,
 }
 
 /// Why there is no plan.
@@ -57,7 +59,7 @@ pub(super) struct ImageRow {
     pub(super) file: String,
     pub(super) lineage: String,
     pub(super) state: ImageState,
-    pub(super) version: Option<u64>,
+    pub(super) version: Option<Version>,
     pub(super) metaid: Option<String>,
     /// Why it is incomplete.
     pub(super) flaw: Option<String>,
@@ -104,11 +106,11 @@ pub(super) struct Planned {
     pub(super) lineage: String,
     /// `None`: a new file system, from its first change.
     pub(super) base_file: Option<String>,
-    pub(super) base_version: u64,
+    pub(super) base_version: Version,
     metaid: String,
     pub(super) runs: Vec<Replay>,
-    pub(super) end_version: u64,
-    pub(super) served_version: u64,
+    pub(super) end_version: Version,
+    pub(super) served_version: Version,
     pub(super) changes: u64,
     pub(super) last_change_time: Option<u64>,
     pub(super) set_aside: Vec<String>,
@@ -148,7 +150,7 @@ pub(super) enum RemarkSeverity {
 #[derive(Debug, Serialize)]
 pub(super) struct EmergencyRow {
     file: String,
-    version: Option<u64>,
+    version: Option<Version>,
     metaid: Option<String>,
     modified: u64,
     pub(super) text: String,
@@ -157,53 +159,59 @@ pub(super) struct EmergencyRow {
 impl DryRun {
     pub(super) fn gather(
         config: &Config,
-        address: Option<(&str, Ipv4Addr)>,
+        vip: Option<&VirtualIp>,
         loss: Loss,
         cancel: &Cancel,
     ) -> Result<Self, Box<dyn Error>> {
         let data = Folder::open(&config.data_path)?;
-        let interrupted = Interrupted::look(&data)?;
-        let data = match &interrupted {
-            Some(interrupted) => interrupted.seen_by_next(data)?,
-            None => data,
+        let interrupted = recover::interrupted(&data)?;
+        // Until its files are back, a plan would be one for files that are not going to be there.
+        let moves_files = interrupted.iter().any(Interrupted::moves_files);
+        let inventory = if moves_files {
+            Inventory::default()
+        } else {
+            memory::inventory(&data, State::open_existing()?.as_ref())?
         };
-        let inventory = memory::inventory(&data, State::open_existing()?.as_ref())?;
-        let plan = plan::make(&inventory, loss);
-        let emergency = emergency::find(&data, config);
+        let plan = (!moves_files).then(|| plan::make(&inventory, loss));
+        let emergency = emergency::find(&data, &config.working_user);
         let metalogger = moosefs::running(&data, Daemon::Metalogger)?;
         let mut obstacles = Vec::new();
         let planned = match &plan {
-            Ok(plan) => {
+            Some(Ok(plan)) => {
                 let jump = prepare::jump_for(config, plan);
                 let space = Space::of(&data, plan, jump)?;
                 if !space.fits() {
                     obstacles.push(space::full(&data, space).to_string());
                 }
+                obstacles.extend(emergencies(&emergency, plan, jump, &data, loss));
                 Some(Planned::new(plan, jump, space, metalogger.is_some()))
             }
-            Err(refusal) => {
+            Some(Err(refusal)) => {
                 obstacles.push(refusal.to_string());
+                None
+            }
+            None => {
+                obstacles.extend(interrupted.iter().map(describe));
                 None
             }
         };
         obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
         obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
         let user = &config.working_user;
-        match Owner::named(user, config.working_group.as_deref()) {
-            Some(owner) => {
-                obstacles.extend(emergencies(&emergency, plan.as_ref().ok(), &data, config, owner.uid, loss));
-            }
-            None => obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg")),
+        if Owner::named(user, config.working_group.as_deref()).is_none() {
+            obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg"));
         }
-        if let Some((name, vip)) = address {
-            if !address::holds(&address::interface(name)?, vip)? {
-                obstacles.push(format!("{vip} is not on {name}; ucarp adds it on the machine that wins the election"));
+        if let Some(vip) = vip {
+            if !vip.holds()? {
+                let interface = &vip.interface;
+                obstacles
+                    .push(format!("{vip} is not on {interface}; ucarp adds it on the machine that wins the election"));
             }
         }
         Ok(Self {
             would_succeed: obstacles.is_empty(),
             obstacles,
-            refusal: plan.as_ref().err().map(Refused::from),
+            refusal: plan.as_ref().and_then(|plan| plan.as_ref().err()).map(Refused::from),
             data_path: data.path().to_owned(),
             images: inventory.images.iter().map(ImageRow::from).collect(),
             change_logs: inventory.logs.iter().map(LogRow::from).collect(),
@@ -212,30 +220,20 @@ impl DryRun {
             emergency_files: emergency.iter().map(EmergencyRow::from).collect(),
             master_pid: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
             metalogger_pid: metalogger.map(|daemon| daemon.pid),
-            interrupted_run: interrupted.as_ref().map(InterruptedRun::from),
+            interrupted_runs: interrupted.iter().map(InterruptedRun::from).collect(),
         })
     }
 }
 
 /// The emergency images that stop a promotion.
-fn emergencies(
-    found: &[Emergency],
-    plan: Option<&Plan>,
-    data: &Folder,
-    config: &Config,
-    uid: u32,
-    loss: Loss,
-) -> Vec<String> {
-    let Some(plan) = plan else { return Vec::new() };
-    let served = plan.end_version.saturating_add(prepare::jump_for(config, plan));
-    let judged = |file| emergency::judge(file, plan, served, uid, data.path().to_owned());
+fn emergencies(found: &[Emergency], plan: &Plan, jump: EpochJump, data: &Folder, loss: Loss) -> Vec<String> {
+    let judged = found.iter().filter_map(|file| file.judge(plan, plan.end_version + jump, data.path()));
     let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
-    let errors = found.iter().filter_map(judged).filter(|error| !allowed(error));
-    errors.map(|error| error.to_string()).collect()
+    judged.filter(|error| !allowed(error)).map(|error| error.to_string()).collect()
 }
 
 impl Planned {
-    fn new(plan: &Plan, jump: u64, space: Space, metalogger_runs: bool) -> Self {
+    fn new(plan: &Plan, jump: EpochJump, space: Space, metalogger_runs: bool) -> Self {
         Self {
             lineage: plan.lineage.to_string(),
             base_file: match &plan.base {
@@ -244,9 +242,13 @@ impl Planned {
             },
             base_version: plan.base_version,
             metaid: hex(plan.metaid),
-            runs: plan.runs.iter().map(|r| Replay { file: shown(&r.file), first: r.first, last: r.last }).collect(),
+            runs: plan
+                .stretches
+                .iter()
+                .map(|r| Replay { file: shown(&r.file), first: r.first, last: r.last })
+                .collect(),
             end_version: plan.end_version,
-            served_version: plan.end_version.saturating_add(jump),
+            served_version: plan.end_version + jump,
             changes: plan.changes,
             last_change_time: plan.last_change_time,
             set_aside: plan.set_aside.iter().map(|name| shown(name)).collect(),
@@ -293,7 +295,7 @@ impl From<&Refusal> for Refused {
 impl From<&ImageFile> for ImageRow {
     fn from(image: &ImageFile) -> Self {
         let (state, version, metaid, flaw) = match &image.image {
-            Image::New => (ImageState::New, Some(1), None, None),
+            Image::New => (ImageState::New, Some(Version::NEW), None, None),
             Image::Complete { version, metaid, .. } => (ImageState::Complete, Some(*version), Some(hex(*metaid)), None),
             Image::Incomplete { reason, .. } => (ImageState::Incomplete, None, None, Some(reason.to_string())),
         };

@@ -9,9 +9,11 @@ use serde::Serialize;
 
 use crate::machine::commit;
 use crate::machine::config::Config;
-use crate::machine::interrupted::Interrupted;
 use crate::machine::lock::{self, AtWork, Locks};
+use crate::machine::outcome::RunKind;
+use crate::machine::recover;
 use crate::machine::state::{Record, State};
+use crate::metadata::Version;
 use crate::moosefs::{self, Daemon};
 use crate::report::interrupted::InterruptedRun;
 use crate::sys::address;
@@ -29,8 +31,8 @@ pub(super) struct Status {
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: usize,
     pub(super) at_work: Option<RunAtWork>,
-    /// A run that is not at work any more.
-    pub(super) interrupted_run: Option<InterruptedRun>,
+    /// Runs that are not at work any more.
+    pub(super) interrupted_runs: Vec<InterruptedRun>,
     /// The last runs, oldest first.
     pub(super) runs: Vec<Record>,
 }
@@ -40,7 +42,7 @@ pub(super) struct Status {
 pub(super) struct Master {
     pub(super) pid: u32,
     pub(super) release: Option<String>,
-    pub(super) version: Option<u64>,
+    pub(super) version: Option<Version>,
     /// Why it does not answer.
     pub(super) error: Option<String>,
 }
@@ -59,7 +61,7 @@ pub(super) struct UcarpRow {
 #[derive(Debug, Serialize)]
 pub(super) struct RunAtWork {
     pub(super) pid: u32,
-    pub(super) role: String,
+    pub(super) kind: RunKind,
     /// For how long.
     pub(super) ms: u64,
 }
@@ -69,7 +71,7 @@ impl Status {
         let data = Folder::open(&config.data_path)?;
         let state = State::open_existing()?;
         let at_work = if Path::new(lock::FOLDER).exists() { Locks::system()?.at_work()? } else { None };
-        let interrupted = if at_work.is_none() { Interrupted::look(&data)? } else { None };
+        let interrupted = if at_work.is_none() { recover::interrupted(&data)? } else { Vec::new() };
         Ok(Self {
             data_path: data.path().to_owned(),
             master: moosefs::running(&data, Daemon::Master)?.map(|daemon| Master::ask(config, daemon.pid)),
@@ -77,7 +79,7 @@ impl Status {
             ucarp: Ucarp::all().into_iter().map(UcarpRow::from).collect(),
             not_archived: commit::runs(&data)?.len(),
             at_work: at_work.map(RunAtWork::from),
-            interrupted_run: interrupted.as_ref().map(InterruptedRun::from),
+            interrupted_runs: interrupted.iter().map(InterruptedRun::from).collect(),
             runs: state.map(|state| state.records()).transpose()?.unwrap_or_default(),
         })
     }
@@ -107,7 +109,7 @@ impl From<Ucarp> for UcarpRow {
 }
 
 impl From<AtWork> for RunAtWork {
-    fn from(AtWork { pid, role, since }: AtWork) -> Self {
-        Self { pid, role: role.to_string(), ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
+    fn from(AtWork { pid, kind, since }: AtWork) -> Self {
+        Self { pid, kind, ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX) }
     }
 }

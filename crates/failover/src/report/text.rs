@@ -31,8 +31,8 @@ pub(super) fn dry_run(found: &DryRun, style: Style) -> String {
     for file in &found.emergency_files {
         let _ = writeln!(text, "  {}  {}", style.warning("warning   "), file.text);
     }
-    if let Some(interrupted) = &found.interrupted_run {
-        let _ = writeln!(text, "\ninterrupted run (the list above shows the files after that)\n  {}", interrupted.text);
+    for interrupted in &found.interrupted_runs {
+        let _ = writeln!(text, "\ninterrupted run\n  {}", interrupted.text);
     }
     if let Some(pid) = found.master_pid {
         let _ = writeln!(text, "\nmfsmaster is running here (pid {pid}): a promotion keeps it if it lacks no change");
@@ -93,7 +93,7 @@ fn plan(plan: &Planned, style: Style) -> String {
     }
     let last = plan.last_change_time.map(|time| format!(", last change {}", when(time))).unwrap_or_default();
     let _ = writeln!(text, "  ends at     version {}, {} changes{last}", plan.end_version, plan.changes);
-    let jump = plan.served_version - plan.end_version;
+    let jump = plan.served_version.changes_since(plan.end_version);
     if jump > 0 {
         let _ = writeln!(text, "  served as   version {} (epoch jump of {jump})", plan.served_version);
     }
@@ -133,14 +133,14 @@ pub(super) fn status(status: &Status) -> String {
     }
     if let Some(run) = &status.at_work {
         let since = human(Duration::from_millis(run.ms));
-        line("at work", &format!("{} for {since}, pid {}", run.role, run.pid));
+        line("at work", &format!("{} for {since}, pid {}", run.kind, run.pid));
     }
     // A run at work has such files itself.
     if status.not_archived > 0 && status.at_work.is_none() {
         let files = format!("files of {}", count(status.not_archived, "run"));
         line("not archived", &format!("{files}, in {}/mfs-promote", status.data_path.display()));
     }
-    if let Some(interrupted) = &status.interrupted_run {
+    for interrupted in &status.interrupted_runs {
         line("interrupted", &interrupted.text);
     }
     text + &runs(&status.runs)
@@ -178,7 +178,7 @@ fn runs(records: &[Record]) -> String {
     let shown = &records[records.len().saturating_sub(SHOWN_RUNS)..];
     rows.extend(shown.iter().map(record_row));
     table(&mut text, &rows);
-    if let Some(last) = records.iter().rev().find(|record| record.role == RunKind::Promotion) {
+    if let Some(last) = records.iter().rev().find(|record| record.kind == RunKind::Promotion) {
         let time = |ms| human(Duration::from_millis(ms));
         let steps: Vec<_> = last.steps.iter().map(|step| format!("{} {}", step.name, time(step.ms))).collect();
         let _ = writeln!(text, "\nlast promotion: {}", steps.join(", "));
@@ -193,9 +193,9 @@ fn record_row(record: &Record) -> [String; 6] {
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     [
         when(u64::try_from(record.started).unwrap_or_default()).trim_end_matches(" UTC").to_owned(),
-        record.role.to_string(),
+        record.kind.to_string(),
         record.outcome.to_string(),
-        number(record.version),
+        number(record.version.map(|version| version.0)),
         number(record.changes),
         human(Duration::from_millis(record.total_ms)),
     ]
@@ -206,15 +206,16 @@ mod tests {
     use super::*;
     use crate::machine::outcome::{Outcome, StepName};
     use crate::machine::state::Step;
+    use crate::metadata::Version;
     use crate::report::status::RunAtWork;
 
-    fn record(role: RunKind, outcome: Outcome, error: Option<&str>) -> Record {
+    fn record(kind: RunKind, outcome: Outcome, error: Option<&str>) -> Record {
         Record {
             started: 1_795_380_000,
-            role,
+            kind,
             vip: None,
             outcome,
-            version: Some(1_000_326),
+            version: Some(Version(1_000_326)),
             changes: Some(324),
             set_aside: Vec::new(),
             archive: None,
@@ -232,7 +233,12 @@ mod tests {
     fn the_status_fits_a_screen() {
         let mut data = Status {
             data_path: "/var/lib/mfs".into(),
-            master: Some(Master { pid: 98, release: Some("3.0.117".into()), version: Some(1_000_326), error: None }),
+            master: Some(Master {
+                pid: 98,
+                release: Some("3.0.117".into()),
+                version: Some(Version(1_000_326)),
+                error: None,
+            }),
             metalogger_pid: None,
             ucarp: vec![UcarpRow {
                 pid: 43,
@@ -242,7 +248,7 @@ mod tests {
             }],
             not_archived: 1,
             at_work: None,
-            interrupted_run: None,
+            interrupted_runs: Vec::new(),
             runs: vec![
                 record(RunKind::Promotion, Outcome::Serving, None),
                 record(RunKind::Switchover, Outcome::NotSwitchedOver, Some("no standby")),
@@ -263,7 +269,7 @@ last promotion: settle 1.47 s, start 204 ms, archive 8 ms
 the last run failed: no standby
 ";
         assert_eq!(status(&data), expected);
-        data.at_work = Some(RunAtWork { pid: 7, role: "demotion".into(), ms: 2500 });
+        data.at_work = Some(RunAtWork { pid: 7, kind: RunKind::Demotion, ms: 2500 });
         let text = status(&data);
         assert!(text.contains("\nat work        demotion for 2.5 s, pid 7\n\n"), "{text}");
         data.runs = (0..50).map(|_| record(RunKind::Switchover, Outcome::NotSwitchedOver, None)).collect();

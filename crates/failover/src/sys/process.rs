@@ -211,13 +211,8 @@ fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cance
     }
 }
 
-/// Starts `program` in the background and returns at once. It has no terminal, no input and no output, and the
+/// Starts `program` in the background, with an input, and returns at once. It has no terminal and no output, and the
 /// caller's session; a program that must outlive its caller's session calls setsid(2) itself.
-pub(crate) fn launch<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<u32, Error> {
-    launch_command(program, &mut command(program, args)?)
-}
-
-/// As [`launch`], with an input.
 pub(crate) fn launch_reading<S: AsRef<OsStr>>(
     program: &Path,
     args: &[S],
@@ -226,7 +221,7 @@ pub(crate) fn launch_reading<S: AsRef<OsStr>>(
     launch_command(program, command(program, args)?.stdin(input))
 }
 
-/// As [`launch`], with an environment besides PATH and LANG.
+/// As [`launch_reading`], without an input and with an environment besides PATH and LANG.
 pub(crate) fn launch_with<S: AsRef<OsStr>>(
     program: &Path,
     args: &[S],

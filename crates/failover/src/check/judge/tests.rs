@@ -6,6 +6,7 @@ use crate::machine::outcome::{RunKind, StepName};
 use crate::machine::space::Space;
 use crate::machine::state::Step;
 use crate::metadata::Lineage;
+use crate::metadata::Version;
 use crate::moosefs::{Info, Release};
 use crate::sys::terminal::Style;
 use std::net::Ipv4Addr;
@@ -17,15 +18,15 @@ fn at(last: u8) -> Ipv4Addr {
 }
 
 fn info(version: Option<u64>, metaid: Option<u64>) -> Info {
-    Info { release: Release { major: 4, minor: 57, patch: 7 }, metadata_version: version, metaid }
+    Info { release: Release { major: 4, minor: 57, patch: 7 }, metadata_version: version.map(Version), metaid }
 }
 
 fn copy(end_version: u64) -> Copy {
     Copy {
         lineage: Lineage::Ml,
         metaid: 7,
-        end_version,
-        served_version: 1_000_000 + end_version,
+        end_version: Version(end_version),
+        served_version: Version(1_000_000 + end_version),
         changes: 12,
         image_age: Some(Duration::from_secs(300)),
         space: Ok(Space { image: 2_000_000, log: 100_000, shared: false, free: 9_300_000_000 }),
@@ -62,19 +63,19 @@ fn fresh(duty: Duty) -> Facts {
         slow_reconnect: vec!["/etc/mfs/mfsmetalogger.cfg".into()],
         boot: Vec::new(),
         duty,
-        history: History { interrupted: Ok(None), not_archived: Ok(0), records: Ok(Vec::new()) },
+        history: History { interrupted: Ok(Vec::new()), not_archived: Ok(0), records: Ok(Vec::new()) },
     }
 }
 
-fn run(role: RunKind, outcome: Outcome, error: Option<&str>) -> Record {
+fn run(kind: RunKind, outcome: Outcome, error: Option<&str>) -> Record {
     let step = |name, ms| Step { name, ms };
-    let steps = match role {
+    let steps = match kind {
         RunKind::Rehearsal => vec![step(StepName::Stage, 6), step(StepName::Restore, 240)],
         _ => Vec::new(),
     };
     Record {
         started: 1_795_380_000,
-        role,
+        kind,
         vip: None,
         outcome,
         version: None,
@@ -383,8 +384,8 @@ fn a_serving_machine_that_is_not_reached_or_has_no_standby_is_told() {
 #[test]
 fn what_earlier_runs_left_is_told() {
     let with = |history: History| Facts { history, ..standby_facts(1349) };
-    let none = || History { interrupted: Ok(None), not_archived: Ok(0), records: Ok(Vec::new()) };
-    let left = with(History { interrupted: Ok(Some("interrupted".to_owned())), not_archived: Ok(2), ..none() });
+    let none = || History { interrupted: Ok(Vec::new()), not_archived: Ok(0), records: Ok(Vec::new()) };
+    let left = with(History { interrupted: Ok(vec!["interrupted".to_owned()]), not_archived: Ok(2), ..none() });
     assert_eq!(answers(&left, "runs")[0], (Warning, "interrupted".to_owned()));
     let text = "old files of 2 runs are not archived yet, in /var/lib/mfs/mfs-promote; the next run archives them";
     expect(&left, "archive", Warning, text);

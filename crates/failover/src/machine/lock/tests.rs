@@ -1,4 +1,4 @@
-//! The rules, one by one; `tests/lock_storm.rs` has them all at once.
+//! The rules, one by one; `storm` has them all at once.
 
 use super::*;
 use std::process::Command;
@@ -118,7 +118,7 @@ fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
         let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(RunKind::Rehearsal));
         std::fs::write(dir.path().join(REHEARSAL), line).unwrap();
-        let ticket = locks(dir.path()).request(role).unwrap();
+        let ticket = locks(dir.path()).ask(kind).unwrap();
         let lock = locks(dir.path()).acquire(&ticket, Duration::ZERO, &Cancel::new()).unwrap();
         if kind == RunKind::Promotion {
             assert!(!child.wait().unwrap().success(), "ended by TERM");

@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::metadata::Version;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 

@@ -9,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-use crate::metadata::{Image, Plan, image, stage};
+use crate::metadata::{Image, Plan, Version, image, stage};
 use crate::moosefs::CLEAN_STOP_IMAGE;
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
@@ -48,7 +48,7 @@ pub(crate) enum Error {
         /// The image that it wrote.
         found: Image,
         /// The planned version.
-        planned: u64,
+        planned: Version,
         /// The last line of its output.
         said: String,
     },
@@ -113,7 +113,7 @@ fn prepend_known_change(folder: &Folder, plan: &Plan, user: Owner) -> Result<(),
     folder.read(name)?.read_to_string(&mut line).map_err(failed("read"))?;
     folder.remove(name)?;
     let mut file = folder.create(name, 0o600)?;
-    let before = plan.base_version.saturating_sub(1);
+    let before = plan.base_version.last_change();
     file.write_all(format!("{before}: 0|ACCESS(1)\n{line}").as_bytes()).map_err(failed("write"))?;
     Ok(folder.give(&file, name, user)?)
 }

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use crate::metadata::Version;
 use crate::moosefs::{self, Info};
 use crate::sys::address;
 use crate::sys::logging::chain;
@@ -28,7 +29,7 @@ pub(crate) struct Nudge {
     polled: Option<Instant>,
     connected: BTreeSet<Ipv4Addr>,
     /// When one of them connected, and the version that was served then; none if there was a change since.
-    unaware: Option<(Instant, u64)>,
+    unaware: Option<(Instant, Version)>,
 }
 
 impl Nudge {
@@ -60,7 +61,7 @@ impl Nudge {
     }
 
     /// Whether a metalogger has connected that was not connected before, and the version has not changed since.
-    fn is_due(&mut self, connected: BTreeSet<Ipv4Addr>, version: u64, now: Instant) -> bool {
+    fn is_due(&mut self, connected: BTreeSet<Ipv4Addr>, version: Version, now: Instant) -> bool {
         if !connected.is_subset(&self.connected) {
             self.unaware = Some((now, version));
         }
@@ -88,7 +89,7 @@ mod tests {
     fn one_change_is_made_for_metaloggers_that_connect_to_an_idle_master() {
         let (mut nudge, start) = (Nudge::default(), Instant::now());
         let mut due = |connected: &[Ipv4Addr], version, seconds| {
-            nudge.is_due(connected.iter().copied().collect(), version, start + Duration::from_secs(seconds))
+            nudge.is_due(connected.iter().copied().collect(), Version(version), start + Duration::from_secs(seconds))
         };
         assert!(!due(&[], 7, 0) && !due(&[], 7, 10), "none is connected");
         assert!(!due(&[A], 7, 11) && !due(&[A], 7, 12));

@@ -1,24 +1,24 @@
 //! `vip-down` as ucarp and as people run it, on the real kernel.
 
-#[path = "../../vip-up/tests/support/mod.rs"]
-mod support;
+use serde_json::json;
 
-use failover::ucarp::Caller;
-use support::{Machine, messages, newest_ticket, run};
+use crate::machine::{Machine, messages, newest_ticket, run, ticket_of};
 
-const HOOK: &str = env!("CARGO_BIN_EXE_vip-down");
+const HOOK: &str = "vip-down";
 
 #[test]
-fn it_removes_the_address_and_hands_over() {
+fn it_removes_the_address_and_starts_the_demotion() {
     let machine = Machine::new(HOOK);
     run("ip addr add 172.16.0.99/16 dev eth0");
     let output = machine.hook(&["eth0", "172.16.0.99"]);
     assert!(output.status.success(), "{}", messages(&output));
     assert!(machine.vip_prefixes().is_empty());
-    let ticket = format!("--ticket={}", newest_ticket());
-    assert!(ticket.starts_with("--ticket=demotion-"), "{ticket}");
-    assert_eq!(machine.promote_arguments(), ["--demote", "--interface=eth0", "--vip=172.16.0.99", &ticket]);
-    assert!(machine.promote().is_alive(), "the hook does not wait for it");
+    let call = machine.call();
+    assert_eq!((&call["interface"], &call["vip"]), (&json!("eth0"), &json!("172.16.0.99")));
+    assert_eq!((&call["kind"], &call["ucarp"]), (&json!("demotion"), &json!(null)));
+    assert!(newest_ticket().starts_with("demotion-"), "{}", newest_ticket());
+    assert_eq!(ticket_of(&call), newest_ticket());
+    assert!(machine.promote_runs(), "the hook does not wait for it");
 }
 
 #[test]
@@ -53,8 +53,7 @@ fn a_broken_or_missing_configuration_does_not_matter() {
     machine.promote_arguments();
     let output = machine.hook(&["eth0", "172.16.0.99", "absent"]);
     assert!(output.status.success(), "{}", messages(&output));
-    let arguments = machine.promote_arguments();
-    assert!(arguments.contains(&"--config=/etc/mfs/mfspromote-absent.cfg".to_owned()), "{arguments:?}");
+    assert_eq!(machine.call()["config"], "/etc/mfs/mfspromote-absent.cfg");
 }
 
 #[test]
@@ -69,8 +68,9 @@ fn it_goes_on_past_errors_and_reports_them_all() {
     assert_eq!(output.status.code(), Some(1));
     assert!(machine.vip_prefixes().is_empty());
     let said = messages(&output);
-    assert!(said.contains("/run/moosefs-ucarp is not only root's") && said.contains("../evil"), "{said}");
-    assert_eq!(machine.promote_arguments(), ["--demote", "--interface=eth0", "--vip=172.16.0.99"]);
+    assert!(said.contains("/run/moosefs-ucarp can be written by others") && said.contains("../evil"), "{said}");
+    let call = machine.call();
+    assert_eq!((&call["kind"], &call["ticket"], &call["config"]), (&json!("demotion"), &json!(null), &json!(null)));
 
     machine.break_promote();
     let output = machine.hook(&["eth0", "172.16.0.99"]);
@@ -90,12 +90,10 @@ fn nothing_leaks_into_the_background() {
 }
 
 #[test]
-fn at_its_start_ucarp_runs_it_and_is_handed_on() {
+fn at_its_start_ucarp_runs_it_and_is_named() {
     let machine = Machine::new(HOOK);
     run("ip addr add 172.16.0.99/16 dev eth0");
     let ucarp = machine.ucarp("-d", &["-r", "60"]);
-    let arguments = machine.promote_arguments();
-    let word = arguments.iter().find_map(|word| word.strip_prefix("--hook=")).expect("named by vip-down");
-    assert_eq!(word.parse::<Caller>().unwrap().pid, ucarp.0.id());
+    assert_eq!(machine.call()["ucarp"]["pid"], ucarp.0.id());
     assert!(machine.vip_prefixes().is_empty());
 }

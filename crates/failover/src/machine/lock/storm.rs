@@ -1,32 +1,13 @@
-//! Many processes that want the same lock.
-//!
-//! A program of its own, not a set of `#[test]`s: the contenders are this program again, and a contender must block
-//! signals before any thread is started, which the test harness does not allow.
+//! Many processes that want the same lock. The contenders are the test program again.
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use failover::machine::lock::{Error, Locks, Role, Ticket};
-use failover::sys::cancel::Cancel;
+use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn main() {
-    let arguments: Vec<_> = std::env::args().collect();
-    if let [_, word, folder, ticket] = arguments.as_slice() {
-        if word == "contend" {
-            return contend(Path::new(folder), &ticket.parse().unwrap());
-        }
-    }
-    println!("\nrunning 2 tests");
-    in_a_storm_the_last_call_acts_and_never_two_at_once();
-    println!("test in_a_storm_the_last_call_acts_and_never_two_at_once ... ok");
-    the_lock_of_a_killed_run_is_free();
-    println!("test the_lock_of_a_killed_run_is_free ... ok");
-    println!("\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n");
-}
 
 /// What a background run does: takes the lock with the ticket it was given, works until it is done or told to end, and
 /// writes down when it began and ended.
@@ -52,20 +33,28 @@ fn contend(folder: &Path, ticket: &Ticket) {
 }
 
 fn start(folder: &Path, ticket: &Ticket) -> Child {
-    let program = std::env::current_exe().unwrap();
-    let mut command = Command::new(program);
-    command.arg("contend").arg(folder).arg(ticket.to_string());
-    command.spawn().unwrap()
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "machine::lock::storm::a_contender", "--ignored"]);
+    command.env("STORM_FOLDER", folder).env("STORM_TICKET", ticket.to_string());
+    command.stdout(Stdio::null()).spawn().unwrap()
 }
 
+#[test]
+#[ignore = "run by the tests below, as a process of its own"]
+fn a_contender() {
+    let folder = std::env::var_os("STORM_FOLDER").expect("a contender has a folder");
+    contend(Path::new(&folder), &std::env::var("STORM_TICKET").unwrap().parse().unwrap());
+}
+
+#[test]
 fn in_a_storm_the_last_call_acts_and_never_two_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("run");
     let mut last = None;
     let mut children = Vec::new();
     for n in 0..60_u64 {
-        let role = if n % 2 == 0 { Role::Promotion } else { Role::Demotion };
-        let ticket = Locks::open(&folder).unwrap().request(role).unwrap();
+        let kind = if n % 2 == 0 { RunKind::Promotion } else { RunKind::Demotion };
+        let ticket = Locks::open(&folder).unwrap().ask(kind).unwrap();
         children.push(start(&folder, &ticket));
         last = Some(ticket);
         // From all at once to one after the other.
@@ -85,15 +74,16 @@ fn in_a_storm_the_last_call_acts_and_never_two_at_once() {
     assert_eq!(done[0].1, last.unwrap().to_string(), "{log}");
 }
 
+#[test]
 fn the_lock_of_a_killed_run_is_free() {
     let dir = tempfile::tempdir().unwrap();
     let locks = || Locks::open(dir.path()).unwrap();
-    let ticket = locks().request(Role::Promotion).unwrap();
+    let ticket = locks().ask(RunKind::Promotion).unwrap();
     let mut child = start(dir.path(), &ticket);
     while !dir.path().join("log").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    locks().acquire_if_free(Role::Demotion).unwrap();
+    locks().acquire_if_free(RunKind::Demotion).unwrap();
 }

@@ -1,15 +1,15 @@
 //! A machine for one hook: a test's own network and its own `/run` and `/etc/mfs`, the hook beside a recorder in place
 //! of `mfs-promote`, and real ucarp.
 
-#![allow(dead_code, reason = "each hook's tests use a part")]
-
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use failover::sys::process::{Identity, stop};
+use lab::hooks::built_programs;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The address that moves.
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
@@ -41,7 +41,7 @@ impl Machine {
         }
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("hook");
-        install(Path::new(hook), &copy);
+        install(&built_programs().unwrap().join(hook), &copy);
         let machine = Self { folder, hook: copy };
         let files = machine.path("");
         machine.put_promote(&format!(
@@ -103,27 +103,35 @@ impl Machine {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
-    /// The recorder that runs in place of `mfs-promote`.
-    pub(crate) fn promote(&self) -> Identity {
+    /// Whether the recorder that runs in place of `mfs-promote` is still there.
+    pub(crate) fn promote_runs(&self) -> bool {
         let pids = self.read("pids");
-        let pid = pids.lines().next_back().unwrap().parse().unwrap();
-        Identity::of(pid).expect("mfs-promote runs on after the hook")
+        Path::new("/proc").join(pids.lines().next_back().unwrap()).exists()
+    }
+
+    /// The call that `mfs-promote` was started with; waits for it.
+    pub(crate) fn call(&self) -> serde_json::Value {
+        let arguments = self.promote_arguments();
+        let [word] = arguments.as_slice() else { panic!("one word: {arguments:?}") };
+        serde_json::from_str(word.strip_prefix("--call=").expect("a call")).unwrap()
     }
 
     /// The prefixes that the VIP has on `eth0`.
     #[expect(clippy::unused_self, reason = "the machine is the network namespace of this thread")]
-    pub(crate) fn vip_prefixes(&self) -> Vec<u8> {
-        let eth0 = failover::sys::address::interface("eth0").unwrap();
-        let held = failover::sys::address::list(&eth0).unwrap();
-        held.iter().filter(|held| held.address == VIP).map(|held| held.prefix).collect()
+    pub(crate) fn vip_prefixes(&self) -> Vec<u64> {
+        let output = Command::new("ip").args(["-json", "addr", "show", "dev", "eth0"]).output().unwrap();
+        let links: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let held = links[0]["addr_info"].as_array().into_iter().flatten();
+        held.filter(|held| held["local"] == VIP.to_string()).filter_map(|held| held["prefixlen"].as_u64()).collect()
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         let pids = std::fs::read_to_string(self.path("pids")).unwrap_or_default();
-        for identity in pids.lines().filter_map(|pid| Identity::of(pid.parse().ok()?)) {
-            let _ = stop(identity, Duration::from_secs(2), None);
+        for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+            // The recorder has become a `sleep` by now. Gone already is as good.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
 }
@@ -181,5 +189,11 @@ pub(crate) fn messages(output: &Output) -> String {
 
 /// The newest request for a promotion or a demotion.
 pub(crate) fn newest_ticket() -> String {
-    std::fs::read_to_string(Path::new(failover::machine::lock::FOLDER).join("ticket")).unwrap()
+    std::fs::read_to_string("/run/moosefs-ucarp/ticket").unwrap()
+}
+
+/// The ticket of a call, as it lies in the folder of the lock.
+pub(crate) fn ticket_of(call: &serde_json::Value) -> String {
+    let ticket = &call["ticket"];
+    format!("{}-{}-{}", ticket["kind"].as_str().unwrap_or_default(), ticket["issued"], ticket["pid"])
 }

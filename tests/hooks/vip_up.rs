@@ -1,27 +1,28 @@
 //! `vip-up` as ucarp and as people run it, on the real kernel.
 
-mod support;
-
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
-use failover::ucarp::Caller;
-use support::{Machine, VIP, messages, newest_ticket, run, until};
+use serde_json::json;
 
-const HOOK: &str = env!("CARGO_BIN_EXE_vip-up");
+use crate::machine::{Machine, VIP, messages, newest_ticket, run, ticket_of, until};
+
+const HOOK: &str = "vip-up";
 
 #[test]
-fn it_adds_the_address_and_hands_over() {
+fn it_adds_the_address_and_starts_the_promotion() {
     let machine = Machine::new(HOOK);
     let start = Instant::now();
     let output = machine.hook(&["eth0", "172.16.0.99"]);
     let took = start.elapsed();
     assert!(output.status.success(), "{}", messages(&output));
     assert_eq!(machine.vip_prefixes(), [16], "the prefix of the interface's own network");
-    let ticket = format!("--ticket={}", newest_ticket());
-    assert_eq!(machine.promote_arguments(), ["--interface=eth0", "--vip=172.16.0.99", &ticket]);
-    assert!(ticket.starts_with("--ticket=promotion-"), "{ticket}");
-    assert!(machine.promote().is_alive(), "the hook does not wait for it");
+    let call = machine.call();
+    assert_eq!((&call["interface"], &call["vip"]), (&json!("eth0"), &json!("172.16.0.99")));
+    assert_eq!((&call["kind"], &call["ucarp"], &call["config"]), (&json!("promotion"), &json!(null), &json!(null)));
+    assert!(newest_ticket().starts_with("promotion-"), "{}", newest_ticket());
+    assert_eq!(ticket_of(&call), newest_ticket());
+    assert!(machine.promote_runs(), "the hook does not wait for it");
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
@@ -42,8 +43,7 @@ fn the_configuration_of_the_xparam_counts() {
     let output = machine.hook(&["eth0", "172.16.0.99", "one"]);
     assert!(output.status.success(), "{}", messages(&output));
     assert_eq!(machine.vip_prefixes(), [27]);
-    let arguments = machine.promote_arguments();
-    assert!(arguments.contains(&"--config=/etc/mfs/mfspromote-one.cfg".to_owned()), "{arguments:?}");
+    assert_eq!(machine.call()["config"], "/etc/mfs/mfspromote-one.cfg");
 }
 
 #[test]
@@ -123,16 +123,14 @@ fn messages_go_to_syslog() {
 }
 
 #[test]
-fn the_calling_ucarp_is_handed_on() {
+fn the_calling_ucarp_is_named() {
     let machine = Machine::new(HOOK);
     let mut ucarp = machine.ucarp("-u", &["-z", "-k", "10"]);
-    let arguments = machine.promote_arguments();
-    let word = arguments.iter().find_map(|word| word.strip_prefix("--hook=")).expect("named by vip-up");
-    let caller: Caller = word.parse().unwrap();
-    assert_eq!(caller.pid, ucarp.0.id());
-    assert!(caller.is_alive());
-    assert_eq!((caller.options.vip, caller.options.advskew), (Some(VIP), 10));
-    assert!(caller.options.shutdown_script);
+    let call = machine.call();
+    assert_eq!(call["ucarp"]["pid"], ucarp.0.id());
+    let options = &call["ucarp"]["options"];
+    assert_eq!((&options["vip"], &options["advskew"]), (&json!(VIP), &json!(10)));
+    assert_eq!(options["shutdown_script"], true);
     assert_eq!(machine.vip_prefixes(), [16]);
     assert_eq!(ucarp.0.try_wait().unwrap(), None, "ucarp goes on");
 }
