@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::moosefs;
 use crate::sys::address::{self, Interface, Removed};
-use crate::sys::nft::{Held, hold_back};
+use crate::sys::netlink::Connection;
+use crate::sys::nft::{Segments, hold_segments};
 use crate::sys::tcp;
 
 /// How long the master may take for a turn. With what follows it is less than another hook waits for its own.
@@ -42,13 +43,13 @@ pub(crate) fn leave(
 
 /// Holds answers back, and waits until what goes with the earlier ones has arrived. What it returns is to be kept until the
 /// address is gone.
-fn finish(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<std::os::fd::OwnedFd> {
+fn finish(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<Connection> {
     // On the virtual address alone it could not be asked any more.
     let own = SocketAddrV4::new(if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host }, port);
     if moosefs::info(own, TURN).is_err() {
         return None;
     }
-    let held = hold_back(Held::All, SocketAddrV4::new(vip, port));
+    let held = hold_segments(Segments::All, SocketAddrV4::new(vip, port));
     let held = held.inspect_err(|e| log::debug!("answers are not held back: {e}")).ok()?;
     let begun = Instant::now();
     if moosefs::info(own, TURN).is_ok() {
