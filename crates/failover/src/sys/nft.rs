@@ -133,3 +133,6 @@ fn border(kind: u16) -> Vec<u8> {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
     request(kind, 0, &[0, 0, high, low])
 }
+
+#[cfg(test)]
+mod tests;
