@@ -85,3 +85,56 @@ fn statement(operation: u32, value: u32) -> SockFilter {
 fn code(operation: u32) -> u16 {
     u16::try_from(operation).unwrap_or_default()
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    /// Whether the kernel lets `packet` through `program`.
+    pub(crate) fn passes(program: &[SockFilter], packet: &[u8]) -> bool {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        SockRef::from(&receiver).attach_filter(program).unwrap();
+        sender.send(packet).unwrap();
+        let mut buffer = [0; 2048];
+        receiver.recv(&mut buffer).is_ok_and(|length| buffer[..length] == *packet)
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_rfc_1071() {
+        // The example of its section 3, and one with a byte alone at the end.
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2]), !0xf201);
+        assert_eq!(checksum(&[0x00, 0x01, 0xff, 0xfe]), 0, "it contains its own");
+        assert_eq!(checksum(&[]), 0xffff);
+    }
+
+    type Load = fn(u32) -> SockFilter;
+
+    #[test]
+    fn the_kernel_runs_each_instruction_as_it_is_described() {
+        // An IP header of 24 bytes, and three more.
+        let packet = [&[0x46, 1, 2, 3, 4, 5], &[0; 18][..], &[7, 8, 9]].concat();
+        assert!(passes(&[accept()], &packet) && !passes(&[reject()], &packet));
+        let loads: [(Load, u32, u32); 4] = [
+            (load_byte, 1, 0x01),
+            (load_word, 2, 0x0203_0405),
+            (load_indexed_byte, 1, 0x08),
+            (load_indexed_half, 1, 0x0809),
+        ];
+        for (load, offset, value) in loads {
+            let program = |value| [index_by_ip_header(0), load(offset), jump_if_equal(value, 0, 1), accept(), reject()];
+            assert!(passes(&program(value), &packet), "{value:x}");
+            assert!(!passes(&program(value + 1), &packet), "{value:x}");
+            assert!(!passes(&program(value), &packet[..1]), "too short for {value:x}");
+        }
+        for (mask, expected) in [(0x42, true), (0x80, false)] {
+            let program = [load_byte(0), jump_if_bits(mask, 0, 1), accept(), reject()];
+            assert_eq!(passes(&program, &packet), expected, "{mask:x}");
+        }
+    }
+}
