@@ -37,7 +37,7 @@ impl Claims {
     /// to serve.
     pub(super) fn answer(&mut self) {
         let Some(link) = &self.link else { return };
-        match link.heard() {
+        match link.last_holder() {
             Ok(Some(mac)) => {
                 self.last = Some(Instant::now());
                 if self.told.is_none_or(|(known, at)| known != mac || at.elapsed() > TELL_AGAIN) {
