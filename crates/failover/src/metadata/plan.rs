@@ -42,7 +42,7 @@ pub(crate) enum Base {
 pub(crate) enum Loss {
     /// No: they are a [`Refusal`].
     Refuse,
-    /// Yes, by word of the administrator (`--allow-data-loss`): they are [`Note::Lost`].
+    /// Yes, the administrator allows it (`--allow-data-loss`): they are [`Note::Lost`].
     Allow,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Stretch {
     pub(crate) bytes: u64,
 }
 
-/// What a promotion is going to use.
+/// The metadata that a promotion is going to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Whose files.
@@ -141,7 +141,7 @@ impl Plan {
     }
 }
 
-/// Makes the plan for what lies in the data folder.
+/// Makes the plan for the files in the data folder.
 pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     nothing_in_the_way(inventory)?;
     one_file_system(inventory)?;
@@ -179,7 +179,7 @@ fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {
     let written = ["metadata.mfs", "metadata.mfs.back", "metadata.mfs.back.tmp", "changelog.0.mfs"];
     for other in &inventory.others {
         let in_the_way = match other.what {
-            // Followed if a link, waited on for ever if a FIFO: mfsmaster opens every metadata* and changelog*.
+            // mfsmaster opens every metadata* and changelog*: it follows a link, and waits for ever on a FIFO.
             What::NotAFile(what) => Some(what),
             What::Folder if written.iter().any(|name| other.name == *name) => Some("is a folder"),
             _ => None,
@@ -230,8 +230,8 @@ fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     (has(1) && !has(0)).then(|| Candidate::new(new, version, follow(inventory, &spans, version)))
 }
 
-/// The own files, and all that the metalogger has heard since, if its logs show that it is one history: they hold the
-/// last change of the own files, and no common change differs.
+/// The own files, continued by the metalogger's logs if these show that it is one history: they hold the last change of
+/// the own files, and no common change differs.
 fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if Version::after(to) == own.end);
     if !same {
@@ -268,7 +268,7 @@ fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
     Followed { stretches, end, last_change }
 }
 
-/// About how many bytes so many changes of a segment have.
+/// About how many bytes this number of changes of a segment has.
 fn share(segment: &Segment, changes: u64) -> u64 {
     let all = u128::from(segment.last - segment.first + 1);
     let bytes = u128::from(segment.end - segment.start) * u128::from(changes);
@@ -347,8 +347,8 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     log.scan.damage.iter().filter_map(note).collect()
 }
 
-/// That the metalogger's image stands alone. It drops its logs before it downloads what another master serves, and until
-/// that is here, an old image is all it has.
+/// A note that the metalogger's image stands alone. The metalogger drops its logs before it downloads the image of another
+/// master; until the download is complete, it has an old image only.
 fn unlogged(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Option<Note> {
     let Base::Image { name, .. } = &chosen.base else { return None };
     let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched());

@@ -1,4 +1,4 @@
-//! Chunks that a crash left locked for nobody.
+//! Chunks that a crash left locked, without a client that will unlock them.
 //!
 //! For a write the master logs `WRITE(inode,index,…):CHUNK`, which locks the chunk, has a chunkserver make it, answers
 //! the client, and logs `UNLOCK(CHUNK)` when the client is done. If it dies before the answer, the client asks the next
@@ -29,7 +29,7 @@ impl ChunkLocks {
     /// Takes note of the next change.
     pub(super) fn see(&mut self, line: &Line) {
         if line.time > self.last_time {
-            // What is older by now will never be unlocked by us: memory holds two seconds of writes.
+            // Older locks are not ours to end: memory holds two seconds of writes.
             self.since.retain(|_, time| *time + ANSWER >= line.time);
         }
         self.last_time = line.time;
@@ -47,7 +47,7 @@ impl ChunkLocks {
     }
 }
 
-/// What a change does to a chunk's lock.
+/// The effect of a change on a chunk's lock.
 #[derive(Debug, PartialEq, Eq)]
 enum Touched {
     Locked(u64),

@@ -1,4 +1,4 @@
-//! What a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
+//! Changes that a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
 
 use super::Candidate;
 use crate::metadata::changelog::Kind;
@@ -18,7 +18,7 @@ pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: Version
     if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
 }
 
-/// What a plan leaves behind that only the administrator can allow: one note for each file.
+/// Changes that a plan leaves behind because the administrator allows it: one note for each file.
 pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let end = chosen.end;
     let mut notes: Vec<Note> = Vec::new();
