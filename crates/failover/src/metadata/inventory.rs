@@ -1,8 +1,8 @@
 //! The files in the data folder, with versions, completeness, torn tails and holes.
 //!
 //! Reads, never writes, and never fails because of what it finds: a folder or link named like an image is listed
-//! under [`Inventory::others`] with the reason. The metalogger may be running: a file that vanishes (is rotated) between
-//! listing and reading counts as absent; the stage checks again all that the plan relies on.
+//! under [`Inventory::others`] with the reason. The metalogger may be running: a file that vanishes (is rotated)
+//! between listing and reading counts as absent; the stage checks again all that the plan relies on.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -47,9 +47,9 @@ pub(crate) struct ImageFile {
 impl ImageFile {
     /// The version, if this may be a base.
     ///
-    /// A download is written from its beginning to its end, each block flushed and its checksum compared before the next
-    /// is asked for (`mfsmetalogger/masterconn.c`), and the metalogger looks at less of it than [`image::read`] before it
-    /// renames it: a whole one counts. Not one of 1.x: its end, sixteen zeros, also occurs inside an image.
+    /// A complete download counts: the metalogger writes it from its beginning to its end, flushes each block and
+    /// compares its checksum before it asks for the next (`mfsmetalogger/masterconn.c`), and checks less of it than
+    /// [`image::read`] before it renames it. One of 1.x does not: its end, sixteen zeros, also occurs inside an image.
     pub(crate) fn base_version(&self) -> Option<Version> {
         match self.image {
             Image::Complete { signature, .. } if self.origin == Origin::Download && &signature != image::FORMAT_2_0 => {
@@ -207,8 +207,8 @@ pub(crate) struct Inventory {
     pub(crate) conflicts: Vec<Conflict>,
     /// Whether the two lineages are one history.
     pub(crate) overlap: Overlap,
-    /// The unix seconds in which this machine served, if the caller knows them: a download that its metalogger began then
-    /// is a copy of `own`, complete or not.
+    /// The unix seconds in which this machine served, if the caller knows them: a download that its metalogger began
+    /// then is a copy of `own`, complete or not.
     pub(crate) served: Range<i64>,
 }
 

@@ -1,6 +1,6 @@
 //! The file names that `MooseFS` uses in its data folder, and the meaning of each.
 //!
-//! From the table in the facts, section 1 (1.6.19 to 4.59): the one place where a name is taken apart.
+//! As in 1.6.19 to 4.59. Names are taken apart here only.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_the_facts() {
+    fn every_name_of_every_release() {
         let own = |origin| Some(Name::Image { lineage: Lineage::Own, origin });
         let ml = |origin| Some(Name::Image { lineage: Lineage::Ml, origin });
         let log = |lineage, rank| Some(Name::Log { lineage, rank });

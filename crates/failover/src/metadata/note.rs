@@ -205,8 +205,8 @@ impl fmt::Display for Choice {
             }
             Self::OwnForked { at, own_time, ml_time } => write!(
                 f,
-                "using the metalogger's copy (last change {}); from change {at} on, this machine's own files are another \
-                 history (last change {})",
+                "using the metalogger's copy (last change {}); from change {at} on, this machine's own files are \
+                 another history (last change {})",
                 when(*ml_time),
                 when(*own_time)
             ),
@@ -220,8 +220,8 @@ impl fmt::Display for Choice {
             }
             Self::OwnContinued { own } => write!(
                 f,
-                "using this machine's own files up to version {own}, and from there on the metalogger's logs, which are \
-                 the same history"
+                "using this machine's own files up to version {own}, and from there on the metalogger's logs, which \
+                 are the same history"
             ),
             Self::OnlyOwn => {
                 f.write_str("using this machine's own files; the metalogger has no usable copy to compare them with")
@@ -235,8 +235,8 @@ impl fmt::Display for Choice {
 pub(crate) enum Refusal {
     /// No base.
     #[error(
-        "no usable metadata: no complete image (images: {images}), and no MFSM NEW with change 1 (change logs: {logs}): \
-         start mfsmetalogger and wait for its first download, or copy the metadata of another machine"
+        "no usable metadata: no complete image (images: {images}), and no MFSM NEW with change 1 (change logs: \
+         {logs}): start mfsmetalogger and wait for its first download, or copy the metadata of another machine"
     )]
     Nothing {
         /// Images looked at.
@@ -275,8 +275,6 @@ pub(crate) enum Refusal {
         last: u64,
         /// The log that holds `first`.
         file: OsString,
-        /// Where in it, in bytes.
-        offset: u64,
         /// What breaks the log before that place.
         damage: Option<Damage>,
     },
@@ -391,11 +389,11 @@ const REMEDY: &str = "run mfs-promote --dry-run on the other machines and serve 
 
 /// From the first to the last change, in words.
 #[derive(Clone, Copy)]
-struct Changes(u64, u64);
+pub(super) struct Changes(pub(super) u64, pub(super) u64);
 
 impl Changes {
     /// The verb for them.
-    fn are(self) -> &'static str {
+    pub(super) fn are(self) -> &'static str {
         if self.0 == self.1 { "is" } else { "are" }
     }
 }

@@ -1,7 +1,7 @@
-//! The plan: one image, one contiguous run of changes, the version it must end at, and the files to set aside.
+//! The plan: one image, one contiguous sequence of changes, the version it must end at, and the files to set aside.
 //!
-//! Pure: a function of the inventory. Within a lineage the complete image with the highest version is the best base:
-//! a lower one whose run gets that far only goes on as this one does. `ml` wins over `own`, unless `own` is the same
+//! Pure: a function of the inventory. Within a lineage the complete image with the highest version is the best base: if
+//! the changes behind a lower one reach that version, both go on alike. `ml` wins over `own`, unless `own` is the same
 //! history and reaches further. Changes that no plan of the lineage reaches are a [`Refusal`], not a footnote, unless
 //! the administrator allows their loss for this one run: then each is named in a note.
 
@@ -33,7 +33,7 @@ pub(crate) enum Base {
         /// The metaid in its header, 0 if none.
         metaid: u64,
     },
-    /// An empty file system, version 1; the run begins with change 1.
+    /// An empty file system, version 1; the first change is number 1.
     New,
 }
 
@@ -244,7 +244,7 @@ fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     Candidate { stretches, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
 }
 
-/// The longest contiguous run of changes from `version` on.
+/// The longest contiguous sequence of changes from `version` on.
 fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
     let mut stretches = Vec::new();
     let (mut end, mut last_change) = (version, None);
@@ -347,8 +347,8 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     log.scan.damage.iter().filter_map(note).collect()
 }
 
-/// A note that the metalogger's image stands alone. The metalogger drops its logs before it downloads the image of another
-/// master; until the download is complete, it has an old image only.
+/// A note that the metalogger's image stands alone. The metalogger drops its logs before it downloads the image of
+/// another master; until the download is complete, it has an old image only.
 fn unlogged(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Option<Note> {
     let Base::Image { name, .. } = &chosen.base else { return None };
     let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched());

@@ -1,9 +1,9 @@
 //! The stage: the clean set that a plan writes, `metadata.mfs.back` and one merged `changelog.0.mfs`.
 //!
-//! Under these names the started master at once has a dump and a log that metaloggers can download (facts, section
-//! 4). The files were judged a while ago and belong to another user, so all of them are judged again: the staged set
-//! is exactly what the plan says, or an error. A failed step leaves its half-written file in the stage folder, which
-//! the caller made and removes.
+//! Under these names the started master at once has a dump and a log that metaloggers can download. The files were
+//! judged a while ago and belong to another user, so all of them are judged again: the staged set is exactly what the
+//! plan says, or an error. A failed step leaves its half-written file in the stage folder, which the caller made and
+//! removes.
 
 mod blocks;
 
@@ -20,11 +20,10 @@ use super::image::{self, Image};
 use super::plan::{Base, Plan, Stretch};
 use super::unlock::ChunkLocks;
 use super::{EpochJump, Version};
-use crate::sys::text::shown;
-use blocks::Blocks;
-
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::text::shown;
+use blocks::Blocks;
 
 /// Name of the staged image.
 pub(crate) const IMAGE: &str = "metadata.mfs.back";
@@ -135,7 +134,7 @@ pub(crate) fn copy_image(
     finish(stage, &staged, name, owner)
 }
 
-/// Copies a small file as it is, under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
+/// Copies a small file under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
 pub(crate) fn copy_file(
     from: &Folder,
     name: &OsStr,

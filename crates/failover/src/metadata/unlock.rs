@@ -6,8 +6,8 @@
 //! `mfsmaster/chunks.c`): the one write that a crash cuts in two makes its program hang for two minutes.
 //!
 //! So a staged history ends with an `UNLOCK` for each chunk that was locked within its last second and not unlocked. A
-//! client that did get its answer in that second is not harmed: it goes on writing to the chunkservers and ends with the
-//! same `UNLOCK`. Older locks stay, they belong to clients that are writing.
+//! client that did get its answer in that second is not harmed: it goes on writing to the chunkservers and ends with
+//! the same `UNLOCK`. Older locks stay, they belong to clients that are writing.
 
 use std::collections::BTreeMap;
 
@@ -55,9 +55,9 @@ enum Touched {
 }
 
 /// `WRITE(…):CHUNK`, `TRUNC(…):CHUNK`, `UNLOCK(CHUNK)`, `CHUNKDEL(CHUNK,VERSION)`: the same from 2.0 to 4.59
-/// (`mfsmaster/restore.c`). To unlock a chunk that is unlocked changes nothing, to unlock one that is gone is an error that
-/// ends the replay (`chunk_mr_unlock`); a master that could not make a chunk drops its lock without a line, and then the
-/// chunk.
+/// (`mfsmaster/restore.c`). To unlock a chunk that is unlocked changes nothing, to unlock one that is gone is an error
+/// that ends the replay (`chunk_mr_unlock`); a master that could not make a chunk drops its lock without a line, and
+/// then the chunk.
 fn chunk_of(op: &[u8]) -> Option<Touched> {
     if let Some(arguments) = op.strip_prefix(b"UNLOCK(") {
         return number(arguments.strip_suffix(b")")?).map(Touched::Unlocked);

@@ -128,7 +128,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "old logs in common",
-        what: "own files and the metalogger's have the same logs up to 119; then this machine went on alone as a master, up to 189",
+        what: "both have the same logs up to 119; then this machine went on alone as a master, up to 189",
         ours: Ours::Warns("older and share no change with it"),
         build: || {
             let situation = ml().log("changelog_ml.1.mfs", 100..120).log("changelog.1.mfs", 100..120);

@@ -96,7 +96,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "logs dropped, the download whole",
-        what: "the metalogger has dropped its logs to download version 167; `metadata_ml.tmp` is whole, `metadata_ml.mfs.back` is of 67",
+        what: "the metalogger has dropped its logs to download 167, which is whole; `metadata_ml.mfs.back` is of 67",
         ours: Ours::Warns("metadata_ml.tmp of"),
         build: || Situation::new(&History::real(167)).image(ML, BASE).image("metadata_ml.tmp", 167).alone(),
     },

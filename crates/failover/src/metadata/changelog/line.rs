@@ -171,7 +171,11 @@ mod tests {
     proptest! {
         #[test]
         fn an_operation_is_known_by_eight_bytes_as_by_each(
-            name in "[A-Z0-9_]{0,9}", arguments in "[a-z(),:\\-]{0,20}", result in "[:0-9,()-]{0,6}", at in 0_usize..40, byte: u8,
+            name in "[A-Z0-9_]{0,9}",
+            arguments in "[a-z(),:\\-]{0,20}",
+            result in "[:0-9,()-]{0,6}",
+            at in 0_usize..40,
+            byte: u8,
         ) {
             let mut text = format!("{name}({arguments}){result}").into_bytes();
             prop_assert_eq!(is_operation(&text), is_operation_slowly(&text));
