@@ -6,10 +6,10 @@
 
 use std::thread::sleep;
 
+use lab::random::{self, Rng, pick, variable};
 use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
 use nix::sys::signal::Signal;
 
-use crate::dice::{self, Dice, variable};
 use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
 /// Failovers where nobody asks for more.
@@ -17,10 +17,10 @@ const LENGTH: u64 = 4;
 
 #[test]
 fn chain_of_failovers() -> Result<()> {
-    let (seed, length) = (dice::seed(), variable("LAB_CHAIN").unwrap_or(LENGTH));
+    let length = variable("LAB_CHAIN").unwrap_or(LENGTH);
     let release = (variable("LAB_RELEASE") == Some(13)).then_some(Release::Debian13);
-    eprintln!("{release:?}; again with LAB_SEED={seed} LAB_CHAIN={length}");
-    let mut chain = Chain::start(Dice::new(seed), release)?;
+    eprintln!("{release:?}, LAB_CHAIN={length}");
+    let mut chain = Chain::start(random::rng(), release)?;
     for number in 1..=length {
         eprint!("{number}: ");
         chain.failover()?;
@@ -49,7 +49,7 @@ const BLOWS: &[Blow] = &[Blow::Stop, Blow::KillMaster, Blow::KillAll, Blow::Powe
 struct Chain {
     cluster: Cluster,
     load: Workload,
-    dice: Dice,
+    rng: Rng,
     /// All machines, the one that ucarp prefers first.
     order: Vec<String>,
     serving: String,
@@ -60,9 +60,9 @@ struct Chain {
 }
 
 impl Chain {
-    fn start(mut dice: Dice, release: Option<Release>) -> Result<Self> {
+    fn start(mut rng: Rng, release: Option<Release>) -> Result<Self> {
         let mut order: Vec<String> = ["m1", "m2", "m3"].map(str::to_owned).to_vec();
-        order.swap(0, usize::try_from(dice.below(3)).expect("an index"));
+        order.swap(0, rng.usize(..3));
         let mut builder = Cluster::build().masters(3);
         for (place, machine) in (0_u8..).zip(&order) {
             builder = builder.skew(machine, place * 50);
@@ -72,7 +72,7 @@ impl Chain {
         }
         let cluster = release.map_or(builder.clone(), |release| builder.release(release)).start()?;
         let load = cluster.client().keep_writing()?;
-        Ok(Self { cluster, load, dice, order, serving: "m1".to_owned(), struck: 0, away: None })
+        Ok(Self { cluster, load, rng, order, serving: "m1".to_owned(), struck: 0, away: None })
     }
 
     /// The machines that could take over, the preferred one first.
@@ -87,12 +87,12 @@ impl Chain {
         for standby in self.standbys() {
             wait_for_whole_copy(&self.cluster, &standby)?;
         }
-        let (fallen, blow) = (self.serving.clone(), self.dice.pick(BLOWS));
+        let (fallen, blow) = (self.serving.clone(), pick(&mut self.rng, BLOWS));
         // A clean stop loses nothing only onto a copy in step, and one of two standbys has to be.
-        let laggard = self.standbys().get(1).filter(|_| blow != Blow::Stop && self.dice.one_in(2)).cloned();
+        let laggard = self.standbys().get(1).filter(|_| blow != Blow::Stop && self.rng.u8(..2) == 0).cloned();
         if let Some(laggard) = &laggard {
             self.cluster.starve(laggard)?;
-            sleep(self.dice.seconds(4));
+            sleep(random::seconds(&mut self.rng, 4));
         }
         if matches!(blow, Blow::Stop | Blow::KillMaster) {
             // A young master that ends makes ucarp end by itself: another story.
@@ -121,9 +121,10 @@ impl Chain {
 
     /// A metalogger hears nothing for some seconds, perhaps so long that it gives its connection up, and has to catch up.
     fn lag_and_catch_up(&mut self) -> Result<()> {
-        if self.dice.one_in(3) {
-            let laggard = self.dice.pick(&self.standbys());
-            let lag = self.dice.seconds(13);
+        if self.rng.u8(..3) == 0 {
+            let standbys = self.standbys();
+            let laggard = pick(&mut self.rng, &standbys);
+            let lag = random::seconds(&mut self.rng, 13);
             eprint!("{laggard} lags for {lag:.1?}; ");
             self.cluster.starve(&laggard)?;
             sleep(lag);
@@ -171,7 +172,7 @@ impl Chain {
         if let Some((machine, blow)) = self.away.take() {
             self.repair(&machine, blow)?;
         }
-        if blow != Blow::Reset && self.dice.one_in(3) {
+        if blow != Blow::Reset && self.rng.u8(..3) == 0 {
             eprintln!("   {fallen} stays away");
             self.away = Some((fallen.to_owned(), blow));
             return Ok(());

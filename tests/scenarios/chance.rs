@@ -6,10 +6,10 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use lab::random::{Rng, pick, with_seeds};
 use lab::{Cluster, LAST_RETRY, Moment, Result};
 use nix::sys::signal::Signal;
 
-use crate::dice::{Dice, with_seeds};
 use crate::{SOON, wait_for_whole_copy};
 
 /// Blows to one cluster.
@@ -18,8 +18,8 @@ const MACHINES: [&str; 3] = ["m1", "m2", "m3"];
 
 #[test]
 fn blows_at_random_moments() -> Result<()> {
-    with_seeds(2, |mut dice| {
-        let skew = dice.pick(&[0, 50, 100]);
+    with_seeds(2, |mut rng| {
+        let skew = pick(&mut rng, &[0, 50, 100]);
         let cluster = Cluster::build().masters(3).skew("m1", skew).start()?;
         let load = cluster.client().keep_writing()?;
         for _ in 0..BLOWS {
@@ -28,7 +28,7 @@ fn blows_at_random_moments() -> Result<()> {
             }
             let serving = cluster.answering().map(|taken| taken.by).expect("a machine serves");
             let struck = Moment::now();
-            strike(&cluster, &mut dice, &serving)?;
+            strike(&cluster, &mut rng, &serving)?;
             repair(&cluster)?;
             rests(&cluster)?;
             load.wait_for_progress(LAST_RETRY)?;
@@ -42,9 +42,9 @@ fn blows_at_random_moments() -> Result<()> {
 }
 
 /// Something happens to the serving machine, and ends after up to twelve seconds: at any moment of what it sets going.
-fn strike(cluster: &Cluster, dice: &mut Dice, serving: &str) -> Result<()> {
-    let blow = dice.pick(&["isolated", "cable", "frozen", "power", "yield", "ucarp"]);
-    let lasts = Duration::from_millis(dice.between(500, 12_000));
+fn strike(cluster: &Cluster, rng: &mut Rng, serving: &str) -> Result<()> {
+    let blow = pick(rng, &["isolated", "cable", "frozen", "power", "yield", "ucarp"]);
+    let lasts = Duration::from_millis(rng.u64(500..=12_000));
     eprint!("{serving}: {blow} for {lasts:.1?}; ");
     match blow {
         "isolated" => {

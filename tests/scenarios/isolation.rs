@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use lab::random::{self, pick};
 use lab::{Cluster, LAST_RETRY, Result, Workload};
 
-use crate::dice::dice;
 use crate::{SOON, nothing_lost};
 
 /// The machine that ucarp prefers has this skew, the other one that.
@@ -43,12 +43,12 @@ fn isolate_the_standby(cluster: &Cluster, seconds: u64) -> Result<()> {
 }
 
 fn standby(preferred: bool) -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     let (m1, m2) = if preferred { (OTHER, PREFERRED) } else { (PREFERRED, OTHER) };
     let cluster = Cluster::build().masters(2).skew("m1", m1).skew("m2", m2).start()?;
-    let load = cluster.client().keep_writing_at(dice.pick(&[20, 100, 200]))?;
+    let load = cluster.client().keep_writing_at(pick(&mut rng, &[20, 100, 200]))?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    for seconds in [20, dice.between(2, 6), dice.between(7, 14)] {
+    for seconds in [20, rng.u64(2..=6), rng.u64(7..=14)] {
         isolate_the_standby(&cluster, seconds)?;
         load.wait_for_progress(LAST_RETRY)?;
     }
@@ -103,16 +103,16 @@ fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
 
 #[test]
 fn the_serving_machine_is_cut_off_and_preferred() -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     isolate_the_server(20, PREFERRED, OTHER)?;
-    isolate_the_server(dice.between(2, 14), PREFERRED, OTHER)
+    isolate_the_server(rng.u64(2..=14), PREFERRED, OTHER)
 }
 
 #[test]
 fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     isolate_the_server(20, OTHER, PREFERRED)?;
-    isolate_the_server(dice.between(2, 14), OTHER, PREFERRED)
+    isolate_the_server(rng.u64(2..=14), OTHER, PREFERRED)
 }
 
 /// The worst moment for a network to come back: the machine that was cut off has won the address in the dark, has listened
@@ -127,7 +127,7 @@ fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<(
     load.wait_for_progress(LAST_RETRY)?;
     let mark = cluster.mark();
     cluster.wait_for_log_since(mark, "m1", "promotion begun", SOON)?;
-    std::thread::sleep(Duration::from_millis(dice().between(1300, 2500)));
+    std::thread::sleep(Duration::from_millis(random::rng().u64(1300..=2500)));
     cluster.heal("m1")?;
     rests_on(&cluster, "m2")?;
     let served = cluster.events().since(mark);

@@ -8,7 +8,6 @@ mod chain;
 mod chance;
 mod check;
 mod clock;
-mod dice;
 mod election;
 mod ends;
 mod failover;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::thread::{scope, sleep};
 use std::time::Duration;
 
+use lab::random::{self, pick};
 use lab::{Cluster, LAST_RETRY, Result, VIP};
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
-use crate::dice::{self, Dice};
 use crate::{SOON, nothing_lost};
 
 /// What a promotion logs as it goes, in this order; no master was started before the last two of the first list.
@@ -83,16 +83,14 @@ fn a_promotion_that_is_ended_by_a_signal_leaves_no_address_to_nobody() -> Result
 
 #[test]
 fn a_storm_of_calls_ends_where_the_last_one_wants() -> Result<()> {
-    let seed = dice::seed();
-    eprintln!("again with LAB_SEED={seed}");
-    let mut dice = Dice::new(seed);
+    let mut rng = random::rng();
     let (cluster, load) = m2_alone()?;
     for last in [Call::Down, Call::Up, Call::Down, Call::Up] {
         for _ in 1..CALLS / 4 {
-            let one = dice.pick(&[Call::Up, Call::Down]);
-            if dice.one_in(8) {
+            let one = pick(&mut rng, &[Call::Up, Call::Down]);
+            if rng.u8(..8) == 0 {
                 // Two at the same moment, as a dying ucarp and a new one make them.
-                let other = dice.pick(&[Call::Up, Call::Down]);
+                let other = pick(&mut rng, &[Call::Up, Call::Down]);
                 scope(|scope| {
                     let other = scope.spawn(|| call(&cluster, other));
                     call(&cluster, one).and(other.join().expect("a call does not panic"))
@@ -100,10 +98,10 @@ fn a_storm_of_calls_ends_where_the_last_one_wants() -> Result<()> {
             } else {
                 call(&cluster, one)?;
             }
-            sleep(Duration::from_millis(match dice.below(10) {
-                0..5 => dice.below(100),
-                5..8 => dice.below(1500),
-                _ => dice.below(6000),
+            sleep(Duration::from_millis(match rng.u8(..10) {
+                0..5 => rng.u64(..100),
+                5..8 => rng.u64(..1500),
+                _ => rng.u64(..6000),
             }));
         }
         call(&cluster, last)?;
