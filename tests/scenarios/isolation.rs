@@ -6,7 +6,7 @@ use std::time::Duration;
 use lab::random::{self, pick};
 use lab::{Cluster, LAST_RETRY, Result, Workload};
 
-use crate::{SOON, nothing_lost};
+use crate::{SOON, nothing_lost, steady};
 
 /// The machine that ucarp prefers has this skew, the other one that.
 const PREFERRED: u8 = 0;
@@ -21,15 +21,8 @@ fn isolate_the_standby(cluster: &Cluster, seconds: u64) -> Result<()> {
     cluster.heal("m2")?;
     let load_goes_on = cluster.wait_for_serving("m1", SOON)?;
     eprintln!("isolated for {seconds} s; {} serves", load_goes_on.by);
-    // Whatever goes on is over when m1 holds the address and m2 does not, for longer than any election lasts.
-    cluster.expect("the address to come to rest on m1", SOON, || {
-        let rests = || cluster.holds_vip("m1") && !cluster.holds_vip("m2") && cluster.serving() == ["m1"];
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                rests()
-            })
-            .then_some(())
+    steady(cluster, "m1 to serve and m2 not to hold the address", || {
+        cluster.serving() == ["m1"] && !cluster.holds_vip("m2")
     })?;
     assert_eq!(cluster.master_pid("m1"), pid, "the living master was not touched");
     let served = cluster
@@ -80,14 +73,7 @@ fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
     std::thread::sleep(Duration::from_secs(seconds));
     cluster.heal("m1")?;
     let server = if cluster.master_pid("m2").is_some() { "m2" } else { "m1" };
-    cluster.expect("the address to come to rest", SOON, || {
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                cluster.serving().len() == 1
-            })
-            .then_some(())
-    })?;
+    steady(&cluster, "one machine to serve", || cluster.serving().len() == 1)?;
     eprintln!("m1 cut off for {seconds} s while it served, skews {m1} and {m2}: {:?} serves", cluster.serving());
     if seconds >= 12 {
         assert_eq!((server, cluster.serving()), ("m2", vec!["m2".to_owned()]));
@@ -129,7 +115,7 @@ fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<(
     cluster.wait_for_log_since(mark, "m1", "promotion begun", SOON)?;
     std::thread::sleep(Duration::from_millis(random::rng().u64(1300..=2500)));
     cluster.heal("m1")?;
-    rests_on(&cluster, "m2")?;
+    steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
     let served = cluster.events().since(mark);
     let served = served.iter().find(|event| event.machine == "m1" && event.text.contains("prove: "));
     assert!(served.is_none(), "m1 served what it knew before it was cut off: {served:?}");
@@ -147,7 +133,7 @@ fn the_network_comes_back_when_the_other_machine_has_just_begun_to_serve() -> Re
     cluster.wait_for_log("m2", "prove: ", SOON)?;
     cluster.heal("m1")?;
     cluster.wait_for_log("m1", "this machine serves no more: |mfsmaster runs here .* one is alive on", SOON)?;
-    rests_on(&cluster, "m2")?;
+    steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
     all_there(&cluster, &load)
 }
 
@@ -158,16 +144,4 @@ fn all_there(cluster: &Cluster, load: &Workload) -> Result<()> {
     eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
     Ok(())
-}
-
-/// For ten seconds, longer than any election lasts, this machine and no other one serves.
-fn rests_on(cluster: &Cluster, machine: &str) -> Result<()> {
-    cluster.expect(&format!("{machine} alone to serve"), SOON, || {
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                cluster.serving() == [machine]
-            })
-            .then_some(())
-    })
 }

@@ -60,6 +60,18 @@ fn nothing_lost_but(cluster: &Cluster, load: &Workload, times: &[RangeInclusive<
     Ok(verdict.cut_off)
 }
 
+/// Waits until `condition` has held for ten seconds without a break: longer than any election lasts.
+fn steady(cluster: &Cluster, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let mut since = Moment::now();
+    cluster.expect(&format!("{what} for ten seconds"), SOON * 2, || {
+        std::thread::sleep(Duration::from_millis(200));
+        if !condition() {
+            since = Moment::now();
+        }
+        (Moment::now() - since >= Duration::from_secs(10)).then_some(())
+    })
+}
+
 /// Waits until a machine has all that the serving master had when this was called, in a copy that can be served.
 fn wait_for_whole_copy(cluster: &Cluster, machine: &str) -> Result<()> {
     cluster.wait_for_metalogger_in_step(machine, SOON)?;

@@ -17,13 +17,13 @@
 //! # }
 //! ```
 
-mod blows;
 mod booted;
 mod build;
 pub mod clock;
 mod cluster;
 mod error;
 pub mod events;
+mod faults;
 mod groups;
 pub mod hooks;
 pub mod load;

@@ -12,7 +12,7 @@ fn trace(lines: &str) -> Trace {
     };
     let events: Vec<Event> = lines.lines().filter_map(event).collect();
     let end = events.last().map(|event| event.at);
-    Trace { events, answers: Vec::new(), end }
+    Trace { events, end, ..Trace::default() }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a few seconds
@@ -106,9 +106,16 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
 fn a_run_that_does_not_end_is_seen() {
     let endless = TAKEOVER.replace("18.0 m2 mfs-promote[21]: promotion ended: serving", "18.0 m2 mfs-promote[21]: hm");
     // It may still be at work.
-    assert!(trace(&endless).judge().broken.is_empty());
+    let mut unfinished = trace(&endless);
+    unfinished.running = Some([("m2".to_owned(), "21".to_owned())].into());
+    assert!(unfinished.judge().broken.is_empty());
+    // Whatever its age, it is broken once its process is gone.
+    unfinished.running = Some([("m1".to_owned(), "21".to_owned())].into());
+    assert!(broken(&unfinished).contains("m2: the promotion of process 21 is gone and has not logged how it ended"));
+    let ended = Trace { running: Some(BTreeSet::new()), ..trace(TAKEOVER) };
+    assert!(ended.judge().broken.is_empty());
     let long = endless.replace("30.0 m2", "300.0 m2");
-    assert!(broken(&trace(&long)).contains("m2: a promotion has not ended"));
+    assert!(broken(&trace(&long)).contains("m2: the promotion of process 21 has not ended after"));
     let next = endless.replace("30.0 m2 lab: done", "30.0 m2 mfs-promote[22]: demotion begun");
     assert!(broken(&trace(&next)).contains("m2: a promotion began while another run had not ended"));
     let killed = next.replace("30.0 m2", "29.0 m2 lab: SIGKILL to mfs-promote\n 30.0 m2");
@@ -124,8 +131,8 @@ fn an_address_that_nobody_serves_on_is_seen() {
 
 #[test]
 fn a_hook_that_takes_its_time_is_seen() {
-    let slow = TAKEOVER.replace("13.0 m2 vip-up", "14.6 m2 vip-up");
-    assert!(broken(&trace(&slow)).contains("vip-up eth0 172.16.0.99 held ucarp up for 1.6s"));
+    let slow = TAKEOVER.replace("13.0 m2 vip-up", "14.1 m2 vip-up");
+    assert!(broken(&trace(&slow)).contains("vip-up eth0 172.16.0.99 delayed ucarp for 1.1s"));
     let mute = TAKEOVER.replace("13.0 m2 vip-up[20]", "13.0 m2 vop-up[20]");
     assert!(broken(&trace(&mute)).contains("has said nothing"));
     // Another call of the same program, by hand, is another matter.
