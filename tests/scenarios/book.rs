@@ -17,7 +17,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::SOON;
 
@@ -111,13 +111,13 @@ fn happen(cluster: &Cluster, what: &str) -> Result<()> {
         "ucarp ends on m3, and its master" => {
             let mark = cluster.mark();
             cluster.stop_ucarp("m3")?;
-            cluster.wait_for_log_since(mark, "m3", "demotion ended: demoted", SOON).map(drop)
+            cluster.wait_for_log_since(mark, "m3", log_lines::DEMOTED, SOON).map(drop)
         }
         "ucarp starts on m3" => cluster.start_ucarp("m3"),
         "ucarp starts on m3, and m3 serves" => {
             let mark = cluster.mark();
             cluster.start_ucarp("m3")?;
-            cluster.wait_for_log_since(mark, "m3", "promotion ended: serving", SOON).map(drop)
+            cluster.wait_for_log_since(mark, "m3", log_lines::SERVING, SOON).map(drop)
         }
         "a hole in the copy of m3, and m1 and m2 lose their power" => lose_all_but_a_hole(cluster),
         other => panic!("nobody knows how this happens: {other}"),
@@ -146,8 +146,8 @@ fn lose_all_but_a_hole(cluster: &Cluster) -> Result<()> {
     let mark = cluster.mark();
     cluster.power_off("m1")?;
     cluster.power_off("m2")?;
-    cluster.wait_for_log_since(mark, "m3", "promotion ended: stopped", SOON)?;
-    cluster.wait_for_log_since(mark, "m3", "demotion ended", SOON).map(drop)
+    cluster.wait_for_log_since(mark, "m3", log_lines::UCARP_STOPPED, SOON)?;
+    cluster.wait_for_log_since(mark, "m3", log_lines::DEMOTION_ENDED, SOON).map(drop)
 }
 
 /// Runs a block, and returns what it printed.
@@ -213,7 +213,7 @@ fn the_commands_of_the_book_do_what_it_says() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     for machine in ["m2", "m3"] {
-        cluster.wait_for_log(machine, "demotion ended", SOON)?;
+        cluster.wait_for_log(machine, log_lines::DEMOTION_ENDED, SOON)?;
         in_step(&cluster, machine)?;
     }
     for page in STORIES {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use lab::{Booted, Release, Result, Site, VIP, debian_package};
+use lab::{Booted, Release, Result, Site, VIP, debian_package, log_lines};
 
 use crate::SOON;
 
@@ -62,7 +62,7 @@ fn standby() -> Result<Booted> {
 /// Starts ucarp and waits until the promotion has ended well; so many had before.
 fn promoted(machine: &Booted, before: usize) -> Result<()> {
     machine.must(&["systemctl", "start", UCARP])?;
-    machine.wait_for_log(before, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(before, log_lines::SERVING, SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(VIP)? > 1_000_000);
     Ok(())
@@ -125,11 +125,11 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
     let machine = standby()?;
     promoted(&machine, 0)?;
     serves_from_its_units(&machine)?;
-    let stopped = machine.wait_for_log(0, "metalogger: stopped", SOON)?;
+    let stopped = machine.wait_for_log(0, log_lines::METALOGGER_STOPPED, SOON)?;
     assert!(stopped.ends_with(" ms)"), "a second of polling: {stopped}");
 
     stop_ucarp(&machine)?;
-    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     demoted(&machine, "success")?;
     assert!(machine.path("/var/lib/mfs/metadata.mfs").exists(), "a clean stop stores the metadata");
 
@@ -140,7 +140,7 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
     serves_from_its_units(&machine)?;
     machine.must(&["kill", "-STOP", &machine.property(MASTER, "MainPID")?])?;
     stop_ucarp(&machine)?;
-    machine.wait_for_log(1, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(1, log_lines::DEMOTED, SOON)?;
     demoted(&machine, "signal")?;
     eprintln!("{}", machine.log()?);
     master_is_plain(&machine)
@@ -153,13 +153,13 @@ fn a_master_that_cannot_start_leaves_everything_as_it_was() -> Result<()> {
     let files = names()?;
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["systemctl", "start", UCARP])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     // ucarp was made to end, and its unit's end ended nothing of ours.
     machine.wait_for_unit(UCARP, "inactive", SOON)?;
-    machine.wait_for_log(0, "demotion ended: nothing to demote", SOON)?;
+    machine.wait_for_log(0, log_lines::NOTHING_TO_DEMOTE, SOON)?;
     let log = machine.log()?;
-    assert!(log.contains("promotion failed: mfsmaster ended while it was starting"), "{log}");
-    assert!(log.contains("roll-back: every file is where it was"), "{log}");
+    assert!(log.contains(log_lines::ENDED_WHILE_STARTING), "{log}");
+    assert!(log.contains(log_lines::ROLLED_BACK), "{log}");
     assert!(!machine.holds(VIP));
     machine.wait_for_unit(METALOGGER, "active", SOON)?;
     assert_eq!(names()?, files);
@@ -179,8 +179,8 @@ fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Resul
     machine.must(&["pkill", "-KILL", "-x", "mfs-promote"])?;
     assert!(machine.path(DROPINS).exists(), "killed too late for this test");
 
-    machine.wait_for_log(0, "was killed; it is begun again", SOON)?;
-    machine.wait_for_log(0, "promotion ended:", SOON)?;
+    machine.wait_for_log(0, log_lines::KILLED_AND_RESTARTED, SOON)?;
+    machine.wait_for_log(0, log_lines::PROMOTION_ENDED, SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(Ipv4Addr::LOCALHOST)? > 1_000_000);
     serves_from_its_units(&machine)
@@ -208,8 +208,8 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     assert!(!machine.must(&["cat", &format!("/proc/{ucarp}/cmdline")])?.contains("lab"), "the password is in argv");
     // Killed, it calls no vip-down; the unit does, and starts it again soon enough for the healthy master.
     machine.must(&["kill", "-KILL", &ucarp])?;
-    machine.wait_for_log(0, &format!("{VIP} removed from eth0"), SOON)?;
-    machine.wait_for_log(0, "promotion ended: already serving", SOON)?;
+    machine.wait_for_log(0, log_lines::ADDRESS_REMOVED, SOON)?;
+    machine.wait_for_log(0, log_lines::ALREADY_SERVING, SOON)?;
     assert!(machine.holds(VIP));
     assert_eq!(machine.property(MASTER, "MainPID")?, master);
 
@@ -219,10 +219,10 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
         let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP]).ok()?;
         said.contains("waiting for the interface eth0").then_some(())
     })?;
-    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     assert_eq!(machine.property(UCARP, "ActiveState")?, "active");
     machine.add_interface()?;
-    machine.wait_for_log(1, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(1, log_lines::SERVING, SOON)?;
     assert!(machine.holds(VIP));
 
     // One that cannot serve any more has resigned, and stays so.
@@ -230,7 +230,7 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["kill", "-KILL", &master])?;
     machine.must(&["systemctl", "restart", UCARP])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     machine.wait_for_unit(UCARP, "inactive", SOON)?;
     machine.wait_for_log(0, &format!("{UCARP} is told to stop"), SOON)?;
     assert!(!machine.holds(VIP));
@@ -251,7 +251,7 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     machine.must(&["ip", "address", "flush", "dev", "eth0"])?;
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["systemctl", "restart", "networking"])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     machine.expect("ucarp to end", SOON, || machine.processes("ucarp").is_empty().then_some(()))?;
     assert_eq!(machine.property("networking", "ActiveState")?, "active");
     assert!(machine.holds(machine.address) && !machine.holds(VIP));
@@ -259,7 +259,7 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
     machine.must(&["ifdown", "eth0"])?;
     machine.must(&["ifup", "eth0"])?;
-    machine.wait_for_log(0, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(0, log_lines::SERVING, SOON)?;
     assert!(machine.serves(VIP)? > 1_000_000);
     serves_from_its_units(&machine)?;
 

@@ -7,7 +7,7 @@
 use std::thread::sleep;
 
 use lab::random::{self, Rng, pick, variable};
-use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
+use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost, wait_for_whole_copy};
@@ -96,7 +96,7 @@ impl Chain {
         }
         if matches!(blow, Blow::Stop | Blow::KillMaster) {
             // A young master that ends makes ucarp end by itself: another story.
-            let served = "promotion ended: (already )?serving";
+            let served = log_lines::SERVING_OR_ALREADY;
             self.cluster.wait_for_log_since(self.struck, &fallen, served, SOON)?;
         }
         self.struck = self.cluster.mark();

@@ -1,6 +1,6 @@
 //! A machine stops serving, another one takes over, and everything acknowledged is there.
 
-use lab::{Cluster, LAST_RETRY, Moment, Result, Workload};
+use lab::{Cluster, LAST_RETRY, Moment, Result, Workload, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -33,9 +33,9 @@ fn power_off_of_the_master() -> Result<()> {
     let off = cluster.power_off("m1")?;
     let by = taken_over(&cluster, &load, "m1", off)?;
     assert_eq!(cluster.serving(), [by.as_str()]);
-    cluster.wait_for_log(&by, "promotion ended: serving", SOON)?;
+    cluster.wait_for_log(&by, log_lines::SERVING, SOON)?;
     // How many have sent something since the address moved, chance decides.
-    cluster.wait_for_log(&by, "clients: [0-9]+ told to connect anew", SOON)?;
+    cluster.wait_for_log(&by, log_lines::CLIENTS_RESET, SOON)?;
     cluster.wait_for_metalogger_in_step(&by, SOON)?;
     nothing_lost(&cluster, &load)?;
 
@@ -86,8 +86,8 @@ fn a_machine_that_cannot_serve_resigns_and_the_third_one_serves() -> Result<()> 
     cluster.wait_for_metalogger_in_step("m3", SOON)?;
 
     let off = cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion failed: cannot start .*mfsmaster", SOON)?;
-    cluster.wait_for_log("m2", "roll-back: every file is where it was", SOON)?;
+    cluster.wait_for_log("m2", log_lines::CANNOT_START, SOON)?;
+    cluster.wait_for_log("m2", log_lines::ROLLED_BACK, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
     assert_eq!(taken_over(&cluster, &load, "m2", off)?, "m3");
     assert!(!cluster.holds_vip("m2"));
@@ -106,7 +106,7 @@ fn a_hook_that_cannot_work_makes_ucarp_step_down() -> Result<()> {
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m3", SOON)?;
     let off = cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "unknown key NONSENSE", SOON)?;
+    cluster.wait_for_log("m2", log_lines::UNKNOWN_KEY, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
     assert_eq!(taken_over(&cluster, &load, "m2", off)?, "m3");
     assert!(!cluster.holds_vip("m2"));

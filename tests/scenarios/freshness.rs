@@ -1,6 +1,6 @@
 //! A machine whose last check saw that its copy is behind yields to a better one, and serves if there is none.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
@@ -24,7 +24,7 @@ fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
 fn a_copy_known_to_be_behind_yields_to_a_better_one() -> Result<()> {
     let (cluster, load) = preferred_is_behind()?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion failed: the copy here is behind: version [0-9]+ was served at ", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STALE, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
     nothing_lost(&cluster, &load)
 }
@@ -34,12 +34,12 @@ fn a_copy_known_to_be_behind_is_served_if_there_is_no_better_one() -> Result<()>
     let (cluster, _load) = preferred_is_behind()?;
     cluster.power_off("m3")?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "the copy here is behind: .* it serves as the last resort", SOON)?;
+    cluster.wait_for_log("m2", log_lines::LAST_RESORT, SOON)?;
     // It serves now, so nothing else counts any more.
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     let left = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
     assert!(!left.contains("freshness"), "{left}");
     Ok(())

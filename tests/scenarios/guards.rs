@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -18,21 +18,17 @@ fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> 
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     let (pid, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);
 
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
-    cluster.wait_for_log(
-        "m2",
-        "promotion failed: .*(alive on 172.16.0.11 at version|answers for 172.16.0.99)",
-        SOON,
-    )?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_ALIVE_OR_ADDRESS_TAKEN, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     // m2 has told everybody that it has the address; m1 has told them again.
-    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
+    cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
     // It goes on like this until the limit; then the machine leaves the living master in peace.
-    cluster.wait_for_log("m2", "promotion failed: this machine was promoted or yielded 3 times", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: stopped", SOON)?;
+    cluster.wait_for_log("m2", log_lines::FLAPPING_3, SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert!(cluster.daemon("m2", "ucarp").is_err(), "ucarp of m2 ended");
     assert!(!cluster.holds_vip("m2"));
@@ -50,8 +46,8 @@ fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
     cluster.kill("m3", "ucarp", Signal::SIGKILL)?;
     cluster.must("m3", &["ip", "addr", "add", "172.16.0.99/16", "dev", "eth0"])?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "another machine \\(02:00:00:00:00:0d\\) answers for 172.16.0.99", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::ADDRESS_TAKEN_BY_M3, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
     cluster.must("m3", &["ip", "addr", "del", "172.16.0.99/16", "dev", "eth0"])?;
     cluster.wait_for_serving("m2", SOON)?;
@@ -64,7 +60,7 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     let pid = cluster.master_pid("m1");
     // Its copy is of this moment, and it has no other one that would show that it is behind.
     let start = "cd /var/lib/mfs; mfsmetalogger stop; mkdir own; cp -p metadata_ml.mfs.back own/metadata.mfs; \
@@ -74,8 +70,8 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
     // With the address, it would serve an old file system for as long as it takes to see what it is.
     load.stop()?;
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
-    cluster.wait_for_log("m2", "mfsmaster runs here at version .* one is alive on 172.16.0.11", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STALE_MASTER_M1_ALIVE, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     cluster.unblock()?;
     cluster.expect("the address to be on m1 alone", SOON, || {
         (cluster.holds_vip("m1") && !cluster.holds_vip("m2")).then_some(())
@@ -86,7 +82,7 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
     let seconds: f64 = cluster.overlaps().iter().map(|both| both.to.seconds_since(both.from)).sum();
     assert!(seconds < 1.0, "for {seconds} s two machines could be reached");
     // The others' neighbour tables lead to m2 until m1 has told them again.
-    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
+    cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
     cluster.wait_for_serving("m1", SOON)?;
     let verdict = load.verify(&cluster.crashes())?;
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
@@ -100,12 +96,12 @@ fn a_hung_master_elsewhere_keeps_nobody_from_serving() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     // It accepts connections and answers nothing; its ucarp ends, so nobody is told to end it.
     cluster.kill("m1", "mfsmaster", Signal::SIGSTOP)?;
     cluster.kill("m1", "ucarp", Signal::SIGKILL)?;
     cluster.must("m1", &["ip", "addr", "flush", "to", "172.16.0.99", "dev", "eth0"])?;
-    cluster.wait_for_log("m2", "the master on 172.16.0.11 accepts connections and answers nothing", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_HUNG, SOON)?;
     cluster.wait_for_serving("m2", SOON)?;
     cluster.kill("m1", "mfsmaster", Signal::SIGKILL)?;
     std::thread::sleep(Duration::from_secs(1));

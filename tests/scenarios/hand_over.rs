@@ -1,6 +1,6 @@
 //! The serving machine hands over on purpose: nothing is lost, however busy the clients are.
 
-use lab::{Cluster, LAST_RETRY, Moment, Result};
+use lab::{Cluster, LAST_RETRY, Moment, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -27,8 +27,8 @@ fn there_and_back_under_load() -> Result<()> {
         assert!(text.contains(&format!("{address} serves on 172.16.0.99; no master answered for ")), "{text}");
         load.wait_for_progress(LAST_RETRY)?;
         eprintln!("{from} to {to}: {:?}", load.outage(since)?);
-        cluster.wait_for_log_since(mark, from, "demotion ended: demoted", SOON)?;
-        cluster.wait_for_log_since(mark, to, "promotion ended: serving", SOON)?;
+        cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, SOON)?;
+        cluster.wait_for_log_since(mark, to, log_lines::SERVING, SOON)?;
         assert_eq!(cluster.serving(), [to]);
         cluster.daemon(from, "ucarp")?;
         cluster.daemon(from, "mfsmetalogger")?;
@@ -69,9 +69,9 @@ fn the_other_machine_cannot_serve_and_this_one_takes_itself_back() -> Result<()>
     let mark = cluster.mark();
     let output = cluster.run("m1", &["mfs-promote", "--hand-over"])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && text.contains("this machine serves again"), "{text}");
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
+    assert!(output.status.code() == Some(1) && text.contains(log_lines::SERVES_AGAIN), "{text}");
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.serving(), ["m1"]);
     nothing_lost(&cluster, &load)

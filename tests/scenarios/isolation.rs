@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use lab::random::{self, pick};
-use lab::{Cluster, LAST_RETRY, Result, Workload};
+use lab::{Cluster, LAST_RETRY, Result, Workload, log_lines};
 
 use crate::{SOON, nothing_lost, steady};
 
@@ -29,7 +29,7 @@ fn isolate_the_standby(cluster: &Cluster, seconds: u64) -> Result<()> {
         .events()
         .since(mark)
         .iter()
-        .any(|event| event.machine == "m2" && event.text.contains("promotion ended: serving"));
+        .any(|event| event.machine == "m2" && event.text.contains(log_lines::SERVING));
     assert!(!served, "m2 never served");
     assert_eq!(cluster.master_pid("m2"), None);
     Ok(())
@@ -109,15 +109,15 @@ fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<(
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.isolate("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     let mark = cluster.mark();
-    cluster.wait_for_log_since(mark, "m1", "promotion begun", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::PROMOTION_BEGUN, SOON)?;
     std::thread::sleep(Duration::from_millis(random::rng().u64(1300..=2500)));
     cluster.heal("m1")?;
     steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
     let served = cluster.events().since(mark);
-    let served = served.iter().find(|event| event.machine == "m1" && event.text.contains("prove: "));
+    let served = served.iter().find(|event| event.machine == "m1" && event.text.contains(log_lines::PROVED));
     assert!(served.is_none(), "m1 served what it knew before it was cut off: {served:?}");
     all_there(&cluster, &load)
 }
@@ -128,11 +128,11 @@ fn the_network_comes_back_when_the_other_machine_has_just_begun_to_serve() -> Re
     let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m1", "metalogger of 172.16.0.12 copies from the master; remembered", SOON)?;
+    cluster.wait_for_log("m1", log_lines::M2_REMEMBERED, SOON)?;
     cluster.isolate("m1")?;
-    cluster.wait_for_log("m2", "prove: ", SOON)?;
+    cluster.wait_for_log("m2", log_lines::PROVED, SOON)?;
     cluster.heal("m1")?;
-    cluster.wait_for_log("m1", "this machine serves no more: |mfsmaster runs here .* one is alive on", SOON)?;
+    cluster.wait_for_log("m1", log_lines::STOPPED_SERVING_OR_PEER_ALIVE, SOON)?;
     steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
     all_there(&cluster, &load)
 }

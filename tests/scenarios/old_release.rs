@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use lab::{Cluster, Result};
+use lab::{Cluster, Result, log_lines};
 
 use crate::{SOON, archived};
 
@@ -16,9 +16,9 @@ const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/tes
 fn machine_of_1_6() -> Result<Cluster> {
     let cluster = Cluster::build().masters(2).start()?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log("m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTED, SOON)?;
     cluster.must("m2", &["mfsmetalogger", "stop"])?;
     cluster.must("m2", &["sh", "-c", "rm -rf /var/lib/mfs/* /var/lib/mfs/.mfsmaster.lock"])?;
     let root = cluster.machine("m2")?.root()?;
@@ -64,11 +64,11 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
     let data = cluster.data("m2")?;
     let (end, sessions) = (planned(&cluster)?, fs::read(data.join("sessions_ml.mfs")).expect("sessions"));
     let rehearsed = cluster.must("m2", &["mfs-promote", "--rehearse"])?;
-    assert!(rehearsed.contains("a promotion would serve"), "{rehearsed}");
+    assert!(rehearsed.contains(log_lines::WOULD_SERVE), "{rehearsed}");
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "prove: MooseFS 1.6.27 answers", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::PROVED_1_6, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
 
     // Renamed by the start, as 1.6 does.
     assert_eq!(version(&data.join("metadata.mfs.back")), end);
@@ -94,9 +94,9 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
     // ucarp is restarted beside it, then ends: the master is left alone, then stopped.
     let mark = cluster.mark();
     cluster.restart_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "mfsmaster is already serving here; left alone", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::LEFT_ALONE, SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTED, SOON)?;
     assert_eq!(version(&data.join("metadata.mfs")), end);
     Ok(())
 }
@@ -117,8 +117,8 @@ fn a_restore_of_1_6_is_not_believed() -> Result<()> {
         }
         cluster.start_ucarp("m2")?;
         cluster.wait_for_log_since(mark, "m2", &format!("promotion failed: .*{wanted}"), SOON)?;
-        cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
-        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
         assert_eq!(cluster.files("m2")?, files, "{fault}");
         assert!(!cluster.holds_vip("m2"));
     }
@@ -132,7 +132,7 @@ fn a_restore_of_1_6_is_not_believed() -> Result<()> {
     fs::write(data.join("changelog_ml.0.mfs"), format!("{base}: 1300000000|ACCESS(1)\n")).expect("one change");
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     assert_eq!(version(&data.join("metadata.mfs.back")), base + 1);
     Ok(())
 }

@@ -6,18 +6,30 @@ use std::thread::{scope, sleep};
 use std::time::Duration;
 
 use lab::random::{self, pick};
-use lab::{Cluster, LAST_RETRY, Result, VIP};
+use lab::{Cluster, LAST_RETRY, Result, VIP, log_lines};
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
 use crate::{SOON, nothing_lost};
 
 /// What a promotion logs as it goes, in this order; no master was started before the last two of the first list.
-const UNTOUCHED: &[&str] = &["promotion begun", "prepare: ", "settle: ", "metalogger: stopped", "stage: ", "commit: "];
-const STARTED: &[&str] = &["start: mfsmaster started", "prove: ", "watch: ", "promotion ended: serving"];
+const UNTOUCHED: &[&str] = &[
+    log_lines::PROMOTION_BEGUN,
+    log_lines::PREPARED,
+    log_lines::SETTLE,
+    log_lines::METALOGGER_STOPPED,
+    log_lines::STAGED,
+    log_lines::COMMITTED,
+];
+const STARTED: &[&str] = &[log_lines::MASTER_STARTED, log_lines::PROVED, log_lines::WATCHED, log_lines::SERVING];
 /// And a demotion of a machine that serves.
-const DEMOTION: &[&str] =
-    &["demotion begun", "waiting .* in case", "grace: ", "stop: mfsmaster stopped", "demotion ended: demoted"];
+const DEMOTION: &[&str] = &[
+    log_lines::DEMOTION_BEGUN,
+    log_lines::GRACE_BEGUN,
+    log_lines::GRACE_OVER,
+    log_lines::MASTER_STOPPED,
+    log_lines::DEMOTED,
+];
 /// How many calls make a storm.
 const CALLS: u64 = 200;
 
@@ -31,8 +43,8 @@ fn ucarp_steps_back_in_each_phase_of_a_promotion() -> Result<()> {
         cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
         mark = cluster.mark();
         cluster.kill("m2", "ucarp", Signal::SIGUSR2)?;
-        cluster.wait_for_log_since(mark, "m2", "vip-down.*demotion started", SOON)?;
-        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_STARTED, SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
         mark = cluster.mark();
         if UNTOUCHED.contains(phase) {
             assert_eq!(cluster.master_pid("m2"), None, "{phase}");
@@ -40,7 +52,7 @@ fn ucarp_steps_back_in_each_phase_of_a_promotion() -> Result<()> {
             cluster.daemon("m2", "mfsmetalogger")?;
         }
     }
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING_OR_ALREADY, SOON)?;
     never_two_at_once(&cluster, "m2");
     rests(&cluster, Call::Up)?;
     nothing_lost(&cluster, &load)
@@ -50,14 +62,14 @@ fn ucarp_steps_back_in_each_phase_of_a_promotion() -> Result<()> {
 fn the_address_comes_back_in_each_phase_of_a_demotion() -> Result<()> {
     let (cluster, load) = m2_alone()?;
     call(&cluster, Call::Up)?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     for phase in DEMOTION {
         let mark = cluster.mark();
         call(&cluster, Call::Down)?;
         cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
         let mark = cluster.mark();
         call(&cluster, Call::Up)?;
-        cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::SERVING_OR_ALREADY, SOON)?;
         assert_eq!(cluster.serving(), ["m2"], "{phase}");
     }
     never_two_at_once(&cluster, "m2");
@@ -72,11 +84,11 @@ fn a_promotion_that_is_ended_by_a_signal_leaves_no_address_to_nobody() -> Result
         cluster.wait_for_metalogger_in_step(standby, SOON)?;
     }
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "metalogger: stopped", SOON)?;
+    cluster.wait_for_log("m2", log_lines::METALOGGER_STOPPED, SOON)?;
     cluster.kill("m2", "mfs-promote", Signal::SIGTERM)?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     let taken = cluster.wait_for_serving_other_than("m1", SOON)?;
-    cluster.wait_for_log(&taken.by, "promotion ended: serving", SOON)?;
+    cluster.wait_for_log(&taken.by, log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
@@ -133,10 +145,10 @@ pub(crate) fn m2_alone() -> Result<(Cluster, lab::Workload)> {
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log("m2", "demotion ended", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTION_ENDED, SOON)?;
     let mark = cluster.mark();
     cluster.stop_ucarp("m1")?;
-    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
     Ok((cluster, load))
 }
 
@@ -147,7 +159,7 @@ fn digest(cluster: &Cluster) -> Result<String> {
 
 /// Everything has come to rest, and it is what the last call wanted.
 fn rests(cluster: &Cluster, last: Call) -> Result<()> {
-    let called = Regex::new("(?:promotion|demotion) started \\(process ([0-9]+)\\)")?;
+    let called = Regex::new(log_lines::RUN_STARTED)?;
     let events = cluster.events().since(0);
     let pid = events.iter().rev().filter(|event| event.machine == "m2").find_map(|event| called.captures(&event.text));
     let pid = pid.map(|found| found[1].to_owned()).expect("a hook was called");
@@ -173,11 +185,11 @@ fn never_two_at_once(cluster: &Cluster, machine: &str) {
         let Some((pid, text)) = event.text.strip_prefix("mfs-promote[").and_then(|text| text.split_once("]: ")) else {
             continue;
         };
-        if text == "promotion begun" || text == "demotion begun" {
+        if text == log_lines::PROMOTION_BEGUN || text == log_lines::DEMOTION_BEGUN {
             all += 1;
             at_work.insert(pid.to_owned(), event.clone());
             assert!(at_work.len() == 1, "two at once: {at_work:?}");
-        } else if text.starts_with("promotion ended: ") || text.starts_with("demotion ended: ") {
+        } else if text.starts_with(log_lines::PROMOTION_ENDED) || text.starts_with(log_lines::DEMOTION_ENDED) {
             assert!(at_work.remove(pid).is_some(), "{event:?} was not at work");
         }
     }

@@ -6,7 +6,7 @@
 
 use std::ops::RangeInclusive;
 
-use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload};
+use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload, log_lines};
 
 use crate::{SOON, nothing_lost, nothing_lost_but, wait_for_whole_copy};
 
@@ -66,13 +66,13 @@ fn failover_and_another(
     let followed = Moment::now().seconds_since(taken.at);
     load.wait_for_progress(LAST_RETRY)?;
     eprintln!("{kind:?}: {survivor} had the whole history {followed:.1} s after {promoted} began to serve");
-    cluster.wait_for_log(promoted, "promotion ended: serving", SOON)?;
+    cluster.wait_for_log(promoted, log_lines::SERVING, SOON)?;
 
     cluster.start_ucarp(survivor)?;
     wait_for_whole_copy(cluster, survivor)?;
     cluster.power_off(promoted)?;
     cluster.wait_for_serving(survivor, SOON)?;
-    cluster.wait_for_log(survivor, "stage: ml, image metadata_ml.mfs.back of version [1-9][0-9]{6} ", SOON)?;
+    cluster.wait_for_log(survivor, log_lines::STAGED_COPY, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     for machine in [dies, promoted] {
         cluster.power_on(machine)?;
@@ -110,7 +110,7 @@ fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.feed("m3")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "nothing was changed since metaloggers came: made a change", SOON)?;
+    cluster.wait_for_log("m2", log_lines::CHANGE_MADE, SOON)?;
     cluster.wait_for_log("m3", "some changes lost: .* download metadata again", SOON)?;
     cluster.start_ucarp("m3")?;
     wait_for_new_history(&cluster, "m3")?;
@@ -122,7 +122,7 @@ fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
 fn wait_for_new_history(cluster: &Cluster, machine: &str) -> Result<()> {
     let planned = || {
         let plan = cluster.must(machine, &["mfs-promote", "--dry-run"]).ok()?;
-        plan.contains("(ml, version 10").then_some(())
+        plan.contains(log_lines::NEW_HISTORY).then_some(())
     };
     cluster.expect(&format!("{machine} to plan with the new history"), SOON, planned)
 }

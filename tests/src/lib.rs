@@ -27,6 +27,7 @@ mod faults;
 mod groups;
 pub mod hooks;
 pub mod load;
+pub mod log_lines;
 mod machine;
 mod moosefs;
 mod network;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::clock::Moment;
 use crate::events::{Event, LAB, UP};
 use crate::faults::{CABLE_PULLED, FROZEN, ISOLATED, MASTER_KILLED, POWER_OFF};
+use crate::log_lines::{DEMOTION_BEGUN, DEMOTION_ENDED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO};
 use crate::watch::Answer;
 
 /// Machines that time out together argue for about a second (ucarp's packet capture hands packets over up to a second
@@ -253,7 +254,12 @@ impl Judge<'_> {
     }
 
     fn see_run(&mut self, event: &Event, process: &str, text: &str) {
-        if let Some(what) = text.strip_suffix(" begun").filter(|what| matches!(*what, "promotion" | "demotion")) {
+        let begun = match text {
+            PROMOTION_BEGUN => Some("promotion"),
+            DEMOTION_BEGUN => Some("demotion"),
+            _ => None,
+        };
+        if let Some(what) = begun {
             let machine = self.machine(event);
             let run = Run { begun: event.at, what: what.to_owned(), isolated: machine.cut };
             let before = std::mem::take(&mut machine.runs);
@@ -264,9 +270,9 @@ impl Judge<'_> {
                     .broken
                     .push(format!("{}: a {} began while another run had not ended", event.machine, run.what));
             }
-        } else if text.starts_with("promotion ended: ") || text.starts_with("demotion ended: ") {
+        } else if text.starts_with(PROMOTION_ENDED) || text.starts_with(DEMOTION_ENDED) {
             self.machine(event).runs.remove(process);
-        } else if text.starts_with("stage: ") {
+        } else if text.starts_with(STAGED) {
             self.compare(event, text);
         }
     }
@@ -275,7 +281,7 @@ impl Judge<'_> {
     fn compare(&mut self, event: &Event, text: &str) {
         let number =
             |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u64>().ok());
-        let Some(end) = text.split_once(" to version ").and_then(|(_, rest)| number(rest)) else { return };
+        let Some(end) = text.split_once(STAGED_TO).and_then(|(_, rest)| number(rest)) else { return };
         let earlier = || self.trace.answers.iter().filter(|answer| answer.at < event.at);
         let Some(last) = earlier().filter(|answer| answer.by != event.machine).max_by_key(|answer| answer.version)
         else {

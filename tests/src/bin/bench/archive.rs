@@ -10,7 +10,7 @@ use failover::archive;
 use failover::cancel::Cancel;
 use failover::config::Config;
 use failover::folder::Folder;
-use lab::{Cluster, Moment};
+use lab::{Cluster, Moment, log_lines};
 
 use crate::engine::peak_memory;
 use crate::inputs;
@@ -144,7 +144,7 @@ impl Drop for Place {
 /// mfs-promote on the serving machine archives these files.
 fn latencies(place: &Place) -> Result<[Option<(f64, f64)>; 2]> {
     let cluster = Cluster::build().unjudged().masters(1).start()?;
-    cluster.wait_for_log("m1", "promotion ended", PATIENCE)?;
+    cluster.wait_for_log("m1", log_lines::PROMOTION_ENDED, PATIENCE)?;
     let load = cluster.client().keep_writing()?;
     let (begin, aside) = (Moment::now(), cluster.data("m1")?.join("mfs-promote/1/aside"));
     std::thread::sleep(CALM);
@@ -158,7 +158,7 @@ fn latencies(place: &Place) -> Result<[Option<(f64, f64)>; 2]> {
     // Any run archives what is left; this one finds that the master is serving already.
     let begin = Moment::now();
     cluster.restart_ucarp("m1")?;
-    cluster.wait_for_log_since(mark, "m1", "archive: .* read back and compared", PATIENCE)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ARCHIVED, PATIENCE)?;
     let busy = begin..Moment::now();
     let [metadata, _] = load.lines()?;
     let of = |span: std::ops::Range<Moment>| {

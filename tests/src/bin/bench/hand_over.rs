@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::{Cluster, Hooks, LAST_RETRY, Moment};
+use lab::{Cluster, Hooks, LAST_RETRY, Moment, log_lines};
 
 use crate::page::{Goal, Section, cell, row, table};
 use crate::power_cut::Settings;
@@ -62,8 +62,8 @@ fn measure(cluster: &Cluster, runs: u32) -> Result<Cost> {
         let (mark, since) = (cluster.mark(), Moment::now());
         cluster.must(from, &["mfs-promote", "--hand-over"])?;
         load.wait_for_progress(LAST_RETRY)?;
-        cluster.wait_for_log_since(mark, from, "demotion ended: demoted", PATIENCE)?;
-        cluster.wait_for_log_since(mark, to, "promotion ended: serving", PATIENCE)?;
+        cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, PATIENCE)?;
+        cluster.wait_for_log_since(mark, to, log_lines::SERVING, PATIENCE)?;
         let outage = load.outage(since)?;
         println!("  {from} to {to}: metadata {:.2?}, writes {:.2?}", outage.metadata, outage.writes);
         metadata.push(outage.metadata.as_secs_f64());

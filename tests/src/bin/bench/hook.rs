@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::VIP;
+use lab::{VIP, log_lines};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::wait;
@@ -188,7 +188,7 @@ fn check_and_clean(kind: Kind, log: &UnixDatagram) -> Result<()> {
     while let Ok(length) = log.recv(&mut buffer) {
         said += &String::from_utf8_lossy(&buffer[..length]);
     }
-    if kind != Kind::Shell && !said.contains("promotion started") {
+    if kind != Kind::Shell && !said.contains(log_lines::PROMOTION_STARTED) {
         return Err(format!("vip-up ({kind:?}) started no promotion: {said}").into());
     }
     if kind == Kind::Long {

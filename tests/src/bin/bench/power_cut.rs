@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
-use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload};
+use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload, log_lines};
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
@@ -114,7 +114,7 @@ pub(crate) fn measure(hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
     let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(off), line.text.as_str())).collect();
     run.steps = steps(&lines)?;
     let when = |says: &str| lines.iter().find(|(_, text)| text.contains(says)).map(|(at, _)| *at);
-    run.hook = when("promotion started");
+    run.hook = when(log_lines::PROMOTION_STARTED);
     run.registered = when("register end");
     run.caught = when("unlocked whose writers were cut off").is_some();
     Ok(run)
@@ -129,7 +129,7 @@ fn part_of_a_second() -> Duration {
 impl PowerCut {
     /// Waits for each step of the takeover and notes when it came, until the client has worked for a while again.
     fn follow(&mut self, cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<()> {
-        let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+        let master = cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_MASTER, PATIENCE)?;
         self.detection = Some(master.at.seconds_since(off));
         let taken = cluster.wait_for_serving("m2", PATIENCE)?;
         self.takeover = Some(taken.at.seconds_since(master.at));
@@ -157,7 +157,7 @@ impl Operations {
 /// The steps that `mfs-promote` logged, given the log's lines with their times. A step may come again after the master
 /// serves (the metalogger is started then); the first one counts.
 pub(crate) fn steps(lines: &[(f64, &str)]) -> Result<Vec<Step>> {
-    let form = Regex::new(r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$").map_err(Error::from)?;
+    let form = Regex::new(log_lines::STEP).map_err(Error::from)?;
     let mut steps: Vec<Step> = Vec::new();
     for (end, found) in lines.iter().filter_map(|(at, text)| Some((*at, form.captures(text)?))) {
         let (Some(name), Ok(number)) = (STEPS.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, Hooks};
+use lab::{Cluster, Hooks, log_lines};
 
 use crate::inputs::{self, Input};
 use crate::page::{Goal, Section, cell, ratio, row, shown, table};
@@ -120,7 +120,7 @@ impl Bed {
 
     /// From ucarp's line to the first answer, and when that line came.
     fn takeover(&self, mark: usize) -> Result<(f64, lab::Moment)> {
-        let master = self.cluster.wait_for_log_since(mark, "m1", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+        let master = self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_MASTER, PATIENCE)?;
         let taken = self.cluster.wait_for_serving("m1", PATIENCE)?;
         Ok((taken.at.seconds_since(master.at), master.at))
     }
@@ -154,7 +154,7 @@ impl Bed {
     fn alone(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let mark = self.boot(input, self.ours.clone())?;
         // Before it has come so far, it cannot be told.
-        self.cluster.wait_for_log_since(mark, "m1", "^ucarp.*Switching to state: BACKUP", PATIENCE)?;
+        self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_BACKUP, PATIENCE)?;
         self.cluster.stop_ucarp("m1")?;
         let machine = self.cluster.machine("m1")?;
         machine.must(&["mfsmetalogger", "stop"], PATIENCE)?;
