@@ -129,9 +129,14 @@ fn in_step(cluster: &Cluster, machine: &str) -> Result<()> {
     let check = || {
         cluster.must("c1", &["mktemp", "/mnt/mfs/XXXXXX"]).ok()?;
         let run = cluster.run(machine, &["mfs-promote", "--check", "--json"]).ok()?;
-        Some(String::from_utf8_lossy(&run.stdout).into_owned())
+        serde_json::from_slice::<serde_json::Value>(&run.stdout).ok()
     };
-    let well = || check().filter(|text| text.contains("\"lag\": 0,") && !text.contains(" stands alone")).map(drop);
+    let well = || {
+        let check = check().filter(|check| check["lag"] == 0)?;
+        let mut plans = check["findings"].as_array()?.iter().filter(|finding| finding["name"] == "plan").peekable();
+        plans.peek()?;
+        plans.all(|plan| plan["level"] == "ok").then_some(())
+    };
     cluster.expect(&format!("{machine} to be in step"), SOON, well)
 }
 

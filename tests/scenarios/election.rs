@@ -92,7 +92,7 @@ fn preempted_during_the_settle_time() -> Result<()> {
     assert_eq!(cluster.master_pid("m2"), None);
     assert_eq!(cluster.master_pid("m1"), master);
     let files = cluster.files("m2")?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
     nothing_lost(&cluster, &load)
 }
 

@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use lab::{Cluster, LAST_RETRY, Result, log_lines};
+use lab::log_lines::{self, RUN_FOLDER};
+use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
@@ -48,7 +49,7 @@ fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> 
         assert!(cluster.daemon(standby, "ucarp").is_err() && !cluster.holds_vip(standby));
         assert_eq!(times(&cluster, standby, log_lines::PROMOTION_BEGUN), 1, "one try, and then an alarm");
         let names = cluster.files(standby)?;
-        assert!(!names.iter().any(|name| name.starts_with("mfs-promote/") || name.starts_with("bak/")), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with(RUN_FOLDER) || name.starts_with("bak/")), "{names:?}");
     }
     let status = cluster.must("m3", &["mfs-promote", "--status"])?;
     assert!(status.contains("stopped"), "{status}");
@@ -120,7 +121,7 @@ fn a_wrapped_hook_is_told_by_the_check() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     let check = || cluster.run("m2", &["mfs-promote", "--check", "--interface", "eth0", "--vip", "172.16.0.99"]);
     let before = String::from_utf8_lossy(&check()?.stdout).into_owned();
-    assert!(!before.contains("which is not vip-up"), "{before}");
+    assert!(!before.contains(log_lines::WRAPPED_HOOK), "{before}");
     let restart = "mapfile -d '' -t line < /proc/$(pidof ucarp)/cmdline; kill $(pidof ucarp); \
                    while pidof ucarp; do sleep 0.1; done; exec \"${line[@]/vip-up/slow}\"";
     cluster.must("m2", &["bash", "-c", restart])?;
@@ -137,6 +138,7 @@ fn ucarp_whose_link_is_down_is_killed_and_the_address_goes() -> Result<()> {
     cluster.must("m2", &["touch", "/run/hold"])?;
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::COMMITTED, SOON)?;
+    assert!(cluster.files("m2")?.iter().any(|name| name.starts_with(RUN_FOLDER)), "it is there while a promotion runs");
     // It would step back by itself as soon as it sees that the link is down; it is to be told to end just before.
     cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
     cluster.cut("m2")?;

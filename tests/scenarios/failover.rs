@@ -43,7 +43,7 @@ fn power_off_of_the_master() -> Result<()> {
     assert!(status.contains("promotion") && status.contains("serving"), "{status}");
     let files = cluster.files(&by)?;
     assert!(files.iter().any(|name| name.starts_with("bak/metabak.") && name.ends_with(".tar.xz")), "{files:?}");
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
     Ok(())
 }
 
@@ -94,7 +94,7 @@ fn a_machine_that_cannot_serve_resigns_and_the_third_one_serves() -> Result<()> 
     assert!(cluster.daemon("m2", "ucarp").is_err(), "ucarp of m2 ended");
     cluster.daemon("m2", "mfsmetalogger")?;
     let files = cluster.files("m2")?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/") || name.starts_with("bak/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER) || name.starts_with("bak/")), "{files:?}");
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     nothing_lost(&cluster, &load)
 }

@@ -4,6 +4,9 @@ use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
+/// Where the last check has noted that the copy is stale.
+const FRESHNESS: &str = "freshness.json";
+
 /// Three machines; m2, which ucarp prefers, knows that its copy is behind m1's.
 fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(3).start()?;
@@ -14,6 +17,8 @@ fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
     load.wait_for_progress(LAST_RETRY)?;
     let check = cluster.run("m2", &["mfs-promote", "--check"])?;
     assert_eq!(check.status.code(), Some(2), "{check:?}");
+    let noted = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
+    assert!(noted.contains(FRESHNESS), "{noted}");
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     wait_for_whole_copy(&cluster, "m3")?;
@@ -41,6 +46,6 @@ fn a_copy_known_to_be_behind_is_served_if_there_is_no_better_one() -> Result<()>
     // It serves now, so nothing else counts any more.
     cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     let left = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
-    assert!(!left.contains("freshness"), "{left}");
+    assert!(!left.contains(FRESHNESS), "{left}");
     Ok(())
 }

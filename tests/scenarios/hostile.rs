@@ -34,8 +34,8 @@ fn with_swapper(cluster: &Cluster, work: impl FnOnce() -> Result<()>) -> Result<
 fn promote(cluster: &Cluster) -> Result<bool> {
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    let ended = cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_ENDED, SOON)?;
-    if ended.text.contains("serving") {
+    cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_ENDED, SOON)?;
+    if cluster.serving() == ["m2"] {
         return Ok(true);
     }
     cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;

@@ -81,7 +81,7 @@ fn what_hangs_is_ended_and_the_address_does_not_stay() -> Result<()> {
     let text = String::from_utf8_lossy(&rehearsed.stderr);
     let said = regex_lite::Regex::new(log_lines::RESTORE_TIMED_OUT)?;
     assert!(rehearsed.status.code() == Some(1) && said.is_match(&text), "{text}");
-    assert!(!cluster.files("m2")?.iter().any(|name| name.starts_with("mfs-rehearsal")));
+    assert!(!cluster.files("m2")?.iter().any(|name| name.starts_with(log_lines::REHEARSAL_FOLDER)));
 
     let mark = cluster.mark();
     let frozen = Frozen::new(&cluster)?;

@@ -89,7 +89,7 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
     assert!(calls.lines().any(|line| line == "mfsmaster -c /etc/mfs/mfsmaster.cfg start as 0"), "{calls}");
     assert!(archived(&cluster, "m2")?.contains("metadata_ml.mfs.back"));
     let files = cluster.files("m2")?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
 
     // ucarp is restarted beside it, then ends: the master is left alone, then stopped.
     let mark = cluster.mark();

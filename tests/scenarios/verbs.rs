@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use lab::{Cluster, LAST_RETRY, Result, log_lines};
+use lab::log_lines::{self, REHEARSAL_CONFIG, REHEARSAL_FOLDER};
+use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, archived, copy_left_alone, nothing_lost};
@@ -29,15 +30,19 @@ fn cluster_with_endless_restore() -> Result<Cluster> {
 fn rehearsal_at_work(cluster: &Cluster) -> Result<()> {
     cluster.must("m2", &["sh", "-c", "setsid mfs-promote --rehearse > /var/lib/lab/rehearsal 2>&1 &"])?;
     cluster.expect("the restore to run", SOON, || cluster.daemon("m2", "tail").ok())?;
+    // What `nothing_left` looks for is there now.
+    assert!(cluster.files("m2")?.iter().any(|name| name.starts_with(REHEARSAL_FOLDER)));
+    let elsewhere = cluster.must("m2", &["ls", "/run/moosefs-ucarp"])?;
+    assert!(elsewhere.contains(REHEARSAL_CONFIG), "{elsewhere}");
     Ok(())
 }
 
 /// Nothing of a rehearsal is left on a machine.
 fn nothing_left(cluster: &Cluster, machine: &str) -> Result<()> {
     let files = cluster.files(machine)?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-rehearsal")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(REHEARSAL_FOLDER)), "{files:?}");
     let elsewhere = cluster.must(machine, &["ls", "/run/moosefs-ucarp"])?;
-    assert!(!elsewhere.contains("rehearsal.cfg"), "{elsewhere}");
+    assert!(!elsewhere.contains(REHEARSAL_CONFIG), "{elsewhere}");
     Ok(())
 }
 
@@ -98,7 +103,7 @@ fn a_failover_ends_a_rehearsal_and_does_not_wait_for_it() -> Result<()> {
     let runs = json(&cluster, "m2", "--status", "sorted((r[\"role\"], r[\"outcome\"]) for r in d[\"runs\"])[1:]")?;
     assert_eq!(runs, "[('promotion', 'serving'), ('rehearsal', 'cancelled')]");
     let archives = archived(&cluster, "m2")?;
-    assert!(!archives.contains("rehearsal"), "{archives}");
+    assert!(!archives.contains(REHEARSAL_FOLDER), "{archives}");
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
@@ -115,7 +120,7 @@ fn a_killed_rehearsal_is_removed_by_the_next_run_and_never_archived() -> Result<
     rehearsal_at_work(&cluster)?;
     cluster.signal_verb("m2", "--rehearse", Signal::SIGKILL)?;
     let files = cluster.files("m2")?;
-    assert!(files.contains(&"mfs-rehearsal/restore/metadata.mfs.back".to_owned()), "{files:?}");
+    assert!(files.contains(&format!("{REHEARSAL_FOLDER}/restore/metadata.mfs.back")), "{files:?}");
     let dry_run = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
     assert_eq!(dry_run.status.code(), Some(0), "it is in nobody's way: {dry_run:?}");
     cluster.power_off("m1")?;

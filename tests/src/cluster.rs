@@ -24,7 +24,7 @@ use crate::moosefs;
 use crate::process::{Daemon, poll};
 use crate::promises::{Findings, Trace};
 use crate::switch::Switch;
-use crate::watch::{Overlap, Watch};
+use crate::watch::{LISTENS, Overlap, Watch};
 use crate::work::{HostLock, WorkFolder};
 use crate::{Error, Result, VIP, network};
 
@@ -305,6 +305,12 @@ impl Cluster {
         let serves =
             |machine: &&Arc<Machine>| self.holds_vip(&machine.name) && self.master_version(&machine.name).is_ok();
         self.masters().filter(serves).map(|machine| machine.name.clone()).collect()
+    }
+
+    /// Whether a master began to listen on this machine after a mark. The watch has seen it, whatever our programs log.
+    pub fn started_master_since(&self, mark: usize, name: &str) -> bool {
+        let events = self.events.since(mark);
+        events.iter().any(|event| event.machine == name && event.text == LISTENS)
     }
 
     /// The machine that answers through the virtual address, seen from the network, and since when.

@@ -184,6 +184,14 @@ pub const MASTER_STATE_T: &str = "mfsmaster [0-9]+ state T";
 pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "this machine serves no more: |mfsmaster runs here .* one is alive on";
 /// The same, and the other one is m2.
 pub const STOPPED_SERVING_OR_M2_ALIVE: &str = "this machine serves no more: |one is alive on 172.16.0.12";
+// Files.
+/// In the data folder while a promotion runs.
+pub const RUN_FOLDER: &str = "mfs-promote/";
+/// In the data folder while a rehearsal runs.
+pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
+/// In the folder of the lock while a rehearsal runs.
+pub const REHEARSAL_CONFIG: &str = "rehearsal.cfg";
+
 // Words of the reports and of `NOTIFY`.
 /// `--dry-run`
 pub const WOULD_SUCCEED: &str = "a promotion would succeed";
@@ -231,6 +239,10 @@ pub const SETTINGS_CHANGED: &str = "warning: mfsexports.cfg changed since";
 pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
 /// The command of `NOTIFY` took too long.
 pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done after 30s";
+/// The event and the reason that `NOTIFY` got: this machine is isolated.
+pub const NOTIFIED_ISOLATED: &str = "yield: this machine is isolated";
+/// The same: another master is alive.
+pub const NOTIFIED_PEER_ALIVE: &str = "yield: a master is alive";
 /// The arguments of `NOTIFY` after a demotion.
 pub const NOTIFIED_DEMOTION: &str = "demotion demotion m2 eth0 172.16.0.99 ";
 /// The reason that `NOTIFY` got.
