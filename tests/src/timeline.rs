@@ -6,7 +6,7 @@ use crate::clock::Moment;
 use crate::cluster::Cluster;
 use crate::events::{Event, LAB};
 use crate::load::Workload;
-use crate::{Result, svg};
+use crate::{Error, Result, picture};
 
 /// One thing that happened on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +57,9 @@ impl Timeline {
         text
     }
 
-    /// A picture of it.
-    pub fn svg(&self) -> String {
-        svg::draw(self)
+    /// A picture of it, as an SVG document.
+    pub fn svg(&self) -> Result<String> {
+        picture::draw(self).map_err(|error| Error::Picture(error.to_string()))
     }
 }
 

@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     })?;
 
     let story = Timeline::collect(&cluster, &load, screen.zero)?;
-    fs::write(&args.svg, story.svg())?;
+    fs::write(&args.svg, story.svg()?)?;
     let (longest, all) = (load.outage(screen.zero)?, load.time_without_service(screen.zero)?);
     println!("\nwithout an acknowledgement  longest    in all");
     for (name, longest, all) in
