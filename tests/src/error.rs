@@ -89,8 +89,8 @@ pub enum Error {
     /// A picture that cannot be drawn.
     #[error("cannot draw: {0}")]
     Picture(String),
-    /// A line of the client's log that nothing here writes.
-    #[error("cannot read the client's log line {0:?}")]
+    /// A line of a log that is not as it should be.
+    #[error("cannot read the log line {0:?}")]
     LogLine(String),
 }
 

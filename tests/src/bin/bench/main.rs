@@ -88,8 +88,7 @@ fn main() -> ExitCode {
 fn alone(what: &str, words: &[String]) -> Result<()> {
     match what {
         "hook" => hook::inside(words),
-        "engine" => engine::inside(words),
-        "archive" => archive::inside(words),
+        "command" => engine::inside(words),
         "listen" => election::listen(words),
         _ => Err(format!("{what} is not measured alone").into()),
     }

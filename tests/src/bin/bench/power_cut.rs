@@ -159,16 +159,26 @@ impl Operations {
 pub(crate) fn steps(lines: &[(f64, &str)]) -> Result<Vec<Step>> {
     let form = Regex::new(log_lines::STEP).map_err(Error::from)?;
     let mut steps: Vec<Step> = Vec::new();
-    for (end, found) in lines.iter().filter_map(|(at, text)| Some((*at, form.captures(text)?))) {
-        let (Some(name), Ok(number)) = (STEPS.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {
-            continue;
-        };
-        let took = if &found[3] == "s" { number } else { number / 1e3 };
-        if steps.iter().all(|step| step.name != *name) {
+    for (end, (name, took)) in lines.iter().filter_map(|(at, text)| Some((*at, step(&form, text)?))) {
+        let Some(name) = STEPS.into_iter().find(|known| *known == name) else { continue };
+        if steps.iter().all(|step| step.name != name) {
             steps.push(Step { name, begin: end - took, end });
         }
     }
     Ok(steps)
+}
+
+/// The name of the step that a line is about, and how many seconds it took.
+fn step<'a>(form: &Regex, line: &'a str) -> Option<(&'a str, f64)> {
+    let found = form.captures(line)?;
+    let number: f64 = found[2].parse().ok()?;
+    Some((found.get(1)?.as_str(), if &found[3] == "s" { number } else { number / 1e3 }))
+}
+
+/// How many seconds the step took that a line is about.
+pub(crate) fn step_seconds(line: &str) -> Result<f64> {
+    let form = Regex::new(log_lines::STEP).map_err(Error::from)?;
+    Ok(step(&form, line).ok_or_else(|| Error::LogLine(line.to_owned()))?.1)
 }
 
 impl fmt::Display for PowerCut {

@@ -128,10 +128,7 @@ impl Bed {
     fn ours(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let mark = self.boot(input, self.ours.clone())?;
         let (took, zero) = self.takeover(mark)?;
-        let promotion = self.cluster.daemon("m1", "mfs-promote")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", promotion.pid))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        times.memory = times.memory.max(peak.unwrap_or(f64::INFINITY) / 1024.0);
+        times.memory = times.memory.max(peak_memory(&self.cluster)?);
         let lines = self.cluster.events().since(mark);
         let lines = lines.iter().filter(|line| line.machine == "m1");
         let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(zero), line.text.as_str())).collect();
@@ -163,6 +160,14 @@ impl Bed {
         times.alone.push(begin.elapsed().as_secs_f64());
         Ok(())
     }
+}
+
+/// The most memory that mfs-promote on m1 had resident until now, in MB.
+pub(crate) fn peak_memory(cluster: &Cluster) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", cluster.daemon("m1", "mfs-promote")?.pid))?;
+    let peak: Option<f64> =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+    Ok(peak.ok_or("the kernel shows no VmHWM")? / 1024.0)
 }
 
 fn sum(values: &[f64]) -> Option<Summary> {
