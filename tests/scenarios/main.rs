@@ -27,6 +27,7 @@ mod old_release;
 mod packages;
 mod pause;
 mod proof;
+mod rust_version;
 mod second_failure;
 mod storm;
 mod survivors;

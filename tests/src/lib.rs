@@ -37,6 +37,7 @@ mod process;
 pub mod promises;
 pub mod random;
 mod root;
+pub mod rust;
 mod single_machine;
 mod site;
 mod switch;
