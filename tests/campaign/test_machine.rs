@@ -13,11 +13,11 @@ use crate::verdict::{Originals, Verdict};
 /// its own of the same history.
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-torn-ml");
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-master");
-/// So many changes the own files have: fewer than the copy, so that serving them would be a loss.
+/// The number of changes in the own files: fewer than in the copy, so that serving them would be a loss.
 const OWN_CHANGES: usize = 300;
 /// What `EPOCH_JUMP` is.
 const JUMP: u64 = 1_000_000;
-/// A master that was just started has made no more changes by itself.
+/// A master makes at most this many changes by itself soon after its start.
 const OF_ITS_OWN: u64 = 100;
 const CONFIG: &[(&str, &str)] = &[
     ("mfsmaster.cfg", ""),

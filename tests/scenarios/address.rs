@@ -1,5 +1,5 @@
-//! The address of a serving machine goes astray: taken away behind its back, left behind by a ucarp that was killed, or
-//! with no master behind it any more.
+//! The address of a serving machine is in the wrong place: removed by another program, left behind by a ucarp that was
+//! killed, or without a master.
 
 use lab::{Cluster, LAST_RETRY, Moment, Result, log_lines};
 use nix::sys::signal::Signal;
@@ -27,8 +27,8 @@ fn an_address_taken_away_is_put_back_and_a_fight_for_it_is_not_fought() -> Resul
     assert_eq!(cluster.master_pid("m1"), pid, "the master was not touched");
     assert_eq!(cluster.serving(), ["m1"]);
 
-    // As often as this it is no accident.
-    cluster.expect("m1 to step back", SOON, || {
+    // This often it is no accident.
+    cluster.expect("m1 to step down", SOON, || {
         let _ = cluster.must("m1", &TAKE_AWAY);
         let events = cluster.events().since(mark);
         events.iter().any(|event| event.text.contains(log_lines::ADDRESS_REMOVED_AGAIN)).then_some(())
@@ -62,7 +62,7 @@ fn a_killed_ucarp_leaves_the_address_until_another_machine_claims_it() -> Result
     assert!(gone < holds, "never on both");
     load.wait_for_progress(LAST_RETRY)?;
 
-    // With no other machine there is nobody to give it to.
+    // There is no other machine that could take the address.
     cluster.power_off("m1")?;
     let (pid, mark) = (cluster.master_pid("m2"), cluster.mark());
     cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
@@ -90,7 +90,7 @@ fn a_master_that_nobody_looks_after_any_more_goes_on() -> Result<()> {
     for program in ["mfs-stand-in", "mfs-promote", "ucarp"] {
         cluster.kill("m1", program, Signal::SIGKILL)?;
     }
-    // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it in peace.
+    // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it alone.
     cluster.wait_for_log_since(mark, "m2", log_lines::ROLE_CHANGES_2, SOON)?;
     cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -113,7 +113,7 @@ fn a_master_that_dies_or_hangs_does_not_keep_the_address() -> Result<()> {
     cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     wait_for_whole_copy(&cluster, "m1")?;
-    // It accepts connections, and answers nobody.
+    // It accepts connections and answers nothing.
     let mark = cluster.mark();
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m1", SOON)?;
@@ -124,7 +124,7 @@ fn a_master_that_dies_or_hangs_does_not_keep_the_address() -> Result<()> {
     cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTED, SOON)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m2")), (vec!["m1".to_owned()], None));
 
-    // The last machine: whom it steps back for is itself.
+    // The last machine: it steps down, and wins again.
     cluster.power_off("m2")?;
     cluster.wait_for_log_since(mark, "m1", log_lines::SERVING, SOON)?;
     let mark = cluster.mark();

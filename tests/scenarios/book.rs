@@ -4,7 +4,7 @@
 //!
 //! | comment | |
 //! |---|---|
-//! | `on m2`, `on m2, exit 1` | the block is run there as one script, and ends like that (0 unless told) |
+//! | `on m2`, `on m2, exit 1` | the block is run there as one script, and ends with this status (0 by default) |
 //! | `shows`, `shows the last 3 lines` | the block is what was printed; numbers and times may be others. `UPDATE=1` writes it |
 //! | `tried in PATH` | each line of the block is in that file, which is a test |
 //! | `like a command of PAGE` | each line of the block is run on that page, with other numbers and perhaps more options |
@@ -120,11 +120,11 @@ fn happen(cluster: &Cluster, what: &str) -> Result<()> {
             cluster.wait_for_log_since(mark, "m3", log_lines::SERVING, SOON).map(drop)
         }
         "a hole in the copy of m3, and m1 and m2 lose their power" => lose_all_but_a_hole(cluster),
-        other => panic!("nobody knows how this happens: {other}"),
+        other => panic!("unknown event: {other}"),
     }
 }
 
-/// As the machine sees it, while a client goes on making changes: of a copy without any it is not certain.
+/// As the machine sees it, while a client makes changes: without changes it cannot be certain.
 fn in_step(cluster: &Cluster, machine: &str) -> Result<()> {
     let check = || {
         cluster.must("c1", &["mktemp", "/mnt/mfs/XXXXXX"]).ok()?;
@@ -288,7 +288,7 @@ fn check(page: &str, comment: &str, text: &[String]) {
         }
     } else {
         let run = comment == "a file" || comment.starts_with("on ") && STORIES.contains(&page);
-        assert!(run || comment.starts_with("shows"), "docs/{page}: nobody does this: {comment}");
+        assert!(run || comment.starts_with("shows"), "docs/{page}: unknown comment: {comment}");
     }
 }
 

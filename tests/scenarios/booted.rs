@@ -59,7 +59,7 @@ fn standby() -> Result<Booted> {
     Ok(machine)
 }
 
-/// Starts ucarp and waits until the promotion has ended well; so many had before.
+/// Starts ucarp and waits until the promotion has ended with success; `before` promotions have ended before.
 fn promoted(machine: &Booted, before: usize) -> Result<()> {
     machine.must(&["systemctl", "start", UCARP])?;
     machine.wait_for_log(before, log_lines::SERVING, SOON)?;
@@ -263,7 +263,7 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     assert!(machine.serves(VIP)? > 1_000_000);
     serves_from_its_units(&machine)?;
 
-    // Without our hooks nobody would take the address away.
+    // Without our hooks the address would stay.
     machine.must(&["systemctl", "stop", MASTER])?;
     let refused = machine.run(&["apt-get", "remove", "-y", "moosefs-ucarp"])?;
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();

@@ -82,7 +82,7 @@ impl Chain {
         self.order.iter().filter(|machine| **machine != self.serving && Some(*machine) != away).cloned().collect()
     }
 
-    /// One failover, from copies in step to a client that goes on.
+    /// One failover, from copies in sync to a client that works again.
     fn failover(&mut self) -> Result<()> {
         self.lag_and_catch_up()?;
         for standby in self.standbys() {

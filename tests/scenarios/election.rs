@@ -1,4 +1,4 @@
-//! ucarp changes its mind, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
+//! ucarp changes its state, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
 //! exactly one machine ends up serving.
 
 use lab::{Cluster, LAST_RETRY, Result, VIP, log_lines};
@@ -8,7 +8,7 @@ use crate::{SOON, nothing_lost};
 
 #[test]
 fn ucarp_restarted_beside_a_healthy_master() -> Result<()> {
-    // The cluster comes up like a first installation: the master was started by hand, then ucarp beside it.
+    // The cluster comes up like a first installation: the master was started by hand, then ucarp.
     let cluster = Cluster::build().masters(1).start()?;
     cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let load = cluster.client().keep_writing()?;
@@ -102,10 +102,10 @@ fn a_demoted_master_stops_cleanly_and_its_metalogger_runs_again() -> Result<()> 
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.kill("m1", "mfsmetalogger", Signal::SIGTERM)?;
-    // The administrator tells the serving machine to step back: first a master that was started by hand, then one that
+    // The administrator makes the serving machine step down: first a master that was started by hand, then one that
     // was started by a promotion.
     for (from, to) in [("m1", "m2"), ("m2", "m1")] {
-        let mark = step_back(&cluster, from, to)?;
+        let mark = step_down(&cluster, from, to)?;
         cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, SOON)?;
         assert_eq!(cluster.master_pid(from), None);
         assert!(cluster.files(from)?.contains(&"metadata.mfs".to_owned()), "the mark of a clean stop");
@@ -128,7 +128,7 @@ fn a_master_that_another_machine_waits_for_stops_before_its_grace_is_over() -> R
     let mark = cluster.mark();
     cluster.stop_ucarp("m1")?;
     cluster.wait_for_log_since(mark, "m2", log_lines::M1_ALIVE_WAITING, SOON)?;
-    // Its grace begins anew, since it may win; but another machine has won, and waits.
+    // Its grace starts again, since it may win; but another machine has won, and waits.
     cluster.start_ucarp("m1")?;
     cluster.wait_for_log_since(mark, "m1", log_lines::PEER_WAITS, SOON)?;
     cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
@@ -137,9 +137,9 @@ fn a_master_that_another_machine_waits_for_stops_before_its_grace_is_over() -> R
     nothing_lost(&cluster, &load)
 }
 
-/// Makes ucarp on one machine step back until the other one serves. What clients asked for at the very moment may be known
-/// to the old master alone: then the other machine must yield to it, and the administrator asks again.
-fn step_back(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
+/// Makes ucarp on one machine step down until the other one serves. What clients asked for at the very moment may be known
+/// to the old master alone: then the other machine must step down, and the administrator asks again.
+fn step_down(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
     for _ in 0..3 {
         let mark = cluster.mark();
         cluster.kill(from, "ucarp", Signal::SIGUSR2)?;

@@ -1,5 +1,5 @@
-//! Nobody can serve, or ucarp cannot be told: every run ends all the same, and no machine keeps an address that it does
-//! not serve on.
+//! No machine can serve, or ucarp does not react: every run ends, and no machine keeps an address on which it does not
+//! serve.
 
 use std::fs;
 
@@ -69,7 +69,7 @@ fn a_round_of_yields_ends_with_alarms() -> Result<()> {
         cluster.wait_for_metalogger_in_step(standby, SOON)?;
         cluster.wait_for_log(standby, log_lines::DEMOTION_ENDED, SOON)?;
     }
-    // A machine that takes no part in anything has the address, so each one that wins must give it up again.
+    // Another machine has the address, so each one that wins must step down.
     cluster.must("c1", &["ip", "address", "add", "172.16.0.99/16", "dev", "eth0"])?;
     let before = [digest(&cluster, "m2")?, digest(&cluster, "m3")?];
     cluster.power_off("m1")?;
@@ -113,7 +113,7 @@ fn a_master_that_serves_less_than_planned_does_not_serve_at_all() -> Result<()> 
     Ok(())
 }
 
-/// ucarp does nothing while a hook runs: a wrapper that takes its time makes it deaf and dumb.
+/// ucarp does nothing while a hook runs: a slow wrapper makes it neither send nor receive.
 #[test]
 fn a_wrapped_hook_is_told_by_the_check() -> Result<()> {
     let wrapper = "#!/bin/sh\nsleep 10\nexec /usr/bin/vip-up \"$@\"\n";
@@ -139,7 +139,7 @@ fn ucarp_whose_link_is_down_is_killed_and_the_address_goes() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::COMMITTED, SOON)?;
     assert!(cluster.files("m2")?.iter().any(|name| name.starts_with(RUN_FOLDER)), "it is there while a promotion runs");
-    // It would step back by itself as soon as it sees that the link is down; it is to be told to end just before.
+    // It would step down by itself as soon as it sees that the link is down; it must get its signal before.
     cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
     cluster.cut("m2")?;
     let mark = cluster.mark();
@@ -149,7 +149,7 @@ fn ucarp_whose_link_is_down_is_killed_and_the_address_goes() -> Result<()> {
     cluster.wait_for_log("m2", log_lines::PROMOTION_FAILED, SOON)?;
     cluster.wait_for_log("m2", log_lines::UCARP_KILLED, SOON)?;
     cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
-    assert!(!cluster.holds_vip("m2"), "nobody else took the address away");
+    assert!(!cluster.holds_vip("m2"), "our program removed the address");
     assert!(cluster.daemon("m2", "ucarp").is_err());
     cluster.heal("m2")?;
     assert!(!cluster.holds_vip("m2"));

@@ -14,7 +14,7 @@ fn cluster_under_load() -> Result<(Cluster, Workload)> {
     Ok((cluster, load))
 }
 
-/// Waits until another machine serves and the client goes on, and returns that machine's name.
+/// Waits until another machine serves and the client works, and returns that machine's name.
 fn taken_over(cluster: &Cluster, load: &Workload, from: &str, since: Moment) -> Result<String> {
     let taken = cluster.wait_for_serving_other_than(from, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;

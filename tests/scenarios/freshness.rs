@@ -1,4 +1,4 @@
-//! A machine whose last check saw that its copy is behind yields to a better one, and serves if there is none.
+//! A machine whose last check saw that its copy is stale steps down for a better one, and serves if there is none.
 
 use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
@@ -7,7 +7,7 @@ use crate::{SOON, nothing_lost, wait_for_whole_copy};
 /// Where the last check has noted that the copy is stale.
 const FRESHNESS: &str = "freshness.json";
 
-/// Three machines; m2, which ucarp prefers, knows that its copy is behind m1's.
+/// Three machines; m2, which ucarp prefers, knows that its copy is stale.
 fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;

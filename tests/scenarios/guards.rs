@@ -1,4 +1,4 @@
-//! What keeps a machine from serving, each guard on its own.
+//! The checks that keep a machine from serving, one by one.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
 
-/// Nobody hears an advertisement any more, all else passes: a switch that swallows multicast.
+/// A switch that drops multicast: no advertisement arrives, everything else does.
 const SWALLOW_ADVERTISEMENTS: &str = "nft add table bridge lab
     nft add chain bridge lab forward '{ type filter hook forward priority 0; }'
     nft add rule bridge lab forward ether type ip ip protocol 112 drop";
@@ -24,9 +24,9 @@ fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> 
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
     cluster.wait_for_log("m2", log_lines::M1_ALIVE_OR_ADDRESS_TAKEN, SOON)?;
     cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
-    // m2 has told everybody that it has the address; m1 has told them again.
+    // m2 has announced the address; m1 has announced it again.
     cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
-    // It goes on like this until the limit; then the machine leaves the living master in peace.
+    // It repeats this until the flapping limit, and then leaves the living master alone.
     cluster.wait_for_log("m2", log_lines::FLAPPING_3, SOON)?;
     cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -67,7 +67,7 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
                  rm -f metadata* changelog*; mv own/metadata.mfs .; mfsmaster start";
     cluster.must("m2", &["sh", "-c", start])?;
     load.wait_for_progress(LAST_RETRY)?;
-    // With the address, it would serve an old file system for as long as it takes to see what it is.
+    // With the address, it would serve an old file system until it is recognised as stale.
     load.stop()?;
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
     cluster.wait_for_log("m2", log_lines::STALE_MASTER_M1_ALIVE, SOON)?;
@@ -77,11 +77,11 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
         (cluster.holds_vip("m1") && !cluster.holds_vip("m2")).then_some(())
     })?;
     assert_eq!(cluster.master_pid("m1"), pid);
-    assert_eq!(cluster.master_pid("m2"), None, "the leftover was ended");
-    // The address comes before the questions, so for their time the leftover could be reached.
+    assert_eq!(cluster.master_pid("m2"), None, "the stale master was stopped");
+    // The address comes before the checks, so the stale master can be reached while they run.
     let seconds: f64 = cluster.overlaps().iter().map(|both| both.to.seconds_since(both.from)).sum();
     assert!(seconds < 1.0, "for {seconds} s two machines could be reached");
-    // The others' neighbour tables lead to m2 until m1 has told them again.
+    // The others' neighbour tables lead to m2 until m1 has announced the address again.
     cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
     cluster.wait_for_serving("m1", SOON)?;
     let verdict = load.verify(&cluster.crashes())?;
@@ -97,7 +97,7 @@ fn a_hung_master_elsewhere_keeps_nobody_from_serving() -> Result<()> {
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
-    // It accepts connections and answers nothing; its ucarp ends, so nobody is told to end it.
+    // It accepts connections and answers nothing; its ucarp ends, so no hook stops it.
     cluster.kill("m1", "mfsmaster", Signal::SIGSTOP)?;
     cluster.kill("m1", "ucarp", Signal::SIGKILL)?;
     cluster.must("m1", &["ip", "addr", "flush", "to", "172.16.0.99", "dev", "eth0"])?;

@@ -1,5 +1,5 @@
-//! User mfs, or whoever took it over, against root: what it does in its folder must not reach beyond it, must not hold
-//! root up, and must not write into root's log.
+//! A hostile user mfs against root: what it does in its folder must have no effect outside of it, must not delay root, and
+//! must not write into root's log.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,5 @@
-//! What does not end by itself is ended, after it was said what it was doing: a restore that computes for ever, a disk that
-//! does not answer, a daemon that is stopped.
+//! What hangs is ended, after a line that says what it was doing: an endless restore, a disk that does not answer, a daemon
+//! that is stopped by a signal.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::{SOON, nothing_lost, wait_for_whole_copy};
 const BUSY_RESTORE: &str =
     "#!/bin/sh\ncase \"$*\" in *restore) while :; do :; done ;; *) exec /usr/lib/real/mfsmaster \"$@\" ;; esac\n";
 
-/// Takes the lock of a master, listens, and answers nobody.
+/// Takes the lock of a master, listens, and answers nothing.
 const MUTE: &str = "#!/usr/bin/python3
 import fcntl, os, socket, sys, time
 if '-v' in sys.argv:

@@ -53,7 +53,7 @@ fn the_other_standby_comes_back_and_yields() -> Result<()> {
     standby(false)
 }
 
-/// The serving machine `m1` is cut off for so long; whoever is promoted meanwhile has the history that counts.
+/// The serving machine `m1` is cut off for this long. A machine that is promoted meanwhile has the history that counts.
 fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
     let cluster = Cluster::build()
         .masters(2)
@@ -93,8 +93,8 @@ fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
     isolate_the_server(rng.u64(2..=14), OTHER, PREFERRED)
 }
 
-/// The worst moment for a network to come back: the machine that was cut off has won the address in the dark, has listened
-/// long enough, and is about to find out that it is cut off. The other machine steps back before it says a word.
+/// The worst moment for a network to come back: the machine that was cut off has won the address while isolated, its
+/// hold-off is over, and it is about to find out that it is cut off. The other machine steps down.
 #[test]
 fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<()> {
     let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;

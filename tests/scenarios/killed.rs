@@ -1,4 +1,4 @@
-//! `mfs-promote` is killed while nobody waits for it: its stand-in goes on, and the address is never left to nobody.
+//! `mfs-promote` is killed: its supervisor starts it again, and the address never stays on a machine that does not serve.
 
 use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
@@ -68,7 +68,9 @@ fn the_one_that_watches_over_a_serving_machine_is_replaced() -> Result<()> {
         cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     }
     cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
-    cluster.expect("nobody to watch", SOON, || cluster.daemon("m1", "mfs-promote").is_err().then_some(()))?;
+    cluster.expect("the last mfs-promote to be gone", SOON, || {
+        cluster.daemon("m1", "mfs-promote").is_err().then_some(())
+    })?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], pid));
     nothing_lost(&cluster, &load)

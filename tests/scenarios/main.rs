@@ -1,5 +1,5 @@
 //! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp, the MooseFS 3.0 packages and debootstrap.
-//! So many clusters at a time as `LAB_CLUSTERS` says (1): the lab holds locks of the host while they run.
+//! `LAB_CLUSTERS` (1) clusters run at a time: the lab holds locks of the host while they run.
 
 mod address;
 mod book;
@@ -80,7 +80,7 @@ fn wait_for_whole_copy(cluster: &Cluster, machine: &str) -> Result<()> {
     cluster.expect(&format!("{machine} to have a whole copy"), SOON, dry_run).map(drop)
 }
 
-/// Two machines, a load that has ended, and m2's complete copy without a metalogger that goes on writing it: ready to be
+/// Two machines, a load that has ended, and m2's complete copy without a metalogger that would write to it: ready to be
 /// damaged.
 fn copy_left_alone() -> Result<(Cluster, Workload)> {
     let cluster = Cluster::build().masters(2).start()?;

@@ -121,7 +121,7 @@ fn cold_start_of_the_last_master_uses_its_own_files() -> Result<()> {
     nothing_lost(&cluster, &load)
 }
 
-/// Each damage is met by the machine that has to serve, with nobody to give way to: it says what is wrong, moves nothing,
+/// Each time the damaged machine is the only one that could serve: it says what is wrong, moves nothing,
 /// keeps no address, and takes part again when ucarp is started.
 #[test]
 fn a_copy_that_cannot_be_served_is_refused_and_left_as_it_is() -> Result<()> {

@@ -1,10 +1,10 @@
-//! What the administrator's command is told, and that nothing waits for it.
+//! What the administrator's command gets, and that nothing waits for it.
 
 use lab::{Cluster, Result, log_lines};
 
 use crate::SOON;
 
-/// Writes down what it is told, and takes its time.
+/// Writes down what it gets, and never ends.
 const TELL: &str = "#!/bin/sh\n{ echo \"$1 $MFS_EVENT $MFS_HOST $MFS_INTERFACE $MFS_VIP $MFS_VERSION\"; echo \
                     \"$MFS_ERROR\"; } >> /var/lib/lab/told\nexec sleep 1000\n";
 
@@ -20,7 +20,8 @@ fn a_command_is_told_and_nothing_waits_for_it() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     let line = |event: &str, version: u64| format!("{event} {event} m2 eth0 172.16.0.99 {version}\n");
-    let wait = |wanted: &str| cluster.expect("the command to be told", SOON, || told().contains(wanted).then_some(()));
+    let wait =
+        |wanted: &str| cluster.expect("the command to be called", SOON, || told().contains(wanted).then_some(()));
     let proof = cluster.wait_for_log("m2", log_lines::PROVED_VERSION, SOON)?;
     let version = proof.text.split(' ').skip_while(|word| *word != "version").nth(1).and_then(|v| v.parse().ok());
     wait(&line("promotion", version.expect("a version")))?;
@@ -31,7 +32,7 @@ fn a_command_is_told_and_nothing_waits_for_it() -> Result<()> {
     cluster.wait_for_log("m2", log_lines::NOTIFY_TIMED_OUT, SOON)?;
     assert!(told().contains(log_lines::NOTIFIED_DEMOTION), "{}", told());
 
-    // A failure is told with its reason.
+    // A failure comes with its reason.
     cluster.must("m2", &["sh", "-c", "ln -s x /var/lib/mfs/metadata_y"])?;
     cluster.start_ucarp("m2")?;
     cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;

@@ -1,4 +1,4 @@
-//! MooseFS 1.6, by stand-ins for its programs and the real files of a 1.6.19 metalogger.
+//! MooseFS 1.6, with fakes of its programs and the real files of a 1.6.19 metalogger.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -25,7 +25,7 @@ fn machine_of_1_6() -> Result<Cluster> {
     for program in ["mfsmaster", "mfsmetarestore"] {
         let path = root.join("usr/sbin").join(program);
         fs::remove_file(&path).expect("a program of 3.0");
-        fs::write(&path, PROGRAMS).expect("a stand-in");
+        fs::write(&path, PROGRAMS).expect("a fake");
         cluster.must("m2", &["chmod", "755", &format!("/usr/sbin/{program}")])?;
     }
     // Run as root and as mfs.
@@ -91,7 +91,7 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
     let files = cluster.files("m2")?;
     assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
 
-    // ucarp is restarted beside it, then ends: the master is left alone, then stopped.
+    // ucarp is restarted, then ends: the master is left alone, then stopped.
     let mark = cluster.mark();
     cluster.restart_ucarp("m2")?;
     cluster.wait_for_log_since(mark, "m2", log_lines::LEFT_ALONE, SOON)?;

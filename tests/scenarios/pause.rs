@@ -1,4 +1,4 @@
-//! A serving machine stops for a while, as a virtual machine does that is paused, and goes on as if nothing had been.
+//! A serving machine is paused, like a virtual machine, and continues later without knowing it.
 
 use lab::{Cluster, LAST_RETRY, Result, log_lines};
 

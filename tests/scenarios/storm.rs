@@ -1,4 +1,4 @@
-//! ucarp changes its mind in any rhythm: runs are cancelled at every phase, never two are at work, the last call decides,
+//! ucarp changes its state at any pace: runs are cancelled at every phase, never two are at work, the last call decides,
 //! and nothing acknowledged is lost.
 
 use std::collections::BTreeMap;
@@ -139,7 +139,7 @@ pub(crate) fn call(cluster: &Cluster, call: Call) -> Result<()> {
 }
 
 /// A cluster whose m1 is a standby without ucarp, and a load. m2 has everything and its ucarp does not run, so that
-/// nobody but the test calls its hooks.
+/// only the test calls its hooks.
 pub(crate) fn m2_alone() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(2).setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1").start()?;
     let load = cluster.client().keep_writing()?;
@@ -177,7 +177,7 @@ fn rests(cluster: &Cluster, last: Call) -> Result<()> {
     Ok(())
 }
 
-/// Each run says when it has the lock and when it has done its work; in between nobody else may.
+/// Each run says when it has the lock and when it has done its work; in between no other run may.
 fn never_two_at_once(cluster: &Cluster, machine: &str) {
     let mut at_work = BTreeMap::new();
     let mut all = 0;

@@ -1,7 +1,7 @@
 //! What becomes of the metalogger that survives a failover, on the third machine: in step with the promoted one, ahead of
 //! it, or behind it, it holds a whole copy of the new history soon after. Shown by a second failover, onto exactly it.
 //!
-//! Metaloggers compare numbers, never histories: without the epoch jump the one ahead would go on with its own, dead
+//! Metaloggers compare numbers, never histories: without the epoch jump the one ahead would continue its own, dead
 //! history, and the second failover would serve that.
 
 use std::ops::RangeInclusive;
@@ -31,7 +31,7 @@ fn survivors_follow_the_new_history_on_4_57() -> Result<()> {
     survivors_follow(Cluster::build().release(Release::Debian13))
 }
 
-/// Each kind in turn, in one cluster: the machine that dies, the one that is promoted, and the survivor.
+/// One kind after the other, in one cluster: the machine that dies, the one that is promoted, and the survivor.
 fn survivors_follow(builder: Builder) -> Result<()> {
     let cluster = builder.masters(3).start()?;
     let load = cluster.client().keep_writing()?;
@@ -80,7 +80,7 @@ fn failover_and_another(
     Ok(unheard..=off)
 }
 
-/// Waits until one of the two copies lacks so many changes that the other one has. Since when, or now.
+/// Waits until one of the two copies lacks [`GAP`] changes that the other one has. Since when, or now.
 fn fall_behind(cluster: &Cluster, kind: Survivor, promoted: &str, survivor: &str) -> Result<Moment> {
     let (less, more) = match kind {
         Survivor::Ahead => (promoted, survivor),

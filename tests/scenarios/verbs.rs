@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::{SOON, archived, copy_left_alone, nothing_lost};
 
-/// Where the real master is when a stand-in for it is on PATH.
+/// Where the real master is when a fake one is on PATH.
 const REAL_MASTER: &str = "/usr/lib/real/mfsmaster";
 
 /// An mfsmaster that does everything but end a restore.
@@ -122,7 +122,7 @@ fn a_killed_rehearsal_is_removed_by_the_next_run_and_never_archived() -> Result<
     let files = cluster.files("m2")?;
     assert!(files.contains(&format!("{REHEARSAL_FOLDER}/restore/metadata.mfs.back")), "{files:?}");
     let dry_run = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
-    assert_eq!(dry_run.status.code(), Some(0), "it is in nobody's way: {dry_run:?}");
+    assert_eq!(dry_run.status.code(), Some(0), "it does not hinder a promotion: {dry_run:?}");
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     nothing_left(&cluster, "m2")?;

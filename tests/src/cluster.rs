@@ -175,14 +175,14 @@ impl Cluster {
     pub fn starve(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.starve(name)?;
-        Ok(self.events.note(name, "lab: its metalogger hears nothing any more"))
+        Ok(self.events.note(name, "lab: its metalogger receives nothing"))
     }
 
     /// Ends [`Cluster::starve`].
     pub fn feed(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.feed(name)?;
-        Ok(self.events.note(name, "lab: its metalogger hears the master again"))
+        Ok(self.events.note(name, "lab: its metalogger receives changes again"))
     }
 
     /// Ends [`Cluster::cut`] and [`Cluster::isolate`].
@@ -361,7 +361,7 @@ impl Cluster {
         found.ok_or_else(|| Error::NotRunning { machine: name.to_owned(), program: program.to_owned() })
     }
 
-    /// A running mfs-promote with this verb: others may be waiting or watching beside it.
+    /// A running mfs-promote with this verb. Others may run at the same time, waiting or monitoring.
     pub fn verb(&self, name: &str, verb: &str) -> Result<Daemon> {
         let all = self.machine(name)?.processes();
         let found = all.into_iter().find(|one| one.name == "mfs-promote" && one.was_told(verb));

@@ -4,7 +4,7 @@
 //! | promise | broken if |
 //! |---|---|
 //! | at most one machine serves | two that the network joins hold the address and listen for longer than [`ELECTION`]; or two that it does not join, for longer than [`SPLIT`] |
-//! | nothing is dropped silently | a promotion's plan ends before a version that another machine has answered with, although the copy had heard everything |
+//! | nothing is dropped silently | a promotion's plan ends before a version that another machine has answered with, although the copy had received everything |
 //! | every run ends | a run began, and its process is gone without a line about its end, although the test did not kill it; or it takes longer than [`RUN`]; or a machine holds the address and nothing listens for longer than [`UNSERVED`] |
 //! | hooks never delay ucarp | a hook that ucarp started has not logged its last line within [`HOOK`] |
 //!
@@ -21,16 +21,16 @@ use crate::faults::{CABLE_PULLED, FROZEN, ISOLATED, MASTER_KILLED, POWER_OFF};
 use crate::log_lines::{DEMOTION_BEGUN, DEMOTION_ENDED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO};
 use crate::watch::Answer;
 
-/// Machines that time out together argue for about a second (ucarp's packet capture hands packets over up to a second
-/// late), and a serving machine asks twice in a second whether it still may serve.
+/// Machines that time out together all are MASTER for about a second (ucarp's packet capture delivers packets up to a
+/// second late), and a serving machine checks twice a second whether it still may serve.
 pub const ELECTION: Duration = Duration::from_secs(2);
 /// How long a serving machine that is cut off may take to notice it, after another one began to serve beyond the cut. No
 /// client of the other side sees it.
 pub const SPLIT: Duration = Duration::from_secs(6);
-/// How long a machine may hold the address before something listens on it: an election, a rival that stops its master, the
+/// How long a machine may hold the address before something listens on it: an election, a peer that stops its master, the
 /// load of the metadata, and the roll-back where that failed.
 pub const UNSERVED: Duration = Duration::from_secs(45);
-/// How long a run may take. It may wait for a rival's stop, and it archives.
+/// How long a run may take. It may wait for a peer to stop its master, and it archives.
 pub const RUN: Duration = Duration::from_secs(180);
 /// ucarp sends nothing while its hook runs. A hook that takes less than the interval of its advertisements (`-b 1`) delays
 /// one of them, and other machines wait for three before they take over. Hooks take milliseconds; the slowest one is
@@ -159,7 +159,7 @@ struct Machine {
     unserved: Span,
     runs: BTreeMap<String, Run>,
     call: Option<Call>,
-    /// When its copy last stopped hearing all that the master says.
+    /// When its copy last stopped receiving all changes.
     disturbed: Option<Moment>,
 }
 
@@ -217,8 +217,8 @@ impl Judge<'_> {
             (machine.cut, machine.call) = (true, None);
             machine.runs.values_mut().for_each(|run| run.isolated = true);
         }
-        let deaf = text.starts_with("blocked") || text == "its metalogger hears nothing any more";
-        if cut || deaf || text.ends_with(" to mfsmetalogger") {
+        let starved = text.starts_with("blocked") || text == "its metalogger receives nothing";
+        if cut || starved || text.ends_with(" to mfsmetalogger") {
             machine.disturbed = Some(at);
         }
         machine.unserved.set(machine.holds && !machine.listens, at);

@@ -11,7 +11,7 @@ pub fn pick<T: Clone>(rng: &mut Rng, values: &[T]) -> T {
     values[rng.usize(..values.len())].clone()
 }
 
-/// A time below so many seconds.
+/// A random time below this many seconds.
 pub fn seconds(rng: &mut Rng, limit: u64) -> Duration {
     Duration::from_millis(rng.u64(..limit * 1000))
 }

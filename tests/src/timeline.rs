@@ -24,7 +24,7 @@ pub struct Mark {
 pub struct Timeline {
     /// The event that everything is counted from.
     pub zero: Moment,
-    /// The end of what is told.
+    /// Its end.
     pub end: Moment,
     /// The machines that may serve.
     pub masters: Vec<String>,

@@ -67,7 +67,7 @@ fn two_that_serve_are_seen_although_one_serves_at_the_end() {
     let shorter = both.replace("7.5", "6.5");
     let found = trace(&shorter).judge();
     assert!(found.broken.is_empty() && found.overlap == Duration::from_millis(1500), "{found}");
-    // Clients reach one of the two: its time is bounded all the same.
+    // Clients reach one of the two: its time is bounded, too.
     let parted = both.replace("5.0 m2 lab: holds", "4.0 m1 lab: isolated beyond its link\n 5.0 m2 lab: holds");
     let found = trace(&parted).judge();
     assert!(found.broken.is_empty() && found.split == Duration::from_millis(2500), "{found}");
@@ -87,7 +87,7 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     takeover.end = None;
     takeover.answers.push(answer(112.0, "m1", 91));
     assert!(broken(&takeover).contains("promotes history up to 90, m1 had answered with 91"));
-    // What was answered a moment before the crash may be lost; what the copy could not hear too.
+    // What was answered a moment before the crash may be lost; so may what the copy could not receive.
     // Unless the lab has seen to it.
     let mut fresh = trace(&format!("0.0 m2 lab: power on\n 0.3 lab lab: the cluster is up\n{TAKEOVER}"));
     fresh.answers = vec![answer(0.2, "m1", 50), answer(9.0, "m1", 91)];
@@ -96,8 +96,8 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     let found = takeover.judge();
     assert!(found.broken.is_empty() && found.compared == 1, "{found}");
     takeover.answers[1].version = 91;
-    let deaf = "1.0 m2 lab: its metalogger hears nothing any more";
-    takeover.events.splice(0..0, trace(deaf).events);
+    let starved = "1.0 m2 lab: its metalogger receives nothing";
+    takeover.events.splice(0..0, trace(starved).events);
     let found = takeover.judge();
     assert!(found.broken.is_empty() && found.compared == 0, "{found}");
 }

@@ -102,7 +102,7 @@ added each time and removed again untimed; what follows in the background (mfs-p
 hook's caller is the benchmark, not ucarp. ucarp is silent towards its rivals for as long as this takes.
 ";
 
-/// Times calls of each kind, in turn, in namespaces that end with this process.
+/// Times calls of the kinds, one after the other, in namespaces that end with this process.
 fn measure(shell: Option<&Path>) -> Result<HookTimes> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork"]);

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The tree of about so many inodes, with as many changes behind it. Makes what was never made.
+/// The tree of about this many inodes and the changes made after it. Makes it the first time.
 pub(crate) fn input(inodes: u64, changes: u64) -> Result<Input> {
     let cache = env::var_os("LAB_CACHE").unwrap_or_else(|| OsString::from("/var/cache/moosefs-lab"));
     let trees = Path::new(&cache).join("bench");

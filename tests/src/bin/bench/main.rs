@@ -25,7 +25,7 @@ use crate::page::Section;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Measures failovers on whole clusters, and their parts alone: our programs, and in turn shell hooks if there are any.
+/// Measures failovers on whole clusters, and their parts alone: our programs, and shell hooks if there are any.
 /// Writes a page with the results, and pictures beside it. Needs root.
 #[derive(Parser)]
 struct Args {
@@ -113,7 +113,7 @@ fn benchmark(args: &Args) -> Result<()> {
                 failed.push(*name);
             }
         }
-        // After each part: whoever ends a long run early keeps what it has.
+        // After each part, so that a long run that is ended early keeps its results.
         if !args.quick {
             write(&args.output, &sections)?;
         }

@@ -24,11 +24,11 @@ pub(crate) struct PowerCut {
     pub(crate) takeover: Option<f64>,
     /// Whether both of the client's loops went on.
     pub(crate) resumed: bool,
-    /// The client's longest wait for a metadata operation: until we gave up, where it did not go on.
+    /// The client's longest wait for a metadata operation: until the measurement ended, where it did not continue.
     pub(crate) metadata: f64,
     /// The same for a write.
     pub(crate) writes: f64,
-    /// Whether the cut caught a write between the master's log line and its answer (told by ours only).
+    /// Whether the cut caught a write between the master's log line and its answer (only our programs log it).
     pub(crate) caught: bool,
     /// `None` if it could not be checked.
     pub(crate) operations: Option<Operations>,
@@ -57,7 +57,7 @@ pub(crate) enum Settings {
 }
 
 impl Settings {
-    /// A new cluster. Neither of its two machines is preferred, and only one is left: nobody argues about who takes over.
+    /// A new cluster. Neither of its two machines is preferred, and only one is left: there are no duplicate MASTERs.
     pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
         let build = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone());
         if self == Self::Defaults {

@@ -150,7 +150,7 @@ impl Bed {
 
     fn alone(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let mark = self.boot(input, self.ours.clone())?;
-        // Before it has come so far, it cannot be told.
+        // Before that, a signal would end it without its hook.
         self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_BACKUP, PATIENCE)?;
         self.cluster.stop_ucarp("m1")?;
         let machine = self.cluster.machine("m1")?;
@@ -262,7 +262,7 @@ const EXPLANATION: &str = "
 ![takeover against changes](takeover-changes.svg)
 
 Files of a real master (trees of snapshots, changes made through a mount) lie in the data folder as a metalogger leaves them;
-the machine boots, metalogger and ucarp start, nobody else advertises, and ucarp becomes MASTER. Then as above: from its line
+the machine boots, metalogger and ucarp start, no other machine advertises, and ucarp becomes MASTER. Then as above: from its line
 to the first answer on 9421. Beside it one `mfsmaster -a start` of the same files, from the call to its end, which is when it
 listens. The settle time is what mfs-promote logs; while it lasts, mfs-promote copies the image. The memory is the most that
 mfs-promote had resident until then (VmHWM).
