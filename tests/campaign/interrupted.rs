@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use lab::Result;
+use lab::log_lines::JOURNAL;
 use lab::trace::Fault;
 
 use crate::test_machine::{Operation, TestMachine};
@@ -39,7 +40,7 @@ fn an_interrupted_run_is_reported_and_recovered_whatever_happened_to_its_journal
         ];
         for (said, damage) in damages {
             test.run(Operation::Promotion, Some((Fault::Kill, killed_at)))?;
-            damage(&test.machine().state().join("journal.json"));
+            damage(&test.machine().state().join(JOURNAL));
             let left = files(&test.machine().data());
             let status = test.machine().must(&["mfs-promote", "--status"])?;
             assert!(status.contains(said), "{status}");
@@ -70,7 +71,7 @@ fn journal_of_another_folder(test: &TestMachine, before: &BTreeMap<String, Vec<u
     let there = machine.must(&["ls", "/var/lib/mfs/.other"])?;
     let names: Vec<&str> = there.lines().collect();
     assert_eq!(names, before.keys().map(String::as_str).collect::<Vec<_>>(), "{said}");
-    assert!(!machine.state().join("journal.json").exists(), "{said}");
+    assert!(!machine.state().join(JOURNAL).exists(), "{said}");
     Ok(())
 }
 

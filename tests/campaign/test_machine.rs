@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lab::log_lines::JOURNAL;
 use lab::trace::{Call, Fault};
 use lab::{Result, SingleMachine, SingleMachines, TracedRun, VIP};
 
@@ -221,7 +222,7 @@ impl TestMachine {
 
     /// `--status` reports an interrupted run exactly if a journal is there.
     fn status_agrees(&self) -> std::result::Result<(), String> {
-        let journal = self.machine.state().join("journal.json").exists();
+        let journal = self.machine.state().join(JOURNAL).exists();
         let status = self.ask(&["mfs-promote", "--status", "--json"])?;
         let reported = !status["interrupted_run"].is_null();
         if journal == reported {
@@ -245,7 +246,7 @@ impl TestMachine {
     /// Nothing is left of any run, and the metalogger runs.
     fn is_clean(&self) -> std::result::Result<(), String> {
         let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.machine.data().join(name)).into();
-        let left = left.into_iter().chain([self.machine.state().join("journal.json")]);
+        let left = left.into_iter().chain([self.machine.state().join(JOURNAL)]);
         if let Some(left) = left.into_iter().find(|path: &PathBuf| Path::exists(path)) {
             return Err(format!("{} is left", left.display()));
         }

@@ -15,7 +15,7 @@ fn seen(cluster: &Cluster, mark: usize, machine: &str, what: &str) -> Option<Mom
 }
 
 #[test]
-fn an_address_taken_away_is_put_back_and_a_fight_for_it_is_not_fought() -> Result<()> {
+fn an_address_that_is_removed_is_restored_but_not_again_and_again() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
@@ -41,7 +41,7 @@ fn an_address_taken_away_is_put_back_and_a_fight_for_it_is_not_fought() -> Resul
 }
 
 #[test]
-fn a_killed_ucarp_leaves_the_address_until_another_machine_claims_it() -> Result<()> {
+fn a_killed_ucarp_leaves_the_address_until_another_machine_advertises() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
@@ -79,7 +79,7 @@ fn a_killed_ucarp_leaves_the_address_until_another_machine_claims_it() -> Result
 }
 
 #[test]
-fn a_master_that_nobody_looks_after_any_more_goes_on() -> Result<()> {
+fn a_master_without_ucarp_and_mfs_promote_keeps_serving() -> Result<()> {
     let few = "FLAP_LIMIT = 2\n";
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
@@ -87,7 +87,7 @@ fn a_master_that_nobody_looks_after_any_more_goes_on() -> Result<()> {
     cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
-    for program in ["mfs-stand-in", "mfs-promote", "ucarp"] {
+    for program in [log_lines::SUPERVISOR, "mfs-promote", "ucarp"] {
         cluster.kill("m1", program, Signal::SIGKILL)?;
     }
     // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it alone.

@@ -187,7 +187,7 @@ fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Resul
 }
 
 #[test]
-fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
+fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     let machine = standby()?;
     // As installed, without values: it says what is missing, and is not started again and again.
     machine.must(&["cp", "/etc/default/moosefs-ucarp", "/root/values"])?;
@@ -239,7 +239,7 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
 }
 
 #[test]
-fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alone() -> Result<()> {
+fn debians_interfaces_file_starts_ucarp_and_stopping_it_leaves_the_network_alone() -> Result<()> {
     let machine = standby()?;
     let interfaces = format!(
         "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet static\n\

@@ -151,7 +151,7 @@ impl Chain {
             }
             Fault::KillAll => {
                 let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
-                for program in ["mfsmetalogger", "ucarp", "mfs-stand-in", "mfs-promote"] {
+                for program in ["mfsmetalogger", "ucarp", log_lines::SUPERVISOR, "mfs-promote"] {
                     if cluster.daemon(name, program).is_ok() {
                         cluster.kill(name, program, Signal::SIGKILL)?;
                     }

@@ -22,7 +22,7 @@ fn said(answer: &Value, name: &str) -> String {
 }
 
 #[test]
-fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<()> {
+fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -35,7 +35,7 @@ fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<(
     assert!(said(&standby, "copy").starts_with(log_lines::IN_SYNC), "{standby:#}");
     assert!(said(&standby, "plan").contains(log_lines::CHECK_WOULD_SERVE), "{standby:#}");
     assert_eq!(standby["lag"], 0);
-    assert!(standby["in_step"].as_i64().is_some_and(|time| time > 0), "{standby:#}");
+    assert!(standby[log_lines::IN_SYNC_FIELD].as_i64().is_some_and(|time| time > 0), "{standby:#}");
     assert!(said(&standby, "reconnect").contains("MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg"));
     assert!(standby["takeover_seconds"].is_null(), "never tried here");
     let rehearsed = cluster.run("m2", &["mfs-promote", "--rehearse"])?;

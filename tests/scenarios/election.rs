@@ -158,7 +158,7 @@ fn step_down(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
 }
 
 #[test]
-fn a_run_by_hand_never_leaves_the_address_to_nobody() -> Result<()> {
+fn a_run_by_hand_never_leaves_the_address_without_a_master() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let vip = VIP.to_string();
     let by_hand = |name: &str, verb: &[&str]| {

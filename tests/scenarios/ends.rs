@@ -27,7 +27,7 @@ fn times(cluster: &Cluster, machine: &str, text: &str) -> usize {
 }
 
 #[test]
-fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> {
+fn no_machine_can_serve_and_everything_stays_for_the_repair() -> Result<()> {
     let mut builder = Cluster::build().masters(3);
     let real = fs::read("/usr/sbin/mfsmaster").expect("mfsmaster");
     for standby in ["m2", "m3"] {
@@ -62,7 +62,7 @@ fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> 
 }
 
 #[test]
-fn a_round_of_yields_ends_with_alarms() -> Result<()> {
+fn machines_that_step_down_again_and_again_stop_with_an_alarm() -> Result<()> {
     let few = "FLAP_LIMIT = 2\n";
     let cluster = Cluster::build().masters(3).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     for standby in ["m2", "m3"] {
@@ -115,7 +115,7 @@ fn a_master_that_serves_less_than_planned_does_not_serve_at_all() -> Result<()> 
 
 /// ucarp does nothing while a hook runs: a slow wrapper makes it neither send nor receive.
 #[test]
-fn a_wrapped_hook_is_told_by_the_check() -> Result<()> {
+fn a_wrapped_hook_is_reported_by_the_check() -> Result<()> {
     let wrapper = "#!/bin/sh\nsleep 10\nexec /usr/bin/vip-up \"$@\"\n";
     let cluster = Cluster::build().masters(2).file_on("m2", "/usr/bin/slow", wrapper, 0o755).start()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;

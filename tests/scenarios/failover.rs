@@ -77,7 +77,7 @@ fn four_failovers_round_the_ring() -> Result<()> {
 }
 
 #[test]
-fn a_machine_that_cannot_serve_resigns_and_the_third_one_serves() -> Result<()> {
+fn a_machine_that_cannot_serve_stops_its_ucarp_and_the_third_one_serves() -> Result<()> {
     // On m2 the master can tell its version, and ends at every start.
     let broken = "#!/bin/sh\ncase \"$*\" in *-v*) echo 'version: 3.0.117-1 ; build: 1' ;; *) exit 1 ;; esac\n";
     let cluster = Cluster::build().masters(3).file_on("m2", "/usr/sbin/mfsmaster", broken, 0o755).start()?;

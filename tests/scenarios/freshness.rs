@@ -8,7 +8,7 @@ use crate::{SOON, nothing_lost, wait_for_whole_copy};
 const FRESHNESS: &str = "freshness.json";
 
 /// Three machines; m2, which ucarp prefers, knows that its copy is stale.
-fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
+fn preferred_is_stale() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -26,8 +26,8 @@ fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
 }
 
 #[test]
-fn a_copy_known_to_be_behind_yields_to_a_better_one() -> Result<()> {
-    let (cluster, load) = preferred_is_behind()?;
+fn a_copy_known_to_be_stale_steps_down_for_a_better_one() -> Result<()> {
+    let (cluster, load) = preferred_is_stale()?;
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::STALE, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
@@ -35,8 +35,8 @@ fn a_copy_known_to_be_behind_yields_to_a_better_one() -> Result<()> {
 }
 
 #[test]
-fn a_copy_known_to_be_behind_is_served_if_there_is_no_better_one() -> Result<()> {
-    let (cluster, _load) = preferred_is_behind()?;
+fn a_copy_known_to_be_stale_is_served_if_there_is_no_better_one() -> Result<()> {
+    let (cluster, _load) = preferred_is_stale()?;
     cluster.power_off("m3")?;
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;

@@ -43,7 +43,7 @@ fn promote(cluster: &Cluster) -> Result<bool> {
 }
 
 #[test]
-fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
+fn root_changes_nothing_outside_a_folder_whose_owner_attacks_it() -> Result<()> {
     let (cluster, load) = copy_left_alone()?;
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
@@ -111,7 +111,7 @@ fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
 }
 
 #[test]
-fn who_is_not_root_and_files_that_are_not_roots_are_refused() -> Result<()> {
+fn other_users_and_files_that_they_can_write_are_refused() -> Result<()> {
     let cluster = Cluster::build().masters(1).start()?;
     for program in
         ["mfs-promote --dry-run", "mfs-promote --demote", "vip-up eth0 172.16.0.99", "vip-down eth0 172.16.0.99"]

@@ -106,7 +106,7 @@ fn what_hangs_is_ended_and_the_address_does_not_stay() -> Result<()> {
 }
 
 #[test]
-fn a_master_that_is_mute_from_its_start_does_not_keep_the_address() -> Result<()> {
+fn a_master_that_never_answers_does_not_keep_the_address() -> Result<()> {
     let cluster = Cluster::build()
         .masters(3)
         .file("/etc/mfs/mfspromote.cfg", "START_TIMEOUT = 4\nSTOP_TIMEOUT = 2\n", 0o644)

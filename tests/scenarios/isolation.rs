@@ -44,12 +44,12 @@ fn standby(preferred: bool) -> Result<()> {
 }
 
 #[test]
-fn the_preferred_standby_comes_back_and_yields() -> Result<()> {
+fn the_preferred_standby_comes_back_and_steps_down() -> Result<()> {
     standby(true)
 }
 
 #[test]
-fn the_other_standby_comes_back_and_yields() -> Result<()> {
+fn the_other_standby_comes_back_and_steps_down() -> Result<()> {
     standby(false)
 }
 
@@ -96,7 +96,7 @@ fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
 /// The worst moment for a network to come back: the machine that was cut off has won the address while isolated, its
 /// hold-off is over, and it is about to find out that it is cut off. The other machine steps down.
 #[test]
-fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<()> {
+fn the_network_comes_back_when_an_isolated_machine_has_won() -> Result<()> {
     let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;

@@ -28,7 +28,7 @@ fn kill_in(cluster: &Cluster, mark: usize, phase: &str, role: &str) -> Result<()
 }
 
 #[test]
-fn a_run_that_is_killed_is_begun_again() -> Result<()> {
+fn a_run_that_is_killed_is_started_again() -> Result<()> {
     let (cluster, load) = m2_alone()?;
     for (round, phase) in PROMOTION.iter().enumerate() {
         let mut mark = cluster.mark();
@@ -51,7 +51,7 @@ fn a_run_that_is_killed_is_begun_again() -> Result<()> {
 }
 
 #[test]
-fn the_one_that_watches_over_a_serving_machine_is_replaced() -> Result<()> {
+fn the_monitor_of_a_serving_machine_is_replaced() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
@@ -77,7 +77,7 @@ fn the_one_that_watches_over_a_serving_machine_is_replaced() -> Result<()> {
 }
 
 #[test]
-fn a_promotion_that_is_killed_again_and_again_gives_the_address_up() -> Result<()> {
+fn a_promotion_that_is_killed_again_and_again_releases_the_address() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     for standby in ["m2", "m3"] {

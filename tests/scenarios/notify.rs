@@ -9,7 +9,7 @@ const TELL: &str = "#!/bin/sh\n{ echo \"$1 $MFS_EVENT $MFS_HOST $MFS_INTERFACE $
                     \"$MFS_ERROR\"; } >> /var/lib/lab/told\nexec sleep 1000\n";
 
 #[test]
-fn a_command_is_told_and_nothing_waits_for_it() -> Result<()> {
+fn a_command_is_called_and_nothing_waits_for_it() -> Result<()> {
     let cluster = Cluster::build()
         .masters(2)
         .file_on("m2", "/usr/local/bin/tell", TELL, 0o755)
@@ -36,7 +36,7 @@ fn a_command_is_told_and_nothing_waits_for_it() -> Result<()> {
     cluster.must("m2", &["sh", "-c", "ln -s x /var/lib/mfs/metadata_y"])?;
     cluster.start_ucarp("m2")?;
     cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
-    wait("resign resign m2 eth0 172.16.0.99")?;
+    wait(log_lines::NOTIFIED_STOP)?;
     assert!(told().contains(log_lines::NOTIFIED_STALE_COPY), "{}", told());
     Ok(())
 }

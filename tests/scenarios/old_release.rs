@@ -57,7 +57,7 @@ fn calls(cluster: &Cluster) -> Result<String> {
 }
 
 #[test]
-fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
+fn a_master_of_1_6_serves_the_image_that_its_own_tool_made() -> Result<()> {
     let cluster = machine_of_1_6()?;
     // Else by the init script.
     cluster.must("m2", &["sh", "-c", "echo SERVICE_MANAGER = own > /etc/mfs/mfspromote.cfg"])?;
@@ -102,7 +102,7 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
 }
 
 #[test]
-fn a_restore_of_1_6_is_not_believed() -> Result<()> {
+fn a_restore_of_1_6_is_verified() -> Result<()> {
     let cluster = machine_of_1_6()?;
     let files = cluster.files("m2")?;
     for (fault, wanted) in [

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use crate::{SOON, copy_left_alone, nothing_lost};
 
 #[test]
-fn a_master_that_dies_right_after_the_proof_keeps_nobody_waiting() -> Result<()> {
+fn a_master_that_dies_right_after_its_proof_releases_the_address() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -34,7 +34,7 @@ fn a_master_that_dies_right_after_the_proof_keeps_nobody_waiting() -> Result<()>
 }
 
 #[test]
-fn an_image_saved_in_need_elsewhere_is_not_passed_over() -> Result<()> {
+fn an_emergency_image_elsewhere_is_not_ignored() -> Result<()> {
     const ELSEWHERE: &str = "/tmp/metadata.mfs.emergency";
     let (cluster, load) = copy_left_alone()?;
     let end = cluster.copy_reaches("m2")?.expect("a copy");

@@ -184,9 +184,19 @@ pub const MASTER_STATE_T: &str = "mfsmaster [0-9]+ state T";
 pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "this machine serves no more: |mfsmaster runs here .* one is alive on";
 /// The same, and the other one is m2.
 pub const STOPPED_SERVING_OR_M2_ALIVE: &str = "this machine serves no more: |one is alive on 172.16.0.12";
-// Files.
+// Names that scenarios use.
+/// The verb of a switchover.
+pub const SWITCHOVER: &str = "--hand-over";
+/// The key that names ping nodes.
+pub const PING_NODES: &str = "WITNESSES";
+/// The process that supervises a run.
+pub const SUPERVISOR: &str = "mfs-stand-in";
+/// The field of `--check --json` with the time at which the copy was last in sync.
+pub const IN_SYNC_FIELD: &str = "in_step";
 /// In the data folder while a promotion runs.
 pub const RUN_FOLDER: &str = "mfs-promote/";
+/// In the state folder while a run moves files.
+pub const JOURNAL: &str = "journal.json";
 /// In the data folder while a rehearsal runs.
 pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
 /// In the folder of the lock while a rehearsal runs.
@@ -243,6 +253,8 @@ pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done aft
 pub const NOTIFIED_ISOLATED: &str = "yield: this machine is isolated";
 /// The same: another master is alive.
 pub const NOTIFIED_PEER_ALIVE: &str = "yield: a master is alive";
+/// The arguments of `NOTIFY` after ucarp was stopped.
+pub const NOTIFIED_STOP: &str = "resign resign m2 eth0 172.16.0.99";
 /// The arguments of `NOTIFY` after a demotion.
 pub const NOTIFIED_DEMOTION: &str = "demotion demotion m2 eth0 172.16.0.99 ";
 /// The reason that `NOTIFY` got.

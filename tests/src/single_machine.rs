@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 use crate::error::file;
 use crate::events::EventLog;
 use crate::hooks::Hooks;
+use crate::log_lines::JOURNAL;
 use crate::machine::{Machine, Role};
 use crate::moosefs::DATA;
 use crate::process::{self, Daemon, pid_of};
@@ -157,7 +158,7 @@ impl SingleMachine {
     /// The journal knows staged files by their numbers on the disk, and copies have others.
     fn renumber(&self) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
-        let path = self.state().join("journal.json");
+        let path = self.state().join(JOURNAL);
         let Ok(text) = fs::read(&path) else { return Ok(()) };
         let damaged = |e: serde_json::Error| Error::Programs(format!("{}: {e}", path.display()));
         let mut journal: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;

@@ -5,7 +5,6 @@ mod archive;
 mod breakdown;
 mod election;
 mod engine;
-mod hand_over;
 mod hook;
 mod inputs;
 mod outage;
@@ -14,6 +13,7 @@ mod plot;
 mod power_cut;
 mod sizes;
 mod stats;
+mod switchover;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ type Part = fn(&Setup) -> Result<Section>;
 const PARTS: [(&str, Part); 8] = [
     ("outage", outage::section),
     ("recommended", outage::recommended),
-    ("hand-over", hand_over::section),
+    ("switchover", switchover::section),
     ("sizes", sizes::section),
     ("hook", hook::section),
     ("engine", engine::section),

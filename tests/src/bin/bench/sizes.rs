@@ -90,7 +90,7 @@ impl Bed {
             .masters(1)
             .chunkservers(0)
             .hooks(ours.clone())
-            .file("/etc/mfs/mfspromote.cfg", "WITNESSES = 172.16.0.61\n", 0o644)
+            .file("/etc/mfs/mfspromote.cfg", format!("{} = 172.16.0.61\n", log_lines::PING_NODES), 0o644)
             .start()?;
         cluster.must("c1", &["umount", "-l", "/mnt/mfs"])?;
         Ok(Self { cluster, ours, shell })

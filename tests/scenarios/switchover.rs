@@ -1,13 +1,13 @@
-//! The serving machine hands over on purpose: nothing is lost, however busy the clients are.
+//! Planned switchovers: nothing is lost, however busy the clients are.
 
 use lab::{Cluster, LAST_RETRY, Moment, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::{SOON, nothing_lost};
 
-/// Hands over from one machine and returns what was printed.
-fn hand_over(cluster: &Cluster, from: &str) -> Result<String> {
-    let output = cluster.run(from, &["mfs-promote", "--hand-over"])?;
+/// Switches over from one machine and returns what was printed.
+fn switch_over(cluster: &Cluster, from: &str) -> Result<String> {
+    let output = cluster.run(from, &["mfs-promote", log_lines::SWITCHOVER])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     eprintln!("{text}");
     assert_eq!(output.status.code(), Some(0), "{text}");
@@ -23,7 +23,7 @@ fn there_and_back_under_load() -> Result<()> {
         load.wait_for_progress(LAST_RETRY)?;
         let mark = cluster.mark();
         let since = Moment::now();
-        let text = hand_over(&cluster, from)?;
+        let text = switch_over(&cluster, from)?;
         assert!(text.contains(&format!("{address} serves on 172.16.0.99; no master answered for ")), "{text}");
         load.wait_for_progress(LAST_RETRY)?;
         eprintln!("{from} to {to}: {:?}", load.outage(since)?);
@@ -38,12 +38,12 @@ fn there_and_back_under_load() -> Result<()> {
 }
 
 #[test]
-fn nobody_to_hand_over_to() -> Result<()> {
+fn a_switchover_without_a_standby_is_refused() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     let refused = |name: &str, wanted: &str| -> Result<()> {
         let master = cluster.master_pid("m1");
-        let output = cluster.run(name, &["mfs-promote", "--hand-over"])?;
+        let output = cluster.run(name, &["mfs-promote", log_lines::SWITCHOVER])?;
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(1) && text.contains(wanted), "{text}");
         assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], master));
@@ -61,13 +61,13 @@ fn nobody_to_hand_over_to() -> Result<()> {
 }
 
 #[test]
-fn the_other_machine_cannot_serve_and_this_one_takes_itself_back() -> Result<()> {
+fn the_other_machine_cannot_serve_and_this_one_serves_again() -> Result<()> {
     let broken = "#!/bin/sh\ncase \"$*\" in *-v*) echo 'version: 3.0.117-1 ; build: 1' ;; *) exit 1 ;; esac\n";
     let cluster = Cluster::build().masters(2).file_on("m2", "/usr/sbin/mfsmaster", broken, 0o755).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     let mark = cluster.mark();
-    let output = cluster.run("m1", &["mfs-promote", "--hand-over"])?;
+    let output = cluster.run("m1", &["mfs-promote", log_lines::SWITCHOVER])?;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && text.contains(log_lines::SERVES_AGAIN), "{text}");
     cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;

@@ -13,7 +13,7 @@ const SWALLOW_ADVERTISEMENTS: &str = "nft add table bridge lab
     nft add rule bridge lab forward ether type ip ip protocol 112 drop";
 
 #[test]
-fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> Result<()> {
+fn advertisements_are_dropped_and_the_living_master_is_still_seen() -> Result<()> {
     let few = "FLAP_LIMIT = 3\n";
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
@@ -38,7 +38,7 @@ fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> 
 }
 
 #[test]
-fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
+fn an_address_that_another_machine_has_is_not_served() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
@@ -56,7 +56,7 @@ fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
 }
 
 #[test]
-fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> {
+fn a_stale_master_is_stopped_when_another_one_is_alive() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
@@ -90,7 +90,7 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
 }
 
 #[test]
-fn a_hung_master_elsewhere_keeps_nobody_from_serving() -> Result<()> {
+fn a_hung_master_elsewhere_does_not_prevent_a_promotion() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
