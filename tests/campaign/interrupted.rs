@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use lab::Result;
-use lab::log_lines::JOURNAL;
+use lab::log_lines::{self, JOURNAL};
 use lab::trace::Fault;
 
 use crate::test_machine::{Operation, TestMachine};
@@ -33,10 +33,10 @@ fn an_interrupted_run_is_reported_and_recovered_whatever_happened_to_its_journal
     let last = calls.iter().rposition(|call| call.what == "rename metadata.mfs.back to metadata.mfs.back");
     for killed_at in [number("rename changelog_ml_back.0.mfs to"), last.expect("a staged image")] {
         let damages: [Damage; 4] = [
-            ("while it moved files", |_| ()),
-            ("is damaged", |journal| fs::write(journal, "").expect("a journal")),
-            ("is damaged", |journal| fs::write(journal, "{\"run\": 17").expect("a journal")),
-            ("its journal is lost", |journal| fs::remove_file(journal).expect("a journal")),
+            (log_lines::INTERRUPTED_MOVING, |_| ()),
+            (log_lines::JOURNAL_DAMAGED, |journal| fs::write(journal, "").expect("a journal")),
+            (log_lines::JOURNAL_DAMAGED, |journal| fs::write(journal, "{\"run\": 17").expect("a journal")),
+            (log_lines::JOURNAL_LOST, |journal| fs::remove_file(journal).expect("a journal")),
         ];
         for (said, damage) in damages {
             test.run(Operation::Promotion, Some((Fault::Kill, killed_at)))?;
@@ -46,7 +46,7 @@ fn an_interrupted_run_is_reported_and_recovered_whatever_happened_to_its_journal
             assert!(status.contains(said), "{status}");
             let (would, dry_run) = test.machine().run(&["mfs-promote", "--dry-run"])?;
             // Its plan is that of the files as they will be.
-            assert!(would && dry_run.contains("ends at     version 796, 729 changes"), "{said}: {dry_run}");
+            assert!(would && dry_run.contains(log_lines::PLANNED_796), "{said}: {dry_run}");
             assert!(dry_run.contains(said), "{dry_run}");
             assert_eq!(files(&test.machine().data()), left, "only reported");
             let (_, demotion) = test.machine().run(&["mfs-promote", "--demote"])?;

@@ -101,7 +101,7 @@ fn happen(cluster: &Cluster, what: &str) -> Result<()> {
     match what {
         "m2 serves" => {
             let recorded = || cluster.must("m2", &["mfs-promote", "--status"]).ok();
-            let served = || recorded().filter(|text| text.contains("  promotion  serving ")).map(drop);
+            let served = || recorded().filter(|text| text.contains(log_lines::STATUS_SERVING)).map(drop);
             cluster.expect("m2 to serve, and to have noted it", SOON, served)
         }
         "m1 is in step" | "m3 is in step" => in_step(cluster, &what[..2]),

@@ -196,7 +196,7 @@ fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     machine.wait_for_unit(UCARP, "failed", SOON)?;
     assert_eq!(machine.property(UCARP, "ExecMainStatus")?, "78");
     let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP])?;
-    assert!(said.contains("VIP is not set in /etc/default/moosefs-ucarp"), "{said}");
+    assert!(said.contains(log_lines::VIP_NOT_SET), "{said}");
     machine.must(&["cp", "/root/values", "/etc/default/moosefs-ucarp"])?;
     machine.must(&["chmod", "644", "/etc/mfs/ucarp.pass"])?;
     machine.must(&["systemctl", "start", UCARP])?;
@@ -217,7 +217,7 @@ fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     machine.remove_interface()?;
     machine.expect("the unit to wait for the interface", SOON, || {
         let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP]).ok()?;
-        said.contains("waiting for the interface eth0").then_some(())
+        said.contains(log_lines::WAITING_FOR_INTERFACE).then_some(())
     })?;
     machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     assert_eq!(machine.property(UCARP, "ActiveState")?, "active");
@@ -232,7 +232,7 @@ fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     machine.must(&["systemctl", "restart", UCARP])?;
     machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     machine.wait_for_unit(UCARP, "inactive", SOON)?;
-    machine.wait_for_log(0, &format!("{UCARP} is told to stop"), SOON)?;
+    machine.wait_for_log(0, log_lines::UNIT_STOPPED, SOON)?;
     assert!(!machine.holds(VIP));
     eprintln!("{}", machine.must(&["sh", "-c", "systemctl status --no-pager moosefs-ucarp moosefs-master || :"])?);
     Ok(())
@@ -267,6 +267,6 @@ fn debians_interfaces_file_starts_ucarp_and_stopping_it_leaves_the_network_alone
     machine.must(&["systemctl", "stop", MASTER])?;
     let refused = machine.run(&["apt-get", "remove", "-y", "moosefs-ucarp"])?;
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
-    assert!(!refused.status.success() && said.contains("calls its hooks. End that ucarp"), "{said}");
+    assert!(!refused.status.success() && said.contains(log_lines::ANOTHER_UCARP), "{said}");
     Ok(())
 }

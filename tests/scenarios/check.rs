@@ -30,7 +30,7 @@ fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys(
 
     let standby = check(&cluster, "m2")?;
     assert_eq!(standby["role"], "standby");
-    assert!(said(&standby, "ucarp").starts_with("ok: process "), "{standby:#}");
+    assert!(said(&standby, "ucarp").starts_with(log_lines::CHECK_UCARP), "{standby:#}");
     assert_eq!(said(&standby, "name"), "ok: mfsmaster is 172.16.0.99");
     assert!(said(&standby, "copy").starts_with(log_lines::IN_SYNC), "{standby:#}");
     assert!(said(&standby, "plan").contains(log_lines::CHECK_WOULD_SERVE), "{standby:#}");

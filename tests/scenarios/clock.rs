@@ -59,7 +59,7 @@ fn our_waits_do_not_follow_the_clock() -> Result<()> {
     }
     cluster.wait_for_log_since(mark, "m2", log_lines::ALREADY_SERVING, SOON)?;
     let status = cluster.must("m2", &["mfs-promote", "--status"])?;
-    assert!(status.contains("already serving"), "{status}");
+    assert!(status.contains(log_lines::OUTCOME_ALREADY_SERVING), "{status}");
     nothing_lost(&cluster, &load)
 }
 

@@ -175,7 +175,7 @@ fn a_run_by_hand_never_leaves_the_address_without_a_master() -> Result<()> {
     let (code, text) = by_hand("m1", &["--demote"])?;
     assert!(code == Some(1) && text.contains(log_lines::STOP_UCARP_INSTEAD), "{code:?} {text}");
     let (code, text) = by_hand("m1", &[])?;
-    assert!(code == Some(0) && text.contains("already serving"), "{code:?} {text}");
+    assert!(code == Some(0) && text.contains(log_lines::OUTCOME_ALREADY_SERVING), "{code:?} {text}");
     assert_eq!(cluster.run("m1", &["mfs-promote", "--dry-run", "--demote"])?.status.code(), Some(2));
     assert_eq!(cluster.run("m1", &["mfs-promote"])?.status.code(), Some(2));
     assert_eq!(cluster.serving(), ["m1"]);

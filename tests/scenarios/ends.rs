@@ -52,7 +52,7 @@ fn no_machine_can_serve_and_everything_stays_for_the_repair() -> Result<()> {
         assert!(!names.iter().any(|name| name.starts_with(RUN_FOLDER) || name.starts_with("bak/")), "{names:?}");
     }
     let status = cluster.must("m3", &["mfs-promote", "--status"])?;
-    assert!(status.contains("stopped"), "{status}");
+    assert!(status.contains(log_lines::OUTCOME_STOPPED), "{status}");
 
     // The administrator repairs one of them.
     cluster.must("m3", &["cp", "/usr/lib/real/mfsmaster", "/usr/sbin/mfsmaster"])?;

@@ -23,7 +23,7 @@ const DEMOTION: [&str; 2] = [log_lines::DEMOTION_BEGUN, log_lines::GRACE_BEGUN];
 fn kill_in(cluster: &Cluster, mark: usize, phase: &str, role: &str) -> Result<()> {
     cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
     cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
-    let begun_again = format!("the {role} of process [0-9]+ was killed; it is begun again");
+    let begun_again = format!("{role} .*{}", log_lines::KILLED_AND_RESTARTED);
     cluster.wait_for_log_since(mark, "m2", &begun_again, SOON).map(drop)
 }
 

@@ -116,7 +116,7 @@ fn a_restore_of_1_6_is_verified() -> Result<()> {
             cluster.must("m2", &["sh", "-c", "echo START_TIMEOUT = 1 > /etc/mfs/mfspromote.cfg"])?;
         }
         cluster.start_ucarp("m2")?;
-        cluster.wait_for_log_since(mark, "m2", &format!("promotion failed: .*{wanted}"), SOON)?;
+        cluster.wait_for_log_since(mark, "m2", &format!("{}.*{wanted}", log_lines::PROMOTION_FAILED), SOON)?;
         cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
         cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
         assert_eq!(cluster.files("m2")?, files, "{fault}");

@@ -52,7 +52,7 @@ fn an_emergency_image_elsewhere_is_not_ignored() -> Result<()> {
     assert!(dry_run.status.code() == Some(1) && regex_lite::Regex::new(&refused)?.is_match(&text), "{text}");
     let mark = cluster.mark();
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", &format!("promotion failed: .*{refused}"), SOON)?;
+    cluster.wait_for_log("m2", &format!("{}.*{refused}", log_lines::PROMOTION_FAILED), SOON)?;
     cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
 
     cluster.must("m2", &["mv", ELSEWHERE, "/var/lib/lab/"])?;

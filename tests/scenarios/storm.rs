@@ -163,7 +163,8 @@ fn rests(cluster: &Cluster, last: Call) -> Result<()> {
     let events = cluster.events().since(0);
     let pid = events.iter().rev().filter(|event| event.machine == "m2").find_map(|event| called.captures(&event.text));
     let pid = pid.map(|found| found[1].to_owned()).expect("a hook was called");
-    cluster.wait_for_log("m2", &format!("^mfs-promote\\[{pid}\\]: (promotion|demotion) ended: "), SOON)?;
+    let ended = format!("^mfs-promote\\[{pid}\\]: ({}|{})", log_lines::PROMOTION_ENDED, log_lines::DEMOTION_ENDED);
+    cluster.wait_for_log("m2", &ended, SOON)?;
     let state = |name| cluster.daemon("m2", name).is_ok();
     let wanted = || match last {
         Call::Up => cluster.serving() == ["m2"],

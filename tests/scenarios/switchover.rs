@@ -24,7 +24,7 @@ fn there_and_back_under_load() -> Result<()> {
         let mark = cluster.mark();
         let since = Moment::now();
         let text = switch_over(&cluster, from)?;
-        assert!(text.contains(&format!("{address} serves on 172.16.0.99; no master answered for ")), "{text}");
+        assert!(text.contains(&format!("{address}{}", log_lines::SWITCHED_OVER)), "{text}");
         load.wait_for_progress(LAST_RETRY)?;
         eprintln!("{from} to {to}: {:?}", load.outage(since)?);
         cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, SOON)?;
@@ -49,13 +49,13 @@ fn a_switchover_without_a_standby_is_refused() -> Result<()> {
         assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], master));
         Ok(())
     };
-    refused("m2", "this machine does not serve on 172.16.0.99")?;
+    refused("m2", log_lines::NOT_SERVING)?;
     cluster.kill("m2", "mfsmetalogger", Signal::SIGTERM)?;
     cluster.expect("m2's metalogger to be gone", SOON, || {
         let connected = cluster.must("m1", &["ss", "-Htn", "state", "established", "sport", "=", ":9419"]).ok()?;
         (!connected.contains("172.16.0.12")).then_some(())
     })?;
-    refused("m1", "no metalogger of another machine is connected")?;
+    refused("m1", log_lines::NO_STANDBY)?;
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }

@@ -155,7 +155,7 @@ fn a_rehearsal_on_a_terminal_shows_that_it_is_at_work() -> Result<()> {
     cluster.must("m2", &["sh", "-c", on_a_terminal])?;
     cluster.expect("a line that counts the seconds", SOON, || {
         let shown = cluster.must("m2", &["cat", "/var/lib/lab/terminal"]).ok()?;
-        shown.contains("restoring: 1 s").then_some(())
+        shown.contains(log_lines::RESTORING).then_some(())
     })?;
     cluster.signal_verb("m2", "--rehearse", Signal::SIGTERM)?;
     cluster.expect("the rehearsal to end", SOON, || cluster.verb("m2", "--rehearse").is_err().then_some(()))

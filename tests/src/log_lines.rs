@@ -203,6 +203,38 @@ pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
 pub const REHEARSAL_CONFIG: &str = "rehearsal.cfg";
 
 // Words of the reports and of `NOTIFY`.
+/// `--status` about the outcome of a run.
+pub const OUTCOME_ALREADY_SERVING: &str = "already serving";
+/// The same.
+pub const OUTCOME_STOPPED: &str = "stopped";
+/// A row of `--status`.
+pub const STATUS_SERVING: &str = "  promotion  serving ";
+/// `--status` and `--dry-run` about an interrupted run.
+pub const INTERRUPTED_MOVING: &str = "while it moved files";
+/// The same, when its journal cannot be read.
+pub const JOURNAL_DAMAGED: &str = "is damaged";
+/// The same, when its journal is gone.
+pub const JOURNAL_LOST: &str = "its journal is lost";
+/// `--dry-run` about the campaign's files.
+pub const PLANNED_796: &str = "ends at     version 796, 729 changes";
+/// A switchover that was done; the address of the other machine comes before it.
+pub const SWITCHED_OVER: &str = " serves on 172.16.0.99; no master answered for ";
+/// A switchover on a machine that does not serve.
+pub const NOT_SERVING: &str = "this machine does not serve on 172.16.0.99";
+/// A switchover without another machine.
+pub const NO_STANDBY: &str = "no metalogger of another machine is connected";
+/// A rehearsal's progress on a terminal.
+pub const RESTORING: &str = "restoring: 1 s";
+/// The unit without its settings.
+pub const VIP_NOT_SET: &str = "VIP is not set in /etc/default/moosefs-ucarp";
+/// The unit before its interface is there.
+pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
+/// The unit of ucarp is stopped instead of its process.
+pub const UNIT_STOPPED: &str = "is told to stop";
+/// The unit beside a ucarp that was started in another way.
+pub const ANOTHER_UCARP: &str = "calls its hooks. End that ucarp";
+/// `--check`
+pub const CHECK_UCARP: &str = "ok: process ";
 /// `--dry-run`
 pub const WOULD_SUCCEED: &str = "a promotion would succeed";
 /// `--rehearse`
