@@ -45,7 +45,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "docs")]
     output: PathBuf,
     /// How this program calls itself for work that is to be measured alone
-    #[arg(long, hide = true, num_args = 1.., value_name = "WORDS")]
+    #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true, value_name = "WORDS")]
     alone: Vec<String>,
 }
 
