@@ -1,18 +1,18 @@
-//! What is to be true whatever happened.
+//! What must hold after every run, with or without a fault.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use lab::Lone;
+use lab::SingleMachine;
 
 /// What came of one point.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// The run ended before that call.
-    NotStruck,
-    /// All is there, and the next run serves it.
+    /// The run ended before the call at which the fault was due.
+    NotInjected,
+    /// All metadata is there, and the next run serves it.
     Well,
     /// Metadata is missing.
     Lost(String),
@@ -35,9 +35,9 @@ impl Originals {
 
     /// The names of those whose content is nowhere: neither in the data folder nor set aside nor in an archive that tar
     /// can unpack. What is staged or rehearsed does not count, it is a copy.
-    pub(crate) fn missing(&self, lone: &Lone) -> Vec<String> {
+    pub(crate) fn missing(&self, machine: &SingleMachine) -> Vec<String> {
         let mut missing = self.0.clone();
-        let (mut folders, mut archives) = (vec![lone.data()], Vec::new());
+        let (mut folders, mut archives) = (vec![machine.data()], Vec::new());
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
@@ -51,7 +51,7 @@ impl Originals {
             }
         }
         for archive in archives.iter().take_while(|_| !self.0.is_empty()) {
-            let unpacked = lone.folder().join("unpacked");
+            let unpacked = machine.folder().join("unpacked");
             let _ = fs::remove_dir_all(&unpacked);
             let _ = fs::create_dir(&unpacked);
             let tar = Command::new("tar").arg("-C").arg(&unpacked).arg("-xf").arg(archive).status();

@@ -1,7 +1,7 @@
-//! The address of a serving machine goes astray: taken away behind its back, left behind by a ucarp that was killed, or
-//! with no master behind it any more.
+//! The address of a serving machine is in the wrong place: removed by another program, left behind by a ucarp that was
+//! killed, or without a master.
 
-use lab::{Cluster, LAST_RETRY, Moment, Result};
+use lab::{Cluster, LAST_RETRY, Moment, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -17,44 +17,44 @@ fn seen(cluster: &Cluster, mark: usize, machine: &str, what: &str) -> Option<Mom
 }
 
 #[test]
-fn an_address_taken_away_is_put_back_and_a_fight_for_it_is_not_fought() -> Result<()> {
+fn an_address_that_is_removed_is_restored_but_not_again_and_again() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
     cluster.must("m1", &TAKE_AWAY)?;
-    cluster.wait_for_log_since(mark, "m1", "172.16.0.99 was taken off eth0 by something else .*put back", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ADDRESS_PUT_BACK, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m1"), pid, "the master was not touched");
     assert_eq!(cluster.serving(), ["m1"]);
 
-    // As often as this it is no accident.
-    cluster.expect("m1 to step back", SOON, || {
+    // This often it is no accident.
+    cluster.expect("m1 to step down", SOON, || {
         let _ = cluster.must("m1", &TAKE_AWAY);
         let events = cluster.events().since(mark);
-        events.iter().any(|event| event.text.contains("172.16.0.99 was taken off eth0 4 times within")).then_some(())
+        events.iter().any(|event| event.text.contains(log_lines::ADDRESS_REMOVED_AGAIN)).then_some(())
     })?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.serving(), ["m2"]);
     nothing_lost(&cluster, &load)
 }
 
 #[test]
-fn a_killed_ucarp_leaves_the_address_until_another_machine_claims_it() -> Result<()> {
+fn a_killed_ucarp_leaves_the_address_until_another_machine_advertises() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let mark = cluster.mark();
     let killed = cluster.kill("m1", "ucarp", Signal::SIGKILL)?;
-    cluster.wait_for_log_since(mark, "m1", "ucarp .* is gone and has left 172.16.0.99 here", SOON)?;
-    cluster.wait_for_log_since(mark, "m1", "gives 172.16.0.99 up: 172.16.0.12 claims it", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_GONE, SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ADDRESS_RELEASED_TO_M2, SOON)?;
     let served = cluster.wait_for_serving("m2", SOON)?.at;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
-    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
     let gone = seen(&cluster, mark, "m1", "lab: does not hold the address any more").expect("m1 gave it up");
     let holds = seen(&cluster, mark, "m2", "lab: holds the address").expect("m2 holds it");
     let [gone, holds, served] = [gone, holds, served].map(|at| at.seconds_since(killed));
@@ -64,37 +64,37 @@ fn a_killed_ucarp_leaves_the_address_until_another_machine_claims_it() -> Result
     assert!(gone < holds, "never on both");
     load.wait_for_progress(LAST_RETRY)?;
 
-    // With no other machine there is nobody to give it to.
+    // There is no other machine that could take the address.
     cluster.power_off("m1")?;
     let (pid, mark) = (cluster.master_pid("m2"), cluster.mark());
     cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
-    cluster.wait_for_log_since(mark, "m2", "ucarp .* was stopped by a signal and has left", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "no other machine takes over: this one serves on 172.16.0.99", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_SUSPENDED, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::NO_SUCCESSOR, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m2")), (vec!["m2".to_owned()], pid));
     cluster.kill("m2", "ucarp", Signal::SIGKILL)?;
     cluster.start_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::ALREADY_SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m2"), pid, "never touched");
     nothing_lost(&cluster, &load)
 }
 
 #[test]
-fn a_master_that_nobody_looks_after_any_more_goes_on() -> Result<()> {
+fn a_master_without_ucarp_and_mfs_promote_keeps_serving() -> Result<()> {
     let few = "FLAP_LIMIT = 2\n";
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
-    for program in ["mfs-stand-in", "mfs-promote", "ucarp"] {
+    for program in [log_lines::SUPERVISOR, "mfs-promote", "ucarp"] {
         cluster.kill("m1", program, Signal::SIGKILL)?;
     }
-    // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it in peace.
-    cluster.wait_for_log_since(mark, "m2", "promoted or yielded 2 times", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+    // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it alone.
+    cluster.wait_for_log_since(mark, "m2", log_lines::ROLE_CHANGES_2, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], pid));
 
@@ -107,31 +107,31 @@ fn a_master_that_dies_or_hangs_does_not_keep_the_address() -> Result<()> {
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", quick, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let mark = cluster.mark();
     cluster.kill("m1", "mfsmaster", Signal::SIGKILL)?;
-    cluster.wait_for_log_since(mark, "m1", "serves no more: mfsmaster has ended", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::MASTER_EXITED, SOON)?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     wait_for_whole_copy(&cluster, "m1")?;
-    // It accepts connections, and answers nobody.
+    // It accepts connections and answers nothing.
     let mark = cluster.mark();
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m1", SOON)?;
     cluster.kill("m2", "mfsmaster", Signal::SIGSTOP)?;
-    cluster.wait_for_log_since(mark, "m2", "serves no more: mfsmaster runs, but has answered nobody", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::MASTER_SILENT, SOON)?;
     cluster.wait_for_serving("m1", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "mfsmaster [0-9]+ state T", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::MASTER_STATE_T, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTED, SOON)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m2")), (vec!["m1".to_owned()], None));
 
-    // The last machine: whom it steps back for is itself.
+    // The last machine: it steps down, and wins again.
     cluster.power_off("m2")?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::SERVING, SOON)?;
     let mark = cluster.mark();
     cluster.kill("m1", "mfsmaster", Signal::SIGKILL)?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::SERVING, SOON)?;
     assert_eq!(cluster.serving(), ["m1"]);
     nothing_lost(&cluster, &load)
 }

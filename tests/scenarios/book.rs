@@ -4,7 +4,7 @@
 //!
 //! | comment | |
 //! |---|---|
-//! | `on m2`, `on m2, exit 1` | the block is run there as one script, and ends like that (0 unless told) |
+//! | `on m2`, `on m2, exit 1` | the block is run there as one script, and ends with this status (0 by default) |
 //! | `shows`, `shows the last 3 lines` | the block is what was printed; numbers and times may be others. `UPDATE=1` writes it |
 //! | `tried in PATH` | each line of the block is in that file, which is a test |
 //! | `like a command of PAGE` | each line of the block is run on that page, with other numbers and perhaps more options |
@@ -17,7 +17,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::SOON;
 
@@ -101,7 +101,7 @@ fn happen(cluster: &Cluster, what: &str) -> Result<()> {
     match what {
         "m2 serves" => {
             let recorded = || cluster.must("m2", &["mfs-promote", "--status"]).ok();
-            let served = || recorded().filter(|text| text.contains("  promotion  serving ")).map(drop);
+            let served = || recorded().filter(|text| text.contains(log_lines::STATUS_SERVING)).map(drop);
             cluster.expect("m2 to serve, and to have noted it", SOON, served)
         }
         "m1 is in step" | "m3 is in step" => in_step(cluster, &what[..2]),
@@ -111,27 +111,32 @@ fn happen(cluster: &Cluster, what: &str) -> Result<()> {
         "ucarp ends on m3, and its master" => {
             let mark = cluster.mark();
             cluster.stop_ucarp("m3")?;
-            cluster.wait_for_log_since(mark, "m3", "demotion ended: demoted", SOON).map(drop)
+            cluster.wait_for_log_since(mark, "m3", log_lines::DEMOTED, SOON).map(drop)
         }
         "ucarp starts on m3" => cluster.start_ucarp("m3"),
         "ucarp starts on m3, and m3 serves" => {
             let mark = cluster.mark();
             cluster.start_ucarp("m3")?;
-            cluster.wait_for_log_since(mark, "m3", "promotion ended: serving", SOON).map(drop)
+            cluster.wait_for_log_since(mark, "m3", log_lines::SERVING, SOON).map(drop)
         }
         "a hole in the copy of m3, and m1 and m2 lose their power" => lose_all_but_a_hole(cluster),
-        other => panic!("nobody knows how this happens: {other}"),
+        other => panic!("unknown event: {other}"),
     }
 }
 
-/// As the machine sees it, while a client goes on making changes: of a copy without any it is not certain.
+/// As the machine sees it, while a client makes changes: without changes it cannot be certain.
 fn in_step(cluster: &Cluster, machine: &str) -> Result<()> {
     let check = || {
         cluster.must("c1", &["mktemp", "/mnt/mfs/XXXXXX"]).ok()?;
         let run = cluster.run(machine, &["mfs-promote", "--check", "--json"]).ok()?;
-        Some(String::from_utf8_lossy(&run.stdout).into_owned())
+        serde_json::from_slice::<serde_json::Value>(&run.stdout).ok()
     };
-    let well = || check().filter(|text| text.contains("\"lag\": 0,") && !text.contains(" stands alone")).map(drop);
+    let well = || {
+        let check = check().filter(|check| check["lag"] == 0)?;
+        let mut plans = check["findings"].as_array()?.iter().filter(|finding| finding["name"] == "plan").peekable();
+        plans.peek()?;
+        plans.all(|plan| plan["level"] == "ok").then_some(())
+    };
     cluster.expect(&format!("{machine} to be in step"), SOON, well)
 }
 
@@ -146,8 +151,8 @@ fn lose_all_but_a_hole(cluster: &Cluster) -> Result<()> {
     let mark = cluster.mark();
     cluster.power_off("m1")?;
     cluster.power_off("m2")?;
-    cluster.wait_for_log_since(mark, "m3", "promotion ended: stopped", SOON)?;
-    cluster.wait_for_log_since(mark, "m3", "demotion ended", SOON).map(drop)
+    cluster.wait_for_log_since(mark, "m3", log_lines::UCARP_STOPPED, SOON)?;
+    cluster.wait_for_log_since(mark, "m3", log_lines::DEMOTION_ENDED, SOON).map(drop)
 }
 
 /// Runs a block, and returns what it printed.
@@ -213,7 +218,7 @@ fn the_commands_of_the_book_do_what_it_says() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     for machine in ["m2", "m3"] {
-        cluster.wait_for_log(machine, "demotion ended", SOON)?;
+        cluster.wait_for_log(machine, log_lines::DEMOTION_ENDED, SOON)?;
         in_step(&cluster, machine)?;
     }
     for page in STORIES {
@@ -283,7 +288,7 @@ fn check(page: &str, comment: &str, text: &[String]) {
         }
     } else {
         let run = comment == "a file" || comment.starts_with("on ") && STORIES.contains(&page);
-        assert!(run || comment.starts_with("shows"), "docs/{page}: nobody does this: {comment}");
+        assert!(run || comment.starts_with("shows"), "docs/{page}: unknown comment: {comment}");
     }
 }
 

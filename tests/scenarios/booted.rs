@@ -4,7 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use lab::{Booted, Release, Result, Site, VIP, debian_package};
+use lab::{Booted, Release, Result, Site, VIP, debian_package, log_lines};
 
 use crate::SOON;
 
@@ -59,10 +59,10 @@ fn standby() -> Result<Booted> {
     Ok(machine)
 }
 
-/// Starts ucarp and waits until the promotion has ended well; so many had before.
+/// Starts ucarp and waits until the promotion has ended with success; `before` promotions have ended before.
 fn promoted(machine: &Booted, before: usize) -> Result<()> {
     machine.must(&["systemctl", "start", UCARP])?;
-    machine.wait_for_log(before, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(before, log_lines::SERVING, SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(VIP)? > 1_000_000);
     Ok(())
@@ -125,11 +125,11 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
     let machine = standby()?;
     promoted(&machine, 0)?;
     serves_from_its_units(&machine)?;
-    let stopped = machine.wait_for_log(0, "metalogger: stopped", SOON)?;
+    let stopped = machine.wait_for_log(0, log_lines::METALOGGER_STOPPED, SOON)?;
     assert!(stopped.ends_with(" ms)"), "a second of polling: {stopped}");
 
     stop_ucarp(&machine)?;
-    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     demoted(&machine, "success")?;
     assert!(machine.path("/var/lib/mfs/metadata.mfs").exists(), "a clean stop stores the metadata");
 
@@ -140,7 +140,7 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
     serves_from_its_units(&machine)?;
     machine.must(&["kill", "-STOP", &machine.property(MASTER, "MainPID")?])?;
     stop_ucarp(&machine)?;
-    machine.wait_for_log(1, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(1, log_lines::DEMOTED, SOON)?;
     demoted(&machine, "signal")?;
     eprintln!("{}", machine.log()?);
     master_is_plain(&machine)
@@ -153,13 +153,13 @@ fn a_master_that_cannot_start_leaves_everything_as_it_was() -> Result<()> {
     let files = names()?;
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["systemctl", "start", UCARP])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     // ucarp was made to end, and its unit's end ended nothing of ours.
     machine.wait_for_unit(UCARP, "inactive", SOON)?;
-    machine.wait_for_log(0, "demotion ended: nothing to demote", SOON)?;
+    machine.wait_for_log(0, log_lines::NOTHING_TO_DEMOTE, SOON)?;
     let log = machine.log()?;
-    assert!(log.contains("promotion failed: mfsmaster ended while it was starting"), "{log}");
-    assert!(log.contains("roll-back: every file is where it was"), "{log}");
+    assert!(log.contains(log_lines::ENDED_WHILE_STARTING), "{log}");
+    assert!(log.contains(log_lines::ROLLED_BACK), "{log}");
     assert!(!machine.holds(VIP));
     machine.wait_for_unit(METALOGGER, "active", SOON)?;
     assert_eq!(names()?, files);
@@ -179,15 +179,15 @@ fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Resul
     machine.must(&["pkill", "-KILL", "-x", "mfs-promote"])?;
     assert!(machine.path(DROPINS).exists(), "killed too late for this test");
 
-    machine.wait_for_log(0, "was killed; it is begun again", SOON)?;
-    machine.wait_for_log(0, "promotion ended:", SOON)?;
+    machine.wait_for_log(0, log_lines::KILLED_AND_RESTARTED, SOON)?;
+    machine.wait_for_log(0, log_lines::PROMOTION_ENDED, SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(Ipv4Addr::LOCALHOST)? > 1_000_000);
     serves_from_its_units(&machine)
 }
 
 #[test]
-fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
+fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     let machine = standby()?;
     // As installed, without values: it says what is missing, and is not started again and again.
     machine.must(&["cp", "/etc/default/moosefs-ucarp", "/root/values"])?;
@@ -196,7 +196,7 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     machine.wait_for_unit(UCARP, "failed", SOON)?;
     assert_eq!(machine.property(UCARP, "ExecMainStatus")?, "78");
     let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP])?;
-    assert!(said.contains("VIP is not set in /etc/default/moosefs-ucarp"), "{said}");
+    assert!(said.contains(log_lines::VIP_NOT_SET), "{said}");
     machine.must(&["cp", "/root/values", "/etc/default/moosefs-ucarp"])?;
     machine.must(&["chmod", "644", "/etc/mfs/ucarp.pass"])?;
     machine.must(&["systemctl", "start", UCARP])?;
@@ -208,8 +208,8 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     assert!(!machine.must(&["cat", &format!("/proc/{ucarp}/cmdline")])?.contains("lab"), "the password is in argv");
     // Killed, it calls no vip-down; the unit does, and starts it again soon enough for the healthy master.
     machine.must(&["kill", "-KILL", &ucarp])?;
-    machine.wait_for_log(0, &format!("{VIP} removed from eth0"), SOON)?;
-    machine.wait_for_log(0, "promotion ended: already serving", SOON)?;
+    machine.wait_for_log(0, log_lines::ADDRESS_REMOVED, SOON)?;
+    machine.wait_for_log(0, log_lines::ALREADY_SERVING, SOON)?;
     assert!(machine.holds(VIP));
     assert_eq!(machine.property(MASTER, "MainPID")?, master);
 
@@ -217,12 +217,12 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     machine.remove_interface()?;
     machine.expect("the unit to wait for the interface", SOON, || {
         let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP]).ok()?;
-        said.contains("waiting for the interface eth0").then_some(())
+        said.contains(log_lines::WAITING_FOR_INTERFACE).then_some(())
     })?;
-    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     assert_eq!(machine.property(UCARP, "ActiveState")?, "active");
     machine.add_interface()?;
-    machine.wait_for_log(1, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(1, log_lines::SERVING, SOON)?;
     assert!(machine.holds(VIP));
 
     // One that cannot serve any more has resigned, and stays so.
@@ -230,16 +230,16 @@ fn the_unit_runs_ucarp_whatever_ends_it_but_a_resignation() -> Result<()> {
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["kill", "-KILL", &master])?;
     machine.must(&["systemctl", "restart", UCARP])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     machine.wait_for_unit(UCARP, "inactive", SOON)?;
-    machine.wait_for_log(0, &format!("{UCARP} is told to stop"), SOON)?;
+    machine.wait_for_log(0, log_lines::UNIT_STOPPED, SOON)?;
     assert!(!machine.holds(VIP));
     eprintln!("{}", machine.must(&["sh", "-c", "systemctl status --no-pager moosefs-ucarp moosefs-master || :"])?);
     Ok(())
 }
 
 #[test]
-fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alone() -> Result<()> {
+fn debians_interfaces_file_starts_ucarp_and_stopping_it_leaves_the_network_alone() -> Result<()> {
     let machine = standby()?;
     let interfaces = format!(
         "auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet static\n\
@@ -251,7 +251,7 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     machine.must(&["ip", "address", "flush", "dev", "eth0"])?;
     machine.install("/etc/mfs/mfsmaster.cfg", b"EXPORTS_FILENAME = /nowhere\n", 0o644)?;
     machine.must(&["systemctl", "restart", "networking"])?;
-    machine.wait_for_log(0, "promotion ended: stopped", SOON)?;
+    machine.wait_for_log(0, log_lines::UCARP_STOPPED, SOON)?;
     machine.expect("ucarp to end", SOON, || machine.processes("ucarp").is_empty().then_some(()))?;
     assert_eq!(machine.property("networking", "ActiveState")?, "active");
     assert!(machine.holds(machine.address) && !machine.holds(VIP));
@@ -259,14 +259,14 @@ fn debians_interfaces_file_starts_ucarp_and_a_resignation_leaves_the_network_alo
     machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
     machine.must(&["ifdown", "eth0"])?;
     machine.must(&["ifup", "eth0"])?;
-    machine.wait_for_log(0, "promotion ended: serving", SOON)?;
+    machine.wait_for_log(0, log_lines::SERVING, SOON)?;
     assert!(machine.serves(VIP)? > 1_000_000);
     serves_from_its_units(&machine)?;
 
-    // Without our hooks nobody would take the address away.
+    // Without our hooks the address would stay.
     machine.must(&["systemctl", "stop", MASTER])?;
     let refused = machine.run(&["apt-get", "remove", "-y", "moosefs-ucarp"])?;
     let said = String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned();
-    assert!(!refused.status.success() && said.contains("calls its hooks. End that ucarp"), "{said}");
+    assert!(!refused.status.success() && said.contains(log_lines::ANOTHER_UCARP), "{said}");
     Ok(())
 }

@@ -6,23 +6,21 @@
 
 use std::thread::sleep;
 
-use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload};
+use lab::random::{self, Rng, pick, variable};
+use lab::{Cluster, LAST_RETRY, Moment, Release, Result, Workload, log_lines};
 use nix::sys::signal::Signal;
 
-use crate::SOON;
-use crate::dice::{self, Dice, variable};
-use crate::nothing_lost;
-use crate::wait_for_whole_copy;
+use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
-/// Failovers where nobody asks for more.
+/// Failovers unless `LAB_CHAIN` says otherwise.
 const LENGTH: u64 = 4;
 
 #[test]
 fn chain_of_failovers() -> Result<()> {
-    let (seed, length) = (dice::seed(), variable("LAB_CHAIN").unwrap_or(LENGTH));
+    let length = variable("LAB_CHAIN").unwrap_or(LENGTH);
     let release = (variable("LAB_RELEASE") == Some(13)).then_some(Release::Debian13);
-    eprintln!("{release:?}; again with LAB_SEED={seed} LAB_CHAIN={length}");
-    let mut chain = Chain::start(Dice::new(seed), release)?;
+    eprintln!("{release:?}, LAB_CHAIN={length}");
+    let mut chain = Chain::start(random::rng(), release)?;
     for number in 1..=length {
         eprint!("{number}: ");
         chain.failover()?;
@@ -30,9 +28,9 @@ fn chain_of_failovers() -> Result<()> {
     nothing_lost(&chain.cluster, &chain.load)
 }
 
-/// What ends a machine's time as the master.
+/// How a machine stops being the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Blow {
+enum Fault {
     /// An administrator stops mfsmaster, then ucarp.
     Stop,
     /// mfsmaster is killed, and ucarp is stopped because of that.
@@ -45,26 +43,27 @@ enum Blow {
     Reset,
 }
 
-const BLOWS: &[Blow] = &[Blow::Stop, Blow::KillMaster, Blow::KillAll, Blow::PowerCut, Blow::PowerCut, Blow::Reset];
+const FAULTS: &[Fault] =
+    &[Fault::Stop, Fault::KillMaster, Fault::KillAll, Fault::PowerCut, Fault::PowerCut, Fault::Reset];
 
 /// A running chain.
 struct Chain {
     cluster: Cluster,
     load: Workload,
-    dice: Dice,
+    rng: Rng,
     /// All machines, the one that ucarp prefers first.
     order: Vec<String>,
     serving: String,
-    /// Where the log stood when the one before it fell.
-    struck: usize,
+    /// Where the log ended when the machine before it fell.
+    fallen_at: usize,
     /// The machine that fell and has not come back, and how it fell.
-    away: Option<(String, Blow)>,
+    away: Option<(String, Fault)>,
 }
 
 impl Chain {
-    fn start(mut dice: Dice, release: Option<Release>) -> Result<Self> {
+    fn start(mut rng: Rng, release: Option<Release>) -> Result<Self> {
         let mut order: Vec<String> = ["m1", "m2", "m3"].map(str::to_owned).to_vec();
-        order.swap(0, usize::try_from(dice.below(3)).expect("an index"));
+        order.swap(0, rng.usize(..3));
         let mut builder = Cluster::build().masters(3);
         for (place, machine) in (0_u8..).zip(&order) {
             builder = builder.skew(machine, place * 50);
@@ -74,7 +73,7 @@ impl Chain {
         }
         let cluster = release.map_or(builder.clone(), |release| builder.release(release)).start()?;
         let load = cluster.client().keep_writing()?;
-        Ok(Self { cluster, load, dice, order, serving: "m1".to_owned(), struck: 0, away: None })
+        Ok(Self { cluster, load, rng, order, serving: "m1".to_owned(), fallen_at: 0, away: None })
     }
 
     /// The machines that could take over, the preferred one first.
@@ -83,33 +82,33 @@ impl Chain {
         self.order.iter().filter(|machine| **machine != self.serving && Some(*machine) != away).cloned().collect()
     }
 
-    /// One failover, from copies in step to a client that goes on.
+    /// One failover, from copies in sync to a client that works again.
     fn failover(&mut self) -> Result<()> {
         self.lag_and_catch_up()?;
         for standby in self.standbys() {
             wait_for_whole_copy(&self.cluster, &standby)?;
         }
-        let (fallen, blow) = (self.serving.clone(), self.dice.pick(BLOWS));
+        let (fallen, fault) = (self.serving.clone(), pick(&mut self.rng, FAULTS));
         // A clean stop loses nothing only onto a copy in step, and one of two standbys has to be.
-        let laggard = self.standbys().get(1).filter(|_| blow != Blow::Stop && self.dice.one_in(2)).cloned();
+        let laggard = self.standbys().get(1).filter(|_| fault != Fault::Stop && self.rng.u8(..2) == 0).cloned();
         if let Some(laggard) = &laggard {
             self.cluster.starve(laggard)?;
-            sleep(self.dice.seconds(4));
+            sleep(random::seconds(&mut self.rng, 4));
         }
-        if matches!(blow, Blow::Stop | Blow::KillMaster) {
+        if matches!(fault, Fault::Stop | Fault::KillMaster) {
             // A young master that ends makes ucarp end by itself: another story.
-            let served = "promotion ended: (already )?serving";
-            self.cluster.wait_for_log_since(self.struck, &fallen, served, SOON)?;
+            let served = log_lines::SERVING_OR_ALREADY;
+            self.cluster.wait_for_log_since(self.fallen_at, &fallen, served, SOON)?;
         }
-        self.struck = self.cluster.mark();
-        let struck = self.strike(blow)?;
-        let taken = || self.cluster.answering().filter(|taken| taken.at > struck);
+        self.fallen_at = self.cluster.mark();
+        let since = self.inject(fault)?;
+        let taken = || self.cluster.answering().filter(|taken| taken.at > since);
         let taken = self.cluster.expect("a machine to take over", SOON, taken)?;
         eprintln!(
-            "{blow:?} of {fallen}{}; {} serves {:.1} s later",
+            "{fault:?} of {fallen}{}; {} serves {:.1} s later",
             laggard.as_ref().map(|name| format!(", {name} lags")).unwrap_or_default(),
             taken.by,
-            taken.at.seconds_since(struck)
+            taken.at.seconds_since(since)
         );
         if let Some(laggard) = &laggard {
             assert_ne!(taken.by, *laggard, "a copy in step was there, on a machine that ucarp prefers");
@@ -118,14 +117,15 @@ impl Chain {
         self.load.wait_for_progress(LAST_RETRY)?;
         self.serving = taken.by;
         assert_eq!(self.cluster.serving(), [self.serving.as_str()]);
-        self.come_back(&fallen, blow)
+        self.come_back(&fallen, fault)
     }
 
-    /// A metalogger hears nothing for some seconds, perhaps so long that it gives its connection up, and has to catch up.
+    /// A metalogger receives nothing for some seconds, perhaps so long that it closes its connection, and has to catch up.
     fn lag_and_catch_up(&mut self) -> Result<()> {
-        if self.dice.one_in(3) {
-            let laggard = self.dice.pick(&self.standbys());
-            let lag = self.dice.seconds(13);
+        if self.rng.u8(..3) == 0 {
+            let standbys = self.standbys();
+            let laggard = pick(&mut self.rng, &standbys);
+            let lag = random::seconds(&mut self.rng, 13);
             eprint!("{laggard} lags for {lag:.1?}; ");
             self.cluster.starve(&laggard)?;
             sleep(lag);
@@ -135,23 +135,23 @@ impl Chain {
     }
 
     /// Ends the serving machine's time as the master. Since when.
-    fn strike(&self, blow: Blow) -> Result<Moment> {
+    fn inject(&self, fault: Fault) -> Result<Moment> {
         let (cluster, name) = (&self.cluster, self.serving.as_str());
-        match blow {
-            Blow::Stop => {
+        match fault {
+            Fault::Stop => {
                 let since = Moment::now();
                 cluster.must(name, &["mfsmaster", "stop"])?;
                 cluster.stop_ucarp(name)?;
                 Ok(since)
             }
-            Blow::KillMaster => {
+            Fault::KillMaster => {
                 let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
                 cluster.stop_ucarp(name)?;
                 Ok(since)
             }
-            Blow::KillAll => {
+            Fault::KillAll => {
                 let since = cluster.kill(name, "mfsmaster", Signal::SIGKILL)?;
-                for program in ["mfsmetalogger", "ucarp", "mfs-stand-in", "mfs-promote"] {
+                for program in ["mfsmetalogger", "ucarp", log_lines::SUPERVISOR, "mfs-promote"] {
                     if cluster.daemon(name, program).is_ok() {
                         cluster.kill(name, program, Signal::SIGKILL)?;
                     }
@@ -159,8 +159,8 @@ impl Chain {
                 cluster.must(name, &["vip-down", "eth0", &lab::VIP.to_string()])?;
                 Ok(since)
             }
-            Blow::PowerCut => cluster.power_off(name),
-            Blow::Reset => {
+            Fault::PowerCut => cluster.power_off(name),
+            Fault::Reset => {
                 let since = cluster.power_off(name)?;
                 cluster.power_on(name)?;
                 Ok(since)
@@ -168,32 +168,32 @@ impl Chain {
         }
     }
 
-    /// The machine that was away comes back; the one that fell now does so too, or stays away in its turn.
-    fn come_back(&mut self, fallen: &str, blow: Blow) -> Result<()> {
-        if let Some((machine, blow)) = self.away.take() {
-            self.repair(&machine, blow)?;
+    /// The machine that was away comes back; the one that fell now does so, too, or stays away.
+    fn come_back(&mut self, fallen: &str, fault: Fault) -> Result<()> {
+        if let Some((machine, fault)) = self.away.take() {
+            self.repair(&machine, fault)?;
         }
-        if blow != Blow::Reset && self.dice.one_in(3) {
+        if fault != Fault::Reset && self.rng.u8(..3) == 0 {
             eprintln!("   {fallen} stays away");
-            self.away = Some((fallen.to_owned(), blow));
+            self.away = Some((fallen.to_owned(), fault));
             return Ok(());
         }
-        self.repair(fallen, blow)
+        self.repair(fallen, fault)
     }
 
-    /// Ends what a blow began: a metalogger and ucarp run there again.
-    fn repair(&self, machine: &str, blow: Blow) -> Result<()> {
-        match blow {
-            Blow::Stop | Blow::KillMaster => self.cluster.start_ucarp(machine),
-            Blow::KillAll => {
+    /// Repairs what a fault did: a metalogger and ucarp run there again.
+    fn repair(&self, machine: &str, fault: Fault) -> Result<()> {
+        match fault {
+            Fault::Stop | Fault::KillMaster => self.cluster.start_ucarp(machine),
+            Fault::KillAll => {
                 // The demotion that vip-down began may have started it.
                 if self.cluster.daemon(machine, "mfsmetalogger").is_err() {
                     self.cluster.must(machine, &["mfsmetalogger", "start"])?;
                 }
                 self.cluster.start_ucarp(machine)
             }
-            Blow::PowerCut => self.cluster.power_on(machine).map(drop),
-            Blow::Reset => Ok(()),
+            Fault::PowerCut => self.cluster.power_on(machine).map(drop),
+            Fault::Reset => Ok(()),
         }
     }
 }

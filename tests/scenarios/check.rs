@@ -1,6 +1,6 @@
 //! `--check` on a standby and on the serving machine: what it says, and with which exit code.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use serde_json::Value;
 
 use crate::SOON;
@@ -22,7 +22,7 @@ fn said(answer: &Value, name: &str) -> String {
 }
 
 #[test]
-fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<()> {
+fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -30,12 +30,12 @@ fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<(
 
     let standby = check(&cluster, "m2")?;
     assert_eq!(standby["role"], "standby");
-    assert!(said(&standby, "ucarp").starts_with("ok: process "), "{standby:#}");
+    assert!(said(&standby, "ucarp").starts_with(log_lines::CHECK_UCARP), "{standby:#}");
     assert_eq!(said(&standby, "name"), "ok: mfsmaster is 172.16.0.99");
-    assert!(said(&standby, "copy").starts_with("ok: in step with 172.16.0.99:9421 at version "), "{standby:#}");
-    assert!(said(&standby, "plan").contains("ok: would serve version 1000"), "{standby:#}");
+    assert!(said(&standby, "copy").starts_with(log_lines::IN_SYNC), "{standby:#}");
+    assert!(said(&standby, "plan").contains(log_lines::CHECK_WOULD_SERVE), "{standby:#}");
     assert_eq!(standby["lag"], 0);
-    assert!(standby["in_step"].as_i64().is_some_and(|time| time > 0), "{standby:#}");
+    assert!(standby[log_lines::IN_SYNC_FIELD].as_i64().is_some_and(|time| time > 0), "{standby:#}");
     assert!(said(&standby, "reconnect").contains("MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg"));
     assert!(standby["takeover_seconds"].is_null(), "never tried here");
     let rehearsed = cluster.run("m2", &["mfs-promote", "--rehearse"])?;
@@ -45,7 +45,7 @@ fn a_standby_says_whether_it_is_in_step_and_the_server_who_follows() -> Result<(
     assert_eq!(said(&standby, "settings"), "ok: as in the last rehearsal or promotion");
     cluster.must("m2", &["sh", "-c", "echo '# new' >> /etc/mfs/mfsexports.cfg"])?;
     let changed = said(&check(&cluster, "m2")?, "settings");
-    assert!(changed.starts_with("warning: mfsexports.cfg changed since"), "{changed}");
+    assert!(changed.starts_with(log_lines::SETTINGS_CHANGED), "{changed}");
 
     let server = check(&cluster, "m1")?;
     assert_eq!((&server["role"], &server["standbys"]), (&"serving".into(), &1.into()));
@@ -63,7 +63,7 @@ fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> 
     cluster.starve("m2")?;
     load.wait_for_progress(LAST_RETRY)?;
     let behind = check(&cluster, "m2")?;
-    assert!(said(&behind, "copy").starts_with("critical: lacks "), "{behind:#}");
+    assert!(said(&behind, "copy").starts_with(log_lines::LACKS), "{behind:#}");
     assert!(behind["lag"].as_u64().is_some_and(|lag| lag > 0), "{behind:#}");
     // What this machine looked like to the check before is in the state folder, and says when it was in step.
     let noted = cluster.must("m2", &["cat", "/var/lib/moosefs-ucarp/freshness.json"])?;
@@ -72,7 +72,7 @@ fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> 
     let nagios = cluster.run("m2", &["mfs-promote", "--check", "--nagios"])?;
     let line = String::from_utf8_lossy(&nagios.stdout).into_owned();
     assert_eq!((nagios.status.code(), line.lines().count()), (Some(2), 1), "{line}");
-    assert!(line.starts_with("MFS-PROMOTE CRITICAL - standby, copy: lacks ") && line.contains(" | lag="), "{line}");
+    assert!(line.starts_with(log_lines::NAGIOS_LACKS) && line.contains(" | lag="), "{line}");
 
     let file = "/var/lib/lab/mfs-promote.prom";
     let metrics = cluster.run("m2", &["mfs-promote", "--check", "--prometheus", file])?;
@@ -87,6 +87,6 @@ fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> 
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.stop_ucarp("m2")?;
     let alone = check(&cluster, "m2")?;
-    assert!(said(&alone, "ucarp").starts_with("critical: no ucarp runs here"), "{alone:#}");
+    assert!(said(&alone, "ucarp").starts_with(log_lines::NO_UCARP), "{alone:#}");
     Ok(())
 }

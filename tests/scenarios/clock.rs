@@ -4,7 +4,7 @@
 //! with the hooks that it starts, or by `mfs-promote`, whose environment is its own. ucarp's timers follow the wall clock,
 //! ours the monotonic one.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -37,14 +37,14 @@ fn our_waits_do_not_follow_the_clock() -> Result<()> {
     // An hour back and ahead again while the election settles, and while the master starts.
     let mut mark = cluster.mark();
     cluster.power_off("m1")?;
-    let begun = cluster.wait_for_log_since(mark, "m2", "promotion begun", SOON)?.at;
+    let begun = cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_BEGUN, SOON)?.at;
     set(&cluster, "m2", "-3600")?;
-    cluster.wait_for_log_since(mark, "m2", "prepare: ", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::PREPARED, SOON)?;
     set(&cluster, "m2", "+3600")?;
-    let settled = cluster.wait_for_log_since(mark, "m2", "settle: no rival heard", SOON)?.at;
+    let settled = cluster.wait_for_log_since(mark, "m2", log_lines::SETTLED, SOON)?.at;
     assert!(settled.seconds_since(begun) > 1.2, "the wait was cut short");
     set(&cluster, "m2", "-7200")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
 
     // And while a demotion waits for the address to come back.
@@ -52,15 +52,15 @@ fn our_waits_do_not_follow_the_clock() -> Result<()> {
     for offset in ["+7200", "-7200"] {
         mark = cluster.mark();
         cluster.stop_ucarp("m2")?;
-        cluster.wait_for_log_since(mark, "m2", "waiting .* in case", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::GRACE_BEGUN, SOON)?;
         set(&cluster, "m2", offset)?;
         cluster.start_ucarp("m2")?;
-        cluster.wait_for_log_since(mark, "m2", "grace: the address is back|promotion ended: already serving", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::ADDRESS_BACK, SOON)?;
         assert_eq!(cluster.master_pid("m2"), pid, "the master was not touched");
     }
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::ALREADY_SERVING, SOON)?;
     let status = cluster.must("m2", &["mfs-promote", "--status"])?;
-    assert!(status.contains("already serving"), "{status}");
+    assert!(status.contains(log_lines::OUTCOME_ALREADY_SERVING), "{status}");
     nothing_lost(&cluster, &load)
 }
 
@@ -73,21 +73,21 @@ fn a_clock_that_is_set_ahead_touches_no_master() -> Result<()> {
     let mark = cluster.mark();
     cluster.must("m2", &["bash", "-c", &format!("{RESTART}; {FAKETIME} \"${{line[@]}}\"")])?;
     // Before it has come so far, a signal ends it.
-    cluster.wait_for_log_since(mark, "m2", "ucarp.*Switching to state: BACKUP", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_BACKUP, SOON)?;
     let (pid, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);
 
     let mark = cluster.mark();
     set(&cluster, "m2", "+3600")?;
     load.wait_for_progress(LAST_RETRY)?;
     cluster.kill("m2", "ucarp", Signal::SIGUSR1)?;
-    cluster.wait_for_log_since(mark, "m2", "ucarp.*BACKUP", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_BACKUP_ANY, SOON)?;
     assert_eq!(cluster.serving(), ["m1"]);
     assert_eq!(cluster.master_pid("m1"), pid);
     assert_eq!((cluster.master_pid("m2"), cluster.daemon("m2", "mfsmetalogger")?), (None, metalogger));
 
     cluster.power_off("m1")?;
     set(&cluster, "m2", "+7200")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.serving(), ["m2"]);
     nothing_lost(&cluster, &load)

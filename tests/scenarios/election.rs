@@ -1,7 +1,7 @@
-//! ucarp changes its mind, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
+//! ucarp changes its state, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
 //! exactly one machine ends up serving.
 
-use lab::{Cluster, LAST_RETRY, Result, VIP};
+use lab::{Cluster, LAST_RETRY, Result, VIP, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -9,15 +9,15 @@ use crate::nothing_lost;
 
 #[test]
 fn ucarp_restarted_beside_a_healthy_master() -> Result<()> {
-    // The cluster comes up like a first installation: the master was started by hand, then ucarp beside it.
+    // The cluster comes up like a first installation: the master was started by hand, then ucarp.
     let cluster = Cluster::build().masters(1).start()?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let load = cluster.client().keep_writing()?;
     let (pid, files) = (cluster.master_pid("m1"), cluster.files("m1")?);
     let mark = cluster.mark();
 
     cluster.restart_ucarp("m1")?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m1"), pid, "the master was not stopped");
     assert_eq!(cluster.files("m1")?, files, "no file was moved");
@@ -30,7 +30,7 @@ fn ucarp_started_on_a_standby_touches_nothing() -> Result<()> {
     let metalogger = cluster.daemon("m2", "mfsmetalogger")?;
     let mark = cluster.mark();
     cluster.restart_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended: nothing to demote", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::NOTHING_TO_DEMOTE, SOON)?;
     assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger);
     assert_eq!(cluster.serving(), ["m1"]);
     Ok(())
@@ -69,7 +69,7 @@ fn all_three_start_at_once_and_exactly_one_serves() -> Result<()> {
             .events()
             .since(mark)
             .iter()
-            .any(|event| event.machine == **name && event.text.contains("promotion ended: serving"))
+            .any(|event| event.machine == **name && event.text.contains(log_lines::SERVING))
     };
     let by = cluster.expect("one of the three to serve", SOON, || ["m1", "m2", "m3"].into_iter().find(promoted))?;
     assert_eq!(cluster.serving(), [by]);
@@ -84,16 +84,16 @@ fn preempted_during_the_settle_time() -> Result<()> {
     let (master, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);
 
     cluster.isolate("m1")?;
-    cluster.wait_for_log("m2", "Switching to state: MASTER", SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_MASTER, SOON)?;
     cluster.heal("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
-    cluster.wait_for_log("m2", "demotion ended: nothing to demote", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
+    cluster.wait_for_log("m2", log_lines::NOTHING_TO_DEMOTE, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger, "no daemon was touched");
     assert_eq!(cluster.master_pid("m2"), None);
     assert_eq!(cluster.master_pid("m1"), master);
     let files = cluster.files("m2")?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
     nothing_lost(&cluster, &load)
 }
 
@@ -103,11 +103,11 @@ fn a_demoted_master_stops_cleanly_and_its_metalogger_runs_again() -> Result<()> 
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.kill("m1", "mfsmetalogger", Signal::SIGTERM)?;
-    // The administrator tells the serving machine to step back: first a master that was started by hand, then one that
+    // The administrator makes the serving machine step down: first a master that was started by hand, then one that
     // was started by a promotion.
     for (from, to) in [("m1", "m2"), ("m2", "m1")] {
-        let mark = step_back(&cluster, from, to)?;
-        cluster.wait_for_log_since(mark, from, "demotion ended: demoted", SOON)?;
+        let mark = step_down(&cluster, from, to)?;
+        cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, SOON)?;
         assert_eq!(cluster.master_pid(from), None);
         assert!(cluster.files(from)?.contains(&"metadata.mfs".to_owned()), "the mark of a clean stop");
         load.wait_for_progress(LAST_RETRY)?;
@@ -128,31 +128,25 @@ fn a_master_that_another_machine_waits_for_stops_before_its_grace_is_over() -> R
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     let mark = cluster.mark();
     cluster.stop_ucarp("m1")?;
-    cluster.wait_for_log_since(mark, "m2", "a master is alive on 172.16.0.11 .*waiting for it to stop", SOON)?;
-    // Its grace begins anew, since it may win; but another machine has won, and waits.
+    cluster.wait_for_log_since(mark, "m2", log_lines::M1_ALIVE_WAITING, SOON)?;
+    // Its grace starts again, since it may win; but another machine has won, and waits.
     cluster.start_ucarp("m1")?;
-    cluster.wait_for_log_since(
-        mark,
-        "m1",
-        "172.16.0.12 goes on claiming 172.16.0.99: it waits for this master",
-        SOON,
-    )?;
-    cluster.wait_for_log_since(mark, "m1", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::PEER_WAITS, SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
     // A master without an address soon notes that its chunkserver is gone: by that change it knows more, and then m1 serves.
     cluster.expect("one of the two to serve", SOON, || (cluster.serving().len() == 1).then_some(()))?;
     nothing_lost(&cluster, &load)
 }
 
-/// Makes ucarp on one machine step back until the other one serves. What clients asked for at the very moment may be known
-/// to the old master alone: then the other machine must yield to it, and the administrator asks again.
-fn step_back(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
+/// Makes ucarp on one machine step down until the other one serves. What clients asked for at the very moment may be known
+/// to the old master alone: then the other machine must step down, and the administrator asks again.
+fn step_down(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
     for _ in 0..3 {
         let mark = cluster.mark();
         cluster.kill(from, "ucarp", Signal::SIGUSR2)?;
         let ended = cluster.expect("one of the two to serve", SOON, || {
             let events = cluster.events().since(mark);
-            let serves =
-                |text: &str| text.contains("promotion ended: serving") || text.contains("promotion ended: already");
+            let serves = |text: &str| text.contains(log_lines::SERVING) || text.contains(log_lines::ALREADY_SERVING);
             events.into_iter().find(|event| serves(&event.text))
         })?;
         if ended.machine == to {
@@ -165,7 +159,7 @@ fn step_back(cluster: &Cluster, from: &str, to: &str) -> Result<usize> {
 }
 
 #[test]
-fn a_run_by_hand_never_leaves_the_address_to_nobody() -> Result<()> {
+fn a_run_by_hand_never_leaves_the_address_without_a_master() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let vip = VIP.to_string();
     let by_hand = |name: &str, verb: &[&str]| {
@@ -176,13 +170,13 @@ fn a_run_by_hand_never_leaves_the_address_to_nobody() -> Result<()> {
         })
     };
     let (code, text) = by_hand("m2", &[])?;
-    assert!(code == Some(1) && text.contains("172.16.0.99 is not on eth0"), "{code:?} {text}");
+    assert!(code == Some(1) && text.contains(log_lines::ADDRESS_MISSING), "{code:?} {text}");
     let (code, text) = by_hand("m2", &["--dry-run"])?;
-    assert!(code == Some(1) && text.contains("172.16.0.99 is not on eth0"), "{code:?} {text}");
+    assert!(code == Some(1) && text.contains(log_lines::ADDRESS_MISSING), "{code:?} {text}");
     let (code, text) = by_hand("m1", &["--demote"])?;
-    assert!(code == Some(1) && text.contains("stop ucarp"), "{code:?} {text}");
+    assert!(code == Some(1) && text.contains(log_lines::STOP_UCARP_INSTEAD), "{code:?} {text}");
     let (code, text) = by_hand("m1", &[])?;
-    assert!(code == Some(0) && text.contains("already serving"), "{code:?} {text}");
+    assert!(code == Some(0) && text.contains(log_lines::OUTCOME_ALREADY_SERVING), "{code:?} {text}");
     assert_eq!(cluster.run("m1", &["mfs-promote", "--dry-run", "--demote"])?.status.code(), Some(2));
     assert_eq!(cluster.run("m1", &["mfs-promote"])?.status.code(), Some(2));
     assert_eq!(cluster.serving(), ["m1"]);

@@ -1,8 +1,9 @@
-//! Nobody can serve, or ucarp cannot be told: every run ends all the same, and no machine keeps an address that it does
-//! not serve on.
+//! No machine can serve, or ucarp does not react: every run ends, and no machine keeps an address on which it does not
+//! serve.
 
 use std::fs;
 
+use lab::log_lines::{self, RUN_FOLDER};
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
@@ -27,7 +28,7 @@ fn times(cluster: &Cluster, machine: &str, text: &str) -> usize {
 }
 
 #[test]
-fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> {
+fn no_machine_can_serve_and_everything_stays_for_the_repair() -> Result<()> {
     let mut builder = Cluster::build().masters(3);
     let real = fs::read("/usr/sbin/mfsmaster").expect("mfsmaster");
     for standby in ["m2", "m3"] {
@@ -43,16 +44,16 @@ fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> 
     }
     cluster.power_off("m1")?;
     for standby in ["m2", "m3"] {
-        cluster.wait_for_log(standby, "promotion failed: cannot start .*mfsmaster", SOON)?;
-        cluster.wait_for_log(standby, "takes no part in elections until it is started again", SOON)?;
-        cluster.wait_for_log(standby, "promotion ended: stopped", SOON)?;
+        cluster.wait_for_log(standby, log_lines::CANNOT_START, SOON)?;
+        cluster.wait_for_log(standby, log_lines::NO_MORE_ELECTIONS, SOON)?;
+        cluster.wait_for_log(standby, log_lines::UCARP_STOPPED, SOON)?;
         assert!(cluster.daemon(standby, "ucarp").is_err() && !cluster.holds_vip(standby));
-        assert_eq!(times(&cluster, standby, "promotion begun"), 1, "one try, and then an alarm");
+        assert_eq!(times(&cluster, standby, log_lines::PROMOTION_BEGUN), 1, "one try, and then an alarm");
         let names = cluster.files(standby)?;
-        assert!(!names.iter().any(|name| name.starts_with("mfs-promote/") || name.starts_with("bak/")), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with(RUN_FOLDER) || name.starts_with("bak/")), "{names:?}");
     }
     let status = cluster.must("m3", &["mfs-promote", "--status"])?;
-    assert!(status.contains("stopped"), "{status}");
+    assert!(status.contains(log_lines::OUTCOME_STOPPED), "{status}");
 
     // The administrator repairs one of them.
     cluster.must("m3", &["cp", "/usr/lib/real/mfsmaster", "/usr/sbin/mfsmaster"])?;
@@ -62,21 +63,21 @@ fn nobody_can_serve_and_everything_stays_for_whoever_repairs_it() -> Result<()> 
 }
 
 #[test]
-fn a_round_of_yields_ends_with_alarms() -> Result<()> {
+fn machines_that_step_down_again_and_again_stop_with_an_alarm() -> Result<()> {
     let few = "FLAP_LIMIT = 2\n";
     let cluster = Cluster::build().masters(3).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     for standby in ["m2", "m3"] {
         cluster.wait_for_metalogger_in_step(standby, SOON)?;
-        cluster.wait_for_log(standby, "demotion ended", SOON)?;
+        cluster.wait_for_log(standby, log_lines::DEMOTION_ENDED, SOON)?;
     }
-    // A machine that takes no part in anything has the address, so each one that wins must give it up again.
+    // Another machine has the address, so each one that wins must step down.
     cluster.must("c1", &["ip", "address", "add", "172.16.0.99/16", "dev", "eth0"])?;
     let before = [digest(&cluster, "m2")?, digest(&cluster, "m3")?];
     cluster.power_off("m1")?;
     for standby in ["m2", "m3"] {
-        cluster.wait_for_log(standby, "promotion failed: this machine was promoted or yielded 2 times", SOON * 2)?;
-        cluster.wait_for_log(standby, "promotion ended: stopped", SOON)?;
-        assert_eq!(times(&cluster, standby, "promotion ended: yielded"), 2, "{standby}");
+        cluster.wait_for_log(standby, log_lines::FLAPPING_2, SOON * 2)?;
+        cluster.wait_for_log(standby, log_lines::UCARP_STOPPED, SOON)?;
+        assert_eq!(times(&cluster, standby, log_lines::STEPPED_DOWN), 2, "{standby}");
         assert!(cluster.daemon(standby, "ucarp").is_err() && !cluster.holds_vip(standby));
         assert_eq!(cluster.master_pid(standby), None);
         cluster.daemon(standby, "mfsmetalogger")?;
@@ -104,12 +105,8 @@ fn a_master_that_serves_less_than_planned_does_not_serve_at_all() -> Result<()> 
         cluster.wait_for_metalogger_in_step(standby, SOON)?;
     }
     cluster.power_off("m1")?;
-    cluster.wait_for_log(
-        "m2",
-        "promotion failed: mfsmaster serves version .* it did not replay what was staged",
-        SOON,
-    )?;
-    cluster.wait_for_log("m2", "promotion ended: stopped", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVES_LESS, SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
     assert!(!cluster.holds_vip("m2") && cluster.master_pid("m2").is_none());
     cluster.wait_for_serving("m3", SOON)?;
     let verdict = load.verify(&cluster.crashes())?;
@@ -117,21 +114,21 @@ fn a_master_that_serves_less_than_planned_does_not_serve_at_all() -> Result<()> 
     Ok(())
 }
 
-/// ucarp does nothing while a hook runs: a wrapper that takes its time makes it deaf and dumb.
+/// ucarp does nothing while a hook runs: a slow wrapper makes it neither send nor receive.
 #[test]
-fn a_wrapped_hook_is_told_by_the_check() -> Result<()> {
+fn a_wrapped_hook_is_reported_by_the_check() -> Result<()> {
     let wrapper = "#!/bin/sh\nsleep 10\nexec /usr/bin/vip-up \"$@\"\n";
     let cluster = Cluster::build().masters(2).file_on("m2", "/usr/bin/slow", wrapper, 0o755).start()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     let check = || cluster.run("m2", &["mfs-promote", "--check", "--interface", "eth0", "--vip", "172.16.0.99"]);
     let before = String::from_utf8_lossy(&check()?.stdout).into_owned();
-    assert!(!before.contains("which is not vip-up"), "{before}");
+    assert!(!before.contains(log_lines::WRAPPED_HOOK), "{before}");
     let restart = "mapfile -d '' -t line < /proc/$(pidof ucarp)/cmdline; kill $(pidof ucarp); \
                    while pidof ucarp; do sleep 0.1; done; exec \"${line[@]/vip-up/slow}\"";
     cluster.must("m2", &["bash", "-c", restart])?;
     let checked = check()?;
     let after = String::from_utf8_lossy(&checked.stdout).into_owned();
-    assert!(checked.status.code() != Some(0) && after.contains("calls /usr/bin/slow, which is not vip-up"), "{after}");
+    assert!(checked.status.code() != Some(0) && after.contains(log_lines::WRAPPED_HOOK), "{after}");
     Ok(())
 }
 
@@ -141,18 +138,19 @@ fn ucarp_whose_link_is_down_is_killed_and_the_address_goes() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.must("m2", &["touch", "/run/hold"])?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "commit: ", SOON)?;
-    // It would step back by itself as soon as it sees that the link is down; it is to be told to end just before.
+    cluster.wait_for_log("m2", log_lines::COMMITTED, SOON)?;
+    assert!(cluster.files("m2")?.iter().any(|name| name.starts_with(RUN_FOLDER)), "it is there while a promotion runs");
+    // It would step down by itself as soon as it sees that the link is down; it must get its signal before.
     cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
     cluster.cut("m2")?;
     let mark = cluster.mark();
     cluster.must("m2", &["rm", "/run/hold"])?;
-    cluster.wait_for_log_since(mark, "m2", "172.16.0.99 removed from eth0", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::ADDRESS_REMOVED, SOON)?;
     cluster.kill("m2", "ucarp", Signal::SIGCONT)?;
-    cluster.wait_for_log("m2", "promotion failed: ", SOON)?;
-    cluster.wait_for_log("m2", "ignored TERM and was killed: start it again", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: stopped", SOON)?;
-    assert!(!cluster.holds_vip("m2"), "nobody else took the address away");
+    cluster.wait_for_log("m2", log_lines::PROMOTION_FAILED, SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_KILLED, SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
+    assert!(!cluster.holds_vip("m2"), "our program removed the address");
     assert!(cluster.daemon("m2", "ucarp").is_err());
     cluster.heal("m2")?;
     assert!(!cluster.holds_vip("m2"));
@@ -169,7 +167,7 @@ fn the_interface_of_the_serving_machine_vanishes() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     // ucarp ends with status 0 and calls vip-down, whose demotion finds no address any more.
     cluster.expect("ucarp of m1 to end", SOON, || cluster.daemon("m1", "ucarp").is_err().then_some(()))?;
-    cluster.wait_for_log("m1", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log("m1", log_lines::DEMOTED, SOON)?;
     assert_eq!((cluster.master_pid("m1"), cluster.serving()), (None, vec!["m2".to_owned()]));
     let verdict = load.verify(&cluster.crashes())?;
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));

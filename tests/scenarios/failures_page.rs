@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 const PAGE: &str = include_str!("../../docs/failures.md");
-/// So many cases were to be told.
+/// The page must have at least this many cases.
 const CASES: usize = 35;
 
 #[test]

@@ -1,13 +1,16 @@
-//! A machine whose last check saw that its copy is behind yields to a better one, and serves if there is none.
+//! A machine whose last check saw that its copy is stale steps down for a better one, and serves if there is none.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::SOON;
 use crate::nothing_lost;
 use crate::wait_for_whole_copy;
 
-/// Three machines; m2, which ucarp prefers, knows that its copy is behind m1's.
-fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
+/// Where the last check has noted that the copy is stale.
+const FRESHNESS: &str = "freshness.json";
+
+/// Three machines; m2, which ucarp prefers, knows that its copy is stale.
+fn preferred_is_stale() -> Result<(Cluster, lab::Workload)> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -16,6 +19,8 @@ fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
     load.wait_for_progress(LAST_RETRY)?;
     let check = cluster.run("m2", &["mfs-promote", "--check"])?;
     assert_eq!(check.status.code(), Some(2), "{check:?}");
+    let noted = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
+    assert!(noted.contains(FRESHNESS), "{noted}");
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     wait_for_whole_copy(&cluster, "m3")?;
@@ -23,26 +28,26 @@ fn preferred_is_behind() -> Result<(Cluster, lab::Workload)> {
 }
 
 #[test]
-fn a_copy_known_to_be_behind_yields_to_a_better_one() -> Result<()> {
-    let (cluster, load) = preferred_is_behind()?;
+fn a_copy_known_to_be_stale_steps_down_for_a_better_one() -> Result<()> {
+    let (cluster, load) = preferred_is_stale()?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion failed: the copy here is behind: version [0-9]+ was served at ", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STALE, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
     nothing_lost(&cluster, &load)
 }
 
 #[test]
-fn a_copy_known_to_be_behind_is_served_if_there_is_no_better_one() -> Result<()> {
-    let (cluster, _load) = preferred_is_behind()?;
+fn a_copy_known_to_be_stale_is_served_if_there_is_no_better_one() -> Result<()> {
+    let (cluster, _load) = preferred_is_stale()?;
     cluster.power_off("m3")?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "the copy here is behind: .* it serves as the last resort", SOON)?;
+    cluster.wait_for_log("m2", log_lines::LAST_RESORT, SOON)?;
     // It serves now, so nothing else counts any more.
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     let left = cluster.must("m2", &["ls", "/var/lib/moosefs-ucarp"])?;
-    assert!(!left.contains("freshness"), "{left}");
+    assert!(!left.contains(FRESHNESS), "{left}");
     Ok(())
 }

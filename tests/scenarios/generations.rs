@@ -1,6 +1,6 @@
 //! MooseFS 4.57.5, on the Debian 13 that brings it: what differs from 3.0 must not matter.
 
-use lab::{Cluster, LAST_RETRY, Release, Result};
+use lab::{Cluster, LAST_RETRY, Release, Result, log_lines};
 
 use crate::SOON;
 use crate::nothing_lost;
@@ -15,7 +15,7 @@ fn two_power_cuts_on_4_57() -> Result<()> {
     let dry_run = cluster.must("m2", &["mfs-promote", "--dry-run"])?;
     let rehearsal = cluster.must("m2", &["mfs-promote", "--rehearse"])?;
     eprintln!("{dry_run}{rehearsal}");
-    assert!(dry_run.contains("a promotion would succeed") && rehearsal.contains("a promotion would serve"));
+    assert!(dry_run.contains(log_lines::WOULD_SUCCEED) && rehearsal.contains(log_lines::WOULD_SERVE));
 
     let mut serving = "m1".to_owned();
     for _ in 0..2 {
@@ -23,8 +23,8 @@ fn two_power_cuts_on_4_57() -> Result<()> {
         let taken = cluster.wait_for_serving_other_than(&serving, SOON)?;
         load.wait_for_progress(LAST_RETRY)?;
         eprintln!("{} serves {:.1} s after {serving}; {:?}", taken.by, taken.at.seconds_since(off), load.outage(off)?);
-        cluster.wait_for_log(&taken.by, "prove: MooseFS 4.57.5 answers with version .* of metaid 0x", SOON)?;
-        cluster.wait_for_log(&taken.by, "promotion ended: serving", SOON)?;
+        cluster.wait_for_log(&taken.by, log_lines::PROVED_4_57, SOON)?;
+        cluster.wait_for_log(&taken.by, log_lines::SERVING, SOON)?;
         cluster.power_on(&serving)?;
         for machine in ["m1", "m2", "m3"] {
             cluster.wait_for_metalogger_in_step(machine, SOON)?;

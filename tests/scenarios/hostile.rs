@@ -1,10 +1,10 @@
-//! User mfs, or whoever took it over, against root: what it does in its folder must not reach beyond it, must not hold
-//! root up, and must not write into root's log.
+//! A hostile user mfs against root: what it does in its folder must have no effect outside of it, must not delay root, and
+//! must not write into root's log.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use lab::{Cluster, Result};
+use lab::{Cluster, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -36,21 +36,21 @@ fn with_swapper(cluster: &Cluster, work: impl FnOnce() -> Result<()>) -> Result<
 fn promote(cluster: &Cluster) -> Result<bool> {
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    let ended = cluster.wait_for_log_since(mark, "m2", "promotion ended: [a-z]+", SOON)?;
-    if ended.text.contains("serving") {
+    cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_ENDED, SOON)?;
+    if cluster.serving() == ["m2"] {
         return Ok(true);
     }
-    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
     Ok(false)
 }
 
 #[test]
-fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
+fn root_changes_nothing_outside_a_folder_whose_owner_attacks_it() -> Result<()> {
     let (cluster, load) = copy_left_alone()?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log("m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTED, SOON)?;
     cluster.must("m2", &["mfsmetalogger", "stop"])?;
     let root = cluster.machine("m2")?.root()?;
     fs::write(root.join("etc/swapper.py"), SWAPPER).expect("the swapper");
@@ -64,7 +64,7 @@ fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
     fs::hard_link(cluster.machine("m2")?.disk("/var/lib/lab").join("secret"), &link).expect("a second name");
     let refused = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
     let text = String::from_utf8_lossy(&refused.stdout);
-    assert!(text.contains("metadata.mfs.back.7 is a second name of another user's file"), "{text}");
+    assert!(text.contains(log_lines::SECOND_NAME), "{text}");
     assert!(!promote(&cluster)?, "nor is it set aside");
     fs::remove_file(&link).expect("the second name");
 
@@ -79,7 +79,7 @@ fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
         if cluster.daemon("m2", "ucarp").is_ok() {
             let mark = cluster.mark();
             cluster.stop_ucarp("m2")?;
-            cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+            cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
         }
         // What mfs did to its own files it did to itself: the administrator has a copy.
         cluster.must(
@@ -113,7 +113,7 @@ fn root_does_nothing_beyond_a_folder_whose_owner_fights_it() -> Result<()> {
 }
 
 #[test]
-fn who_is_not_root_and_files_that_are_not_roots_are_refused() -> Result<()> {
+fn other_users_and_files_that_they_can_write_are_refused() -> Result<()> {
     let cluster = Cluster::build().masters(1).start()?;
     for program in
         ["mfs-promote --dry-run", "mfs-promote --demote", "vip-up eth0 172.16.0.99", "vip-down eth0 172.16.0.99"]
@@ -122,8 +122,8 @@ fn who_is_not_root_and_files_that_are_not_roots_are_refused() -> Result<()> {
         let script: Vec<&str> = script.iter().map(String::as_str).collect();
         let refused = cluster.run("m1", &script)?;
         let begun = cluster.events().since(0);
-        let said = String::from_utf8_lossy(&refused.stderr).contains("must run as root")
-            || begun.iter().any(|event| event.text.contains("must run as root"));
+        let said = String::from_utf8_lossy(&refused.stderr).contains(log_lines::NOT_ROOT)
+            || begun.iter().any(|event| event.text.contains(log_lines::NOT_ROOT));
         assert!(said && refused.status.code() == Some(1), "{program}: {refused:?}");
     }
     assert!(cluster.holds_vip("m1"));
@@ -145,7 +145,7 @@ fn who_is_not_root_and_files_that_are_not_roots_are_refused() -> Result<()> {
     ] {
         cluster.must("m1", &["sh", "-c", spoil])?;
         let text = dry_run()?;
-        assert!(text.contains(wanted) && text.contains("run: chown root"), "{wanted} in {text}");
+        assert!(text.contains(wanted) && text.contains(log_lines::CHOWN_ADVICE), "{wanted} in {text}");
         cluster.must("m1", &["sh", "-c", mend])?;
     }
     Ok(())

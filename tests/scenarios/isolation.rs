@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use lab::{Cluster, LAST_RETRY, Result, Workload};
+use lab::random::{self, pick};
+use lab::{Cluster, LAST_RETRY, Result, Workload, log_lines};
 
-use crate::SOON;
-use crate::dice::dice;
-use crate::nothing_lost;
+use crate::{SOON, nothing_lost, steady};
 
 /// The machine that ucarp prefers has this skew, the other one that.
 const PREFERRED: u8 = 0;
@@ -22,34 +21,22 @@ fn isolate_the_standby(cluster: &Cluster, seconds: u64) -> Result<()> {
     cluster.heal("m2")?;
     let load_goes_on = cluster.wait_for_serving("m1", SOON)?;
     eprintln!("isolated for {seconds} s; {} serves", load_goes_on.by);
-    // Whatever goes on is over when m1 holds the address and m2 does not, for longer than any election lasts.
-    cluster.expect("the address to come to rest on m1", SOON, || {
-        let rests = || cluster.holds_vip("m1") && !cluster.holds_vip("m2") && cluster.serving() == ["m1"];
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                rests()
-            })
-            .then_some(())
+    steady(cluster, "m1 to serve and m2 not to hold the address", || {
+        cluster.serving() == ["m1"] && !cluster.holds_vip("m2")
     })?;
     assert_eq!(cluster.master_pid("m1"), pid, "the living master was not touched");
-    let served = cluster
-        .events()
-        .since(mark)
-        .iter()
-        .any(|event| event.machine == "m2" && event.text.contains("promotion ended: serving"));
-    assert!(!served, "m2 never served");
+    assert!(!cluster.started_master_since(mark, "m2"), "m2 never served");
     assert_eq!(cluster.master_pid("m2"), None);
     Ok(())
 }
 
 fn standby(preferred: bool) -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     let (m1, m2) = if preferred { (OTHER, PREFERRED) } else { (PREFERRED, OTHER) };
     let cluster = Cluster::build().masters(2).skew("m1", m1).skew("m2", m2).start()?;
-    let load = cluster.client().keep_writing_at(dice.pick(&[20, 100, 200]))?;
+    let load = cluster.client().keep_writing_at(pick(&mut rng, &[20, 100, 200]))?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    for seconds in [20, dice.between(2, 6), dice.between(7, 14)] {
+    for seconds in [20, rng.u64(2..=6), rng.u64(7..=14)] {
         isolate_the_standby(&cluster, seconds)?;
         load.wait_for_progress(LAST_RETRY)?;
     }
@@ -57,16 +44,16 @@ fn standby(preferred: bool) -> Result<()> {
 }
 
 #[test]
-fn the_preferred_standby_comes_back_and_yields() -> Result<()> {
+fn the_preferred_standby_comes_back_and_steps_down() -> Result<()> {
     standby(true)
 }
 
 #[test]
-fn the_other_standby_comes_back_and_yields() -> Result<()> {
+fn the_other_standby_comes_back_and_steps_down() -> Result<()> {
     standby(false)
 }
 
-/// The serving machine `m1` is cut off for so long; whoever is promoted meanwhile has the history that counts.
+/// The serving machine `m1` is cut off for this long. A machine that is promoted meanwhile has the history that counts.
 fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
     let cluster = Cluster::build()
         .masters(2)
@@ -81,59 +68,47 @@ fn isolate_the_server(seconds: u64, m1: u8, m2: u8) -> Result<()> {
     std::thread::sleep(Duration::from_secs(seconds));
     cluster.heal("m1")?;
     let server = if cluster.master_pid("m2").is_some() { "m2" } else { "m1" };
-    cluster.expect("the address to come to rest", SOON, || {
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                cluster.serving().len() == 1
-            })
-            .then_some(())
-    })?;
+    steady(&cluster, "one machine to serve", || cluster.serving().len() == 1)?;
     eprintln!("m1 cut off for {seconds} s while it served, skews {m1} and {m2}: {:?} serves", cluster.serving());
     if seconds >= 12 {
         assert_eq!((server, cluster.serving()), ("m2", vec!["m2".to_owned()]));
         cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
         let told = cluster.must("m1", &["cat", "/var/lib/lab/told"])?;
-        assert!(
-            told.contains("yield: this machine is isolated") || told.contains("yield: a master is alive"),
-            "{told}"
-        );
+        assert!(told.contains(log_lines::NOTIFIED_ISOLATED) || told.contains(log_lines::NOTIFIED_PEER_ALIVE), "{told}");
     }
     all_there(&cluster, &load)
 }
 
 #[test]
 fn the_serving_machine_is_cut_off_and_preferred() -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     isolate_the_server(20, PREFERRED, OTHER)?;
-    isolate_the_server(dice.between(2, 14), PREFERRED, OTHER)
+    isolate_the_server(rng.u64(2..=14), PREFERRED, OTHER)
 }
 
 #[test]
 fn the_serving_machine_is_cut_off_and_not_preferred() -> Result<()> {
-    let mut dice = dice();
+    let mut rng = random::rng();
     isolate_the_server(20, OTHER, PREFERRED)?;
-    isolate_the_server(dice.between(2, 14), OTHER, PREFERRED)
+    isolate_the_server(rng.u64(2..=14), OTHER, PREFERRED)
 }
 
-/// The worst moment for a network to come back: the machine that was cut off has won the address in the dark, has listened
-/// long enough, and is about to find out that it is cut off. The other machine steps back before it says a word.
+/// The worst moment for a network to come back: the machine that was cut off has won the address while isolated, its
+/// hold-off is over, and it is about to find out that it is cut off. The other machine steps down.
 #[test]
-fn the_network_comes_back_when_an_election_in_the_dark_has_settled() -> Result<()> {
+fn the_network_comes_back_when_an_isolated_machine_has_won() -> Result<()> {
     let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.isolate("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     let mark = cluster.mark();
-    cluster.wait_for_log_since(mark, "m1", "promotion begun", SOON)?;
-    std::thread::sleep(Duration::from_millis(dice().between(1300, 2500)));
+    cluster.wait_for_log_since(mark, "m1", log_lines::PROMOTION_BEGUN, SOON)?;
+    std::thread::sleep(Duration::from_millis(random::rng().u64(1300..=2500)));
     cluster.heal("m1")?;
-    rests_on(&cluster, "m2")?;
-    let served = cluster.events().since(mark);
-    let served = served.iter().find(|event| event.machine == "m1" && event.text.contains("prove: "));
-    assert!(served.is_none(), "m1 served what it knew before it was cut off: {served:?}");
+    steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
+    assert!(!cluster.started_master_since(mark, "m1"), "m1 never served what it knew before it was cut off");
     all_there(&cluster, &load)
 }
 
@@ -143,12 +118,12 @@ fn the_network_comes_back_when_the_other_machine_has_just_begun_to_serve() -> Re
     let cluster = Cluster::build().masters(2).skew("m1", PREFERRED).skew("m2", OTHER).start()?;
     let load = cluster.client().keep_writing_at(100)?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m1", "metalogger of 172.16.0.12 copies from the master; remembered", SOON)?;
+    cluster.wait_for_log("m1", log_lines::M2_REMEMBERED, SOON)?;
     cluster.isolate("m1")?;
-    cluster.wait_for_log("m2", "prove: ", SOON)?;
+    cluster.wait_for_log("m2", log_lines::PROVED, SOON)?;
     cluster.heal("m1")?;
-    cluster.wait_for_log("m1", "this machine serves no more: |mfsmaster runs here .* one is alive on", SOON)?;
-    rests_on(&cluster, "m2")?;
+    cluster.wait_for_log("m1", log_lines::STOPPED_SERVING_OR_PEER_ALIVE, SOON)?;
+    steady(&cluster, "m2 alone to serve", || cluster.serving() == ["m2"])?;
     all_there(&cluster, &load)
 }
 
@@ -159,16 +134,4 @@ fn all_there(cluster: &Cluster, load: &Workload) -> Result<()> {
     eprintln!("{} operations acknowledged, {} lost", verdict.acknowledged, verdict.lost.len());
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
     Ok(())
-}
-
-/// For ten seconds, longer than any election lasts, this machine and no other one serves.
-fn rests_on(cluster: &Cluster, machine: &str) -> Result<()> {
-    cluster.expect(&format!("{machine} alone to serve"), SOON, || {
-        (0..50)
-            .all(|_| {
-                std::thread::sleep(Duration::from_millis(200));
-                cluster.serving() == [machine]
-            })
-            .then_some(())
-    })
 }

@@ -1,6 +1,6 @@
-//! `mfs-promote` is killed while nobody waits for it: its stand-in goes on, and the address is never left to nobody.
+//! `mfs-promote` is killed: its supervisor starts it again, and the address never stays on a machine that does not serve.
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -9,33 +9,33 @@ use crate::storm::{Call, call, m2_alone};
 
 /// What a promotion logs before it is killed, in this order.
 const PROMOTION: [&str; 7] = [
-    "promotion begun",
-    "prepare: ",
-    "metalogger: stopped",
-    "stage: ",
-    "commit: ",
-    "start: mfsmaster started",
-    "prove: ",
+    log_lines::PROMOTION_BEGUN,
+    log_lines::PREPARED,
+    log_lines::METALOGGER_STOPPED,
+    log_lines::STAGED,
+    log_lines::COMMITTED,
+    log_lines::MASTER_STARTED,
+    log_lines::PROVED,
 ];
 /// And a demotion of a machine that serves.
-const DEMOTION: [&str; 2] = ["demotion begun", "waiting .* in case"];
+const DEMOTION: [&str; 2] = [log_lines::DEMOTION_BEGUN, log_lines::GRACE_BEGUN];
 
 /// Kills the run on m2 in a phase of its work.
 fn kill_in(cluster: &Cluster, mark: usize, phase: &str, role: &str) -> Result<()> {
     cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
     cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
-    let begun_again = format!("the {role} of process [0-9]+ was killed; it is begun again");
+    let begun_again = format!("{role} .*{}", log_lines::KILLED_AND_RESTARTED);
     cluster.wait_for_log_since(mark, "m2", &begun_again, SOON).map(drop)
 }
 
 #[test]
-fn a_run_that_is_killed_is_begun_again() -> Result<()> {
+fn a_run_that_is_killed_is_started_again() -> Result<()> {
     let (cluster, load) = m2_alone()?;
     for (round, phase) in PROMOTION.iter().enumerate() {
         let mut mark = cluster.mark();
         call(&cluster, Call::Up)?;
         kill_in(&cluster, mark, phase, "promotion")?;
-        cluster.wait_for_log_since(mark, "m2", "promotion ended: (already )?serving", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::SERVING_OR_ALREADY, SOON)?;
         assert_eq!(cluster.serving(), ["m2"], "killed after {phase}");
 
         mark = cluster.mark();
@@ -43,7 +43,7 @@ fn a_run_that_is_killed_is_begun_again() -> Result<()> {
         if let Some(phase) = DEMOTION.get(round) {
             kill_in(&cluster, mark, phase, "demotion")?;
         }
-        cluster.wait_for_log_since(mark, "m2", "demotion ended: demoted", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTED, SOON)?;
         assert_eq!((cluster.holds_vip("m2"), cluster.master_pid("m2")), (false, None), "after {phase}");
     }
     call(&cluster, Call::Up)?;
@@ -52,31 +52,33 @@ fn a_run_that_is_killed_is_begun_again() -> Result<()> {
 }
 
 #[test]
-fn the_one_that_watches_over_a_serving_machine_is_replaced() -> Result<()> {
+fn the_monitor_of_a_serving_machine_is_replaced() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
     cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: already serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     cluster.must("m1", &["ip", "addr", "del", "172.16.0.99/16", "dev", "eth0"])?;
-    cluster.wait_for_log_since(mark, "m1", "172.16.0.99 was taken off eth0 by something else .*put back", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::ADDRESS_PUT_BACK, SOON)?;
     // Too often for an accident: the last one is not replaced any more, and what serves is not touched.
     for _ in 0..2 {
         let mark = cluster.mark();
         cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
-        cluster.wait_for_log_since(mark, "m1", "promotion ended: already serving", SOON)?;
+        cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     }
     cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
-    cluster.expect("nobody to watch", SOON, || cluster.daemon("m1", "mfs-promote").is_err().then_some(()))?;
+    cluster.expect("the last mfs-promote to be gone", SOON, || {
+        cluster.daemon("m1", "mfs-promote").is_err().then_some(())
+    })?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], pid));
     nothing_lost(&cluster, &load)
 }
 
 #[test]
-fn a_promotion_that_is_killed_again_and_again_gives_the_address_up() -> Result<()> {
+fn a_promotion_that_is_killed_again_and_again_releases_the_address() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     for standby in ["m2", "m3"] {
@@ -85,12 +87,12 @@ fn a_promotion_that_is_killed_again_and_again_gives_the_address_up() -> Result<(
     let mut mark = cluster.mark();
     cluster.power_off("m1")?;
     for _ in 0..3 {
-        cluster.wait_for_log_since(mark, "m2", "promotion begun", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_BEGUN, SOON)?;
         mark = cluster.mark();
         cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
     }
-    cluster.wait_for_log_since(mark, "m2", "promotion failed: killed 3 times", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::KILLED_TOO_OFTEN, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
     assert!(!cluster.holds_vip("m2"));
     cluster.wait_for_serving("m3", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;

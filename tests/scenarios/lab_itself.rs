@@ -66,7 +66,7 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m3", SOON)?;
     cluster.daemon("m3", "ucarp")?;
 
-    // Isolated, a standby promotes itself; its link stays up. Healed, one of the two steps back.
+    // Isolated, a standby promotes itself; its link stays up. Healed, one of the two steps down.
     cluster.isolate("m2")?;
     cluster.expect("m2 to hold the address too", SOON, || cluster.holds_vip("m2").then_some(()))?;
     assert!(cluster.holds_vip("m1"));
@@ -74,7 +74,7 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     cluster.heal("m2")?;
     cluster.expect("m2 to give the address back", SOON, || (!cluster.holds_vip("m2")).then_some(()))?;
 
-    // A pulled cable takes the link away; the client waits; healed, it goes on.
+    // A pulled cable takes the link away; the client waits; healed, it continues.
     let mark = cluster.mark();
     let cut = cluster.cut("cs1")?;
     assert_eq!(cluster.must("cs1", &["cat", "/sys/class/net/eth0/carrier"])?.trim(), "0");
@@ -127,7 +127,7 @@ fn cluster_ends_quickly_although_its_client_hangs() -> Result<()> {
 #[test]
 fn deadline_shows_the_last_lines_of_every_machine() -> Result<()> {
     let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).fresh().start()?;
-    let error = cluster.wait_for_log("m1", "never", Duration::from_millis(10)).expect_err("nobody logs that");
+    let error = cluster.wait_for_log("m1", "never", Duration::from_millis(10)).expect_err("no such line");
     let text = error.to_string();
     assert!(text.contains("m1 to log /never/") && text.contains("Switching to state: MASTER"), "{text}");
     assert!(text.contains("c1   lab: power on"), "{text}");

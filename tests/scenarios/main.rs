@@ -1,5 +1,5 @@
 //! Whole clusters with real ucarp and real MooseFS. Needs root, ucarp, the MooseFS 3.0 packages and debootstrap.
-//! So many clusters at a time as `LAB_CLUSTERS` says (1): the lab holds locks of the host while they run.
+//! `LAB_CLUSTERS` (1) clusters run at a time: the lab holds locks of the host while they run.
 
 mod address;
 mod book;
@@ -8,15 +8,12 @@ mod chain;
 mod chance;
 mod check;
 mod clock;
-mod dice;
 mod election;
 mod ends;
 mod failover;
 mod failures_page;
 mod freshness;
 mod generations;
-mod guards;
-mod hand_over;
 mod hostile;
 mod hung;
 mod isolation;
@@ -27,10 +24,13 @@ mod notify;
 mod old_release;
 mod packages;
 mod pause;
+mod pre_serving;
 mod proof;
+mod rust_version;
 mod second_failure;
 mod storm;
 mod survivors;
+mod switchover;
 mod verbs;
 
 use std::ops::RangeInclusive;
@@ -61,6 +61,18 @@ fn nothing_lost_but(cluster: &Cluster, load: &Workload, times: &[RangeInclusive<
     Ok(verdict.cut_off)
 }
 
+/// Waits until `condition` has held for ten seconds without a break: longer than any election lasts.
+fn steady(cluster: &Cluster, what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let mut since = Moment::now();
+    cluster.expect(&format!("{what} for ten seconds"), SOON * 2, || {
+        std::thread::sleep(Duration::from_millis(200));
+        if !condition() {
+            since = Moment::now();
+        }
+        (Moment::now() - since >= Duration::from_secs(10)).then_some(())
+    })
+}
+
 /// Waits until a machine has all that the serving master had when this was called, in a copy that can be served.
 fn wait_for_whole_copy(cluster: &Cluster, machine: &str) -> Result<()> {
     cluster.wait_for_metalogger_in_step(machine, SOON)?;
@@ -68,7 +80,7 @@ fn wait_for_whole_copy(cluster: &Cluster, machine: &str) -> Result<()> {
     cluster.expect(&format!("{machine} to have a whole copy"), SOON, dry_run).map(drop)
 }
 
-/// Two machines, a load that has ended, and m2's complete copy without a metalogger that goes on writing it: ready to be
+/// Two machines, a load that has ended, and m2's complete copy without a metalogger that would write to it: ready to be
 /// damaged.
 fn copy_left_alone() -> Result<(Cluster, Workload)> {
     let cluster = Cluster::build().masters(2).start()?;

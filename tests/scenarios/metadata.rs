@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write as _;
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -19,10 +19,10 @@ fn a_torn_last_line_costs_nothing_else() -> Result<()> {
     file.write_all(b"99999: 17953").expect("a torn line");
 
     let dry_run = cluster.must("m2", &["mfs-promote", "--dry-run"])?;
-    assert!(dry_run.contains("torn last line of 12 bytes") && dry_run.contains("would succeed"), "{dry_run}");
+    assert!(dry_run.contains(log_lines::TORN) && dry_run.contains("would succeed"), "{dry_run}");
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "torn.*12 bytes", SOON)?;
+    cluster.wait_for_log("m2", log_lines::TORN_LOGGED, SOON)?;
     nothing_lost(&cluster, &load)
 }
 
@@ -42,7 +42,7 @@ fn leftovers_of_an_earlier_stint_are_set_aside_not_merged() -> Result<()> {
 
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     nothing_lost(&cluster, &load)?;
     let names = archived(&cluster, "m2")?;
     for name in ["metadata.mfs.back", "changelog.0.mfs", "metadata_ml.mfs.back", "changelog_ml.0.mfs"] {
@@ -77,7 +77,7 @@ fn an_empty_file_system_is_never_served() -> Result<()> {
     let before = cluster.files("m2")?;
 
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion failed: no promotion from the files here", SOON)?;
+    cluster.wait_for_log("m2", log_lines::NO_PLAN, SOON)?;
     cluster.expect("m2 to give the address up", SOON, || (!cluster.holds_vip("m2")).then_some(()))?;
     assert_eq!(cluster.master_pid("m2"), None);
     assert_eq!(cluster.files("m2")?, before);
@@ -95,7 +95,7 @@ fn files_of_another_file_system_are_refused() -> Result<()> {
     fs::write(data.join("metadata.mfs.back"), foreign).expect("an image of another file system");
 
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion failed: no promotion from the files here.*metaid", SOON)?;
+    cluster.wait_for_log("m2", log_lines::NO_PLAN_METAID, SOON)?;
     cluster.wait_for_serving("m3", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.master_pid("m2"), None);
@@ -119,12 +119,12 @@ fn cold_start_of_the_last_master_uses_its_own_files() -> Result<()> {
     cluster.power_off("m2")?;
     let mark = cluster.mark();
     cluster.power_on("m1")?;
-    cluster.wait_for_log_since(mark, "m1", "stage: own", SOON)?;
-    cluster.wait_for_log_since(mark, "m1", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::STAGED_OWN, SOON)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::SERVING, SOON)?;
     nothing_lost(&cluster, &load)
 }
 
-/// Each damage is met by the machine that has to serve, with nobody to give way to: it says what is wrong, moves nothing,
+/// Each time the damaged machine is the only one that could serve: it says what is wrong, moves nothing,
 /// keeps no address, and takes part again when ucarp is started.
 #[test]
 fn a_copy_that_cannot_be_served_is_refused_and_left_as_it_is() -> Result<()> {
@@ -153,15 +153,14 @@ fn a_copy_that_cannot_be_served_is_refused_and_left_as_it_is() -> Result<()> {
         } else {
             cluster.start_ucarp("m2")?;
         }
-        let begun = cluster.wait_for_log_since(mark, "m2", "promotion begun", SOON)?;
-        let failed =
-            cluster.wait_for_log_since(mark, "m2", "promotion failed: no promotion from the files here", SOON)?;
+        let begun = cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_BEGUN, SOON)?;
+        let failed = cluster.wait_for_log_since(mark, "m2", log_lines::NO_PLAN, SOON)?;
         assert!(regex_lite::Regex::new(why)?.is_match(&failed.text), "{why} in {}", failed.text);
         eprintln!("refused after {:?}: {}", failed.at - begun.at, failed.text);
-        cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
         assert!(!cluster.holds_vip("m2") && cluster.daemon("m2", "ucarp").is_err());
         assert_eq!((cluster.master_pid("m2"), cluster.files("m2")?), (None, before), "{why}");
-        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
     }
     // Made whole again, it serves.
     for (file, content) in [(&image, &whole), (&log, &changes)] {
@@ -188,7 +187,7 @@ fn cold_start_without_the_last_master_keeps_what_only_it_knows() -> Result<()> {
     cluster.feed("m2")?;
     let mark = cluster.mark();
     cluster.power_on("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     let data = cluster.data("m1")?;
     let own = fs::read(data.join("changelog.0.mfs")).expect("what m1 wrote last");
     cluster.power_on("m1")?;
@@ -196,6 +195,6 @@ fn cold_start_without_the_last_master_keeps_what_only_it_knows() -> Result<()> {
     assert_eq!(cluster.serving(), ["m2"]);
     assert_eq!(fs::read(data.join("changelog.0.mfs")).expect("it is still there"), own, "for an administrator");
     let plan = cluster.must("m1", &["mfs-promote", "--dry-run"])?;
-    assert!(plan.contains("(ml, version 10"), "the history that is served now: {plan}");
+    assert!(plan.contains(log_lines::NEW_HISTORY), "the history that is served now: {plan}");
     crate::nothing_lost_but(&cluster, &load, &[unheard..=off]).map(drop)
 }

@@ -1,10 +1,10 @@
-//! MooseFS 1.6, by stand-ins for its programs and the real files of a 1.6.19 metalogger.
+//! MooseFS 1.6, with fakes of its programs and the real files of a 1.6.19 metalogger.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use lab::{Cluster, Result};
+use lab::{Cluster, Result, log_lines};
 
 use crate::SOON;
 use crate::archived;
@@ -17,16 +17,16 @@ const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/tes
 fn machine_of_1_6() -> Result<Cluster> {
     let cluster = Cluster::build().masters(2).start()?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log("m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTED, SOON)?;
     cluster.must("m2", &["mfsmetalogger", "stop"])?;
     cluster.must("m2", &["sh", "-c", "rm -rf /var/lib/mfs/* /var/lib/mfs/.mfsmaster.lock"])?;
     let root = cluster.machine("m2")?.root()?;
     for program in ["mfsmaster", "mfsmetarestore"] {
         let path = root.join("usr/sbin").join(program);
         fs::remove_file(&path).expect("a program of 3.0");
-        fs::write(&path, PROGRAMS).expect("a stand-in");
+        fs::write(&path, PROGRAMS).expect("a fake");
         cluster.must("m2", &["chmod", "755", &format!("/usr/sbin/{program}")])?;
     }
     // Run as root and as mfs.
@@ -58,18 +58,18 @@ fn calls(cluster: &Cluster) -> Result<String> {
 }
 
 #[test]
-fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
+fn a_master_of_1_6_serves_the_image_that_its_own_tool_made() -> Result<()> {
     let cluster = machine_of_1_6()?;
     // Else by the init script.
     cluster.must("m2", &["sh", "-c", "echo SERVICE_MANAGER = own > /etc/mfs/mfspromote.cfg"])?;
     let data = cluster.data("m2")?;
     let (end, sessions) = (planned(&cluster)?, fs::read(data.join("sessions_ml.mfs")).expect("sessions"));
     let rehearsed = cluster.must("m2", &["mfs-promote", "--rehearse"])?;
-    assert!(rehearsed.contains("a promotion would serve"), "{rehearsed}");
+    assert!(rehearsed.contains(log_lines::WOULD_SERVE), "{rehearsed}");
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "prove: MooseFS 1.6.27 answers", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::PROVED_1_6, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
 
     // Renamed by the start, as 1.6 does.
     assert_eq!(version(&data.join("metadata.mfs.back")), end);
@@ -90,20 +90,20 @@ fn a_master_of_1_6_serves_what_its_own_tool_has_restored() -> Result<()> {
     assert!(calls.lines().any(|line| line == "mfsmaster -c /etc/mfs/mfsmaster.cfg start as 0"), "{calls}");
     assert!(archived(&cluster, "m2")?.contains("metadata_ml.mfs.back"));
     let files = cluster.files("m2")?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-promote/")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(log_lines::RUN_FOLDER)), "{files:?}");
 
-    // ucarp is restarted beside it, then ends: the master is left alone, then stopped.
+    // ucarp is restarted, then ends: the master is left alone, then stopped.
     let mark = cluster.mark();
     cluster.restart_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "mfsmaster is already serving here; left alone", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::LEFT_ALONE, SOON)?;
     cluster.stop_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended: demoted", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTED, SOON)?;
     assert_eq!(version(&data.join("metadata.mfs")), end);
     Ok(())
 }
 
 #[test]
-fn a_restore_of_1_6_is_not_believed() -> Result<()> {
+fn a_restore_of_1_6_is_verified() -> Result<()> {
     let cluster = machine_of_1_6()?;
     let files = cluster.files("m2")?;
     for (fault, wanted) in [
@@ -117,9 +117,9 @@ fn a_restore_of_1_6_is_not_believed() -> Result<()> {
             cluster.must("m2", &["sh", "-c", "echo START_TIMEOUT = 1 > /etc/mfs/mfspromote.cfg"])?;
         }
         cluster.start_ucarp("m2")?;
-        cluster.wait_for_log_since(mark, "m2", &format!("promotion failed: .*{wanted}"), SOON)?;
-        cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
-        cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+        cluster.wait_for_log_since(mark, "m2", &format!("{}.*{wanted}", log_lines::PROMOTION_FAILED), SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
+        cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
         assert_eq!(cluster.files("m2")?, files, "{fault}");
         assert!(!cluster.holds_vip("m2"));
     }
@@ -133,7 +133,7 @@ fn a_restore_of_1_6_is_not_believed() -> Result<()> {
     fs::write(data.join("changelog_ml.0.mfs"), format!("{base}: 1300000000|ACCESS(1)\n")).expect("one change");
     let mark = cluster.mark();
     cluster.start_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     assert_eq!(version(&data.join("metadata.mfs.back")), base + 1);
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use lab::{Booted, LAST_RETRY, Moment, Release, Result, Site, VIP, debian_package};
+use lab::{Booted, LAST_RETRY, Moment, Release, Result, Site, VIP, debian_package, log_lines};
 
 use crate::SOON;
 use crate::booted::{MASTER, METALOGGER, UCARP, configure, install_package, prepare, serves_from_its_units};
@@ -33,7 +33,7 @@ fn first_master(machine: &Booted) -> Result<()> {
     machine.must(&["systemctl", "restart", MASTER])?;
     machine.expect("the image to be served", SOON, || machine.serves(machine.address).ok())?;
     machine.must(&["systemctl", "enable", "--now", UCARP])?;
-    machine.wait_for_log(0, "promotion ended: ", SOON)?;
+    machine.wait_for_log(0, log_lines::PROMOTION_ENDED, SOON)?;
     assert!(machine.holds(VIP));
     Ok(())
 }
@@ -74,7 +74,7 @@ fn lifetime(first: Release, second: Release) -> Result<()> {
 
     let cut = m1.power_off()?;
     let crash = cut..=Moment::now();
-    m2.wait_for_log(0, "promotion ended: serving", SOON)?;
+    m2.wait_for_log(0, log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
     serves_from_its_units(&m2)?;
@@ -128,7 +128,7 @@ fn removed(machine: &Booted, before: &str) -> Result<()> {
     assert!(machine.holds(VIP));
 
     machine.must(&["systemctl", "stop", UCARP])?;
-    machine.wait_for_log(0, "demotion ended: demoted", SOON)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
     machine.must(&["apt-get", "purge", "-y", "moosefs-ucarp"])?;
     assert_eq!(machine.processes("ucarp"), Vec::<String>::new());
     machine.wait_for_unit(METALOGGER, "active", SOON)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
@@ -11,32 +11,32 @@ use crate::copy_left_alone;
 use crate::nothing_lost;
 
 #[test]
-fn a_master_that_dies_right_after_the_proof_keeps_nobody_waiting() -> Result<()> {
+fn a_master_that_dies_right_after_its_proof_releases_the_address() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "prove: MooseFS .* answers with version", SOON)?;
+    cluster.wait_for_log("m2", log_lines::PROVED_VERSION, SOON)?;
     let mark = cluster.mark();
     cluster.kill("m2", "mfsmaster", Signal::SIGKILL)?;
-    cluster.wait_for_log("m2", "promotion failed: mfsmaster ended .* after it began to serve", SOON)?;
+    cluster.wait_for_log("m2", log_lines::ENDED_AFTER_PROOF, SOON)?;
     // ucarp's last vip-down comes after the promotion: then nothing acts any more.
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
     assert!(!cluster.holds_vip("m2"));
     assert!(cluster.daemon("m2", "mfsmetalogger").is_ok(), "a standby again");
 
     // It has served: what it wrote is the history now, or nothing was written and the copy is back.
     cluster.start_ucarp("m2")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
     nothing_lost(&cluster, &load)
 }
 
 #[test]
-fn an_image_saved_in_need_elsewhere_is_not_passed_over() -> Result<()> {
+fn an_emergency_image_elsewhere_is_not_ignored() -> Result<()> {
     const ELSEWHERE: &str = "/tmp/metadata.mfs.emergency";
     let (cluster, load) = copy_left_alone()?;
     let end = cluster.copy_reaches("m2")?.expect("a copy");
@@ -54,8 +54,8 @@ fn an_image_saved_in_need_elsewhere_is_not_passed_over() -> Result<()> {
     assert!(dry_run.status.code() == Some(1) && regex_lite::Regex::new(&refused)?.is_match(&text), "{text}");
     let mark = cluster.mark();
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", &format!("promotion failed: .*{refused}"), SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    cluster.wait_for_log("m2", &format!("{}.*{refused}", log_lines::PROMOTION_FAILED), SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
 
     cluster.must("m2", &["mv", ELSEWHERE, "/var/lib/lab/"])?;
     cluster.start_ucarp("m2")?;

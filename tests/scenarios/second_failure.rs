@@ -3,7 +3,7 @@
 //! Later is worse, and left to chance by MooseFS: at the first change that it hears of the new history a metalogger drops its
 //! logs, and it downloads all of it when it connects next (docs/limits.md).
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 
 use crate::SOON;
 use crate::nothing_lost_but;
@@ -19,7 +19,7 @@ fn the_new_master_dies_before_the_others_follow_it() -> Result<()> {
     let taken = cluster.wait_for_serving("m2", SOON)?;
     let off = cluster.power_off("m2")?;
     cluster.wait_for_serving("m3", SOON)?;
-    cluster.wait_for_log("m3", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m3", log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.serving(), ["m3"]);
     // What m2 acknowledged before m3 followed it is gone: that is counted and named, and nothing else.

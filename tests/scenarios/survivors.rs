@@ -1,12 +1,12 @@
 //! What becomes of the metalogger that survives a failover, on the third machine: in step with the promoted one, ahead of
 //! it, or behind it, it holds a whole copy of the new history soon after. Shown by a second failover, onto exactly it.
 //!
-//! Metaloggers compare numbers, never histories: without the epoch jump the one ahead would go on with its own, dead
+//! Metaloggers compare numbers, never histories: without the epoch jump the one ahead would continue its own, dead
 //! history, and the second failover would serve that.
 
 use std::ops::RangeInclusive;
 
-use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload};
+use lab::{Builder, Cluster, LAST_RETRY, Moment, Release, Result, Workload, log_lines};
 
 use crate::SOON;
 use crate::nothing_lost;
@@ -34,7 +34,7 @@ fn survivors_follow_the_new_history_on_4_57() -> Result<()> {
     survivors_follow(Cluster::build().release(Release::Debian13))
 }
 
-/// Each kind in turn, in one cluster: the machine that dies, the one that is promoted, and the survivor.
+/// One kind after the other, in one cluster: the machine that dies, the one that is promoted, and the survivor.
 fn survivors_follow(builder: Builder) -> Result<()> {
     let cluster = builder.masters(3).start()?;
     let load = cluster.client().keep_writing()?;
@@ -69,13 +69,13 @@ fn failover_and_another(
     let followed = Moment::now().seconds_since(taken.at);
     load.wait_for_progress(LAST_RETRY)?;
     eprintln!("{kind:?}: {survivor} had the whole history {followed:.1} s after {promoted} began to serve");
-    cluster.wait_for_log(promoted, "promotion ended: serving", SOON)?;
+    cluster.wait_for_log(promoted, log_lines::SERVING, SOON)?;
 
     cluster.start_ucarp(survivor)?;
     wait_for_whole_copy(cluster, survivor)?;
     cluster.power_off(promoted)?;
     cluster.wait_for_serving(survivor, SOON)?;
-    cluster.wait_for_log(survivor, "stage: ml, image metadata_ml.mfs.back of version [1-9][0-9]{6} ", SOON)?;
+    cluster.wait_for_log(survivor, log_lines::STAGED_COPY, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     for machine in [dies, promoted] {
         cluster.power_on(machine)?;
@@ -83,7 +83,7 @@ fn failover_and_another(
     Ok(unheard..=off)
 }
 
-/// Waits until one of the two copies lacks so many changes that the other one has. Since when, or now.
+/// Waits until one of the two copies lacks [`GAP`] changes that the other one has. Since when, or now.
 fn fall_behind(cluster: &Cluster, kind: Survivor, promoted: &str, survivor: &str) -> Result<Moment> {
     let (less, more) = match kind {
         Survivor::Ahead => (promoted, survivor),
@@ -113,7 +113,7 @@ fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.feed("m3")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "nothing was changed since metaloggers came: made a change", SOON)?;
+    cluster.wait_for_log("m2", log_lines::CHANGE_MADE, SOON)?;
     cluster.wait_for_log("m3", "some changes lost: .* download metadata again", SOON)?;
     cluster.start_ucarp("m3")?;
     wait_for_new_history(&cluster, "m3")?;
@@ -125,7 +125,7 @@ fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
 fn wait_for_new_history(cluster: &Cluster, machine: &str) -> Result<()> {
     let planned = || {
         let plan = cluster.must(machine, &["mfs-promote", "--dry-run"]).ok()?;
-        plan.contains("(ml, version 10").then_some(())
+        plan.contains(log_lines::NEW_HISTORY).then_some(())
     };
     cluster.expect(&format!("{machine} to plan with the new history"), SOON, planned)
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use lab::log_lines::{self, REHEARSAL_CONFIG, REHEARSAL_FOLDER};
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
@@ -11,7 +12,7 @@ use crate::archived;
 use crate::copy_left_alone;
 use crate::nothing_lost;
 
-/// Where the real master is when a stand-in for it is on PATH.
+/// Where the real master is when a fake one is on PATH.
 const REAL_MASTER: &str = "/usr/lib/real/mfsmaster";
 
 /// An mfsmaster that does everything but end a restore.
@@ -32,15 +33,19 @@ fn cluster_with_endless_restore() -> Result<Cluster> {
 fn rehearsal_at_work(cluster: &Cluster) -> Result<()> {
     cluster.must("m2", &["sh", "-c", "setsid mfs-promote --rehearse > /var/lib/lab/rehearsal 2>&1 &"])?;
     cluster.expect("the restore to run", SOON, || cluster.daemon("m2", "tail").ok())?;
+    // What `nothing_left` looks for is there now.
+    assert!(cluster.files("m2")?.iter().any(|name| name.starts_with(REHEARSAL_FOLDER)));
+    let elsewhere = cluster.must("m2", &["ls", "/run/moosefs-ucarp"])?;
+    assert!(elsewhere.contains(REHEARSAL_CONFIG), "{elsewhere}");
     Ok(())
 }
 
 /// Nothing of a rehearsal is left on a machine.
 fn nothing_left(cluster: &Cluster, machine: &str) -> Result<()> {
     let files = cluster.files(machine)?;
-    assert!(!files.iter().any(|name| name.starts_with("mfs-rehearsal")), "{files:?}");
+    assert!(!files.iter().any(|name| name.starts_with(REHEARSAL_FOLDER)), "{files:?}");
     let elsewhere = cluster.must(machine, &["ls", "/run/moosefs-ucarp"])?;
-    assert!(!elsewhere.contains("rehearsal.cfg"), "{elsewhere}");
+    assert!(!elsewhere.contains(REHEARSAL_CONFIG), "{elsewhere}");
     Ok(())
 }
 
@@ -68,7 +73,7 @@ fn a_rehearsal_under_load_touches_nothing() -> Result<()> {
         let [text, log] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         eprintln!("{machine}\n{log}{text}");
         assert_eq!(output.status.code(), Some(0), "{log}{text}");
-        assert!(text.contains("as planned") && text.ends_with("a promotion would serve\n"), "{text}");
+        assert!(text.contains(log_lines::AS_PLANNED) && text.ends_with("a promotion would serve\n"), "{text}");
         assert!(text.contains("inodes ("), "{text}");
         nothing_left(&cluster, machine)?;
     }
@@ -76,7 +81,7 @@ fn a_rehearsal_under_load_touches_nothing() -> Result<()> {
     assert_eq!(cluster.files("m2")?, files);
     assert_eq!(cluster.serving(), ["m1"]);
     let status = cluster.must("m2", &["mfs-promote", "--status"])?;
-    assert!(status.contains("rehearsal  would serve"), "{status}");
+    assert!(status.contains(log_lines::REHEARSED), "{status}");
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
@@ -88,27 +93,27 @@ fn a_failover_ends_a_rehearsal_and_does_not_wait_for_it() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     rehearsal_at_work(&cluster)?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "telling the running rehearsal", SOON)?;
+    cluster.wait_for_log("m2", log_lines::REHEARSAL_TOLD, SOON)?;
     // It watches its master for some seconds after it serves.
     let now = json(&cluster, "m2", "--status", "d[\"at_work\"][\"role\"], d[\"interrupted_run\"]")?;
     assert_eq!(now, "promotion None");
     // The rehearsal's restore would never end.
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     cluster.expect("the rehearsal to be over", SOON, || rehearsal_cancelled(&cluster))?;
     assert!(cluster.daemon("m2", "tail").is_err(), "its restore was killed");
     nothing_left(&cluster, "m2")?;
     let runs = json(&cluster, "m2", "--status", "sorted((r[\"role\"], r[\"outcome\"]) for r in d[\"runs\"])[1:]")?;
     assert_eq!(runs, "[('promotion', 'serving'), ('rehearsal', 'cancelled')]");
     let archives = archived(&cluster, "m2")?;
-    assert!(!archives.contains("rehearsal"), "{archives}");
+    assert!(!archives.contains(REHEARSAL_FOLDER), "{archives}");
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
 
 fn rehearsal_cancelled(cluster: &Cluster) -> Option<()> {
     let text = cluster.must("m2", &["cat", "/var/lib/lab/rehearsal"]).ok()?;
-    text.contains("rehearsal ended: cancelled").then_some(())
+    text.contains(log_lines::REHEARSAL_CANCELLED).then_some(())
 }
 
 #[test]
@@ -118,11 +123,11 @@ fn a_killed_rehearsal_is_removed_by_the_next_run_and_never_archived() -> Result<
     rehearsal_at_work(&cluster)?;
     cluster.signal_verb("m2", "--rehearse", Signal::SIGKILL)?;
     let files = cluster.files("m2")?;
-    assert!(files.contains(&"mfs-rehearsal/restore/metadata.mfs.back".to_owned()), "{files:?}");
+    assert!(files.contains(&format!("{REHEARSAL_FOLDER}/restore/metadata.mfs.back")), "{files:?}");
     let dry_run = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
-    assert_eq!(dry_run.status.code(), Some(0), "it is in nobody's way: {dry_run:?}");
+    assert_eq!(dry_run.status.code(), Some(0), "it does not hinder a promotion: {dry_run:?}");
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "promotion ended: serving", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
     nothing_left(&cluster, "m2")?;
     let archives = archived(&cluster, "m2")?;
     assert_eq!(archives.lines().filter(|line| line.ends_with(".mfs.back")).count(), 1, "{archives}");
@@ -148,12 +153,12 @@ fn a_signal_ends_a_rehearsal_and_leaves_nothing() -> Result<()> {
 #[test]
 fn a_rehearsal_on_a_terminal_shows_that_it_is_at_work() -> Result<()> {
     let cluster = cluster_with_endless_restore()?;
-    cluster.wait_for_log("m2", "demotion ended", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTION_ENDED, SOON)?;
     let on_a_terminal = "setsid script -qfc 'mfs-promote --rehearse' /dev/null > /var/lib/lab/terminal 2>&1 &";
     cluster.must("m2", &["sh", "-c", on_a_terminal])?;
     cluster.expect("a line that counts the seconds", SOON, || {
         let shown = cluster.must("m2", &["cat", "/var/lib/lab/terminal"]).ok()?;
-        shown.contains("restoring: 1 s").then_some(())
+        shown.contains(log_lines::RESTORING).then_some(())
     })?;
     cluster.signal_verb("m2", "--rehearse", Signal::SIGTERM)?;
     cluster.expect("the rehearsal to end", SOON, || cluster.verb("m2", "--rehearse").is_err().then_some(()))
@@ -166,7 +171,7 @@ fn listings_for_programs_agree_with_those_for_people() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "demotion ended", SOON)?;
+    cluster.wait_for_log("m2", log_lines::DEMOTION_ENDED, SOON)?;
     let text = cluster.must("m2", &["mfs-promote", "--dry-run"])?;
     let of = |expression: &str| json(&cluster, "m2", "--dry-run", expression);
     assert_eq!(of("d[\"would_succeed\"], d[\"obstacles\"], d[\"refusal\"], d[\"format\"]")?, "True [] None 1");
@@ -222,14 +227,14 @@ fn a_loss_is_refused_until_the_administrator_allows_it() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", &format!("promotion failed.*changes {first} to {last} are missing"), SOON)?;
     // ucarp's last vip-down comes after the promotion: then nothing acts any more.
-    cluster.wait_for_log_since(mark, "m2", "promotion ended: stopped", SOON)?;
-    cluster.wait_for_log_since(mark, "m2", "demotion ended", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::DEMOTION_ENDED, SOON)?;
     assert!(!cluster.holds_vip("m2"));
     assert_eq!(cluster.master_pid("m2"), None);
 
     let refused = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
     let text = String::from_utf8_lossy(&refused.stdout);
-    assert!(refused.status.code() == Some(1) && text.contains("mfs-promote --allow-data-loss"), "{text}");
+    assert!(refused.status.code() == Some(1) && text.contains(log_lines::LOSS_ADVICE), "{text}");
     let shown = cluster.must("m2", &["mfs-promote", "--dry-run", "--allow-data-loss"])?;
     eprintln!("{text}{shown}");
     let left = format!("data loss allowed: changes {} to ", last + 1);
@@ -241,7 +246,7 @@ fn a_loss_is_refused_until_the_administrator_allows_it() -> Result<()> {
     let promoted = cluster.run("m2", &by_hand)?;
     let log = String::from_utf8_lossy(&promoted.stderr);
     assert_eq!(promoted.status.code(), Some(0), "{log}");
-    assert!(log.contains("warn: plan: data loss") && log.contains(&left) && log.contains(&missing), "{log}");
+    assert!(log.contains(log_lines::LOSS_WARNED) && log.contains(&left) && log.contains(&missing), "{log}");
     assert!(cluster.master_version("m2")? >= first);
     let archives = archived(&cluster, "m2")?;
     assert!(archives.contains("changelog_ml.0.mfs"), "what was lost is kept: {archives}");

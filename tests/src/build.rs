@@ -84,19 +84,19 @@ impl Builder {
         self
     }
 
-    /// So many machines with ucarp and a metalogger, `m1`, `m2` and so on; `m1` serves first.
+    /// This many machines with ucarp and a metalogger, `m1`, `m2` and so on; `m1` serves first.
     pub fn masters(mut self, number: u8) -> Self {
         self.masters = number;
         self
     }
 
-    /// So many chunkservers, `cs1` and so on; one unless told.
+    /// This many chunkservers, `cs1` and so on; one by default.
     pub fn chunkservers(mut self, number: u8) -> Self {
         self.chunkservers = number;
         self
     }
 
-    /// The hooks under test; our programs, built now, unless told.
+    /// The hooks under test; by default our programs, built now.
     pub fn hooks(mut self, hooks: Hooks) -> Self {
         self.hooks = Some(hooks);
         self
@@ -114,7 +114,7 @@ impl Builder {
         self
     }
 
-    /// ucarp's `advskew` of a machine; 0, 50, 100 and so on unless told.
+    /// ucarp's `advskew` of a machine; by default 0, 50, 100 and so on.
     pub fn skew(mut self, machine: &str, skew: u8) -> Self {
         self.skews.insert(machine.to_owned(), skew);
         self
@@ -138,7 +138,7 @@ impl Builder {
         self
     }
 
-    /// The data folder of a machine has a file system of its own of so many megabytes (the master's charts need 5).
+    /// The data folder of a machine has a file system of its own with this many megabytes (the master's charts need 5).
     pub fn small_disk(mut self, machine: &str, megabytes: u32) -> Self {
         self.limits.insert(machine.to_owned(), megabytes);
         self
@@ -170,8 +170,8 @@ impl Builder {
     /// All machines, still off.
     fn machines(&self, work: &WorkFolder, events: &Arc<EventLog>) -> Result<Vec<Arc<Machine>>> {
         let skew = |number: u8| {
-            let told = self.skews.get(&format!("m{number}")).copied();
-            told.unwrap_or((number - 1).saturating_mul(SKEW_STEP))
+            let chosen = self.skews.get(&format!("m{number}")).copied();
+            chosen.unwrap_or((number - 1).saturating_mul(SKEW_STEP))
         };
         let masters = (1..=self.masters).map(|number| (format!("m{number}"), 10 + number, Role::Master(skew(number))));
         let chunkservers =

@@ -1,5 +1,6 @@
 //! A running cluster and everything a test can do to it and ask of it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,27 +12,26 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
-use crate::Error;
-use crate::Result;
-use crate::VIP;
-use crate::blows::{self, CABLE_PULLED, CUT_OFF, FROZEN, ISOLATED, POWER_OFF};
 use crate::build::Builder;
 use crate::clock::Moment;
 use crate::error::file;
 use crate::events::{Event, EventLog, LAB, UP};
+use crate::faults::{self, CABLE_PULLED, CUT_OFF, FROZEN, ISOLATED, POWER_OFF};
 use crate::hooks::Hooks;
 use crate::load::Client;
 use crate::machine::{Machine, Role};
 use crate::moosefs;
-use crate::network;
 use crate::process::{Daemon, poll};
 use crate::promises::{Findings, Trace};
 use crate::switch::Switch;
-use crate::watch::{Overlap, Watch};
+use crate::watch::{LISTENS, Overlap, Watch};
 use crate::work::{HostLock, WorkFolder};
+use crate::{Error, Result, VIP, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
+/// What a machine has logged is here within this.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -113,7 +113,7 @@ impl Cluster {
         Client { machine, events: Arc::clone(&self.events) }
     }
 
-    // Blows of fate.
+    // Fault injection.
 
     /// A power cut: the link goes down and everything in the machine ends at once. Its disk stays.
     pub fn power_off(&self, name: &str) -> Result<Moment> {
@@ -175,14 +175,14 @@ impl Cluster {
     pub fn starve(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.starve(name)?;
-        Ok(self.events.note(name, "lab: its metalogger hears nothing any more"))
+        Ok(self.events.note(name, "lab: its metalogger receives nothing"))
     }
 
     /// Ends [`Cluster::starve`].
     pub fn feed(&self, name: &str) -> Result<Moment> {
         self.machine(name)?;
         self.switch.feed(name)?;
-        Ok(self.events.note(name, "lab: its metalogger hears the master again"))
+        Ok(self.events.note(name, "lab: its metalogger receives changes again"))
     }
 
     /// Ends [`Cluster::cut`] and [`Cluster::isolate`].
@@ -197,21 +197,32 @@ impl Cluster {
     pub fn freeze(&self, name: &str) -> Result<Moment> {
         let at = self.events.note(name, FROZEN);
         self.switch.path(name, false)?;
-        self.signal_all(name, Signal::SIGSTOP)?;
+        // A process may end, or start another one, between being listed and being stopped.
+        self.expect(&format!("every process of {name} to stop"), COMMAND, || {
+            let mut running = self.all_but_init(name);
+            running.retain(|process| !process.is_stopped());
+            for process in &running {
+                let _ = process.signal(Signal::SIGSTOP);
+            }
+            running.is_empty().then_some(())
+        })?;
         Ok(at)
     }
 
     /// Ends [`Cluster::freeze`].
     pub fn thaw(&self, name: &str) -> Result<Moment> {
-        self.signal_all(name, Signal::SIGCONT)?;
+        // One that is killed while it is stopped is gone as well.
+        for process in self.all_but_init(name) {
+            let _ = process.signal(Signal::SIGCONT);
+        }
         self.switch.path(name, true)?;
         Ok(self.events.note(name, "lab: thawed"))
     }
 
-    /// To all but process 1 and its child, the shell's sleep.
-    fn signal_all(&self, name: &str, signal: Signal) -> Result<()> {
-        let all = self.machine(name)?.processes();
-        all.iter().filter(|process| !matches!(&*process.name, "bash" | "sleep")).try_for_each(|one| one.signal(signal))
+    /// All processes but process 1, a shell, and its `sleep`.
+    fn all_but_init(&self, name: &str) -> Vec<Daemon> {
+        let all = self.machine(name).map(|machine| machine.processes()).unwrap_or_default();
+        all.into_iter().filter(|process| !matches!(&*process.name, "bash" | "sleep")).collect()
     }
 
     /// Runs a script in the switch's network namespace. The far end of a machine's cable is called `v-NAME`.
@@ -227,9 +238,9 @@ impl Cluster {
         Ok(at)
     }
 
-    /// When a master may have gone with changes that it had acknowledged and not replicated: see `blows::crashes`.
+    /// When a master may have gone with changes that it had acknowledged and not replicated: see `faults::crashes`.
     pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
-        blows::crashes(&self.events.since(0))
+        faults::crashes(&self.events.since(0))
     }
 
     // Acts of an administrator.
@@ -296,6 +307,12 @@ impl Cluster {
         self.masters().filter(serves).map(|machine| machine.name.clone()).collect()
     }
 
+    /// Whether a master began to listen on this machine after a mark. The watch has seen it, whatever our programs log.
+    pub fn started_master_since(&self, mark: usize, name: &str) -> bool {
+        let events = self.events.since(mark);
+        events.iter().any(|event| event.machine == name && event.text == LISTENS)
+    }
+
     /// The machine that answers through the virtual address, seen from the network, and since when.
     pub fn answering(&self) -> Option<Taken> {
         self.watch.answering().map(|(by, at)| Taken { by, at })
@@ -308,8 +325,24 @@ impl Cluster {
 
     /// How the product has kept its promises so far.
     pub fn findings(&self) -> Findings {
-        let (events, answers) = (self.events.since(0), self.watch.answers());
-        Trace { events, answers, end: Some(Moment::now()) }.judge()
+        let judge = || {
+            // In this order: a run logs its end before its process is gone.
+            let running = Some(self.runs());
+            let (events, answers) = (self.events.since(0), self.watch.answers());
+            Trace { events, answers, running, end: Some(Moment::now()) }.judge()
+        };
+        // The last line of a run may still be on its way.
+        poll(LAST_LINES, || Some(judge()).filter(|found| found.broken.is_empty())).unwrap_or_else(judge)
+    }
+
+    /// The machines and process ids of every mfs-promote, as log lines show them.
+    fn runs(&self) -> BTreeSet<(String, String)> {
+        let on = |machine: &Arc<Machine>| {
+            let runs = machine.processes().into_iter().filter(|process| process.name == "mfs-promote");
+            let ids: Vec<String> = runs.filter_map(|process| process.inner_pid()).collect();
+            ids.into_iter().map(|id| (machine.name.clone(), id)).collect::<Vec<_>>()
+        };
+        self.masters().flat_map(on).collect()
     }
 
     /// The longest of the [`Cluster::overlaps`].
@@ -328,7 +361,7 @@ impl Cluster {
         found.ok_or_else(|| Error::NotRunning { machine: name.to_owned(), program: program.to_owned() })
     }
 
-    /// A running mfs-promote with this verb: others may be waiting or watching beside it.
+    /// A running mfs-promote with this verb. Others may run at the same time, waiting or monitoring.
     pub fn verb(&self, name: &str, verb: &str) -> Result<Daemon> {
         let all = self.machine(name)?.processes();
         let found = all.into_iter().find(|one| one.name == "mfs-promote" && one.was_told(verb));

@@ -86,8 +86,11 @@ pub enum Error {
     /// A pattern for log lines that is no regular expression.
     #[error("bad pattern: {0}")]
     Pattern(#[from] regex_lite::Error),
-    /// A line of the client's log that nothing here writes.
-    #[error("cannot read the client's log line {0:?}")]
+    /// A picture that cannot be drawn.
+    #[error("cannot draw: {0}")]
+    Picture(String),
+    /// A line of a log that is not as it should be.
+    #[error("cannot read the log line {0:?}")]
     LogLine(String),
 }
 

@@ -22,7 +22,7 @@ pub const LAB: &str = "lab";
 /// How the log says that a cluster has come up, with all copies in step.
 pub(crate) const UP: &str = "lab: the cluster is up";
 
-/// So many last lines of each machine are shown when an event does not come.
+/// How many lines of each machine are shown when an event does not come.
 const RECENT: usize = 40;
 
 /// A line of a machine's log, or an act or sight of the lab (`lab: …`).

@@ -35,7 +35,7 @@ pub enum Hooks {
         /// Where `vip-up`, `vip-down` and `setup.sh` are.
         folder: PathBuf,
     },
-    /// Hooks that move the address and promote nobody: to test the lab itself.
+    /// Hooks that only move the address: to test the lab itself.
     AddressOnly,
 }
 

@@ -17,26 +17,29 @@
 //! # }
 //! ```
 
-mod blows;
 mod booted;
 mod build;
 pub mod clock;
 mod cluster;
 mod error;
 pub mod events;
+mod faults;
 mod groups;
 pub mod hooks;
 pub mod load;
-mod lone;
+pub mod log_lines;
 mod machine;
 mod moosefs;
 mod network;
 pub mod oplog;
+mod picture;
 mod process;
 pub mod promises;
+pub mod random;
 mod root;
+pub mod rust;
+mod single_machine;
 mod site;
-mod svg;
 mod switch;
 pub mod timeline;
 pub mod trace;
@@ -51,10 +54,10 @@ pub use error::Error;
 pub use events::{Event, EventLog};
 pub use hooks::{Hooks, built_programs, debian_package};
 pub use load::{Client, LAST_RETRY, Lost, Outage, Verdict, Workload};
-pub use lone::{Hall, Lone, Watched};
 pub use machine::{Machine, Role};
 pub use process::Daemon;
 pub use root::Release;
+pub use single_machine::{SingleMachine, SingleMachines, TracedRun};
 pub use site::Site;
 pub use watch::{Answer, Overlap};
 pub use work::sweep;

@@ -25,13 +25,13 @@ const LOGS: &str = "/var/lib/lab";
 /// A gap that a person would notice.
 const NOTICEABLE: Duration = Duration::from_millis(500);
 /// MooseFS acknowledges an operation before it sends the change to the metaloggers: what was acknowledged this shortly
-/// before the master died may exist nowhere else. No failover can bring it back, so it is told apart, and named.
+/// before the master died may exist nowhere else. No failover can bring it back, so it is listed separately.
 /// Milliseconds at most where the master has a processor to itself; here it shares two with everything else.
 pub(crate) const LOSS_WINDOW: Duration = Duration::from_millis(100);
 /// A write that a crash cut in two, after the master had logged `WRITE` and before the client knew, finds its chunk
 /// locked by itself. MooseFS forgets such a lock after 120 s, and mfsmount's next try comes up to 10 s later.
 pub const LAST_RETRY: Duration = Duration::from_secs(180);
-/// The final check may take so long.
+/// How long the final check may take.
 const CHECK_TIME: Duration = Duration::from_secs(300);
 
 /// The client machine of a cluster.
@@ -82,7 +82,7 @@ impl Client {
         self.keep_writing_at(RATE)
     }
 
-    /// Starts the two loops at so many operations per second each.
+    /// Starts the two loops at this many operations per second each.
     pub fn keep_writing_at(&self, rate: u32) -> Result<Workload> {
         for log in [METADATA_LOG, WRITES_LOG] {
             let path = self.machine.disk(LOGS).join(log);
@@ -182,8 +182,8 @@ impl Workload {
     }
 
     /// Stops the load, mounts the file system once more with empty caches, and looks for everything acknowledged.
-    /// What was cut in two by the crash of a master, at the moments of `crashes`, is told apart. A crash begins when the
-    /// copy that is promoted after it heard the last change.
+    /// What was cut in two by the crash of a master, at the moments of `crashes`, is listed separately. A crash begins when the
+    /// copy that is promoted after it received its last change.
     pub fn verify(&self, crashes: &[RangeInclusive<Moment>]) -> Result<Verdict> {
         self.stop()?;
         let mount = ["mfsmount", CHECK, "-H", "mfsmaster"];
@@ -233,7 +233,7 @@ impl Drop for Workload {
 }
 
 impl Lost {
-    /// Whether it was acknowledged so close to a crash that nobody else may know of it, or begun on what was lost then.
+    /// Whether it was acknowledged so close to a crash that only the lost master may have known it, or depends on what was lost then.
     fn within(&self, crash: &RangeInclusive<Moment>) -> bool {
         let around = *crash.start() - self.acknowledged < LOSS_WINDOW && self.acknowledged - *crash.end() < LOSS_WINDOW;
         around || crash.contains(&self.started)

@@ -108,7 +108,7 @@ impl Machine {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).map_err(file("set the mode of", &path))
     }
 
-    /// Puts the data folder, with what is in it, on a file system of its own of so many megabytes.
+    /// Puts the data folder, with what is in it, on a file system of its own with this many megabytes.
     pub(crate) fn limit_data(&self, megabytes: u32) -> Result<()> {
         let (user, group) = mfs_user(&self.lower)?;
         let mut command = Command::new("mkfs.ext4");

@@ -179,6 +179,19 @@ impl Daemon {
         line.split(|byte| *byte == 0).any(|given| given == word.as_bytes())
     }
 
+    /// Whether a signal has stopped it.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        status.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+    }
+
+    /// Its id in its machine's pid namespace, as its log lines show it.
+    pub(crate) fn inner_pid(&self) -> Option<String> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        ids.split_whitespace().last().map(str::to_owned)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.pid), signal)
             .map_err(crate::error::system(format!("signal {signal} to {} ({})", self.name, self.pid)))

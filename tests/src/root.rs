@@ -1,4 +1,4 @@
-//! Roots of test machines by release: made once by debootstrap, kept, never written to again.
+//! Roots of Debian releases: made once by debootstrap, kept, never written to again.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub enum Release {
 }
 
 impl Release {
-    fn suite(self) -> &'static str {
+    pub(crate) fn suite(self) -> &'static str {
         match self {
             Self::Debian12 => "bookworm",
             Self::Debian13 => "trixie",
@@ -33,38 +33,52 @@ impl Release {
 /// What is in a root beside Debian's minimum; another list makes another root.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minimal,fuse3,iputils-arping,xz-utils,ucarp,\
                         moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client,moosefs-cgiserv";
+/// The compiler of a release, and what it needs to link C code.
+const RUST: &str = "cargo,rustc,gcc,libc6-dev";
 /// Written into the root when it is complete.
 const STAMP: &str = "lab-packages";
 /// About 300 MB are loaded and unpacked.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
 /// Where it is kept: `LAB_CACHE`, or a folder of the system's cache.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     std::env::var_os("LAB_CACHE").map_or_else(|| PathBuf::from("/var/cache/moosefs-lab"), PathBuf::from)
 }
 
-/// The root of a release; made now if it is not there.
+/// The root of a release's machines; made now if it is not there.
 pub(crate) fn root(release: Release, scratch: &Path) -> Result<PathBuf> {
-    let (cache, suite) = (cache(), release.suite());
-    let root = cache.join(suite);
+    make(release.suite(), release, PACKAGES, scratch)
+}
+
+/// A root of a release with its Rust; made now if it is not there.
+pub(crate) fn rust(release: Release, scratch: &Path) -> Result<PathBuf> {
+    make(&format!("{}-rust", release.suite()), release, RUST, scratch)
+}
+
+fn make(name: &str, release: Release, packages: &str, scratch: &Path) -> Result<PathBuf> {
+    let cache = cache();
+    let root = cache.join(name);
     fs::create_dir_all(&cache).map_err(file("create", &cache))?;
-    let lock = cache.join(format!("{suite}.lock"));
+    let lock = cache.join(format!("{name}.lock"));
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(file("open", &lock))?;
     let _lock = Flock::lock(open, FlockArg::LockExclusive).map_err(|(_, e)| system("lock the cache of roots")(e))?;
-    if fs::read_to_string(root.join(STAMP)).is_ok_and(|packages| packages == PACKAGES) {
+    if fs::read_to_string(root.join(STAMP)).is_ok_and(|stamp| stamp == packages) {
         return Ok(root);
     }
-    let new = cache.join(format!("{suite}.new"));
+    let new = cache.join(format!("{name}.new"));
     for old in [&root, &new] {
         if old.exists() {
             fs::remove_dir_all(old).map_err(file("remove", old))?;
         }
     }
-    eprintln!("making a root of {suite} in {}: once, about two minutes", cache.display());
+    eprintln!("making {} with debootstrap: once, in a minute or two", root.display());
     let mut debootstrap = Command::new("debootstrap");
-    debootstrap.args(["--variant=minbase", &format!("--include={PACKAGES}"), suite]).arg(&new).arg(mirror(scratch)?);
+    debootstrap
+        .args(["--variant=minbase", &format!("--include={packages}"), release.suite()])
+        .arg(&new)
+        .arg(mirror(scratch)?);
     must(debootstrap, scratch, PATIENCE)?;
-    fs::write(new.join(STAMP), PACKAGES).map_err(file("write", new.join(STAMP)))?;
+    fs::write(new.join(STAMP), packages).map_err(file("write", new.join(STAMP)))?;
     fs::rename(&new, &root).map_err(file("rename", &new))?;
     Ok(root)
 }

@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::Result;
 use crate::clock::Moment;
 use crate::cluster::Cluster;
 use crate::events::{Event, LAB};
 use crate::load::Workload;
-use crate::svg;
+use crate::{Error, Result, picture};
 
 /// One thing that happened on one machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +24,7 @@ pub struct Mark {
 pub struct Timeline {
     /// The event that everything is counted from.
     pub zero: Moment,
-    /// The end of what is told.
+    /// Its end.
     pub end: Moment,
     /// The machines that may serve.
     pub masters: Vec<String>,
@@ -58,9 +57,9 @@ impl Timeline {
         text
     }
 
-    /// A picture of it.
-    pub fn svg(&self) -> String {
-        svg::draw(self)
+    /// A picture of it, as an SVG document.
+    pub fn svg(&self) -> Result<String> {
+        picture::draw(self).map_err(|error| Error::Picture(error.to_string()))
     }
 }
 

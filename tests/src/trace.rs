@@ -1,4 +1,4 @@
-//! One process watched call by call, to kill it or make it fail at any system call that changes something.
+//! Traces one process, to kill it or to make it fail at any system call that changes something.
 //!
 //! ptrace rather than strace: calls are counted over all threads of the process in the order in which they are made,
 //! children are left alone, and a short write is a real one: the kernel is given a smaller count. x86-64 only.
@@ -76,13 +76,13 @@ pub struct Call {
 pub struct Seen {
     /// The calls up to the fault, in order.
     pub calls: Vec<Call>,
-    /// Whether the fault came to pass.
-    pub struck: bool,
+    /// Whether the fault was injected.
+    pub injected: bool,
     /// The files that were written and not flushed (device and inode).
     pub unflushed: BTreeSet<(u64, u64)>,
 }
 
-/// A process under watch. All of its methods have to be called by the thread that attached it.
+/// A traced process. The thread that attached it must call all of its methods.
 #[derive(Debug)]
 pub(crate) struct Traced {
     leader: Pid,
@@ -113,14 +113,14 @@ impl Traced {
             | Options::PTRACE_O_TRACECLONE
             | Options::PTRACE_O_TRACEEXEC
             | Options::PTRACE_O_EXITKILL;
-        ptrace::seize(leader, options).map_err(system(format!("watch process {leader}")))?;
+        ptrace::seize(leader, options).map_err(system(format!("trace process {leader}")))?;
         ptrace::interrupt(leader).map_err(system(format!("stop process {leader}")))?;
         let (threads, seen) = (HashMap::new(), Seen::default());
         Ok(Self { leader, fault, threads, begun: false, full: None, seen })
     }
 
-    /// Watches it to its end; `cut` cuts the power of its machine.
-    pub(crate) fn watch(mut self, cut: impl Fn()) -> Result<Seen> {
+    /// Traces it to its end; `cut` cuts the power of its machine.
+    pub(crate) fn run(mut self, cut: impl Fn()) -> Result<Seen> {
         let any = Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD);
         loop {
             let (pid, signal) = match waitpid(None, any) {
@@ -141,7 +141,7 @@ impl Traced {
                 Ok(_) | Err(Errno::EINTR) => continue,
                 // The last of its threads was collected by its parent.
                 Err(Errno::ECHILD) => return Ok(self.seen),
-                Err(errno) => return Err(system("wait for the process under watch")(errno)),
+                Err(errno) => return Err(system("wait for the traced process")(errno)),
             };
             // One that was killed meanwhile is gone, and says so next.
             let _ = ptrace::syscall(pid, signal);
@@ -179,8 +179,8 @@ impl Traced {
         self.seen.calls.push(call);
         let mut fault = None;
         if let Some((wanted, number)) = self.fault {
-            if !self.seen.struck && self.seen.calls.len() > number && wanted.applies_to(kind) {
-                self.seen.struck = true;
+            if !self.seen.injected && self.seen.calls.len() > number && wanted.applies_to(kind) {
+                self.seen.injected = true;
                 fault = Some(wanted);
             }
         }

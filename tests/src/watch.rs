@@ -29,6 +29,8 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// within hundredths of a second. A question sent to a machine that is gone would hold up the next one.
 const SILENCE: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(20)];
 
+/// A master begins to listen.
+pub(crate) const LISTENS: &str = "lab: listens on 9421";
 /// How the event log says that another machine answers now.
 pub(crate) const ANSWERS: &str = "lab: answers on 9421 through the address";
 
@@ -170,7 +172,7 @@ fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop:
 
 const CHANGES: [[&str; 2]; 2] = [
     ["lab: holds the address", "lab: does not hold the address any more"],
-    ["lab: listens on 9421", "lab: does not listen on 9421 any more"],
+    [LISTENS, "lab: does not listen on 9421 any more"],
 ];
 
 impl Seen {

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::Result;
 use crate::error::{file, system};
 
-/// So long a cluster waits for another one on this host to end.
+/// How long a cluster waits for another one on this host to end.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Where work folders are: `LAB_WORK`, or a folder on the real disk (`/tmp` may be memory, where fsync proves nothing).
@@ -79,13 +79,13 @@ pub(crate) fn is_left_over(name: &str) -> bool {
     u32::try_from(pid).ok().and_then(start_time) != Some(started)
 }
 
-/// When a process started, in clock ticks since boot: with the pid it names a process for good.
+/// When a process started, in clock ticks since boot: together with the pid it identifies a process.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Held while a cluster runs. So many as `LAB_CLUSTERS` says (1) run on this host at a time: more would disturb each
+/// Held while a cluster runs. `LAB_CLUSTERS` (1) of them run on this host at a time: more would disturb each
 /// other's timing.
 #[derive(Debug)]
 pub(crate) struct HostLock {
@@ -98,10 +98,10 @@ impl HostLock {
         fs::create_dir_all(&base).map_err(file("create", &base))?;
         let most = std::env::var("LAB_CLUSTERS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
         let places: Vec<PathBuf> = (1..=most).map(|number: u8| base.join(format!("lock.{number}"))).collect();
-        let mut told = false;
+        let mut reported = false;
         let taken = crate::process::poll(PATIENCE, || {
             let taken = places.iter().find_map(|place| Self::try_take(place).transpose());
-            if taken.is_none() && !std::mem::replace(&mut told, true) {
+            if taken.is_none() && !std::mem::replace(&mut reported, true) {
                 eprintln!("waiting for {} to end", holders(&places));
             }
             taken

@@ -110,6 +110,7 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
 }
 
 /// How a promotion went well.
+#[derive(Clone, Copy)]
 enum Promoted {
     /// A new master was started.
     Serving,

@@ -89,7 +89,7 @@ mod tests {
 
     fn all_options() -> impl Iterator<Item = Options> {
         [(1, 3), (1, 1), (2, 3), (5, 2)].into_iter().flat_map(|(advbase, deadratio)| {
-            [0, 50, 255].map(|advskew| Options { advbase, deadratio, advskew, ..Options::default() })
+            [0, 50, 255].map(|advskew| Options { advbase, advskew, deadratio, ..Options::default() })
         })
     }
 

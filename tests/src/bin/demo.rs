@@ -61,7 +61,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     })?;
 
     let story = Timeline::collect(&cluster, &load, screen.zero)?;
-    fs::write(&args.svg, story.svg())?;
+    fs::write(&args.svg, story.svg()?)?;
     let (longest, all) = (load.outage(screen.zero)?, load.time_without_service(screen.zero)?);
     println!("\nwithout an acknowledgement  longest    in all");
     for (name, longest, all) in
@@ -71,7 +71,7 @@ fn run(args: &Args) -> Result<bool, Box<dyn std::error::Error>> {
     }
     println!("picture: {}", args.svg.display());
     if !served_again {
-        println!("\nnobody served the client again within {} s", args.patience);
+        println!("\nno machine served the client again within {} s", args.patience);
         return Ok(false);
     }
     let verdict = load.verify(&cluster.crashes())?;
@@ -97,7 +97,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    /// Prints marks as they come and the client's rate every second, until `done` (told whether another machine
+    /// Prints marks as they come and the client's rate every second, until `done` (which gets whether another machine
     /// serves both loops of the client, and the time) or the deadline. Tells which it was.
     fn watch_until(
         &mut self,

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Both loops, until nobody holds our standard input any more.
+/// Both loops, until our standard input is closed.
 fn run(mount: &Path, logs: &Path, rate: &str) -> Result<(), Failure> {
     let pause = Duration::from_secs(1) / rate.parse::<u32>()?.max(1);
     let stop = AtomicBool::new(false);

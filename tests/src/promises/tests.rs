@@ -12,7 +12,7 @@ fn trace(lines: &str) -> Trace {
     };
     let events: Vec<Event> = lines.lines().filter_map(event).collect();
     let end = events.last().map(|event| event.at);
-    Trace { events, answers: Vec::new(), end }
+    Trace { events, end, ..Trace::default() }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a few seconds
@@ -67,7 +67,7 @@ fn two_that_serve_are_seen_although_one_serves_at_the_end() {
     let shorter = both.replace("7.5", "6.5");
     let found = trace(&shorter).judge();
     assert!(found.broken.is_empty() && found.overlap == Duration::from_millis(1500), "{found}");
-    // Clients reach one of the two: its time is bounded all the same.
+    // Clients reach one of the two: its time is bounded, too.
     let parted = both.replace("5.0 m2 lab: holds", "4.0 m1 lab: isolated beyond its link\n 5.0 m2 lab: holds");
     let found = trace(&parted).judge();
     assert!(found.broken.is_empty() && found.split == Duration::from_millis(2500), "{found}");
@@ -87,7 +87,7 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     takeover.end = None;
     takeover.answers.push(answer(112.0, "m1", 91));
     assert!(broken(&takeover).contains("promotes history up to 90, m1 had answered with 91"));
-    // What was answered a moment before the crash may be lost; what the copy could not hear too.
+    // What was answered a moment before the crash may be lost; so may what the copy could not receive.
     // Unless the lab has seen to it.
     let mut fresh = trace(&format!("0.0 m2 lab: power on\n 0.3 lab lab: the cluster is up\n{TAKEOVER}"));
     fresh.answers = vec![answer(0.2, "m1", 50), answer(9.0, "m1", 91)];
@@ -96,8 +96,8 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     let found = takeover.judge();
     assert!(found.broken.is_empty() && found.compared == 1, "{found}");
     takeover.answers[1].version = 91;
-    let deaf = "1.0 m2 lab: its metalogger hears nothing any more";
-    takeover.events.splice(0..0, trace(deaf).events);
+    let starved = "1.0 m2 lab: its metalogger receives nothing";
+    takeover.events.splice(0..0, trace(starved).events);
     let found = takeover.judge();
     assert!(found.broken.is_empty() && found.compared == 0, "{found}");
 }
@@ -106,9 +106,16 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
 fn a_run_that_does_not_end_is_seen() {
     let endless = TAKEOVER.replace("18.0 m2 mfs-promote[21]: promotion ended: serving", "18.0 m2 mfs-promote[21]: hm");
     // It may still be at work.
-    assert!(trace(&endless).judge().broken.is_empty());
+    let mut unfinished = trace(&endless);
+    unfinished.running = Some([("m2".to_owned(), "21".to_owned())].into());
+    assert!(unfinished.judge().broken.is_empty());
+    // Whatever its age, it is broken once its process is gone.
+    unfinished.running = Some([("m1".to_owned(), "21".to_owned())].into());
+    assert!(broken(&unfinished).contains("m2: the promotion of process 21 is gone and has not logged how it ended"));
+    let ended = Trace { running: Some(BTreeSet::new()), ..trace(TAKEOVER) };
+    assert!(ended.judge().broken.is_empty());
     let long = endless.replace("30.0 m2", "300.0 m2");
-    assert!(broken(&trace(&long)).contains("m2: a promotion has not ended"));
+    assert!(broken(&trace(&long)).contains("m2: the promotion of process 21 has not ended after"));
     let next = endless.replace("30.0 m2 lab: done", "30.0 m2 mfs-promote[22]: demotion begun");
     assert!(broken(&trace(&next)).contains("m2: a promotion began while another run had not ended"));
     let killed = next.replace("30.0 m2", "29.0 m2 lab: SIGKILL to mfs-promote\n 30.0 m2");
@@ -124,8 +131,8 @@ fn an_address_that_nobody_serves_on_is_seen() {
 
 #[test]
 fn a_hook_that_takes_its_time_is_seen() {
-    let slow = TAKEOVER.replace("13.0 m2 vip-up", "14.6 m2 vip-up");
-    assert!(broken(&trace(&slow)).contains("vip-up eth0 172.16.0.99 held ucarp up for 1.6s"));
+    let slow = TAKEOVER.replace("13.0 m2 vip-up", "14.1 m2 vip-up");
+    assert!(broken(&trace(&slow)).contains("vip-up eth0 172.16.0.99 delayed ucarp for 1.1s"));
     let mute = TAKEOVER.replace("13.0 m2 vip-up[20]", "13.0 m2 vop-up[20]");
     assert!(broken(&trace(&mute)).contains("has said nothing"));
     // Another call of the same program, by hand, is another matter.

@@ -50,7 +50,7 @@ pub(crate) struct Advertisement {
 
 impl Advertisement {
     /// The time between the sender's advertisements.
-    pub(crate) fn interval(&self) -> Duration {
+    pub(crate) fn interval(self) -> Duration {
         Duration::from_secs(self.advbase.into()) + Duration::from_micros(u64::from(self.advskew) * 1_000_000 / 256)
     }
 }

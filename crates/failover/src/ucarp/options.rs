@@ -38,7 +38,6 @@ const LONG: [(&str, char); 22] = [
 
 /// What of ucarp's options matters here. The password is never kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of ucarp's")]
 pub(crate) struct Options {
     /// Virtual host id, the number that advertisements carry; 0 if none was given.
     pub(crate) vhid: u8,

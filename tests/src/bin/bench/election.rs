@@ -3,42 +3,43 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{ErrorKind, Read as _};
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use failover::sys::cancel::Cancel;
-use failover::ucarp::carp::Listener;
 use lab::{Cluster, Hooks};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
-use crate::Result;
-use crate::Setup;
 use crate::page::{Goal, Section, row, table};
 use crate::plot;
+use crate::{Result, Setup};
 
 /// Elections at once.
 const GROUPS: u8 = 40;
 /// The first group's number; the cluster's own is 10.
 const FIRST: u8 = 20;
+/// The protocol number of CARP.
+const CARP: u8 = 112;
 /// One advertisement interval, all skews aside.
 const INTERVAL: f64 = 1.0;
 /// The default of `SETTLE_MARGIN`.
 const MARGIN: f64 = 0.25;
 
 /// Who takes part: the skews of the machines that time out together, and whether the machine is busy.
-struct Scene {
+struct Standbys {
     name: &'static str,
     skews: &'static [u8],
     busy: bool,
 }
 
-const SCENES: [Scene; 6] = [
-    Scene { name: "two, equal", skews: &[0, 0], busy: false },
-    Scene { name: "three, equal", skews: &[0, 0, 0], busy: false },
-    Scene { name: "three, skews 0 1 2", skews: &[0, 1, 2], busy: false },
-    Scene { name: "three, skews 0 50 100", skews: &[0, 50, 100], busy: false },
-    Scene { name: "two, equal, four busy loops", skews: &[0, 0], busy: true },
-    Scene { name: "three, equal, four busy loops", skews: &[0, 0, 0], busy: true },
+const STANDBYS: [Standbys; 6] = [
+    Standbys { name: "two, equal", skews: &[0, 0], busy: false },
+    Standbys { name: "three, equal", skews: &[0, 0, 0], busy: false },
+    Standbys { name: "three, skews 0 1 2", skews: &[0, 1, 2], busy: false },
+    Standbys { name: "three, skews 0 50 100", skews: &[0, 50, 100], busy: false },
+    Standbys { name: "two, equal, four busy loops", skews: &[0, 0], busy: true },
+    Standbys { name: "three, equal, four busy loops", skews: &[0, 0, 0], busy: true },
 ];
 
 /// What was heard of one election: seconds from the winner's first advertisement to the first one of each rival.
@@ -55,27 +56,27 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
         vec![row(["standbys that time out together", "elections", "with a rival", "rival after (s): median", "most"])];
     let mut all = Vec::new();
     let mut bars = Vec::new();
-    for scene in SCENES.iter().take(if setup.quick { 2 } else { SCENES.len() }) {
+    for standbys in STANDBYS.iter().take(if setup.quick { 2 } else { STANDBYS.len() }) {
         let mut heard = Heard::default();
-        elect(&cluster, scene, &mut heard)?;
+        elect(&cluster, standbys, &mut heard)?;
         heard.rivals.sort_by(f64::total_cmp);
         let shown = |value: Option<&f64>| value.map_or_else(|| "none".to_owned(), |value| format!("{value:.3}"));
         println!(
             "  {}: {} of {} with a rival, last after {}",
-            scene.name,
+            standbys.name,
             heard.duels,
             heard.elections,
             shown(heard.rivals.last())
         );
         rows.push(vec![
-            scene.name.to_owned(),
+            standbys.name.to_owned(),
             heard.elections.to_string(),
             heard.duels.to_string(),
             shown(heard.rivals.get(heard.rivals.len() / 2)),
             shown(heard.rivals.last()),
         ]);
         all.extend_from_slice(&heard.rivals);
-        bars.push((scene.name, heard.rivals));
+        bars.push((standbys.name, heard.rivals));
     }
     let last = all.iter().copied().reduce(f64::max);
     let goal =
@@ -93,10 +94,10 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
     Ok(Section { title: "The settle time", text, goals: vec![goal], pictures: vec![("elections.svg", picture)] })
 }
 
-/// So many elections at once, on the given scene.
-fn elect(cluster: &Cluster, scene: &Scene, heard: &mut Heard) -> Result<()> {
+/// One election in each group, among these standbys.
+fn elect(cluster: &Cluster, among: &Standbys, heard: &mut Heard) -> Result<()> {
     let standbys: Vec<(String, u8)> =
-        scene.skews.iter().enumerate().map(|(index, skew)| (format!("m{}", index + 2), *skew)).collect();
+        among.skews.iter().enumerate().map(|(index, skew)| (format!("m{}", index + 2), *skew)).collect();
     start(cluster, "m1", 0)?;
     std::thread::sleep(Duration::from_secs(4));
     for (machine, skew) in &standbys {
@@ -104,7 +105,7 @@ fn elect(cluster: &Cluster, scene: &Scene, heard: &mut Heard) -> Result<()> {
     }
     std::thread::sleep(Duration::from_secs(2));
     let mut busy = Vec::new();
-    for _ in 0..if scene.busy { 4 } else { 0 } {
+    for _ in 0..if among.busy { 4 } else { 0 } {
         busy.push(Busy(Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn()?));
     }
     let log = cluster.folder().join("heard");
@@ -161,14 +162,32 @@ fn count(text: &str, heard: &mut Heard) -> Result<()> {
 pub(crate) fn listen(words: &[String]) -> Result<()> {
     let seconds: u64 = words.first().ok_or("listen SECONDS")?.parse()?;
     let index = nix::net::if_::if_nametoindex("br0")?;
-    let listener = Listener::open("br0", index, Ipv4Addr::new(224, 0, 0, 18))?;
-    let (begin, cancel) = (Instant::now(), Cancel::new());
+    let mut socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(CARP))))?;
+    socket.bind_device(Some(b"br0"))?;
+    socket.join_multicast_v4_n(&Ipv4Addr::new(224, 0, 0, 18), &InterfaceIndexOrAddress::Index(index))?;
+    socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let (begin, mut packet) = (Instant::now(), [0; 1500]);
     while begin.elapsed() < Duration::from_secs(seconds) {
-        if let Some(said) = listener.next(Duration::from_millis(100), &cancel)? {
-            println!("{} {} {}", begin.elapsed().as_secs_f64(), said.vhid, said.source);
+        match socket.read(&mut packet) {
+            Ok(length) => {
+                let at = begin.elapsed().as_secs_f64();
+                if let Some((group, source)) = advertisement(&packet[..length]) {
+                    println!("{at} {group} {source}");
+                }
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => (),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
+}
+
+/// The group and the source of an IPv4 packet that advertises a MASTER (CARP version 2, type 1).
+fn advertisement(packet: &[u8]) -> Option<(u8, Ipv4Addr)> {
+    let header = usize::from(packet.first()? & 0x0f) * 4;
+    let source: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let [0x21, group, ..] = packet.get(header..)? else { return None };
+    (packet[9] == CARP).then(|| (*group, source.into()))
 }
 
 /// A loop that keeps a processor busy until this goes away.
@@ -189,3 +208,21 @@ nothing. The old master is cut off, the standbys time out together, and every ad
 who advertises after the first one did. mfs-promote waits for one advertisement interval and `SETTLE_MARGIN` (0.25 s) of
 silence from its own call on, and as long again after a rival's last word.
 ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_advertisements_are_counted() {
+        let mut packet = [0; 56];
+        (packet[0], packet[9]) = (0x45, CARP);
+        packet[12..16].copy_from_slice(&[172, 16, 0, 12]);
+        (packet[20], packet[21]) = (0x21, 20);
+        assert_eq!(advertisement(&packet), Some((20, Ipv4Addr::new(172, 16, 0, 12))));
+        assert_eq!(advertisement(&packet[..20]), None);
+        assert_eq!(advertisement(&[]), None);
+        packet[9] = 17;
+        assert_eq!(advertisement(&packet), None);
+    }
+}

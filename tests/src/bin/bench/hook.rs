@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::VIP;
+use lab::{VIP, log_lines};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::wait;
@@ -103,7 +103,7 @@ added each time and removed again untimed; what follows in the background (mfs-p
 hook's caller is the benchmark, not ucarp. ucarp is silent towards its rivals for as long as this takes.
 ";
 
-/// Times calls of each kind, in turn, in namespaces that end with this process.
+/// Times calls of the kinds, one after the other, in namespaces that end with this process.
 fn measure(shell: Option<&Path>) -> Result<HookTimes> {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--mount-proc", "--fork"]);
@@ -189,7 +189,7 @@ fn check_and_clean(kind: Kind, log: &UnixDatagram) -> Result<()> {
     while let Ok(length) = log.recv(&mut buffer) {
         said += &String::from_utf8_lossy(&buffer[..length]);
     }
-    if kind != Kind::Shell && !said.contains("promotion started") {
+    if kind != Kind::Shell && !said.contains(log_lines::PROMOTION_STARTED) {
         return Err(format!("vip-up ({kind:?}) started no promotion: {said}").into());
     }
     if kind == Kind::Long {

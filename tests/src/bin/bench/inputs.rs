@@ -31,19 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(1200);
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// The tree of about so many inodes, with as many changes behind it. Makes what was never made.
+/// The tree of about this many inodes and the changes made after it. Makes it the first time.
 pub(crate) fn input(inodes: u64, changes: u64) -> Result<Input> {
     let cache = env::var_os("LAB_CACHE").unwrap_or_else(|| OsString::from("/var/cache/moosefs-lab"));
     let trees = Path::new(&cache).join("bench");
     let folder = trees.join(inodes.to_string());
     if !folder.is_dir() {
-        make(&trees)?;
+        make(&trees, inodes)?;
     }
     Ok(Input { changes, image: folder.join("image"), log: folder.join("changes") })
 }
 
-/// Makes the trees that are missing, in minutes.
-fn make(trees: &Path) -> Result<()> {
+/// Makes the missing trees of up to this many inodes, in minutes.
+fn make(trees: &Path, most: u64) -> Result<()> {
     println!("making metadata to measure with, once");
     let cluster = Cluster::build().unjudged().masters(1).chunkservers(0).start()?;
     let client = |script: &str| cluster.machine("c1")?.must(&["bash", "-ec", script], PATIENCE);
@@ -52,7 +52,9 @@ fn make(trees: &Path) -> Result<()> {
          seq 2 2 {FOLDER} | sed s/^/a-file-/ | xargs touch"
     ))?;
     let mut copies = 0;
-    for (inodes, changes) in TREES.into_iter().filter(|(inodes, _)| !trees.join(inodes.to_string()).is_dir()) {
+    for (inodes, changes) in
+        TREES.into_iter().filter(|(inodes, _)| *inodes <= most && !trees.join(inodes.to_string()).is_dir())
+    {
         println!("  {inodes} inodes, {changes} changes");
         let wanted = inodes / (FOLDER + 1);
         client(&format!(

@@ -5,7 +5,6 @@ mod archive;
 mod breakdown;
 mod election;
 mod engine;
-mod hand_over;
 mod hook;
 mod inputs;
 mod outage;
@@ -14,6 +13,7 @@ mod plot;
 mod power_cut;
 mod sizes;
 mod stats;
+mod switchover;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::page::Section;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// Measures failovers on whole clusters, and their parts alone: our programs, and in turn shell hooks if there are any.
+/// Measures failovers on whole clusters, and their parts alone: our programs, and shell hooks if there are any.
 /// Writes a page with the results, and pictures beside it. Needs root.
 #[derive(Parser)]
 struct Args {
@@ -45,7 +45,7 @@ struct Args {
     #[arg(long, value_name = "FOLDER", default_value = "docs")]
     output: PathBuf,
     /// How this program calls itself for work that is to be measured alone
-    #[arg(long, hide = true, num_args = 1.., value_name = "WORDS")]
+    #[arg(long, hide = true, num_args = 1.., allow_hyphen_values = true, value_name = "WORDS")]
     alone: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ type Part = fn(&Setup) -> Result<Section>;
 const PARTS: [(&str, Part); 8] = [
     ("outage", outage::section),
     ("recommended", outage::recommended),
-    ("hand-over", hand_over::section),
+    ("switchover", switchover::section),
     ("sizes", sizes::section),
     ("hook", hook::section),
     ("engine", engine::section),
@@ -88,8 +88,7 @@ fn main() -> ExitCode {
 fn alone(what: &str, words: &[String]) -> Result<()> {
     match what {
         "hook" => hook::inside(words),
-        "engine" => engine::inside(words),
-        "archive" => archive::inside(words),
+        "command" => engine::inside(words),
         "listen" => election::listen(words),
         _ => Err(format!("{what} is not measured alone").into()),
     }
@@ -114,7 +113,7 @@ fn benchmark(args: &Args) -> Result<()> {
                 failed.push(*name);
             }
         }
-        // After each part: whoever ends a long run early keeps what it has.
+        // After each part, so that a long run that is ended early keeps its results.
         if !args.quick {
             write(&args.output, &sections)?;
         }

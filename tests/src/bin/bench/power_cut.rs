@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
-use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload};
+use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload, log_lines};
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
@@ -24,11 +24,11 @@ pub(crate) struct PowerCut {
     pub(crate) takeover: Option<f64>,
     /// Whether both of the client's loops went on.
     pub(crate) resumed: bool,
-    /// The client's longest wait for a metadata operation: until we gave up, where it did not go on.
+    /// The client's longest wait for a metadata operation: until the measurement ended, where it did not continue.
     pub(crate) metadata: f64,
     /// The same for a write.
     pub(crate) writes: f64,
-    /// Whether the cut caught a write between the master's log line and its answer (told by ours only).
+    /// Whether the cut caught a write between the master's log line and its answer (only our programs log it).
     pub(crate) caught: bool,
     /// `None` if it could not be checked.
     pub(crate) operations: Option<Operations>,
@@ -57,7 +57,7 @@ pub(crate) enum Settings {
 }
 
 impl Settings {
-    /// A new cluster. Neither of its two machines is preferred, and only one is left: nobody argues about who takes over.
+    /// A new cluster. Neither of its two machines is preferred, and only one is left: there are no duplicate MASTERs.
     pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
         let build = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone());
         if self == Self::Defaults {
@@ -114,7 +114,7 @@ pub(crate) fn measure(hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
     let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(off), line.text.as_str())).collect();
     run.steps = steps(&lines)?;
     let when = |says: &str| lines.iter().find(|(_, text)| text.contains(says)).map(|(at, _)| *at);
-    run.hook = when("promotion started");
+    run.hook = when(log_lines::PROMOTION_STARTED);
     run.registered = when("register end");
     run.caught = when("unlocked whose writers were cut off").is_some();
     Ok(run)
@@ -129,7 +129,7 @@ fn part_of_a_second() -> Duration {
 impl PowerCut {
     /// Waits for each step of the takeover and notes when it came, until the client has worked for a while again.
     fn follow(&mut self, cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<()> {
-        let master = cluster.wait_for_log_since(mark, "m2", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+        let master = cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_MASTER, PATIENCE)?;
         self.detection = Some(master.at.seconds_since(off));
         let taken = cluster.wait_for_serving("m2", PATIENCE)?;
         self.takeover = Some(taken.at.seconds_since(master.at));
@@ -157,18 +157,28 @@ impl Operations {
 /// The steps that `mfs-promote` logged, given the log's lines with their times. A step may come again after the master
 /// serves (the metalogger is started then); the first one counts.
 pub(crate) fn steps(lines: &[(f64, &str)]) -> Result<Vec<Step>> {
-    let form = Regex::new(r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$").map_err(Error::from)?;
+    let form = Regex::new(log_lines::STEP).map_err(Error::from)?;
     let mut steps: Vec<Step> = Vec::new();
-    for (end, found) in lines.iter().filter_map(|(at, text)| Some((*at, form.captures(text)?))) {
-        let (Some(name), Ok(number)) = (STEPS.iter().find(|name| **name == &found[1]), found[2].parse::<f64>()) else {
-            continue;
-        };
-        let took = if &found[3] == "s" { number } else { number / 1e3 };
-        if steps.iter().all(|step| step.name != *name) {
+    for (end, (name, took)) in lines.iter().filter_map(|(at, text)| Some((*at, step(&form, text)?))) {
+        let Some(name) = STEPS.into_iter().find(|known| *known == name) else { continue };
+        if steps.iter().all(|step| step.name != name) {
             steps.push(Step { name, begin: end - took, end });
         }
     }
     Ok(steps)
+}
+
+/// The name of the step that a line is about, and how many seconds it took.
+fn step<'a>(form: &Regex, line: &'a str) -> Option<(&'a str, f64)> {
+    let found = form.captures(line)?;
+    let number: f64 = found[2].parse().ok()?;
+    Some((found.get(1)?.as_str(), if &found[3] == "s" { number } else { number / 1e3 }))
+}
+
+/// How many seconds the step took that a line is about.
+pub(crate) fn step_seconds(line: &str) -> Result<f64> {
+    let form = Regex::new(log_lines::STEP).map_err(Error::from)?;
+    Ok(step(&form, line).ok_or_else(|| Error::LogLine(line.to_owned()))?.1)
 }
 
 impl fmt::Display for PowerCut {

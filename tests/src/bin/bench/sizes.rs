@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, Hooks};
+use lab::{Cluster, Hooks, log_lines};
 
 use crate::Result;
 use crate::Setup;
@@ -91,7 +91,7 @@ impl Bed {
             .masters(1)
             .chunkservers(0)
             .hooks(ours.clone())
-            .file("/etc/mfs/mfspromote.cfg", "WITNESSES = 172.16.0.61\n", 0o644)
+            .file("/etc/mfs/mfspromote.cfg", format!("{} = 172.16.0.61\n", log_lines::PING_NODES), 0o644)
             .start()?;
         cluster.must("c1", &["umount", "-l", "/mnt/mfs"])?;
         Ok(Self { cluster, ours, shell })
@@ -121,7 +121,7 @@ impl Bed {
 
     /// From ucarp's line to the first answer, and when that line came.
     fn takeover(&self, mark: usize) -> Result<(f64, lab::Moment)> {
-        let master = self.cluster.wait_for_log_since(mark, "m1", "^ucarp.*Switching to state: MASTER", PATIENCE)?;
+        let master = self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_MASTER, PATIENCE)?;
         let taken = self.cluster.wait_for_serving("m1", PATIENCE)?;
         Ok((taken.at.seconds_since(master.at), master.at))
     }
@@ -129,10 +129,7 @@ impl Bed {
     fn ours(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let mark = self.boot(input, self.ours.clone())?;
         let (took, zero) = self.takeover(mark)?;
-        let promotion = self.cluster.daemon("m1", "mfs-promote")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", promotion.pid))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        times.memory = times.memory.max(peak.unwrap_or(f64::INFINITY) / 1024.0);
+        times.memory = times.memory.max(peak_memory(&self.cluster)?);
         let lines = self.cluster.events().since(mark);
         let lines = lines.iter().filter(|line| line.machine == "m1");
         let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(zero), line.text.as_str())).collect();
@@ -154,8 +151,8 @@ impl Bed {
 
     fn alone(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let mark = self.boot(input, self.ours.clone())?;
-        // Before it has come so far, it cannot be told.
-        self.cluster.wait_for_log_since(mark, "m1", "^ucarp.*Switching to state: BACKUP", PATIENCE)?;
+        // Before that, a signal would end it without its hook.
+        self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_BACKUP, PATIENCE)?;
         self.cluster.stop_ucarp("m1")?;
         let machine = self.cluster.machine("m1")?;
         machine.must(&["mfsmetalogger", "stop"], PATIENCE)?;
@@ -164,6 +161,14 @@ impl Bed {
         times.alone.push(begin.elapsed().as_secs_f64());
         Ok(())
     }
+}
+
+/// The most memory that mfs-promote on m1 had resident until now, in MB.
+pub(crate) fn peak_memory(cluster: &Cluster) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", cluster.daemon("m1", "mfs-promote")?.pid))?;
+    let peak: Option<f64> =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
+    Ok(peak.ok_or("the kernel shows no VmHWM")? / 1024.0)
 }
 
 fn sum(values: &[f64]) -> Option<Summary> {
@@ -258,7 +263,7 @@ const EXPLANATION: &str = "
 ![takeover against changes](takeover-changes.svg)
 
 Files of a real master (trees of snapshots, changes made through a mount) lie in the data folder as a metalogger leaves them;
-the machine boots, metalogger and ucarp start, nobody else advertises, and ucarp becomes MASTER. Then as above: from its line
+the machine boots, metalogger and ucarp start, no other machine advertises, and ucarp becomes MASTER. Then as above: from its line
 to the first answer on 9421. Beside it one `mfsmaster -a start` of the same files, from the call to its end, which is when it
 listens. The settle time is what mfs-promote logs; while it lasts, mfs-promote copies the image. The memory is the most that
 mfs-promote had resident until then (VmHWM).

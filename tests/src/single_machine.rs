@@ -1,5 +1,5 @@
-//! A machine alone on its switch, without ucarp: programs are run in it by hand, watched call by call, over and over from
-//! the same files.
+//! A single machine on its switch, without ucarp. Tests run programs in it, trace their system calls, and put the same files
+//! back before each run.
 
 use std::fs;
 use std::io::Write as _;
@@ -19,6 +19,7 @@ use crate::VIP;
 use crate::error::file;
 use crate::events::EventLog;
 use crate::hooks::Hooks;
+use crate::log_lines::JOURNAL;
 use crate::machine::{Machine, Role};
 use crate::moosefs::DATA;
 use crate::process::{self, Daemon, pid_of};
@@ -31,23 +32,23 @@ const STATE: &str = "/var/lib/moosefs-ucarp";
 /// Where the lock is.
 const RUN: &str = "/run/moosefs-ucarp";
 const SOON: Duration = Duration::from_secs(30);
-/// A program under watch that takes longer is stuck.
+/// A traced program that takes longer is stuck.
 const STUCK: Duration = Duration::from_secs(300);
 
-/// Holds this host's lock while machines run alone.
+/// Starts single machines. Holds this host's lock as long as it or one of them lives.
 #[derive(Debug)]
-pub struct Hall {
+pub struct SingleMachines {
     lock: Arc<HostLock>,
 }
 
-impl Hall {
-    /// Waits for clusters on this host to end.
-    pub fn open() -> Result<Self> {
+impl SingleMachines {
+    /// Waits for the clusters on this host to end.
+    pub fn reserve() -> Result<Self> {
         Ok(Self { lock: Arc::new(HostLock::take()?) })
     }
 
     /// A new machine with our programs, on; `files` are written into its `/etc/mfs`.
-    pub fn machine(&self, files: &[(&str, &str)]) -> Result<Lone> {
+    pub fn start(&self, files: &[(&str, &str)]) -> Result<SingleMachine> {
         let work = WorkFolder::create()?;
         let events = EventLog::new(work.path());
         let address = Ipv4Addr::new(172, 16, 0, 11);
@@ -59,22 +60,22 @@ impl Hall {
         Hooks::ours()?.install([&machine].into_iter())?;
         let switch = Switch::start(work.path())?;
         machine.boot(&switch)?;
-        Ok(Lone { machine, _switch: switch, work, _lock: Arc::clone(&self.lock) })
+        Ok(SingleMachine { machine, _switch: switch, work, _lock: Arc::clone(&self.lock) })
     }
 }
 
-/// A machine alone.
+/// A machine without ucarp, with our programs.
 #[derive(Debug)]
-pub struct Lone {
+pub struct SingleMachine {
     machine: Machine,
     _switch: Switch,
     work: WorkFolder,
     _lock: Arc<HostLock>,
 }
 
-/// How a program under watch ended.
+/// How a traced program ended.
 #[derive(Debug)]
-pub struct Watched {
+pub struct TracedRun {
     /// What it did.
     pub seen: Seen,
     /// What it printed.
@@ -83,7 +84,7 @@ pub struct Watched {
     pub stuck: bool,
 }
 
-impl Lone {
+impl SingleMachine {
     /// A folder for anything.
     pub fn folder(&self) -> &Path {
         self.work.path()
@@ -159,7 +160,7 @@ impl Lone {
     /// The journal knows staged files by their numbers on the disk, and copies have others.
     fn renumber(&self) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
-        let path = self.state().join("journal.json");
+        let path = self.state().join(JOURNAL);
         let Ok(text) = fs::read(&path) else { return Ok(()) };
         let damaged = |e: serde_json::Error| Error::Programs(format!("{}: {e}", path.display()));
         let mut journal: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
@@ -195,8 +196,8 @@ impl Lone {
         Err(Error::Programs(format!("cannot add the address: {said}")))
     }
 
-    /// Runs a program under watch, with a fault at the call of that number or the first one behind it that it fits.
-    pub fn watch(&self, line: &[&str], fault: Option<(Fault, usize)>) -> Result<Watched> {
+    /// Traces a program. The fault is injected at the call of that number, or at the first later one that it applies to.
+    pub fn trace(&self, line: &[&str], fault: Option<(Fault, usize)>) -> Result<TracedRun> {
         let waiting = ["sh", "-c", "read -r go; exec \"$@\"", "sh"];
         let mut command = self.machine.command(&[&waiting, line].concat())?;
         let path = self.folder().join("watched");
@@ -221,18 +222,18 @@ impl Lone {
                 }
                 stuck
             });
-            let seen = traced.watch(|| drop(self.kill_all()));
+            let seen = traced.run(|| drop(self.kill_all()));
             drop(ended);
             (seen, watchdog.join().unwrap_or(true))
         });
         let _ = process::wait(&mut child, SOON);
         let seen = seen?;
-        if seen.struck && fault.is_some_and(|(fault, _)| fault == Fault::PowerCut) {
+        if seen.injected && fault.is_some_and(|(fault, _)| fault == Fault::PowerCut) {
             self.kill_all()?;
             self.lose(&seen)?;
         }
         let output = fs::read(&path).map_err(file("read", &path))?;
-        Ok(Watched { seen, output: String::from_utf8_lossy(&output).into_owned(), stuck })
+        Ok(TracedRun { seen, output: String::from_utf8_lossy(&output).into_owned(), stuck })
     }
 
     /// What was written and not flushed is gone after a power cut: the names are there, the content is not.

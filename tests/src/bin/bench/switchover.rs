@@ -1,8 +1,8 @@
-//! A planned hand-over under load, there and back.
+//! A switchover under load, there and back.
 
 use std::time::Duration;
 
-use lab::{Cluster, Hooks, LAST_RETRY, Moment};
+use lab::{Cluster, Hooks, LAST_RETRY, Moment, log_lines};
 
 use crate::Result;
 use crate::Setup;
@@ -22,12 +22,7 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
         vec!["writes".to_owned(), cell(defaults.writes), cell(recommended.writes)],
     ];
     let goal = |what: &str, summary: Option<Summary>| {
-        Goal::at_most(
-            format!("planned hand-over, client without {what}"),
-            6.5,
-            "s",
-            summary.map(|summary| summary.median),
-        )
+        Goal::at_most(format!("switchover, client without {what}"), 6.5, "s", summary.map(|summary| summary.median))
     };
     let goals = vec![
         goal("metadata operations", defaults.metadata),
@@ -37,16 +32,17 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
         goal("writes, recommended settings", recommended.writes),
     ];
     let text = format!(
-        "{}\n`mfs-promote --hand-over` on the serving machine, {} times with each, there and back under load. The client's longest\n\
+        "{}\n`mfs-promote {}` on the serving machine, {} times with each, there and back under load. The client's longest\n\
          wait for an acknowledgement. Lost of what was acknowledged: {}.\n",
         table(&rows),
+        log_lines::SWITCHOVER,
         setup.runs,
         defaults.lost + recommended.lost
     );
-    Ok(Section { title: "Planned hand-over", text, goals, pictures: Vec::new() })
+    Ok(Section { title: "Switchover", text, goals, pictures: Vec::new() })
 }
 
-/// What the hand-overs of one cluster cost its client.
+/// What the switchovers of one cluster cost its client.
 struct Cost {
     metadata: Option<Summary>,
     writes: Option<Summary>,
@@ -56,15 +52,15 @@ struct Cost {
 fn measure(cluster: &Cluster, runs: u32) -> Result<Cost> {
     let load = cluster.client().keep_writing()?;
     let (mut metadata, mut writes) = (Vec::new(), Vec::new());
-    for turn in 0..runs {
-        let [from, to] = if turn % 2 == 0 { ["m1", "m2"] } else { ["m2", "m1"] };
+    for run in 0..runs {
+        let [from, to] = if run % 2 == 0 { ["m1", "m2"] } else { ["m2", "m1"] };
         cluster.wait_for_metalogger_in_step(to, PATIENCE)?;
         load.wait_for_progress(LAST_RETRY)?;
         let (mark, since) = (cluster.mark(), Moment::now());
-        cluster.must(from, &["mfs-promote", "--hand-over"])?;
+        cluster.must(from, &["mfs-promote", log_lines::SWITCHOVER])?;
         load.wait_for_progress(LAST_RETRY)?;
-        cluster.wait_for_log_since(mark, from, "demotion ended: demoted", PATIENCE)?;
-        cluster.wait_for_log_since(mark, to, "promotion ended: serving", PATIENCE)?;
+        cluster.wait_for_log_since(mark, from, log_lines::DEMOTED, PATIENCE)?;
+        cluster.wait_for_log_since(mark, to, log_lines::SERVING, PATIENCE)?;
         let outage = load.outage(since)?;
         println!("  {from} to {to}: metadata {:.2?}, writes {:.2?}", outage.metadata, outage.writes);
         metadata.push(outage.metadata.as_secs_f64());

@@ -1,11 +1,12 @@
-//! The runs of the campaign, and what each begins with.
+//! The operations of the campaign, the machine that they run on, and the files that each starts from.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lab::log_lines::JOURNAL;
 use lab::trace::{Call, Fault};
-use lab::{Hall, Lone, Result, VIP, Watched};
+use lab::{Result, SingleMachine, SingleMachines, TracedRun, VIP};
 
 use crate::verdict::{Originals, Verdict};
 
@@ -13,11 +14,11 @@ use crate::verdict::{Originals, Verdict};
 /// its own of the same history.
 const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-torn-ml");
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-master");
-/// So many changes the own files have: fewer than the copy, so that serving them would be a loss.
+/// The number of changes in the own files: fewer than in the copy, so that serving them would be a loss.
 const OWN_CHANGES: usize = 300;
 /// What `EPOCH_JUMP` is.
 const JUMP: u64 = 1_000_000;
-/// A master that was just started has made no more changes by itself.
+/// A master makes at most this many changes by itself soon after its start.
 const OF_ITS_OWN: u64 = 100;
 const CONFIG: &[(&str, &str)] = &[
     ("mfsmaster.cfg", ""),
@@ -27,9 +28,9 @@ const CONFIG: &[(&str, &str)] = &[
     ("mfspromote.cfg", "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nWITNESSES = 172.16.0.1\n"),
 ];
 
-/// A run that is killed or fails, with what it begins with.
+/// A run into which faults are injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Scene {
+pub(crate) enum Operation {
     /// From the metalogger's copy to serving and the archive.
     Promotion,
     /// Of a serving master, with files set aside that are not archived yet.
@@ -42,7 +43,7 @@ pub(crate) enum Scene {
     Rehearsal,
 }
 
-impl Scene {
+impl Operation {
     const ALL: [Self; 5] =
         [Self::Promotion, Self::Demotion, Self::RollBackOfMoving, Self::RollBackOfStarting, Self::Rehearsal];
 
@@ -55,7 +56,7 @@ impl Scene {
     }
 }
 
-impl fmt::Display for Scene {
+impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Promotion => "promotion and archive",
@@ -71,22 +72,22 @@ fn promotion() -> Vec<&'static str> {
     vec!["mfs-promote", "--interface", "eth0", "--vip", "172.16.0.99"]
 }
 
-/// A machine, and the folders that the scenes begin with.
+/// A machine, and the folders that the operations start from.
 #[derive(Debug)]
-pub(crate) struct Stage {
-    lone: Lone,
+pub(crate) struct TestMachine {
+    machine: SingleMachine,
     begin: PathBuf,
     originals: Originals,
     /// What the metalogger's copy ends at, with one epoch jump.
     planned: u64,
 }
 
-impl Stage {
+impl TestMachine {
     /// The first one makes the folders.
-    pub(crate) fn build(hall: &Hall) -> Result<Self> {
+    pub(crate) fn start(machines: &SingleMachines) -> Result<Self> {
         assert_eq!(VIP.to_string(), "172.16.0.99");
-        let lone = hall.machine(CONFIG)?;
-        let begin = lone.folder().join("begin");
+        let machine = machines.start(CONFIG)?;
+        let begin = machine.folder().join("begin");
         let data = begin.join("standby/data");
         fs::create_dir_all(&data).expect("a new folder");
         for folder in [OWN, COPY] {
@@ -98,36 +99,36 @@ impl Stage {
         let cut: String = log.split_inclusive('\n').take(OWN_CHANGES).collect();
         fs::write(data.join("changelog.0.mfs"), cut).expect("a shorter log");
         let originals = Originals::of(&data);
-        let stage = Self { lone, begin, originals, planned: 0 };
+        let new = Self { machine, begin, originals, planned: 0 };
         // As the daemons would have left them.
-        stage.lone.reset(&data, None)?;
-        stage.lone.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
-        stage.lone.save(&stage.begin.join("standby"))?;
-        Ok(stage)
+        new.machine.reset(&data, None)?;
+        new.machine.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
+        new.machine.save(&new.begin.join("standby"))?;
+        Ok(new)
     }
 
     /// Its machine.
-    pub(crate) fn lone(&self) -> &Lone {
-        &self.lone
+    pub(crate) fn machine(&self) -> &SingleMachine {
+        &self.machine
     }
 
-    /// What a promotion begins with.
+    /// The files that a promotion starts from.
     pub(crate) fn standby(&self) -> PathBuf {
         self.begin.join("standby/data")
     }
 
     /// Another machine with the same folders.
-    pub(crate) fn like(hall: &Hall, first: &Self) -> Result<Self> {
+    pub(crate) fn like(machines: &SingleMachines, first: &Self) -> Result<Self> {
         let (begin, originals, planned) = (first.begin.clone(), first.originals.clone(), first.planned);
-        Ok(Self { lone: hall.machine(CONFIG)?, begin, originals, planned })
+        Ok(Self { machine: machines.start(CONFIG)?, begin, originals, planned })
     }
 
-    /// Plays each scene without a fault, saves what later ones begin with, and returns the calls of each.
-    pub(crate) fn rehearse_scenes(&mut self) -> Result<Vec<(Scene, Vec<Call>)>> {
+    /// Runs each operation without a fault, saves the files that later ones start from, and returns the calls of each.
+    pub(crate) fn record_calls(&mut self) -> Result<Vec<(Operation, Vec<Call>)>> {
         let mut all = Vec::new();
-        for scene in Scene::ALL {
-            let Watched { seen, output, .. } = self.run(scene, None)?;
-            if scene == Scene::Promotion {
+        for operation in Operation::ALL {
+            let TracedRun { seen, output, .. } = self.run(operation, None)?;
+            if operation == Operation::Promotion {
                 self.planned = self.served().unwrap_or_else(|why| panic!("{why}\n{output}"));
                 assert!(self.planned > JUMP, "{}", self.planned);
                 let calls = &seen.calls;
@@ -139,25 +140,25 @@ impl Stage {
                 let started = of("start a child", staged);
                 let serving = of("create .metabak", started);
                 for (name, number) in [("moving", staged), ("starting", started), ("serving", serving)] {
-                    self.run(scene, Some((Fault::Kill, number)))?;
-                    self.lone.kill_all()?;
-                    self.lone.save(&self.begin.join(name))?;
+                    self.run(operation, Some((Fault::Kill, number)))?;
+                    self.machine.kill_all()?;
+                    self.machine.save(&self.begin.join(name))?;
                 }
             }
             let verdict = self.judge()?;
-            assert!(matches!(verdict, Verdict::Well), "{scene} without a fault: {verdict:?}\n{output}");
-            all.push((scene, seen.calls));
+            assert!(matches!(verdict, Verdict::Well), "{operation} without a fault: {verdict:?}\n{output}");
+            all.push((operation, seen.calls));
         }
         Ok(all)
     }
 
-    /// One point of the campaign.
-    pub(crate) fn play(&self, scene: Scene, fault: Fault, number: usize) -> Result<Verdict> {
-        let Watched { seen, output, stuck } = self.run(scene, Some((fault, number)))?;
+    /// Injects one fault, and judges what came of it.
+    pub(crate) fn inject(&self, operation: Operation, fault: Fault, number: usize) -> Result<Verdict> {
+        let TracedRun { seen, output, stuck } = self.run(operation, Some((fault, number)))?;
         let at = seen.calls.last().map(|call| call.what.clone()).unwrap_or_default();
         let verdict = match self.judge()? {
             _ if stuck => Verdict::Stuck("it did not end".to_owned()),
-            Verdict::Well if !seen.struck => Verdict::NotStruck,
+            Verdict::Well if !seen.injected => Verdict::NotInjected,
             verdict => verdict,
         };
         Ok(match verdict {
@@ -167,37 +168,37 @@ impl Stage {
         })
     }
 
-    /// Puts everything where the scene begins, and runs it.
-    pub(crate) fn run(&self, scene: Scene, fault: Option<(Fault, usize)>) -> Result<Watched> {
-        let lone = &self.lone;
-        let begin = self.begin.join(match scene {
-            Scene::Promotion | Scene::Rehearsal => "standby",
-            Scene::Demotion => "serving",
-            Scene::RollBackOfMoving => "moving",
-            Scene::RollBackOfStarting => "starting",
+    /// Puts everything in place for the operation, and runs it.
+    pub(crate) fn run(&self, operation: Operation, fault: Option<(Fault, usize)>) -> Result<TracedRun> {
+        let machine = &self.machine;
+        let begin = self.begin.join(match operation {
+            Operation::Promotion | Operation::Rehearsal => "standby",
+            Operation::Demotion => "serving",
+            Operation::RollBackOfMoving => "moving",
+            Operation::RollBackOfStarting => "starting",
         });
-        lone.reset(&begin.join("data"), Some(&begin.join("state")))?;
-        match scene {
-            Scene::Promotion | Scene::Rehearsal => drop(lone.must(&["mfsmetalogger", "start"])?),
-            Scene::Demotion => drop(lone.must(&["mfsmaster", "-a", "start"])?),
-            Scene::RollBackOfMoving | Scene::RollBackOfStarting => (),
+        machine.reset(&begin.join("data"), Some(&begin.join("state")))?;
+        match operation {
+            Operation::Promotion | Operation::Rehearsal => drop(machine.must(&["mfsmetalogger", "start"])?),
+            Operation::Demotion => drop(machine.must(&["mfsmaster", "-a", "start"])?),
+            Operation::RollBackOfMoving | Operation::RollBackOfStarting => (),
         }
-        lone.address(scene == Scene::Promotion)?;
-        lone.watch(&scene.line(), fault)
+        machine.address(operation == Operation::Promotion)?;
+        machine.trace(&operation.line(), fault)
     }
 
     /// All is there; and the next run serves it, perhaps promoted more than once, ends everything, and leaves all of it
     /// there.
     fn judge(&self) -> Result<Verdict> {
-        let lone = &self.lone;
+        let machine = &self.machine;
         if let Some(lost) = self.lost("after the run") {
             return Ok(lost);
         }
-        if let Err(why) = self.is_told() {
+        if let Err(why) = self.status_agrees() {
             return Ok(Verdict::Stuck(why));
         }
-        lone.address(true)?;
-        let (done, said) = lone.run(&promotion())?;
+        machine.address(true)?;
+        let (done, said) = machine.run(&promotion())?;
         if let Some(lost) = self.lost("after the next run") {
             return Ok(lost);
         }
@@ -215,16 +216,20 @@ impl Stage {
     }
 
     fn lost(&self, when: &str) -> Option<Verdict> {
-        let missing = self.originals.missing(&self.lone);
+        let missing = self.originals.missing(&self.machine);
         (!missing.is_empty()).then(|| Verdict::Lost(format!("{} {when}", missing.join(", "))))
     }
 
-    /// An administrator who looks now sees an interrupted run, if there is one.
-    fn is_told(&self) -> std::result::Result<(), String> {
-        let journal = self.lone.state().join("journal.json").exists();
+    /// `--status` reports an interrupted run exactly if a journal is there.
+    fn status_agrees(&self) -> std::result::Result<(), String> {
+        let journal = self.machine.state().join(JOURNAL).exists();
         let status = self.ask(&["mfs-promote", "--status", "--json"])?;
-        let told = !status["interrupted_run"].is_null();
-        if journal == told { Ok(()) } else { Err(format!("a journal is there: {journal}, --status says: {told}")) }
+        let reported = !status["interrupted_run"].is_null();
+        if journal == reported {
+            Ok(())
+        } else {
+            Err(format!("a journal is there: {journal}, --status reports one: {reported}"))
+        }
     }
 
     /// The version that is served now.
@@ -234,17 +239,17 @@ impl Stage {
     }
 
     fn ask(&self, line: &[&str]) -> std::result::Result<serde_json::Value, String> {
-        let said = self.lone.must(line).map_err(|e| e.to_string())?;
+        let said = self.machine.must(line).map_err(|e| e.to_string())?;
         serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))
     }
 
     /// Nothing is left of any run, and the metalogger runs.
     fn is_clean(&self) -> std::result::Result<(), String> {
-        let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.lone.data().join(name)).into();
-        let left = left.into_iter().chain([self.lone.state().join("journal.json")]);
+        let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.machine.data().join(name)).into();
+        let left = left.into_iter().chain([self.machine.state().join(JOURNAL)]);
         if let Some(left) = left.into_iter().find(|path: &PathBuf| Path::exists(path)) {
             return Err(format!("{} is left", left.display()));
         }
-        if self.lone.runs("mfsmetalogger") { Ok(()) } else { Err("no metalogger runs".to_owned()) }
+        if self.machine.runs("mfsmetalogger") { Ok(()) } else { Err("no metalogger runs".to_owned()) }
     }
 }

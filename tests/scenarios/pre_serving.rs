@@ -1,39 +1,35 @@
-//! What keeps a machine from serving, each guard on its own.
+//! The checks that keep a machine from serving, one by one.
 
 use std::time::Duration;
 
-use lab::{Cluster, LAST_RETRY, Result};
+use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
 use crate::nothing_lost;
 
-/// Nobody hears an advertisement any more, all else passes: a switch that swallows multicast.
+/// A switch that drops multicast: no advertisement arrives, everything else does.
 const SWALLOW_ADVERTISEMENTS: &str = "nft add table bridge lab
     nft add chain bridge lab forward '{ type filter hook forward priority 0; }'
     nft add rule bridge lab forward ether type ip ip protocol 112 drop";
 
 #[test]
-fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> Result<()> {
+fn advertisements_are_dropped_and_the_living_master_is_still_seen() -> Result<()> {
     let few = "FLAP_LIMIT = 3\n";
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     let (pid, metalogger) = (cluster.master_pid("m1"), cluster.daemon("m2", "mfsmetalogger")?);
 
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
-    cluster.wait_for_log(
-        "m2",
-        "promotion failed: .*(alive on 172.16.0.11 at version|answers for 172.16.0.99)",
-        SOON,
-    )?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
-    // m2 has told everybody that it has the address; m1 has told them again.
-    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
-    // It goes on like this until the limit; then the machine leaves the living master in peace.
-    cluster.wait_for_log("m2", "promotion failed: this machine was promoted or yielded 3 times", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: stopped", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_ALIVE_OR_ADDRESS_TAKEN, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
+    // m2 has announced the address; m1 has announced it again.
+    cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
+    // It repeats this until the flapping limit, and then leaves the living master alone.
+    cluster.wait_for_log("m2", log_lines::FLAPPING_3, SOON)?;
+    cluster.wait_for_log("m2", log_lines::UCARP_STOPPED, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert!(cluster.daemon("m2", "ucarp").is_err(), "ucarp of m2 ended");
     assert!(!cluster.holds_vip("m2"));
@@ -43,7 +39,7 @@ fn advertisements_are_swallowed_and_the_living_master_is_seen_all_the_same() -> 
 }
 
 #[test]
-fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
+fn an_address_that_another_machine_has_is_not_served() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
@@ -51,8 +47,8 @@ fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
     cluster.kill("m3", "ucarp", Signal::SIGKILL)?;
     cluster.must("m3", &["ip", "addr", "add", "172.16.0.99/16", "dev", "eth0"])?;
     cluster.power_off("m1")?;
-    cluster.wait_for_log("m2", "another machine \\(02:00:00:00:00:0d\\) answers for 172.16.0.99", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::ADDRESS_TAKEN_BY_M3, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
     cluster.must("m3", &["ip", "addr", "del", "172.16.0.99/16", "dev", "eth0"])?;
     cluster.wait_for_serving("m2", SOON)?;
@@ -61,33 +57,33 @@ fn an_address_that_somebody_else_has_is_not_served() -> Result<()> {
 }
 
 #[test]
-fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> {
+fn a_stale_master_is_stopped_when_another_one_is_alive() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
     let pid = cluster.master_pid("m1");
     // Its copy is of this moment, and it has no other one that would show that it is behind.
     let start = "cd /var/lib/mfs; mfsmetalogger stop; mkdir own; cp -p metadata_ml.mfs.back own/metadata.mfs; \
                  rm -f metadata* changelog*; mv own/metadata.mfs .; mfsmaster start";
     cluster.must("m2", &["sh", "-c", start])?;
     load.wait_for_progress(LAST_RETRY)?;
-    // With the address, it would serve an old file system for as long as it takes to see what it is.
+    // With the address, it would serve an old file system until it is recognised as stale.
     load.stop()?;
     cluster.on_switch(SWALLOW_ADVERTISEMENTS)?;
-    cluster.wait_for_log("m2", "mfsmaster runs here at version .* one is alive on 172.16.0.11", SOON)?;
-    cluster.wait_for_log("m2", "promotion ended: yielded", SOON)?;
+    cluster.wait_for_log("m2", log_lines::STALE_MASTER_M1_ALIVE, SOON)?;
+    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     cluster.unblock()?;
     cluster.expect("the address to be on m1 alone", SOON, || {
         (cluster.holds_vip("m1") && !cluster.holds_vip("m2")).then_some(())
     })?;
     assert_eq!(cluster.master_pid("m1"), pid);
-    assert_eq!(cluster.master_pid("m2"), None, "the leftover was ended");
-    // The address comes before the questions, so for their time the leftover could be reached.
+    assert_eq!(cluster.master_pid("m2"), None, "the stale master was stopped");
+    // The address comes before the checks, so the stale master can be reached while they run.
     let seconds: f64 = cluster.overlaps().iter().map(|both| both.to.seconds_since(both.from)).sum();
     assert!(seconds < 1.0, "for {seconds} s two machines could be reached");
-    // The others' neighbour tables lead to m2 until m1 has told them again.
-    cluster.wait_for_log("m1", "02:00:00:00:00:0c announces 172.16.0.99 too; answered", SOON)?;
+    // The others' neighbour tables lead to m2 until m1 has announced the address again.
+    cluster.wait_for_log("m1", log_lines::M2_ANNOUNCES, SOON)?;
     cluster.wait_for_serving("m1", SOON)?;
     let verdict = load.verify(&cluster.crashes())?;
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
@@ -95,18 +91,18 @@ fn a_master_started_by_mistake_is_no_master_beside_a_living_one() -> Result<()> 
 }
 
 #[test]
-fn a_hung_master_elsewhere_keeps_nobody_from_serving() -> Result<()> {
+fn a_hung_master_elsewhere_does_not_prevent_a_promotion() -> Result<()> {
     let cluster = Cluster::build().masters(2).start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
-    cluster.wait_for_log("m2", "172.16.0.11 advertises itself .*remembered", SOON)?;
-    // It accepts connections and answers nothing; its ucarp ends, so nobody is told to end it.
+    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
+    // It accepts connections and answers nothing; its ucarp ends, so no hook stops it.
     cluster.kill("m1", "mfsmaster", Signal::SIGSTOP)?;
     cluster.kill("m1", "ucarp", Signal::SIGKILL)?;
     cluster.must("m1", &["ip", "addr", "flush", "to", "172.16.0.99", "dev", "eth0"])?;
-    cluster.wait_for_log("m2", "the master on 172.16.0.11 accepts connections and answers nothing", SOON)?;
+    cluster.wait_for_log("m2", log_lines::M1_HUNG, SOON)?;
     cluster.wait_for_serving("m2", SOON)?;
     cluster.kill("m1", "mfsmaster", Signal::SIGKILL)?;
     std::thread::sleep(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! How the event log names what befalls a machine, and when acknowledged changes may go with it.
+//! The injected faults as the event log names them, and the moments at which acknowledged changes may be lost with a machine.
 
 use std::ops::RangeInclusive;
 
@@ -6,9 +6,9 @@ use crate::clock::Moment;
 use crate::events::Event;
 use crate::watch::ANSWERS;
 
-/// A power cut, before the cable is pulled.
+/// A power cut begins: the cable is not pulled yet.
 pub(crate) const POWER_OFF: &str = "lab: power off";
-/// And when nothing passes any more.
+/// The power cut's cable is pulled.
 pub(crate) const CUT_OFF: &str = "lab: cut off";
 /// The link is down.
 pub(crate) const CABLE_PULLED: &str = "lab: cable pulled";
@@ -19,8 +19,8 @@ pub(crate) const FROZEN: &str = "lab: frozen";
 /// The master's process is killed.
 pub(crate) const MASTER_KILLED: &str = "lab: SIGKILL to mfsmaster";
 
-/// When a master may have gone with changes that it had acknowledged and not replicated: power cuts, the killing of its
-/// process, and cuts of the network around the machine that answered. From the moment it was ordered until it was done.
+/// The times in which a master may have been lost with changes that it had acknowledged and not replicated: power cuts,
+/// SIGKILL, and network cuts around the machine that answered clients. Each from the order to its completion.
 pub(crate) fn crashes(events: &[Event]) -> Vec<RangeInclusive<Moment>> {
     let mut crashes = Vec::new();
     let mut answering = None;

@@ -1,0 +1,293 @@
+//! What our programs say, as far as scenarios depend on it: each line by its meaning, in this one place.
+//!
+//! All are regular expressions for [`crate::Cluster::wait_for_log`]; those without special characters are also looked for
+//! as they are. Some name a machine of the lab: m1 is 172.16.0.11, m2 is 172.16.0.12, the address is 172.16.0.99.
+
+// Runs.
+/// A promotion has begun.
+pub const PROMOTION_BEGUN: &str = "promotion begun";
+/// A demotion has begun.
+pub const DEMOTION_BEGUN: &str = "demotion begun";
+/// `vip-up` has started a promotion.
+pub const PROMOTION_STARTED: &str = "promotion started";
+/// `vip-down` has started a demotion.
+pub const DEMOTION_STARTED: &str = "vip-down.*demotion started";
+/// A hook has started a run; captures its process id.
+pub const RUN_STARTED: &str = r"(?:promotion|demotion) started \(process ([0-9]+)\)";
+/// A promotion has ended; its outcome follows.
+pub const PROMOTION_ENDED: &str = "promotion ended: ";
+/// A demotion has ended; its outcome follows.
+pub const DEMOTION_ENDED: &str = "demotion ended: ";
+/// Outcome: this machine serves.
+pub const SERVING: &str = "promotion ended: serving";
+/// Outcome: the master was serving before the run.
+pub const ALREADY_SERVING: &str = "promotion ended: already serving";
+/// Either of the two.
+pub const SERVING_OR_ALREADY: &str = "promotion ended: (already )?serving";
+/// Outcome: ucarp stepped down once.
+pub const STEPPED_DOWN: &str = "promotion ended: yielded";
+/// Outcome: ucarp was stopped.
+pub const UCARP_STOPPED: &str = "promotion ended: stopped";
+/// Outcome: the master was stopped.
+pub const DEMOTED: &str = "demotion ended: demoted";
+/// Outcome: no master was running.
+pub const NOTHING_TO_DEMOTE: &str = "demotion ended: nothing to demote";
+/// Outcome of a rehearsal that made way for a promotion.
+pub const REHEARSAL_CANCELLED: &str = "rehearsal ended: cancelled";
+/// A run was killed, and the supervisor has started it again.
+pub const KILLED_AND_RESTARTED: &str = "was killed; it is begun again";
+// Steps of a promotion.
+/// The image is copied.
+pub const PREPARED: &str = "prepare: ";
+/// The hold-off is over, or another MASTER was heard.
+pub const SETTLE: &str = "settle: ";
+/// The hold-off is over.
+pub const SETTLED: &str = "settle: no rival heard";
+/// The metalogger is stopped.
+pub const METALOGGER_STOPPED: &str = "metalogger: stopped";
+/// The files to serve are staged.
+pub const STAGED: &str = "stage: ";
+/// Before the version that the staged files reach, in the same line.
+pub const STAGED_TO: &str = " to version ";
+/// The staged files are those of the machine's own master.
+pub const STAGED_OWN: &str = "stage: own";
+/// The staged files are a metalogger's copy of the new history.
+pub const STAGED_COPY: &str = "stage: ml, image metadata_ml.mfs.back of version [1-9][0-9]{6} ";
+/// The staged files are in place.
+pub const COMMITTED: &str = "commit: ";
+/// The master is started.
+pub const MASTER_STARTED: &str = "start: mfsmaster started";
+/// A step and the time it took; captures its name, the number and the unit.
+pub const STEP: &str = r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$";
+/// The master serves the planned version.
+pub const PROVED: &str = "prove: ";
+/// The master serves the planned version, with its number.
+pub const PROVED_VERSION: &str = "prove: .* answers with version";
+/// The same, on Debian 13.
+pub const PROVED_4_57: &str = "prove: MooseFS 4.57.5 answers with version .* of metaid 0x";
+/// The same, on MooseFS 1.6.
+pub const PROVED_1_6: &str = "prove: MooseFS 1.6.27 answers";
+/// The master was watched for its first seconds.
+pub const WATCHED: &str = "watch: ";
+/// Stale connections of clients were reset.
+pub const CLIENTS_RESET: &str = "clients: [0-9]+ told to connect anew";
+/// The roll-back is done.
+pub const ROLLED_BACK: &str = "roll-back: every file is where it was";
+/// A change was made for the metaloggers' sake.
+pub const CHANGE_MADE: &str = "nothing was changed since metaloggers came: made a change";
+/// The archive is written.
+pub const ARCHIVED: &str = "archive: .* read back and compared";
+/// A promotion cancels a rehearsal.
+pub const REHEARSAL_TOLD: &str = "telling the running rehearsal";
+// Steps of a demotion.
+/// The demotion waits for the address to come back.
+pub const GRACE_BEGUN: &str = "waiting .* in case";
+/// The wait is over.
+pub const GRACE_OVER: &str = "grace: ";
+/// The address has come back.
+pub const ADDRESS_BACK: &str = "grace: the address is back|promotion ended: already serving";
+/// The master is stopped.
+pub const MASTER_STOPPED: &str = "stop: mfsmaster stopped";
+/// m2 waits for the master of m1 to stop.
+pub const PEER_WAITS: &str = "172.16.0.12 goes on claiming 172.16.0.99: it waits for this master";
+// Failures of a promotion.
+/// A promotion failed; the reason follows.
+pub const PROMOTION_FAILED: &str = "promotion failed: ";
+/// The master cannot be started.
+pub const CANNOT_START: &str = "promotion failed: cannot start .*mfsmaster";
+/// The master exited while it started.
+pub const ENDED_WHILE_STARTING: &str = "promotion failed: mfsmaster ended while it was starting";
+/// The master exited in its first seconds.
+pub const ENDED_AFTER_PROOF: &str = "promotion failed: mfsmaster ended .* after it began to serve";
+/// The master does not answer.
+pub const DOES_NOT_ANSWER: &str = "promotion failed: mfsmaster runs but does not answer on port 9421";
+/// The master serves less than planned.
+pub const SERVES_LESS: &str = "promotion failed: mfsmaster serves version .* it did not replay what was staged";
+/// The files cannot be served.
+pub const NO_PLAN: &str = "promotion failed: no promotion from the files here";
+/// They belong to different file systems.
+pub const NO_PLAN_METAID: &str = "promotion failed: no promotion from the files here.*metaid";
+/// The copy is stale.
+pub const STALE: &str = "promotion failed: the copy here is behind: version [0-9]+ was served at ";
+/// The copy is stale, and no better one took over.
+pub const LAST_RESORT: &str = "the copy here is behind: .* it serves as the last resort";
+/// The run was killed three times.
+pub const KILLED_TOO_OFTEN: &str = "promotion failed: killed 3 times";
+/// Flapping, with `FLAP_LIMIT = 2`.
+pub const ROLE_CHANGES_2: &str = "promoted or yielded 2 times";
+/// The same, as the reason of a failure.
+pub const FLAPPING_2: &str = "promotion failed: this machine was promoted or yielded 2 times";
+/// The same, with `FLAP_LIMIT = 3`.
+pub const FLAPPING_3: &str = "promotion failed: this machine was promoted or yielded 3 times";
+/// The master on m1 is alive, or another machine has the address.
+pub const M1_ALIVE_OR_ADDRESS_TAKEN: &str =
+    "promotion failed: .*(alive on 172.16.0.11 at version|answers for 172.16.0.99)";
+/// m3 has the address.
+pub const ADDRESS_TAKEN_BY_M3: &str = r"another machine \(02:00:00:00:00:0d\) answers for 172.16.0.99";
+/// The master on m1 is alive and has what is known here.
+pub const M1_ALIVE_WAITING: &str = "a master is alive on 172.16.0.11 .*waiting for it to stop";
+/// A stale master runs here, the living one is on m1.
+pub const STALE_MASTER_M1_ALIVE: &str = "mfsmaster runs here at version .* one is alive on 172.16.0.11";
+/// The master on m1 is hung.
+pub const M1_HUNG: &str = "the master on 172.16.0.11 accepts connections and answers nothing";
+/// The configuration has an unknown key.
+pub const UNKNOWN_KEY: &str = "unknown key NONSENSE";
+/// A step took too long and is cancelled.
+pub const STEP_TIMED_OUT: &str = r#"the step "prepare" is not done after .*told to end.*state D"#;
+/// The cancelled step does not stop.
+pub const STEP_DOES_NOT_STOP: &str = r#"the step "prepare" is not done .*does not end"#;
+/// A restore took too long.
+pub const RESTORE_TIMED_OUT: &str = "mfsmaster was not done after 2s .*state R, [0-9.]+ s of processor time";
+/// The metalogger had to be killed.
+pub const METALOGGER_KILLED: &str = "ignored TERM for .*sending KILL.*mfsmetalogger [0-9]+ state T";
+/// The master was serving before the run, on MooseFS 1.6.
+pub const LEFT_ALONE: &str = "mfsmaster is already serving here; left alone";
+// ucarp and the address.
+/// ucarp has become MASTER.
+pub const UCARP_MASTER: &str = "ucarp.*Switching to state: MASTER";
+/// ucarp has become BACKUP.
+pub const UCARP_BACKUP: &str = "ucarp.*Switching to state: BACKUP";
+/// ucarp is BACKUP, or reports that it is.
+pub const UCARP_BACKUP_ANY: &str = "ucarp.*BACKUP";
+/// ucarp was stopped.
+pub const NO_MORE_ELECTIONS: &str = "takes no part in elections until it is started again";
+/// ucarp had to be killed.
+pub const UCARP_KILLED: &str = "ignored TERM and was killed: start it again";
+/// The address was removed.
+pub const ADDRESS_REMOVED: &str = "172.16.0.99 removed from eth0";
+// While a machine serves.
+/// m1 is remembered as the MASTER.
+pub const M1_REMEMBERED: &str = "172.16.0.11 advertises itself .*remembered";
+/// m2 is remembered as a standby.
+pub const M2_REMEMBERED: &str = "metalogger of 172.16.0.12 copies from the master; remembered";
+/// The address was removed by another program, and restored.
+pub const ADDRESS_PUT_BACK: &str = "172.16.0.99 was taken off eth0 by something else .*put back";
+/// The same, too often.
+pub const ADDRESS_REMOVED_AGAIN: &str = "172.16.0.99 was taken off eth0 4 times within";
+/// ucarp was killed and left the address behind.
+pub const UCARP_GONE: &str = "ucarp .* is gone and has left 172.16.0.99 here";
+/// ucarp is stopped by a signal and leaves the address behind.
+pub const UCARP_SUSPENDED: &str = "ucarp .* was stopped by a signal and has left";
+/// The address is released, since m2 advertises.
+pub const ADDRESS_RELEASED_TO_M2: &str = "gives 172.16.0.99 up: 172.16.0.12 claims it";
+/// No other machine takes over, so this one keeps serving.
+pub const NO_SUCCESSOR: &str = "no other machine takes over: this one serves on 172.16.0.99";
+/// m2 announces the address, too, and was answered.
+pub const M2_ANNOUNCES: &str = "02:00:00:00:00:0c announces 172.16.0.99 too; answered";
+/// The serving master has exited.
+pub const MASTER_EXITED: &str = "serves no more: mfsmaster has ended";
+/// The serving master does not respond.
+pub const MASTER_SILENT: &str = "serves no more: mfsmaster runs, but has answered nobody";
+/// What a hung process does: it is stopped by a signal.
+pub const MASTER_STATE_T: &str = "mfsmaster [0-9]+ state T";
+/// This machine stopped serving because another one does.
+pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "this machine serves no more: |mfsmaster runs here .* one is alive on";
+/// The same, and the other one is m2.
+pub const STOPPED_SERVING_OR_M2_ALIVE: &str = "this machine serves no more: |one is alive on 172.16.0.12";
+// Names that scenarios use.
+/// The verb of a switchover.
+pub const SWITCHOVER: &str = "--hand-over";
+/// The key that names ping nodes.
+pub const PING_NODES: &str = "WITNESSES";
+/// The process that supervises a run.
+pub const SUPERVISOR: &str = "mfs-stand-in";
+/// The field of `--check --json` with the time at which the copy was last in sync.
+pub const IN_SYNC_FIELD: &str = "in_step";
+/// In the data folder while a promotion runs.
+pub const RUN_FOLDER: &str = "mfs-promote/";
+/// In the state folder while a run moves files.
+pub const JOURNAL: &str = "journal.json";
+/// In the data folder while a rehearsal runs.
+pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
+/// In the folder of the lock while a rehearsal runs.
+pub const REHEARSAL_CONFIG: &str = "rehearsal.cfg";
+
+// Words of the reports and of `NOTIFY`.
+/// `--status` about the outcome of a run.
+pub const OUTCOME_ALREADY_SERVING: &str = "already serving";
+/// The same.
+pub const OUTCOME_STOPPED: &str = "stopped";
+/// A row of `--status`.
+pub const STATUS_SERVING: &str = "  promotion  serving ";
+/// `--status` and `--dry-run` about an interrupted run.
+pub const INTERRUPTED_MOVING: &str = "while it moved files";
+/// The same, when its journal cannot be read.
+pub const JOURNAL_DAMAGED: &str = "is damaged";
+/// The same, when its journal is gone.
+pub const JOURNAL_LOST: &str = "its journal is lost";
+/// `--dry-run` about the campaign's files.
+pub const PLANNED_796: &str = "ends at     version 796, 729 changes";
+/// A switchover that was done; the address of the other machine comes before it.
+pub const SWITCHED_OVER: &str = " serves on 172.16.0.99; no master answered for ";
+/// A switchover on a machine that does not serve.
+pub const NOT_SERVING: &str = "this machine does not serve on 172.16.0.99";
+/// A switchover without another machine.
+pub const NO_STANDBY: &str = "no metalogger of another machine is connected";
+/// A rehearsal's progress on a terminal.
+pub const RESTORING: &str = "restoring: 1 s";
+/// The unit without its settings.
+pub const VIP_NOT_SET: &str = "VIP is not set in /etc/default/moosefs-ucarp";
+/// The unit before its interface is there.
+pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
+/// The unit of ucarp is stopped instead of its process.
+pub const UNIT_STOPPED: &str = "is told to stop";
+/// The unit beside a ucarp that was started in another way.
+pub const ANOTHER_UCARP: &str = "calls its hooks. End that ucarp";
+/// `--check`
+pub const CHECK_UCARP: &str = "ok: process ";
+/// `--dry-run`
+pub const WOULD_SUCCEED: &str = "a promotion would succeed";
+/// `--rehearse`
+pub const WOULD_SERVE: &str = "a promotion would serve";
+/// `--rehearse`
+pub const AS_PLANNED: &str = "as planned";
+/// `--status` after a rehearsal.
+pub const REHEARSED: &str = "rehearsal  would serve";
+/// `--dry-run` about a torn last line.
+pub const TORN: &str = "torn last line of 12 bytes";
+/// The log about a torn last line.
+pub const TORN_LOGGED: &str = "torn.*12 bytes";
+/// `--dry-run`: the plan starts from a copy of a promoted master.
+pub const NEW_HISTORY: &str = "(ml, version 10";
+/// `--dry-run` about a hard link.
+pub const SECOND_NAME: &str = "metadata.mfs.back.7 is a second name of another user's file";
+/// A program was started by another user.
+pub const NOT_ROOT: &str = "must run as root";
+/// The advice about files that others can write.
+pub const CHOWN_ADVICE: &str = "run: chown root";
+/// A run by hand without the address.
+pub const ADDRESS_MISSING: &str = "172.16.0.99 is not on eth0";
+/// The advice for a demotion by hand.
+pub const STOP_UCARP_INSTEAD: &str = "stop ucarp";
+/// A switchover that failed.
+pub const SERVES_AGAIN: &str = "this machine serves again";
+/// The advice of `--dry-run` where changes are missing.
+pub const LOSS_ADVICE: &str = "mfs-promote --allow-data-loss";
+/// A promotion in spite of missing changes.
+pub const LOSS_WARNED: &str = "warn: plan: data loss";
+/// `--check`
+pub const NO_UCARP: &str = "critical: no ucarp runs here";
+/// `--check`
+pub const IN_SYNC: &str = "ok: in step with 172.16.0.99:9421 at version ";
+/// `--check`
+pub const CHECK_WOULD_SERVE: &str = "ok: would serve version 1000";
+/// `--check`
+pub const LACKS: &str = "critical: lacks ";
+/// `--check --nagios`
+pub const NAGIOS_LACKS: &str = "MFS-PROMOTE CRITICAL - standby, copy: lacks ";
+/// `--check`
+pub const SETTINGS_CHANGED: &str = "warning: mfsexports.cfg changed since";
+/// `--check` about a wrapper around the hook.
+pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
+/// The command of `NOTIFY` took too long.
+pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done after 30s";
+/// The event and the reason that `NOTIFY` got: this machine is isolated.
+pub const NOTIFIED_ISOLATED: &str = "yield: this machine is isolated";
+/// The same: another master is alive.
+pub const NOTIFIED_PEER_ALIVE: &str = "yield: a master is alive";
+/// The arguments of `NOTIFY` after ucarp was stopped.
+pub const NOTIFIED_STOP: &str = "resign resign m2 eth0 172.16.0.99";
+/// The arguments of `NOTIFY` after a demotion.
+pub const NOTIFIED_DEMOTION: &str = "demotion demotion m2 eth0 172.16.0.99 ";
+/// The reason that `NOTIFY` got.
+pub const NOTIFIED_STALE_COPY: &str = "no promotion from the files here: metadata_y is not a regular file";
