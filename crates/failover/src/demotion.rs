@@ -84,7 +84,7 @@ impl Demotion<'_> {
 
     fn stop_master(&mut self) -> Result<Demoted, Failure> {
         if self.target.running(Daemon::Master)?.is_none() {
-            memory::serves_no_more(&self.target.state);
+            memory::stopped_serving(&self.target.state);
             self.run.done("check", format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
@@ -93,7 +93,7 @@ impl Demotion<'_> {
             return Ok(Demoted::Kept);
         }
         self.run.done("grace", format_args!("the address did not come back"));
-        memory::serves_no_more(&self.target.state);
+        memory::stopped_serving(&self.target.state);
         self.target.stop(Daemon::Master)?;
         self.run.done("stop", format_args!("mfsmaster stopped"));
         if self.target.running(Daemon::Metalogger)?.is_none() {

@@ -10,6 +10,7 @@ mod json_file;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
 pub(crate) mod run;

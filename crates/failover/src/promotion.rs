@@ -115,7 +115,7 @@ impl<'a> Promotion<'a> {
         if result.is_err() {
             self.undo();
         }
-        memory::hear(&self.target.state, self.scene.heard());
+        memory::remember_masters(&self.target.state, self.scene.heard());
         result
     }
 
@@ -234,7 +234,7 @@ impl<'a> Promotion<'a> {
             margin: self.target.config.settle_margin,
             scene: &self.scene,
         };
-        let remembered = memory::recall(&self.target.state).heard;
+        let remembered = memory::recall(&self.target.state).peers;
         let guards = Checks {
             target: self.target,
             interface: self.interface,
@@ -398,7 +398,7 @@ impl<'a> Promotion<'a> {
 
     /// What belongs to a serving master but is not needed to serve: failures are reported, not fatal.
     fn serve(&mut self) {
-        memory::serves(&self.target.state);
+        memory::serving(&self.target.state);
         let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", crate::sys::logging::chain(e));
         if let Ok(Some(master)) = self.target.running(Daemon::Master) {
             if let Err(e) = self.target.services.write_pid_file(master.pid) {

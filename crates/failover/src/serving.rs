@@ -155,7 +155,7 @@ impl Monitor<'_> {
     fn step_back(&self, reason: Reason) -> Reason {
         self.over.store(true, Ordering::SeqCst);
         log::error!("this machine serves no more: {}", chain(&reason));
-        memory::turn(&self.target.state);
+        memory::role_changed(&self.target.state);
         step_down::step_down(StepDown::Yield, &self.interface.name, self.vip, Some(self.caller), Some(&self.place));
         reason
     }
@@ -191,7 +191,7 @@ impl Monitor<'_> {
         }
         let _turn = self.place.turn();
         if !self.place.superseded() {
-            memory::learn(&self.target.state, others);
+            memory::remember_standbys(&self.target.state, others);
         }
     }
 

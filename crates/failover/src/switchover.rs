@@ -116,7 +116,7 @@ pub(crate) fn hand_over(config: Config, address: Option<(&str, Ipv4Addr)>, cance
     let begun = stopping.and_then(|()| work.step_back(&mut run));
     if begun.is_err() {
         // What ucarp does next, it does for reasons of its own.
-        target.state.take_hand_over(caller.identity())?;
+        target.state.take_switchover(caller.identity())?;
     }
     let handed_over = begun.and_then(|begun| work.watch(begun, &mut run));
     let outcome = match &handed_over {
@@ -183,7 +183,7 @@ impl Switchover<'_> {
         self.cancel.check()?;
         let pid = self.target.running(Daemon::Master)?;
         let master = pid.map(|identity| identity.open()).transpose()?.flatten();
-        self.target.state.begin_hand_over(self.caller.identity())?;
+        self.target.state.note_switchover(self.caller.identity())?;
         if let Some(master) = master {
             master.signal(rustix::process::Signal::TERM)?;
         }

@@ -219,11 +219,11 @@ fn remember(promoted: &std::result::Result<Promoted, Failure>, state: &State) ->
     match promoted {
         Err(Failure::Guard(election::Error::Isolated { .. })) => return !memory::isolated(state),
         Ok(Promoted::Serving) => {
-            memory::turn(state);
+            memory::role_changed(state);
             memory::forget_freshness(state);
         }
-        Err(Failure::Guard(election::Error::Behind { .. })) => memory::yielded_behind(state),
-        Err(failure) if step_down::goes_round(failure) => memory::turn(state),
+        Err(Failure::Guard(election::Error::Behind { .. })) => memory::stepped_down_stale(state),
+        Err(failure) if step_down::goes_round(failure) => memory::role_changed(state),
         _ => (),
     }
     false
@@ -304,10 +304,10 @@ fn demote(args: &Promote, cancel: &Cancel) -> Result<bool> {
     run.end(outcome, news.then_some(&target.state));
     let place = lock.release();
     if let (true, Some((name, vip))) = (args.is_hook(), address) {
-        memory::hear(&target.state, demotion::listen(name, &options, &place, cancel));
+        memory::remember_masters(&target.state, demotion::listen(name, &options, &place, cancel));
         let others = election::peers::copying_from(vip, target.config.client_port);
         if !place.superseded() {
-            memory::learn(&target.state, others);
+            memory::remember_standbys(&target.state, others);
         }
     }
     Ok(demoted.is_ok())
@@ -315,7 +315,7 @@ fn demote(args: &Promote, cancel: &Cancel) -> Result<bool> {
 
 /// Whether the ucarp that called steps back because this machine hands over.
 fn on_purpose(target: &Machine, args: &Promote) -> bool {
-    let taken = args.hook.as_ref().map(|caller| target.state.take_hand_over(caller.identity()));
+    let taken = args.hook.as_ref().map(|caller| target.state.take_switchover(caller.identity()));
     taken.transpose().unwrap_or_else(|e| {
         log::warn!("{}", chain(&e));
         None

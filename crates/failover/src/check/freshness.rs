@@ -1,7 +1,8 @@
 //! What a check leaves for the guards: what was served when the copy here was last compared with it, and when the copy
 //! last had all of it. A machine that knows itself to be behind yields first.
 
-use crate::machine::state::{self, Freshness, State};
+use crate::machine::memory::{self, Freshness};
+use crate::machine::state::{self, State};
 use crate::sys::logging::chain;
 use crate::sys::text::when;
 
@@ -28,11 +29,11 @@ impl Subject {
 
     /// The last comparison; none if it cannot be read, which the next promotion will say.
     fn noted(&self) -> Option<Freshness> {
-        self.state.as_ref()?.freshness().ok().flatten()
+        memory::freshness(self.state.as_ref()?).ok().flatten()
     }
 }
 
 /// The first check on a machine makes the folder.
 fn keep(freshness: &Freshness) -> Result<(), state::Error> {
-    State::open()?.note_freshness(freshness)
+    memory::note_freshness(&State::open()?, freshness)
 }

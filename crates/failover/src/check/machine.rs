@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::machine::config;
-use crate::machine::state::Record;
+use crate::machine::record::{self, Record};
 use crate::moosefs::Daemon;
 use crate::sys::text::when;
 use crate::ucarp::{Options, Ucarp};
@@ -142,7 +142,7 @@ impl Subject {
             return vec![Finding::new("runs", Level::Ok, "none yet"), never_rehearsed()];
         };
         let mut findings = self.unfinished();
-        match state.records() {
+        match record::all(state) {
             Ok(records) => {
                 findings.extend(last_run(&records));
                 findings.push(rehearsal(&records, numbers));
@@ -176,7 +176,7 @@ impl Subject {
     pub(super) fn time(&self, numbers: &mut Numbers) -> Finding {
         let options = self.caller().map(|caller| caller.options.clone()).unwrap_or_default();
         let (dead, settle) = (options.dead_time(), options.interval() + self.config.settle_margin);
-        let records = self.state.as_ref().and_then(|state| state.records().ok()).unwrap_or_default();
+        let records = self.state.as_ref().and_then(|state| record::all(state).ok()).unwrap_or_default();
         let Some((record, load)) = records.iter().rev().find_map(|record| Some((record, loading(record)?))) else {
             let text = "not known: nothing was ever rehearsed or promoted here; run mfs-promote --rehearse";
             return Finding::new("time", Level::Ok, text);

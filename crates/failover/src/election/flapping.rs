@@ -12,7 +12,7 @@ use crate::machine::memory;
 /// Refuses if the limit is reached.
 pub(crate) fn check(config: &Config, state: &State) -> Result<(), Error> {
     let now = chrono::Utc::now().timestamp();
-    let turns = memory::recall(state).turns_within(config.flap_window, now);
+    let turns = memory::recall(state).role_changes_within(config.flap_window, now);
     if turns >= config.flap_limit {
         return Err(Error::Flapping { turns, window: config.flap_window });
     }

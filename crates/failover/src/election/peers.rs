@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
-use crate::machine::state::Memory;
+use crate::machine::memory::Memory;
 use crate::metadata::{Plan, plan};
 use crate::moosefs::{self, Info, Presence};
 use crate::sys::address::{self, Interface};
@@ -182,7 +182,7 @@ fn reaches(guards: &Checks<'_>, planned: &Plan) -> u64 {
 /// Where a master of another machine may live: `PEERS` and whoever was heard ever, none of this machine's own.
 pub(crate) fn addresses(config: &Config, memory: &Memory) -> Result<BTreeSet<Ipv4Addr>, address::Error> {
     let own = address::own_addresses()?;
-    let known = config.peers.iter().chain(&memory.heard).copied();
+    let known = config.peers.iter().chain(&memory.peers).copied();
     Ok(known.filter(|address| !own.contains(address)).collect())
 }
 

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use crate::machine::config::IfStale;
-use crate::machine::state::{Freshness, State};
+use crate::machine::memory::Freshness;
+use crate::machine::state::State;
 use crate::metadata::Plan;
 
 use super::{Checks, Error};
@@ -26,7 +27,8 @@ pub(super) fn before_serving(guards: &Checks<'_>, plan: &Plan) -> Result<String,
     let Some(error) = behind(&noted, plan) else {
         return Ok(format!("the copy has the version {} that was served when it was last compared", noted.served));
     };
-    let since = memory::recall(state).yielded_behind.map(|then| chrono::Utc::now().timestamp().saturating_sub(then));
+    let since =
+        memory::recall(state).stepped_down_stale.map(|then| chrono::Utc::now().timestamp().saturating_sub(then));
     let window = SAME_ELECTION + 2 * guards.options.dead_time();
     let yielded = since.is_some_and(|since| u64::try_from(since).is_ok_and(|since| since <= window.as_secs()));
     match guards.target.config.if_stale {
@@ -44,7 +46,7 @@ pub(super) fn before_serving(guards: &Checks<'_>, plan: &Plan) -> Result<String,
 
 /// The last comparison, if it was with this file system.
 fn noted(state: &State, plan: &Plan) -> Option<Freshness> {
-    let noted = state.freshness().unwrap_or_else(|e| {
+    let noted = memory::freshness(state).unwrap_or_else(|e| {
         log::warn!("whether the copy is behind is not known: {}", crate::sys::logging::chain(&e));
         None
     })?;

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::machine::config::Config;
-use crate::machine::state::Record;
+use crate::machine::record::Record;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};

@@ -3,7 +3,8 @@
 use std::fmt::{Arguments, Display};
 use std::time::{Duration, Instant};
 
-use crate::machine::state::{Record, State, Step};
+use crate::machine::record::{self, Record, Step};
+use crate::machine::state::State;
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
@@ -77,7 +78,7 @@ impl Run {
         outcome.clone_into(&mut self.record.outcome);
         self.record.total_ms = millis(self.elapsed());
         log::info!("{} {}", self.record.role, summary(&self.record));
-        if let Some(Err(e)) = state.map(|state| state.keep_record(&self.record)) {
+        if let Some(Err(e)) = state.map(|state| record::keep(state, &self.record)) {
             log::warn!("no record of this run is kept: {}", chain(&e));
         }
         self.record

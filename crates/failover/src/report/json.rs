@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::machine::journal::Phase;
 use crate::machine::lock::AtWork;
-use crate::machine::state::Record;
+use crate::machine::record::Record;
 use crate::metadata::{Base, Emergency, Image, ImageFile, LogFile, Refusal, Severity};
 use serde::Serialize;
 

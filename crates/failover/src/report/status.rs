@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, AtWork, Locks};
-use crate::machine::state::Record;
+use crate::machine::record::{self, Record};
 use crate::moosefs::{self, Daemon, Info};
 use crate::sys::address;
 use crate::sys::folder::Folder;
@@ -98,7 +98,7 @@ impl Status {
                 Some(_) => Ok(Vec::new()),
                 None => Interrupted::look(&data).map_err(|e| chain(&e)),
             },
-            records: state.map(|state| state.records()).transpose()?,
+            records: state.as_ref().map(record::all).transpose()?,
         })
     }
 

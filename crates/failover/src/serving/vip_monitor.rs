@@ -130,7 +130,7 @@ impl Monitor<'_> {
             }
             let patience = if claimed { LACKING + options.interval() * 2 } else { Duration::ZERO };
             if let Some(rival) = self.claim(&mut rivals, patience) {
-                memory::hear(&self.target.state, [rival]);
+                memory::remember_masters(&self.target.state, [rival]);
                 self.step_aside(&format!("{rival} claims it"));
                 return None;
             }
@@ -206,7 +206,7 @@ impl Monitor<'_> {
         log::error!("this machine gives {} up: {why}, and ucarp here does not", self.vip);
         let asked = self.place.request(Role::Demotion);
         drop(turn);
-        if let Err(e) = self.target.state.begin_hand_over(self.caller.identity()) {
+        if let Err(e) = self.target.state.note_switchover(self.caller.identity()) {
             log::warn!("the master is stopped later than it could be: {}", chain(&e));
         }
         let mut words: Vec<OsString> = vec![

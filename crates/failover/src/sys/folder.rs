@@ -11,8 +11,9 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
 use rustix::io::Errno;
 
 /// More entries than this are no data folder of MooseFS, which has some hundred; listing them would take memory without
@@ -20,6 +21,9 @@ use rustix::io::Errno;
 const MOST_NAMES: usize = 100_000;
 /// A file may have holes of so many bytes in all: what a crash leaves at the end of one is far less.
 const MOST_HOLES: u64 = 1 << 30;
+
+/// How often a lock that is held by another process is tried.
+const LOCK_STEP: Duration = Duration::from_millis(1);
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -270,6 +274,24 @@ impl Folder {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
         let unnamed = rustix::fs::openat(&self.fd, ".", flags, Mode::RUSR | Mode::WUSR);
         unnamed.is_ok_and(|unnamed| rustix::fs::ioctl_ficlone(&unnamed, &original).is_ok())
+    }
+
+    /// Locks the file `name`, which is made if it is absent, against other processes and threads that lock it. Waits for
+    /// `patience` at most; `None` if the lock is held for longer. Dropping the file releases the lock.
+    pub(crate) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&self.fd, name, flags, mode).map_err(|e| io("open", &path, e))?;
+        let end = Instant::now() + patience;
+        loop {
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(File::from(fd))),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => std::thread::sleep(LOCK_STEP),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+                Err(e) => return Err(io("lock", &path, e)),
+            }
+        }
     }
 
     /// Flushes the folder's own entries to disk.

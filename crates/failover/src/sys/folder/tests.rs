@@ -114,6 +114,18 @@ fn asking_for_space_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_lock_is_held_by_one_at_a_time() {
+    let (_dir, folder) = scratch();
+    let held = folder.lock("lock".as_ref(), Duration::ZERO).unwrap();
+    assert!(held.is_some() && folder.lock("lock".as_ref(), Duration::from_millis(20)).unwrap().is_none());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| folder.lock("lock".as_ref(), Duration::from_secs(60)).unwrap().is_some());
+        drop(held);
+        assert!(waiting.join().unwrap());
+    });
+}
+
+#[test]
 fn a_rename_never_replaces() {
     let (dir, folder) = scratch();
     std::fs::write(dir.path().join("a"), "a").unwrap();
