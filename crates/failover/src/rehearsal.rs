@@ -244,7 +244,7 @@ impl Rehearsal<'_> {
     /// Runs the restore on what is staged, and says how long it took.
     fn restore(&self, scratch: &RehearsalFolder) -> Result<Duration, Failure> {
         let Machine { data, config, owner, .. } = self.target;
-        let cfg = scratch.hand_over(data, config, *owner)?;
+        let cfg = scratch.give_to_daemon_user(data, config, *owner)?;
         let program = process::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
         log::info!("restoring it with {}, at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];

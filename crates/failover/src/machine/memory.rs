@@ -1,8 +1,8 @@
 //! What this machine remembers from one run to the next, for the checks before serving.
 //!
 //! A memory that cannot be read or written never keeps a machine from serving: the checks then know less, and a warning
-//! says so. Several processes change it: a promotion or demotion under its lock, a serving run and a check without one. So
-//! each change reads, edits and writes under a lock of its own, and no caller has to think of that.
+//! says so. Several processes change it: a promotion or demotion under its lock, a serving run and a check without one.
+//! So each change reads, edits and writes under a lock of its own, and no caller has to think of that.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -43,7 +43,7 @@ pub(crate) struct Memory {
     pub(crate) served: Option<Served>,
 }
 
-/// A time in which this machine served: what its metalogger began to download then came from itself.
+/// A time in which this machine served: the files that its metalogger began to download then came from itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Served {
     /// When it began to, in unix seconds.
@@ -65,7 +65,7 @@ pub(crate) struct Isolation {
     pub(crate) logged: i64,
 }
 
-/// What was found when the copy here was last compared with the serving master. Not a part of [`Memory`]: a check writes
+/// The last comparison of the copy here with the serving master. Not a part of [`Memory`]: a check writes
 /// it as a whole.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -105,8 +105,8 @@ impl Memory {
         new
     }
 
-    /// How many role changes there were in the `window` before `now`; forgets those before it. Role changes in the future
-    /// are those of a clock that was set back: forgotten too.
+    /// How many role changes there were in the `window` before `now`; forgets those before it. Role changes in the
+    /// future are those of a clock that was set back: forgotten too.
     pub(crate) fn role_changes_within(&mut self, window: Duration, now: i64) -> usize {
         let window = i64::try_from(window.as_secs()).unwrap_or(i64::MAX);
         self.role_changes.retain(|change| (0..=window).contains(&now.saturating_sub(*change)));
@@ -144,16 +144,19 @@ impl Served {
     }
 }
 
-/// What is remembered; nothing at first.
+/// The memory; empty at first.
 pub(crate) fn recall(state: &State) -> Memory {
     let memory = state.read(OsStr::new(MEMORY)).unwrap_or_else(|e| {
-        log::warn!("cannot read what this machine remembers of other machines: {}", chain(&e));
+        log::warn!(
+            "cannot read what this machine remembers ({MEMORY}); the checks before serving know less: {}",
+            chain(&e)
+        );
         None
     });
     memory.unwrap_or_default()
 }
 
-/// Changes what is remembered, one process after the other.
+/// Changes the memory, one process after the other.
 pub(crate) fn change(state: &State, edit: impl FnOnce(&mut Memory)) {
     change_within(state, LOCK_PATIENCE, edit);
 }
@@ -163,14 +166,14 @@ fn change_within(state: &State, patience: Duration, edit: impl FnOnce(&mut Memor
     match &lock {
         Ok(Some(_)) => (),
         Ok(None) => log::warn!("another run has locked {LOCK} for {}; going on without the lock", human(patience)),
-        Err(e) => log::warn!("cannot lock what this machine remembers: {}", chain(e)),
+        Err(e) => log::warn!("cannot lock {LOCK}; going on without the lock: {}", chain(e)),
     }
     let before = recall(state);
     let mut memory = before.clone();
     edit(&mut memory);
     if memory != before {
         if let Err(e) = state.write(OsStr::new(MEMORY), &memory) {
-            log::warn!("cannot remember what was learned of other machines: {}", chain(&e));
+            log::warn!("cannot write {MEMORY}; the next run knows less: {}", chain(&e));
         }
     }
 }
@@ -188,7 +191,8 @@ pub(crate) fn remember_masters(state: &State, masters: impl IntoIterator<Item = 
 }
 
 /// Remembers machines that may become masters, because their metaloggers copy from this one. They are remembered before
-/// they are needed: while this machine is isolated, one of them can take over, and its advertisements do not arrive here.
+/// they are needed: while this machine is isolated, one of them can take over, and its advertisements do not arrive
+/// here.
 pub(crate) fn remember_standbys(state: &State, standbys: impl IntoIterator<Item = Ipv4Addr>) {
     change(state, |memory| {
         for standby in standbys {
@@ -254,8 +258,8 @@ pub(crate) fn forget_freshness(state: &State) {
     }
 }
 
-/// Notes that this machine won the virtual IP and is isolated. Says whether that is to be logged now: the first time, and
-/// then rarely.
+/// Notes that this machine won the virtual IP and is isolated. Says whether that is to be logged now: the first time,
+/// and then rarely.
 pub(crate) fn isolated(state: &State) -> bool {
     let now = now();
     let mut log = true;

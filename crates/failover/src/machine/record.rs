@@ -24,7 +24,7 @@ pub(crate) struct Record {
     pub(crate) version: Option<u64>,
     /// How many changes were replayed on top of the image.
     pub(crate) changes: Option<u64>,
-    /// What was set aside.
+    /// The files that were set aside.
     pub(crate) set_aside: Vec<String>,
     /// The archive made of it.
     pub(crate) archive: Option<String>,

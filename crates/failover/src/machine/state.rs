@@ -34,7 +34,7 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    /// Somebody but root may write what root is to believe.
+    /// Other users than root can write to it, so nothing in it can be believed.
     #[error("{} can be written by others than root; run: chown root {0} && chmod 700 {0}", path.display())]
     Unsafe {
         /// The state folder.

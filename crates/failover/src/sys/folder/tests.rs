@@ -1,4 +1,4 @@
-//! What another user may put into a folder, and what must not come of it.
+//! Files that another user may put into a folder, and how root is protected from them.
 
 use super::*;
 use std::os::unix::fs::symlink;
@@ -85,7 +85,7 @@ fn endless_names_are_given_up() {
 }
 
 #[test]
-fn a_folder_of_somebody_else_is_told_from_ours() {
+fn a_folder_of_another_user_is_told_from_ours() {
     let (dir, folder) = of_another_user();
     assert!(!folder.is_ours().unwrap());
     assert!(folder.make_subfolder("new".as_ref(), 0o700).unwrap().is_ours().unwrap());
