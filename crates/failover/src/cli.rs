@@ -1,13 +1,14 @@
 //! The command lines of the three programs. The manual pages and completions are made of them (`crates/pages`).
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Parser};
 
-use crate::machine::lock::Ticket;
+use crate::machine::call::Call;
 use crate::metadata::Loss;
-use crate::ucarp::Ucarp;
+use crate::report::Form;
+use crate::vip::VirtualIp;
 
 /// Add the virtual address and start the promotion of this machine in the background.
 ///
@@ -49,75 +50,129 @@ pub(crate) struct HookWords {
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
 #[command(name = "mfs-promote", version, arg_required_else_help = true)]
-#[command(after_help = "Begin with --dry-run. Exit codes: 0 yes, 1 no, 2 misused; --check: as Nagios.")]
-#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "hand_over", "demote", "status", "check", "check_config"])))]
+#[command(after_help = "Begin with --dry-run. Exit status: 0 yes, 1 no, 2 usage; --check: as Nagios.")]
+#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
 #[command(group(ArgGroup::new("looking").args(["check"])))]
 pub struct Promote {
-    /// Print what a promotion would do and touch nothing
+    /// Print what a promotion would do; change nothing
     #[arg(long)]
-    pub(crate) dry_run: bool,
+    dry_run: bool,
     /// Restore a copy beside the data and check the result
     #[arg(long)]
-    pub(crate) rehearse: bool,
-    /// Make another machine serve, and report which
+    rehearse: bool,
+    /// Switch over to another machine (planned)
     #[arg(long)]
-    pub(crate) hand_over: bool,
-    /// Stop the master here and go back to metalogger duty
+    switchover: bool,
+    /// Stop the master here and become a standby
     #[arg(long)]
-    pub(crate) demote: bool,
-    /// Show what runs here now, and the last runs
+    demote: bool,
+    /// Show the daemons here and the last runs
     #[arg(long)]
-    pub(crate) status: bool,
-    /// Say whether this machine is ready to take over
+    status: bool,
+    /// Check whether this machine is ready to take over
     #[arg(long)]
-    pub(crate) check: bool,
+    check: bool,
     /// Show every setting in force and where it came from
     #[arg(long)]
-    pub(crate) check_config: bool,
-    /// With --dry-run, --status or --check: for programs
+    check_config: bool,
+    /// JSON output (with --dry-run, --status, --check)
     #[arg(long, requires = "listing")]
-    pub(crate) json: bool,
-    /// With --check: one line, for Nagios
+    json: bool,
+    /// Nagios plugin output (with --check)
     #[arg(long, requires = "looking", conflicts_with = "json")]
-    pub(crate) nagios: bool,
-    /// With --check: into this file, for the node exporter
+    nagios: bool,
+    /// Write Prometheus metrics to FILE (with --check)
     #[arg(long, value_name = "FILE", requires = "looking", conflicts_with_all = ["json", "nagios"])]
-    pub(crate) prometheus: Option<PathBuf>,
-    /// Serve what is whole although known changes are lost
-    #[arg(long, conflicts_with_all = ["rehearse", "hand_over", "demote", "status", "check", "check_config", "hook", "ticket"])]
-    pub(crate) allow_data_loss: bool,
+    prometheus: Option<PathBuf>,
+    /// Promote even if known changes will be lost
+    #[arg(long, conflicts_with_all = ["rehearse", "switchover", "demote", "status", "check", "check_config", "call"])]
+    allow_data_loss: bool,
     /// Network interface of the virtual IP
     #[arg(long, value_name = "NAME", requires = "vip", value_hint = clap::ValueHint::Other)]
-    pub(crate) interface: Option<String>,
+    interface: Option<String>,
     /// The virtual IP; without a verb: promote this machine
     #[arg(long, value_name = "ADDRESS", requires = "interface", value_hint = clap::ValueHint::Other)]
-    pub(crate) vip: Option<Ipv4Addr>,
+    vip: Option<Ipv4Addr>,
     /// Configuration file instead of /etc/mfs/mfspromote.cfg
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    pub(crate) config: Option<PathBuf>,
-    /// Say more; twice: everything
+    config: Option<PathBuf>,
+    /// Increase verbosity (repeatable)
     #[arg(short, long, action = clap::ArgAction::Count)]
-    pub(crate) verbose: u8,
-    /// The ucarp on whose behalf this runs; given by the hooks
-    #[arg(long, hide = true, requires = "vip")]
-    pub(crate) hook: Option<Ucarp>,
-    /// The place of this call in the order of calls; given by the hooks
-    #[arg(long, hide = true)]
-    pub(crate) ticket: Option<Ticket>,
-    /// So many runs of this call have to be killed before this one begins; given by the run before
-    #[arg(long, hide = true, default_value_t = 0, requires = "ticket")]
-    pub(crate) stand_in: u8,
+    verbose: u8,
+    /// The call of a hook, as JSON; given by the hooks
+    #[arg(long, hide = true, conflicts_with_all = ["interface", "vip", "config"])]
+    call: Option<Call>,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(crate) enum Verb<'a> {
+    /// The background work of a hook.
+    Call(&'a Call),
+    /// A promotion by hand.
+    Promote(VirtualIp, Loss),
+    /// A demotion by hand.
+    Demote,
+    DryRun(Loss),
+    Rehearse,
+    Switchover,
+    Status,
+    Check(Form<'a>),
+    CheckConfig,
 }
 
 impl Promote {
-    /// Whether a hook of ucarp started this run.
-    pub(crate) fn is_hook(&self) -> bool {
-        self.hook.is_some() || self.ticket.is_some()
+    /// What is asked for; `None` if that is nothing.
+    pub(crate) fn verb(&self) -> Option<Verb<'_>> {
+        let form = match &self.prometheus {
+            Some(path) => Form::Prometheus(path),
+            None if self.nagios => Form::Nagios,
+            None => self.form(),
+        };
+        Some(if let Some(call) = &self.call {
+            Verb::Call(call)
+        } else if self.check {
+            Verb::Check(form)
+        } else if self.status {
+            Verb::Status
+        } else if self.check_config {
+            Verb::CheckConfig
+        } else if self.dry_run {
+            Verb::DryRun(self.loss())
+        } else if self.rehearse {
+            Verb::Rehearse
+        } else if self.switchover {
+            Verb::Switchover
+        } else if self.demote {
+            Verb::Demote
+        } else {
+            Verb::Promote(self.virtual_ip()?, self.loss())
+        })
     }
 
-    /// What the administrator says about changes that cannot be served.
-    pub(crate) fn loss(&self) -> Loss {
+    /// `--interface` and `--vip`.
+    pub(crate) fn virtual_ip(&self) -> Option<VirtualIp> {
+        let (interface, address) = (self.interface.clone()?, self.vip?);
+        Some(VirtualIp { interface, address })
+    }
+
+    /// `--config`.
+    pub(crate) fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    /// `--verbose`, counted.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+
+    /// `--json`.
+    pub(crate) fn form(&self) -> Form<'_> {
+        if self.json { Form::Json } else { Form::Text }
+    }
+
+    fn loss(&self) -> Loss {
         if self.allow_data_loss { Loss::Allow } else { Loss::Refuse }
     }
 }
@@ -171,7 +226,7 @@ mod tests {
         let by_hand = parse("mfs-promote --allow-data-loss --interface eth0 --vip 172.16.0.99").unwrap();
         assert_eq!(by_hand.loss(), Loss::Allow);
         assert_eq!(parse("mfs-promote --dry-run --allow-data-loss").unwrap().loss(), Loss::Allow);
-        for other in ["--rehearse", "--demote", "--status", "--check", "--check-config", "--ticket promotion-1-1"] {
+        for other in ["--rehearse", "--demote", "--status", "--check", "--check-config", "--switchover"] {
             assert!(parse(&format!("mfs-promote --allow-data-loss {other}")).is_err(), "{other}");
         }
     }

@@ -1,36 +1,37 @@
-//! Going back to metalogger duty.
+//! The transition to a standby. [`demote`] is its frame, [`Demotion::steps`] and what they call the order of the work.
 //!
-//! The hook has taken the address away already, so the master serves nobody. Why the hook was called it is not told:
-//! ucarp was restarted beside a healthy master (the address comes back after ucarp's dead time), or a rival won. The
-//! grace waits for the answer, and listens: a rival that claimed the address and falls silent has found that this machine
-//! knows more, and the address comes back a dead time after its last word. One that goes on has found that it has all
-//! that is known here, and waits for this master to stop.
+//! The hook has removed the address already, so the master serves no client. ucarp does not say why it called the hook: it
+//! was restarted beside a healthy master, and the address comes back after ucarp's dead time; or another machine won. The
+//! grace waits for that, and listens. Another MASTER that advertises and falls silent has found that it lacks changes, and
+//! the address comes back here a dead time after its last advertisement. One that goes on has found that it lacks none, and
+//! waits for this master to stop.
+//!
+//! A master that must stop does so whatever else is broken on this machine.
 
-use std::net::Ipv4Addr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::machine::lock::{Lock, Place};
-use crate::moosefs::{self, Daemon};
-use crate::sys::address;
-use crate::sys::cancel::{Cancel, Cancelled};
-use crate::ucarp::Options;
-use crate::ucarp::carp::{Advertisement, Listener};
-
-use crate::machine::memory;
-use crate::machine::recover;
+use crate::machine::call::{Call, Origin};
+use crate::machine::config::Config;
+use crate::machine::lock::{self, Lock, Locks, Request};
+use crate::machine::notify::{self, Event};
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
-use crate::machine::{self, Machine};
+use crate::machine::state::State;
+use crate::machine::{self, Machine, commit, memory, recover, stop_master_of_broken_machine};
+use crate::moosefs::{self, Daemon};
+use crate::policy::Why;
+use crate::standby::Standby;
+use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::logging::chain;
 use crate::sys::text::human;
+use crate::timing;
+use crate::ucarp::Options;
 
-/// Added to ucarp's dead time and its polling step.
-const MARGIN: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Within this a rival finds that it lacks something, and yields. One that goes on waits for the master here to stop.
-pub(crate) const LACKING: Duration = Duration::from_secs(3);
-/// Rivals that come and go prolong the grace to so many at most.
-const GRACES: u32 = 4;
+/// Between two looks whether the address is back.
+const POLL: Duration = Duration::from_millis(100);
 
-/// Why the demotion failed.
+/// Why a demotion failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// An interrupted promotion.
@@ -39,17 +40,17 @@ pub(crate) enum Failure {
     /// Whether a master runs.
     #[error(transparent)]
     MooseFs(#[from] moosefs::Error),
-    /// The daemons.
+    /// The daemons, or a part of the machine.
     #[error(transparent)]
     Machine(#[from] machine::Error),
-    /// A later call.
+    /// A signal, or a later call.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
 /// How a demotion went well.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Demoted {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demoted {
     /// No master was running.
     NothingToDo,
     /// The address came back: the master is still needed.
@@ -58,167 +59,203 @@ pub(crate) enum Demoted {
     Stopped,
 }
 
+/// Stops the master, unless the address comes back within the grace, and stays as a standby. `call` is that of a hook; an
+/// administrator names a configuration at most. Says whether it went well, or a later call decides.
+pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel) -> bool {
+    let file = call.map_or(config, |call| call.config.as_deref());
+    let config = file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
+        log::error!("going on with the defaults: {}", chain(&e));
+        Config::fallback()
+    });
+    let lock = match take_lock(call, cancel) {
+        Ok(lock) => lock,
+        Err(lock::Error::Superseded) => {
+            log::info!("demotion skipped: superseded by a later call");
+            return true;
+        }
+        Err(e) => {
+            log::error!("{}", chain(&e));
+            return false;
+        }
+    };
+    let mut run = Run::begin(RunKind::Demotion, call.map(|call| call.vip));
+    let request = lock.as_ref().map(Lock::request);
+    let mut demotion = Demotion { call, config: &config, request, cancel, run: &mut run };
+    let (machine, demoted) = match Machine::open(config.clone()) {
+        Ok(machine) => {
+            let demoted = demotion.steps(&machine);
+            (Some(machine), demoted)
+        }
+        Err(why) => {
+            if let Err(e) = demotion.stop_without_machine() {
+                log::error!("cannot stop mfsmaster: {}", chain(&e));
+            }
+            (None, Err(why.into()))
+        }
+    };
+    let event = note(&mut run, &demoted, request);
+    let interface = call.map(|call| call.interface.as_str());
+    let notified = event.map(|event| notify::tell(&config, event, interface, &run.record, run.elapsed()));
+    let Some(machine) = machine else {
+        run.end(State::open().ok().as_ref());
+        drop(lock);
+        drop(notified);
+        return false;
+    };
+    if demoted.is_ok() {
+        commit::archive_all(&machine, &mut run, cancel);
+    }
+    // The demotions of a standby that is cut off and tries again and again are no news.
+    let isolated = memory::recall(&machine.state).isolation.is_some();
+    let news = !(isolated && run.record.outcome == Outcome::NothingToDemote);
+    run.end(news.then_some(&machine.state));
+    let request = lock.map(Lock::release);
+    drop(notified);
+    if let (Some(call), Some(request)) = (call, request) {
+        Standby::of(call, &machine, request, cancel).stay();
+    }
+    demoted.is_ok()
+}
+
+/// Takes the lock. A hook's demotion goes on without it where its files are broken: the master must stop.
+fn take_lock(call: Option<&Call>, cancel: &Cancel) -> Result<Option<Lock>, lock::Error> {
+    let Some(call) = call else {
+        return Locks::system()?.acquire_if_free(RunKind::Demotion).map(Some);
+    };
+    match call.take_lock(Origin::Hook, cancel) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e @ (lock::Error::Superseded | lock::Error::Busy { .. } | lock::Error::Cancelled(_))) => Err(e),
+        Err(e) => {
+            log::error!("{}; demoting without the lock", chain(&e));
+            Ok(None)
+        }
+    }
+}
+
+/// Puts the outcome into the record, logs a failure, and says what `NOTIFY` is told.
+fn note(run: &mut Run, demoted: &Result<Demoted, Failure>, request: Option<&Request>) -> Option<Event> {
+    let (outcome, event) = match demoted {
+        Ok(Demoted::NothingToDo) => (Outcome::NothingToDemote, None),
+        Ok(Demoted::Kept) => (Outcome::MasterKept, None),
+        Ok(Demoted::Stopped) => (Outcome::Demoted, Some(Event::Demotion)),
+        Err(Failure::Cancelled(_)) if request.is_some_and(Request::superseded) => (Outcome::Superseded, None),
+        Err(failure) => {
+            log::error!("demotion failed: {}", chain(failure));
+            run.record.error = Some(chain(failure));
+            (Outcome::Failed, Some(Why::DemotionFailed.policy().event))
+        }
+    };
+    run.record.outcome = outcome;
+    event
+}
+
 /// A demotion in progress.
-pub(crate) struct Demotion<'a> {
-    pub(crate) target: &'a Machine,
-    /// Where the address was, if a hook called.
-    pub(crate) address: Option<(&'a str, Ipv4Addr)>,
-    /// How long to wait for the address to come back.
-    pub(crate) grace: Duration,
-    /// The options of the ucarp that called, for what a rival says.
-    pub(crate) options: &'a Options,
-    pub(crate) lock: &'a Lock,
-    pub(crate) cancel: &'a Cancel,
-    pub(crate) run: &'a mut Run,
+struct Demotion<'a> {
+    call: Option<&'a Call>,
+    config: &'a Config,
+    /// `None` where the lock's files are broken.
+    request: Option<&'a Request>,
+    cancel: &'a Cancel,
+    run: &'a mut Run,
 }
 
 impl Demotion<'_> {
-    /// Stops the master, unless the address comes back within the grace.
-    pub(crate) fn demote(mut self) -> Result<Demoted, Failure> {
-        // A master that must stop does so whatever else is wrong.
-        let recovered = recover::finish_interrupted(self.target, self.run);
-        let demoted = self.stop_master()?;
+    fn steps(&mut self, machine: &Machine) -> Result<Demoted, Failure> {
+        // Its failure does not keep a master from being stopped.
+        let recovered = recover::finish_interrupted(machine, self.run);
+        let demoted = self.stop_master(machine)?;
         recovered?;
         Ok(demoted)
     }
 
-    fn stop_master(&mut self) -> Result<Demoted, Failure> {
-        if self.target.running(Daemon::Master)?.is_none() {
-            memory::stopped_serving(&self.target.state);
-            self.run.done("check", format_args!("no master runs here"));
+    fn stop_master(&mut self, machine: &Machine) -> Result<Demoted, Failure> {
+        if machine.running(Daemon::Master)?.is_none() {
+            memory::stopped_serving(&machine.state);
+            self.run.done(StepName::Check, format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
-        if self.address_comes_back()? {
-            self.run.done("grace", format_args!("the address is back; the master was not touched"));
+        let grace = if self.is_switchover(machine) { Duration::ZERO } else { self.grace() };
+        if self.vip_comes_back(grace)? {
             return Ok(Demoted::Kept);
         }
-        self.run.done("grace", format_args!("the address did not come back"));
-        memory::stopped_serving(&self.target.state);
-        self.target.stop(Daemon::Master)?;
-        self.run.done("stop", format_args!("mfsmaster stopped"));
-        if self.target.running(Daemon::Metalogger)?.is_none() {
-            self.target.start_metalogger()?;
-            self.run.done("metalogger", format_args!("started"));
+        memory::stopped_serving(&machine.state);
+        machine.stop(Daemon::Master)?;
+        self.run.done(StepName::Stop, format_args!("mfsmaster stopped"));
+        if machine.running(Daemon::Metalogger)?.is_none() {
+            machine.start_metalogger()?;
+            self.run.done(StepName::Metalogger, format_args!("started"));
         }
         Ok(Demoted::Stopped)
     }
 
-    fn address_comes_back(&self) -> Result<bool, Failure> {
-        let Some((interface, vip)) = self.address else { return Ok(false) };
-        log::info!("waiting {} in case {vip} comes back: a restart of ucarp looks just like this", human(self.grace));
+    /// Where the machine cannot be opened: only the master is stopped.
+    fn stop_without_machine(&mut self) -> Result<Demoted, Failure> {
+        if self.vip_comes_back(self.grace())? {
+            return Ok(Demoted::Kept);
+        }
+        if !stop_master_of_broken_machine(self.config)? {
+            return Ok(Demoted::NothingToDo);
+        }
+        self.run.done(StepName::Stop, format_args!("mfsmaster stopped"));
+        Ok(Demoted::Stopped)
+    }
+
+    /// Whether the ucarp that called steps down for a switchover.
+    fn is_switchover(&self, machine: &Machine) -> bool {
+        let ucarp = self.call.and_then(|call| call.ucarp.as_ref());
+        let taken = ucarp.map(|ucarp| machine.state.take_switchover(ucarp.identity())).transpose();
+        taken.unwrap_or_else(|e| {
+            log::warn!("{}", chain(&e));
+            None
+        }) == Some(true)
+    }
+
+    /// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling. An
+    /// administrator's demotion waits for nothing.
+    fn grace(&self) -> Duration {
+        self.call.map_or(Duration::ZERO, |_| grace(&self.options()))
+    }
+
+    fn options(&self) -> Options {
+        self.call.and_then(|call| call.ucarp.as_ref()).map(|ucarp| ucarp.options.clone()).unwrap_or_default()
+    }
+
+    /// Waits for the address to come back, for `grace` and a little longer where another MASTER comes and goes.
+    fn vip_comes_back(&mut self, grace: Duration) -> Result<bool, Failure> {
+        let Some(call) = self.call else { return Ok(false) };
+        let vip = call.virtual_ip();
+        log::info!("waiting {} before stopping the master, in case ucarp is only restarting", human(grace));
         let begun = Instant::now();
-        let mut rivals = Rivals::listen(interface, self.options);
-        let mut end = begun + self.grace;
+        let mut others = vip.other_masters(&self.options());
+        let mut end = begun + grace;
         loop {
-            // An interface that is gone holds nothing.
-            let back = address::interface(interface).and_then(|found| address::holds(&found, vip)).unwrap_or(false);
-            if back || self.lock.superseded() {
+            // An interface that is gone holds no address.
+            if vip.holds().unwrap_or(false) || self.request.is_some_and(Request::superseded) {
+                self.run.done(StepName::Grace, format_args!("{vip} is back; the master was not touched"));
                 return Ok(true);
             }
-            rivals.hear(LOOK_EVERY, self.cancel)?;
-            if let Some(rival) = rivals.goes_on() {
-                log::info!("{rival} goes on claiming {vip}: it waits for this master to stop");
-                return Ok(false);
+            others.wait(POLL, self.cancel)?;
+            if let Some(other) = others.advertising_for(timing::OTHER_DECIDES) {
+                log::info!("{other} keeps advertising {vip}: it is waiting for this master to stop");
+                break;
             }
             if Instant::now() < end {
                 continue;
             }
-            match rivals.silent_since() {
-                Some(last_word) if last_word + self.grace > end && begun.elapsed() < self.grace * GRACES => {
-                    log::info!("the rival fell silent; waiting on for {vip} to come back");
-                    end = last_word + self.grace;
+            match others.silent_since(Instant::now()) {
+                Some(last) if last + grace > end && begun.elapsed() < grace * timing::GRACES => {
+                    log::info!("the other machine stopped advertising; waiting for {vip} to return");
+                    end = last + grace;
                 }
-                _ => return Ok(false),
+                _ => break,
             }
         }
+        self.run.done(StepName::Grace, format_args!("{vip} did not come back"));
+        Ok(false)
     }
 }
 
-/// Rivals that advertise while we wait.
-pub(crate) struct Rivals<'a> {
-    listener: Option<Listener>,
-    options: &'a Options,
-    own: Vec<Ipv4Addr>,
-    /// Since when one has been heard without a pause.
-    first: Option<Instant>,
-    last: Option<(Instant, Advertisement)>,
-}
-
-impl<'a> Rivals<'a> {
-    pub(crate) fn listen(interface: &str, options: &'a Options) -> Self {
-        let listener = address::interface(interface)
-            .ok()
-            .and_then(|found| Listener::open(&found.name, found.index, options.group).ok());
-        Self { listener, options, own: address::own_addresses().unwrap_or_default(), first: None, last: None }
-    }
-
-    /// Listens for `time`, or less if something is heard.
-    pub(crate) fn hear(&mut self, time: Duration, cancel: &Cancel) -> Result<(), Cancelled> {
-        let Some(listener) = &self.listener else { return cancel.sleep(time) };
-        match listener.next(time, cancel) {
-            Ok(Some(heard)) => self.take(heard),
-            Ok(None) => (),
-            Err(_) => self.listener = None,
-        }
-        cancel.check()
-    }
-
-    /// Takes in what has arrived already.
-    pub(crate) fn catch_up(&mut self, cancel: &Cancel) {
-        while let Some(Ok(Some(heard))) = self.listener.as_ref().map(|listener| listener.next(Duration::ZERO, cancel)) {
-            self.take(heard);
-        }
-    }
-
-    fn take(&mut self, heard: Advertisement) {
-        if heard.vhid == self.options.vhid && !self.own.contains(&heard.source) {
-            let paused = self.silent_since().is_some();
-            self.first = self.first.filter(|_| !paused).or_else(|| Some(Instant::now()));
-            self.last = Some((Instant::now(), heard));
-        }
-    }
-
-    /// Whether they can be heard at all.
-    pub(crate) fn can_be_heard(&self) -> bool {
-        self.listener.is_some()
-    }
-
-    /// The real address of the rival that was heard last.
-    pub(crate) fn last_heard(&self) -> Option<Ipv4Addr> {
-        self.last.map(|(_, heard)| heard.source)
-    }
-
-    /// The real address of the rival that was heard last, if that was after `then`.
-    pub(crate) fn heard_since(&self, then: Instant) -> Option<Ipv4Addr> {
-        self.last.filter(|(when, _)| *when > then).map(|(_, heard)| heard.source)
-    }
-
-    /// The rival that still advertised when it must have found out whether it lacks something.
-    fn goes_on(&self) -> Option<Ipv4Addr> {
-        self.heard_since(self.first? + LACKING)
-    }
-
-    /// When the last rival said its last word, if two of its advertisements are missing since.
-    pub(crate) fn silent_since(&self) -> Option<Instant> {
-        self.last.filter(|(when, heard)| when.elapsed() > heard.interval() * 2).map(|(when, _)| when)
-    }
-}
-
-/// Waits for the machine that has the address to say so, and returns its real address: it is the one to ask for a
-/// master later. Nobody waits for this, and the lock is free; a later call ends it.
-pub(crate) fn listen(interface: &str, options: &Options, place: &Place, cancel: &Cancel) -> Option<Ipv4Addr> {
-    let end = Instant::now() + options.dead_time() + options.interval();
-    let mut rivals = Rivals::listen(interface, options);
-    while rivals.can_be_heard() && rivals.last.is_none() && Instant::now() < end {
-        rivals.hear(LOOK_EVERY, cancel).ok()?;
-        if place.superseded() {
-            return None;
-        }
-    }
-    rivals.last_heard()
-}
-
-/// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling.
+/// How long a restarted ucarp takes at most to become MASTER again.
 pub(crate) fn grace(options: &Options) -> Duration {
-    options.dead_time() + options.interval() + MARGIN
+    options.dead_time() + options.interval() + timing::GRACE_MARGIN
 }

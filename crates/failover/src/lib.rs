@@ -28,14 +28,18 @@ mod hooks;
 mod machine;
 mod metadata;
 mod moosefs;
+mod policy;
 mod promotion;
 mod rehearsal;
 mod report;
 mod serving;
+mod standby;
 mod switchover;
 mod sys;
+mod timing;
 mod ucarp;
 mod verbs;
+mod vip;
 
 use std::process::ExitCode;
 

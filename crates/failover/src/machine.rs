@@ -2,14 +2,15 @@
 //! keeps from one run to the next.
 
 pub(crate) mod archive;
+pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod config;
-pub(crate) mod emergency;
 pub(crate) mod journal;
 mod json_file;
 pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;
+pub(crate) mod outcome;
 pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
@@ -18,6 +19,7 @@ pub(crate) mod space;
 pub(crate) mod state;
 pub(crate) mod step_down;
 pub(crate) mod supervisor;
+pub(crate) mod watchdog;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -28,7 +30,8 @@ use crate::moosefs::services::{self, Services};
 use crate::moosefs::{self, Daemon, Info};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
-use crate::sys::process::Identity;
+use crate::sys::logging::chain;
+use crate::sys::process::{self, Identity};
 use rustix::fs::Stat;
 
 /// How long a running master may take to answer before it counts as hung.
@@ -40,7 +43,7 @@ const METALOGGER_STOP: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The data folder.
-    #[error("no data folder; is DATA_PATH in mfsmaster.cfg right?")]
+    #[error("no data folder. Is DATA_PATH in mfsmaster.cfg right?")]
     Data(#[source] folder::Error),
     /// The state folder.
     #[error(transparent)]
@@ -48,10 +51,13 @@ pub(crate) enum Error {
     /// The daemons.
     #[error(transparent)]
     Service(#[from] services::Error),
-    /// It is somebody else's.
+    /// Whether a daemon runs.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
+    /// Another user's folder.
     #[error(
-        "{0} does not belong to {user}, whom the daemons run as; is DATA_PATH in mfsmaster.cfg right? If it is, run: \
-         chown {user} {0}", path.display()
+        "{0} is not owned by WORKING_USER ({user}); is DATA_PATH in mfsmaster.cfg right? If it is, run: chown {user} {0}",
+        path.display()
     )]
     NotTheirs {
         /// The data folder.
@@ -79,6 +85,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Opens the machine that `config` describes.
     pub(crate) fn open(config: Config) -> Result<Self, Error> {
         let group = config.working_group.as_deref();
         let owner = Owner::named(&config.working_user, group).ok_or_else(|| Error::User {
@@ -89,7 +96,7 @@ impl Machine {
         if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
             return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
         }
-        Ok(Self { data, owner, services: Services::find(&config)?, state: State::open()?, config })
+        Ok(Self { data, owner, services: Services::find(&config.services)?, state: State::open()?, config })
     }
 
     /// The process of `daemon` on this machine's data folder.
@@ -114,23 +121,22 @@ impl Machine {
         self.data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
     }
 
-    /// Stops `daemon` if it runs and waits until it is gone. Says whether it ran.
-    pub(crate) fn stop(&self, daemon: Daemon) -> Result<bool, Error> {
-        let Ok(Some(identity)) = self.running(daemon) else { return Ok(false) };
+    /// Stops `daemon` if it runs and waits until it is gone.
+    pub(crate) fn stop(&self, daemon: Daemon) -> Result<(), Error> {
+        let Some(identity) = self.running(daemon)? else { return Ok(()) };
         let mut deadline = self.services.stop_deadline(self.image_size());
         if daemon == Daemon::Metalogger {
             // It has no metadata to store, and clients wait for this.
             deadline = deadline.min(METALOGGER_STOP);
         }
-        self.services.stop(daemon, identity, deadline)?;
-        Ok(true)
+        Ok(self.services.stop(daemon, identity, deadline)?)
     }
 
     /// Starts the metalogger and waits until it runs.
     pub(crate) fn start_metalogger(&self) -> Result<(), Error> {
         // Never cut short: it is the end of every roll-back.
-        let cancel = Cancel::new();
-        self.services.start(Daemon::Metalogger, &cancel)?;
+        let cancel = Cancel::never();
+        self.services.start(Daemon::Metalogger, cancel)?;
         let end = Instant::now() + ANSWER;
         while matches!(self.running(Daemon::Metalogger), Ok(None)) && Instant::now() < end {
             let _ = cancel.sleep(Duration::from_millis(10));
@@ -141,9 +147,35 @@ impl Machine {
     /// Ends what the start of a restoring master changed; see [`Services::remove_restore_dropin`].
     pub(crate) fn remove_restore_dropin(&self) {
         if let Err(e) = self.services.remove_restore_dropin() {
-            log::error!("a plain start of mfsmaster would restore: {}", crate::sys::logging::chain(&e));
+            log::error!("cannot remove the systemd drop-in, so mfsmaster would still start with -a: {}", chain(&e));
         }
     }
+}
+
+/// Stops the master of a machine that cannot be opened as a [`Machine`]: with a broken state folder, a wrong owner, a service
+/// that does not exist. It is known by its lock in the data folder or, where that cannot be opened, by its name. Says whether
+/// one ran.
+pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Error> {
+    let master = match Folder::open(&config.data_path) {
+        Ok(data) => moosefs::running(&data, Daemon::Master)?,
+        Err(e) => {
+            log::error!("{}; looking for mfsmaster by its name", chain(&e));
+            process::oldest_in_this_network(Daemon::Master.program())
+        }
+    };
+    let Some(master) = master else { return Ok(false) };
+    let stopped =
+        match Services::find(&config.services) {
+            Ok(services) => services.stop(Daemon::Master, master, config.services.stop_timeout),
+            Err(e) => {
+                log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
+                process::stop(master, config.services.stop_timeout).map(drop).map_err(|source| {
+                    services::Error::Command { verb: "stop", control: Daemon::Master.to_string(), source }
+                })
+            }
+        };
+    stopped?;
+    Ok(true)
 }
 
 /// Whether a folder is `owner`'s to write, so that root does nothing there on behalf of others: a link in the path of the

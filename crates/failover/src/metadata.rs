@@ -5,14 +5,18 @@
 //! folder is ever changed here. Stock `MooseFS` skips a whole change log over a torn last line, merges a dead branch
 //! without a word and takes the 8-byte `MFSM NEW` for a file system; the plan leaves none of these choices to it.
 //!
-//! A *version* V of an image means: all changes below V are in it, the next one needed is V.
+//! A [`Version`] V of an image means: all changes below V are in it, the next one needed is V.
 
 use std::fmt;
 
+#[cfg(test)]
+mod cases;
 pub(crate) mod changelog;
 pub(crate) mod chunkservers;
 mod compare;
 pub(crate) mod emergency;
+#[cfg(test)]
+mod fuzz;
 pub(crate) mod image;
 pub(crate) mod inventory;
 mod names;
@@ -24,12 +28,14 @@ pub(crate) mod stage;
 #[cfg(test)]
 mod testing;
 mod unlock;
+mod version;
 
 pub(crate) use emergency::Emergency;
 pub(crate) use image::Image;
 pub(crate) use inventory::{ImageFile, Inventory, LogFile};
 pub(crate) use note::{Note, Refusal, Severity};
 pub(crate) use plan::{Base, Loss, Plan};
+pub(crate) use version::{EpochJump, Version};
 
 /// Who wrote a file: this machine as master, or its metalogger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

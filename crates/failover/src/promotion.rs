@@ -1,443 +1,593 @@
-//! Becoming the master. The order of the lines in [`Promotion::steps`] is the order of the work.
+//! The transition to the master. [`promote`] is its frame, [`Promotion::steps`] the order of the work: each step takes what
+//! the one before it made. If one fails, [`undo`](Promotion::undo) puts everything back, and the policy decides the rest.
 
 mod failure;
 pub(crate) mod prepare;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
-use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::metadata::{Lineage, Loss, Plan, plan};
+use log::Level;
+
+use crate::election::{self, Election, flapping, peers};
+use crate::machine::call::{Call, Origin};
+use crate::machine::commit::Unfinished;
+use crate::machine::config::Config;
+use crate::machine::lock::{self, Lock, Request};
+use crate::machine::notify::{self, Event, Notified};
+use crate::machine::outcome::{Outcome, RunKind, StepName};
+use crate::machine::run::Run;
+use crate::machine::state::State;
+use crate::machine::step_down::{StepDown, step_down};
+use crate::machine::supervisor::{MOST_KILLS, Supervisor};
+use crate::machine::watchdog::Watchdog;
+use crate::machine::{Machine, commit, memory, recover};
+use crate::metadata::{Lineage, Loss, Version, emergency, plan};
 use crate::moosefs::workarounds::tcp_resets::HeldResets;
 use crate::moosefs::{Daemon, Release};
-use crate::sys::address::Interface;
-use crate::sys::cancel::Cancel;
-use crate::ucarp::Options;
-
-use crate::election;
-use crate::election::Checks;
-use crate::election::Election;
-use crate::election::settle::{self, Settle};
-use crate::machine::Machine;
-use crate::machine::commit::Unfinished;
-use crate::machine::emergency;
-use crate::machine::memory;
-use crate::machine::recover;
-use crate::machine::run::Run;
-use crate::machine::supervisor::MOST_DEATHS;
+use crate::policy::Why;
+use crate::serving::Serving;
+use crate::sys::cancel::{Cancel, Race};
+use crate::sys::logging::chain;
 use crate::sys::text::human;
-use crate::sys::watchdog::{Watchdog, allowance};
-use prepare::Prepared;
+use crate::timing;
+use crate::vip::VirtualIp;
 
 pub(crate) use failure::Failure;
+use prepare::{Prepared, Staged};
 
 /// Between two questions to a starting master.
 const ASK_EVERY: Duration = Duration::from_millis(10);
-/// A daemon that is not running this long after its start was ordered has died.
-const BIRTH: Duration = Duration::from_secs(2);
-/// A master that dies of something it finds wrong does so within this after it began to serve.
-const INFANCY: Duration = Duration::from_secs(3);
-/// Between two looks at a young master.
+/// Between two looks at a new master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// Makes this machine the master, and stays as long as it serves. On failure everything is put back, the address goes, and
+/// ucarp steps down. Says whether this machine serves, or a later call decides.
+pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: &Supervisor) -> bool {
+    let vip = call.virtual_ip();
+    let lock = match call.take_lock(origin, cancel) {
+        Ok(lock) => lock,
+        Err(lock::Error::Superseded) => {
+            log::info!("promotion skipped: superseded by a later call");
+            return true;
+        }
+        Err(why) if origin.is_hook() => {
+            let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
+            drop(Ending::of(call, None, None).fail(&mut run, Why::CannotServe, &chain(&why)));
+            return false;
+        }
+        Err(why) => {
+            log::error!("{}", chain(&why));
+            return false;
+        }
+    };
+    let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
+    let config = call.load_config();
+    let known = config.as_ref().ok().cloned();
+    let watchdog = watch_time(call, known.as_ref(), lock.request(), cancel, supervisor);
+    let opened = config.map_err(Failure::from).and_then(|config| Ok(Machine::open(config)?));
+    let machine = match opened {
+        Ok(machine) => machine,
+        Err(failure) => {
+            let ending = Ending::of(call, known.as_ref(), Some(lock.request()));
+            let notified = ending.fail(&mut run, failure.why(), &chain(&failure));
+            run.end(State::open().ok().as_ref());
+            lock.release();
+            drop(notified);
+            return false;
+        }
+    };
+    let options = call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default();
+    let promoted = Promotion {
+        call,
+        machine: &machine,
+        vip: &vip,
+        options: &options,
+        origin,
+        cancel,
+        run: &mut run,
+        watchdog: &watchdog,
+    }
+    .promote();
+    drop(watchdog);
+    match promoted {
+        Ok(promoted) => serve(call, promoted, &machine, run, lock, cancel),
+        Err(failure) => {
+            let quiet = note(&failure, &machine.state) == News::Known;
+            let ending = Ending { quiet, ..Ending::of(call, Some(&machine.config), Some(lock.request())) };
+            let why = match failure.why() {
+                _ if cancel.signalled() => Why::Interrupted,
+                _ if cancel.is_set() => Why::TimedOut,
+                why => why,
+            };
+            let notified = ending.fail(&mut run, why, &chain(&failure));
+            run.end((!quiet).then_some(&machine.state));
+            lock.release();
+            drop(notified);
+            false
+        }
+    }
+}
+
 /// How a promotion went well.
-pub(crate) enum Promoted {
+enum Promoted {
     /// A new master was started.
     Serving,
     /// A healthy master was running already and was left alone.
     AlreadyServing,
 }
 
+/// The role: the monitor begins at once, the archive and the end of the transition come beside it.
+fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock: Lock, cancel: &Cancel) -> bool {
+    let notified = match promoted {
+        Promoted::Serving => {
+            memory::role_changed(&machine.state);
+            memory::forget_freshness(&machine.state);
+            run.record.outcome = Outcome::Serving;
+            Some(notify::tell(&machine.config, Event::Promotion, Some(&call.interface), &run.record, run.elapsed()))
+        }
+        Promoted::AlreadyServing => {
+            run.record.outcome = Outcome::AlreadyServing;
+            None
+        }
+    };
+    let serving = Serving::of(call, machine, lock.request().clone(), cancel);
+    serving.stay(move || {
+        commit::archive_all(machine, &mut run, cancel);
+        let record = run.end(Some(&machine.state));
+        lock.release();
+        drop(notified);
+        record
+    });
+    true
+}
+
+/// Whether an end is news to the administrator.
+#[derive(PartialEq, Eq)]
+enum News {
+    New,
+    /// It is the end that the promotion before had, and it was reported then.
+    Known,
+}
+
+/// Leaves for the checks of later promotions how this one failed.
+fn note(failure: &Failure, state: &State) -> News {
+    match failure.why() {
+        Why::Isolated if !memory::isolated(state) => return News::Known,
+        Why::StaleCopy => memory::stepped_down_stale(state),
+        why if why.policy().counts => memory::role_changed(state),
+        _ => (),
+    }
+    News::New
+}
+
+/// All that the end of a failed promotion needs.
+struct Ending<'a> {
+    call: &'a Call,
+    config: Option<&'a Config>,
+    request: Option<&'a Request>,
+    /// It is no news, and logged in detail only.
+    quiet: bool,
+}
+
+impl<'a> Ending<'a> {
+    fn of(call: &'a Call, config: Option<&'a Config>, request: Option<&'a Request>) -> Self {
+        Self { call, config, request, quiet: false }
+    }
+
+    /// Logs why, steps down as the policy says, and tells `NOTIFY`.
+    fn fail(&self, run: &mut Run, why: Why, text: &str) -> Option<Notified> {
+        let policy = why.policy();
+        run.record.error = Some(text.to_owned());
+        if self.request.is_some_and(Request::superseded) {
+            log::info!("promotion given up: {text}");
+        } else {
+            log::log!(if self.quiet { Level::Debug } else { Level::Error }, "promotion failed: {text}");
+        }
+        let (vip, ucarp) = (self.call.virtual_ip(), self.call.ucarp.as_ref());
+        let level = if self.quiet { Level::Debug } else { Level::Warn };
+        let done = policy.step_down.filter(|how| step_down(*how, &vip, ucarp, self.request, level));
+        run.record.outcome = match done {
+            Some(StepDown::Once) => Outcome::SteppedDown,
+            Some(StepDown::StopUcarp) => Outcome::Stopped,
+            None => Outcome::Superseded,
+        };
+        let config = self.config.filter(|_| done.is_some() && !self.quiet)?;
+        Some(notify::tell(config, policy.event, Some(&self.call.interface), &run.record, run.elapsed()))
+    }
+}
+
+/// A bound on each step: what no cancelling ends, the end of this process does.
+fn watch_time(
+    call: &Call,
+    config: Option<&Config>,
+    request: &Request,
+    cancel: &Cancel,
+    supervisor: &Supervisor,
+) -> Watchdog {
+    let (call, known, request, supervisor) = (call.clone(), config.cloned(), request.clone(), supervisor.clone());
+    Watchdog::watch(StepName::Recover, allowance(config), cancel, move |step| {
+        let mut run = Run::under_way(RunKind::Promotion, Some(call.vip));
+        let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
+        let notified = Ending::of(&call, known.as_ref(), Some(&request)).fail(&mut run, Why::TimedOut, &text);
+        run.end(State::open().ok().as_ref());
+        supervisor.dismiss();
+        drop(notified);
+        std::process::exit(1)
+    })
+}
+
+/// No step of a promotion takes this long, whatever the daemons do, besides the time for its image.
+fn allowance(config: Option<&Config>) -> Duration {
+    config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
+}
+
+/// How far a promotion came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    /// Nothing was changed.
+    Nothing,
+    /// There may be files to put back, as the journal says.
+    Files,
+    /// A master may have been started.
+    Start,
+}
+
+/// The clean set in its place, and what its master has to answer.
+struct Committed {
+    journal: Unfinished,
+    served: Version,
+    metaid: u64,
+    release: Release,
+}
+
 /// A promotion in progress.
-pub(crate) struct Promotion<'a> {
-    pub(crate) target: &'a Machine,
-    pub(crate) interface: &'a Interface,
-    pub(crate) vip: Ipv4Addr,
-    pub(crate) options: &'a Options,
-    pub(crate) cancel: &'a Cancel,
-    pub(crate) run: &'a mut Run,
-    /// What the administrator says about changes that cannot be served.
-    pub(crate) loss: Loss,
-    /// Whether ucarp asks for it; an administrator may ask as often as he likes.
-    pub(crate) by_hook: bool,
-    /// How many runs of the same call were killed.
-    pub(crate) deaths: u8,
-    scene: Election,
-    undo: Undo,
-    dog: &'a Watchdog,
+struct Promotion<'a> {
+    call: &'a Call,
+    machine: &'a Machine,
+    vip: &'a VirtualIp,
+    options: &'a crate::ucarp::Options,
+    origin: Origin,
+    cancel: &'a Cancel,
+    run: &'a mut Run,
+    watchdog: &'a Watchdog,
 }
 
-/// What has to be undone if the promotion fails now.
-#[derive(Default)]
-struct Undo {
-    begun: bool,
-    prepared: Option<Prepared>,
-    committed: Option<(Unfinished, Release)>,
-    metalogger_stopped: bool,
-    master_started: bool,
-}
-
-impl<'a> Promotion<'a> {
-    pub(crate) fn new(
-        target: &'a Machine,
-        interface: &'a Interface,
-        vip: Ipv4Addr,
-        options: &'a Options,
-        cancel: &'a Cancel,
-        run: &'a mut Run,
-        dog: &'a Watchdog,
-    ) -> Self {
-        Self {
-            target,
-            interface,
-            vip,
-            options,
-            cancel,
-            run,
-            loss: Loss::Refuse,
-            by_hook: true,
-            deaths: 0,
-            scene: Election::default(),
-            undo: Undo::default(),
-            dog,
-        }
-    }
-
-    /// A step begins, and has more time than it can need.
-    fn begin(&self, step: &'static str) {
-        let image = self.target.services.start_deadline(self.target.image_size());
-        self.dog.allow(step, allowance(Some(&self.target.config)) + image);
-    }
-
-    /// Promotes this machine, or puts everything back and says why not.
-    pub(crate) fn promote(mut self) -> Result<Promoted, Failure> {
-        let result = self.steps();
+impl Promotion<'_> {
+    fn promote(mut self) -> Result<Promoted, Failure> {
+        let mut reached = Reached::Nothing;
+        let result = self.steps(&mut reached);
         if result.is_err() {
-            self.undo();
+            self.undo(reached);
         }
-        memory::remember_masters(&self.target.state, self.scene.heard());
         result
     }
 
-    fn steps(&mut self) -> Result<Promoted, Failure> {
-        if self.deaths >= MOST_DEATHS && self.target.ask_master().is_err() {
-            return Err(Failure::Killed { times: self.deaths });
-        }
-        self.begin("recover");
-        recover::finish_interrupted(self.target, self.run)?;
-        self.begin("check");
+    /// The order of the work. `reached` says what there is to undo if it fails.
+    fn steps(&mut self, reached: &mut Reached) -> Result<Promoted, Failure> {
+        self.require_survival()?;
+        self.begin(StepName::Recover);
+        recover::finish_interrupted(self.machine, self.run)?;
+        self.begin(StepName::Check);
         if self.already_serving()? {
-            self.serve();
+            self.start_companions();
             return Ok(Promoted::AlreadyServing);
         }
-        if self.by_hook {
-            election::flapping::check(&self.target.config, &self.target.state)?;
+        if self.origin.is_hook() {
+            flapping::check(&self.machine.config, &self.machine.state)?;
         }
-        let resets = self.withhold_resets();
-        self.begin("prepare");
-        self.settle_and_prepare()?;
-        self.begin("metalogger");
-        self.stop_metalogger()?;
-        self.begin("stage");
-        let plan = self.stage()?;
-        self.begin("commit");
-        self.commit(&plan)?;
-        self.begin("start");
-        self.start_master()?;
-        self.begin("prove");
-        self.prove(&plan)?;
+        let resets = self.hold_resets();
+        self.begin(StepName::Prepare);
+        *reached = Reached::Files;
+        let prepared = self.settle_and_prepare()?;
+        self.begin(StepName::Metalogger);
+        let metalogger_ran = self.stop_metalogger(&prepared)?;
+        self.begin(StepName::Stage);
+        let staged = self.stage(prepared)?;
+        self.begin(StepName::Commit);
+        let committed = self.commit(staged, metalogger_ran)?;
+        self.begin(StepName::Start);
+        *reached = Reached::Start;
+        self.start_master(&committed)?;
+        self.begin(StepName::Prove);
+        self.prove(&committed)?;
         if let Some(resets) = resets {
-            self.run.reset(resets.send());
+            self.run.clients_reset(resets.send());
         }
-        self.begin("serve");
+        self.begin(StepName::Watch);
         self.watch()?;
-        if let Some(Err(e)) = self.undo.committed.take().map(|(committed, _)| committed.finish()) {
-            // What serves is not stopped for that; the next run finds a master that runs or has written, and keeps it.
-            log::error!("{}", crate::sys::logging::chain(&e));
-        }
-        self.serve();
+        self.finish(committed);
+        self.start_companions();
         Ok(Promoted::Serving)
     }
 
-    /// Whether a master runs here that has everything this machine knows of: ucarp was restarted beside it. One that
-    /// lacks changes is a leftover, started by mistake: it is stopped. If a living master of another machine has what it
-    /// lacks, this machine must not serve at all.
+    /// A step begins, and has more time than it can need.
+    fn begin(&self, step: StepName) {
+        let image = self.machine.services.start_deadline(self.machine.image_size());
+        self.watchdog.allow(step, allowance(Some(&self.machine.config)) + image);
+    }
+
+    /// A call whose runs are killed again and again is given up, unless a master answers by now.
+    fn require_survival(&self) -> Result<(), Failure> {
+        if self.call.killed >= MOST_KILLS && self.machine.ask_master().is_err() {
+            return Err(Failure::Killed { times: self.call.killed });
+        }
+        Ok(())
+    }
+
+    /// Whether a master runs here that has everything this machine knows of: then ucarp was only restarted. One that lacks
+    /// changes is stale, started by mistake: it is ended. If a living master of another machine has the missing changes,
+    /// this machine must not serve at all.
     fn already_serving(&mut self) -> Result<bool, Failure> {
-        if self.target.running(Daemon::Master)?.is_none() {
+        let machine = self.machine;
+        if machine.running(Daemon::Master)?.is_none() {
             return Ok(false);
         }
-        let known = memory::inventory(&self.target.data, Some(&self.target.state)).map_err(prepare::Error::from)?;
-        let copy_end = match plan::make(&known, Loss::Refuse) {
-            Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
-            Ok(_) => 0,
-            Err(refusal) => {
-                log::warn!("the files here cannot be compared with the running master: {refusal}");
-                0
-            }
-        };
-        let (served, metaid) = match self.target.ask_master() {
-            Ok(info) => (info.metadata_version.unwrap_or(u64::MAX), info.metaid),
+        let copy_end = self.end_of_copy()?;
+        let (served, metaid) = match machine.ask_master() {
+            Ok(info) => (info.metadata_version.unwrap_or(Version(u64::MAX)), info.metaid),
             Err(e) => {
-                // What serves is not stopped on behalf of a call that does not count any more.
+                // A master that serves is not ended for a call that does not count any more.
                 self.cancel.check()?;
-                log::warn!("mfsmaster runs here but does not answer: {}", crate::sys::logging::chain(&e));
-                (0, None)
+                log::warn!("mfsmaster runs here but does not answer: {}", chain(&e));
+                (Version::default(), None)
             }
         };
-        let memory = memory::recall(&self.target.state);
-        let peers = election::peers::addresses(&self.target.config, &memory).map_err(election::Error::from)?;
-        let newer = election::peers::newer_than(&peers, self.target.config.client_port, served, metaid);
-        if let Some((rival, version)) = newer {
-            log::warn!("mfsmaster runs here at version {served}, and one is alive on {rival} at version {version}");
-            self.end_leftover()?;
-            self.run.done("check", format_args!("ended a master that lacks what {rival} has"));
-            return Err(election::Error::Newer { rival, version, ours: served }.into());
+        let known =
+            peers::addresses(&machine.config, &memory::recall(&machine.state)).map_err(election::Failure::from)?;
+        if let Some((peer, version)) = peers::newer_than(&known, machine.config.client_port, served, metaid) {
+            log::warn!("mfsmaster runs here at version {served}, and one on {peer} at version {version}");
+            self.end_stale_master()?;
+            self.run.done(StepName::Check, format_args!("ended a master that lacks changes of {peer}"));
+            return Err(election::Failure::Newer { peer, version, ours: served }.into());
         }
-        if served > 0 && served >= copy_end {
+        if served > Version::default() && served >= copy_end {
             // 1.x does not tell its version.
-            self.run.record.version = Some(served).filter(|served| *served != u64::MAX);
+            self.run.record.version = Some(served).filter(|served| *served != Version(u64::MAX));
             let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
-            self.run.done("check", format_args!("mfsmaster is already serving{version} here; left alone"));
+            self.run.done(StepName::Check, format_args!("mfsmaster is already serving{version} here; left alone"));
             return Ok(true);
         }
         log::warn!(
-            "mfsmaster runs here at version {served}, the metalogger's copy reaches version {copy_end}: \
-             ending that master"
+            "mfsmaster runs here at version {served}, the metalogger's copy reaches version {copy_end}: ending that master"
         );
-        self.end_leftover()?;
-        self.run.done("check", format_args!("ended a master that lacks changes"));
+        self.end_stale_master()?;
+        self.run.done(StepName::Check, format_args!("ended a master that lacks changes"));
         Ok(false)
     }
 
-    /// Killed, not stopped: the address is here, so until it is gone clients are served an old file system. What it has
-    /// written lies in its change log.
-    fn end_leftover(&self) -> Result<(), Failure> {
-        if let Some(master) = self.target.running(Daemon::Master)? {
-            self.target.services.kill(Daemon::Master, master)?;
-        }
-        Ok(())
-    }
-
-    /// No client is to learn that its master is gone before it can connect to this one.
-    fn withhold_resets(&self) -> Option<HeldResets> {
-        let server = SocketAddrV4::new(self.vip, self.target.config.client_port);
-        let withheld = HeldResets::begin(self.interface.index, server);
-        withheld.inspect_err(|e| log::warn!("{}; clients will wait longer", crate::sys::logging::chain(e))).ok()
-    }
-
-    /// Waits for the election to settle, and meanwhile asks the guards and does all that touches nothing.
-    fn settle_and_prepare(&mut self) -> Result<(), Failure> {
-        let settle = Settle {
-            interface: self.interface,
-            vip: self.vip,
-            options: self.options,
-            margin: self.target.config.settle_margin,
-            scene: &self.scene,
-        };
-        let remembered = memory::recall(&self.target.state).peers;
-        let guards = Checks {
-            target: self.target,
-            interface: self.interface,
-            vip: self.vip,
-            options: self.options,
-            loss: self.loss,
-            cancel: self.cancel,
-            remembered: &remembered,
-            scene: &self.scene,
-        };
-        let (target, cancel, id, loss) = (self.target, self.cancel, self.run.id(), self.loss);
-        let begun = Instant::now();
-        let (settled, (prepared, prepared_in), guarded) = std::thread::scope(|scope| {
-            let (plans, planned) = mpsc::channel();
-            let guarding = scope.spawn(move || guards.watch(&planned));
-            let preparing = scope.spawn(move || {
-                let prepared = prepare::begin(target, id, loss, &plans, cancel);
-                if prepared.is_err() {
-                    // Nothing to wait for: the next machine is to have its turn at once.
-                    cancel.cancel();
-                }
-                (prepared, begun.elapsed())
-            });
-            let settled = settle.wait(cancel);
-            match settled {
-                Ok(_) => self.scene.settle(),
-                Err(_) => cancel.cancel(),
+    /// The version that the metalogger's copy reaches; 0 if that cannot be compared with a master of this machine.
+    fn end_of_copy(&self) -> Result<Version, Failure> {
+        let known = memory::inventory(&self.machine.data, Some(&self.machine.state)).map_err(prepare::Error::from)?;
+        Ok(match plan::make(&known, Loss::Refuse) {
+            Ok(plan) if plan.lineage == Lineage::Ml => plan.end_version,
+            Ok(_) => Version::default(),
+            Err(refusal) => {
+                log::warn!("cannot compare the files here with the running master: {refusal}");
+                Version::default()
             }
-            let settled_in = begun.elapsed();
-            let prepared = preparing.join().expect("preparing does not panic");
-            (settled.map(|how| (how, settled_in)), prepared, guarding.join().expect("guarding does not panic"))
-        });
-        self.undo.begun = prepared.is_ok();
-        let prepared = prepared.map(|prepared| self.undo.prepared.insert(prepared));
-        // Whichever failed first has cancelled the others.
-        let ((settled, settled_in), prepared, guarded) = match (settled, prepared, guarded) {
-            (Ok(settled), Ok(prepared), Ok(guarded)) => (settled, prepared, guarded),
-            (_, _, Err(e)) if !e.is_cancelled() => return Err(e.into()),
-            (Ok(_) | Err(settle::Error::Cancelled(_)), Err(e), _) => return Err(e.into()),
-            (Err(e), ..) => return Err(e.into()),
-            (_, _, Err(e)) => return Err(e.into()),
-        };
-        self.run.timed("prepare", prepared_in, format_args!("{}", prepared.summary()));
-        self.run.timed("settle", settled_in, format_args!("{settled}; {} is ours", self.vip));
-        self.run.done("guards", format_args!("{guarded}"));
-        Ok(())
+        })
     }
 
-    fn stop_metalogger(&mut self) -> Result<(), Failure> {
-        self.cancel.check()?;
-        if self.target.running(Daemon::Metalogger)?.is_some() {
-            let prepared = self.undo.prepared.as_ref().expect("prepared before the metalogger is stopped");
-            prepared.work.note_stop()?;
-            self.undo.metalogger_stopped = true;
-            self.target.stop(Daemon::Metalogger)?;
+    /// Killed, not stopped: the address is here, so until the master is gone clients are served an old file system. Its
+    /// changes are in its change log.
+    fn end_stale_master(&self) -> Result<(), Failure> {
+        if let Some(master) = self.machine.running(Daemon::Master)? {
+            self.machine.services.kill(Daemon::Master, master)?;
         }
-        let what = if self.undo.metalogger_stopped { "stopped" } else { "was not running" };
-        self.run.done("metalogger", format_args!("{what}"));
         Ok(())
     }
 
-    /// Plans again with what the metalogger has flushed, and completes the stage.
-    fn stage(&mut self) -> Result<Plan, Failure> {
-        let prepared = self.undo.prepared.as_mut().expect("prepared before it is staged");
-        let plan = prepared.finish(self.target, self.cancel)?;
+    /// Clients must not learn that their master is gone before they can connect to this one.
+    fn hold_resets(&self) -> Option<HeldResets> {
+        let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
+        let held = HeldResets::begin(interface.index, self.vip.port(self.machine.config.client_port));
+        held.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
+    }
+
+    /// Waits for the election to settle, and meanwhile makes the checks and prepares the stage.
+    fn settle_and_prepare(&mut self) -> Result<Prepared, Failure> {
+        let loss = self.origin.loss();
+        let election = Election::new(self.machine, self.vip, self.options, loss);
+        let (machine, id, begun) = (self.machine, self.run.id(), Instant::now());
+        let race: Race<Failure> = Race::new(self.cancel);
+        let timed = |done| (done, begun.elapsed());
+        let (settled, prepared, checked) = thread::scope(|scope| {
+            let settling = scope
+                .spawn(|| race.run(|cancel| Ok(election.settle(cancel)?)).map(|settled| (settled, begun.elapsed())));
+            let planned = race.run(|cancel| Ok(prepare::plan(machine, loss, cancel)?));
+            let (checking, prepared) = match planned {
+                Some(planned) => {
+                    let plan = planned.plan.clone();
+                    let (election, race) = (&election, &race);
+                    let checking = scope.spawn(move || race.run(|cancel| Ok(election.check(&plan, cancel)?)));
+                    let prepared = race.run(|cancel| Ok(prepare::copy(planned, machine, id, cancel)?));
+                    (Some(checking), prepared.map(timed))
+                }
+                None => (None, None),
+            };
+            // A panic ends the process.
+            let checked = checking.and_then(|checking| checking.join().unwrap_or_default());
+            (settling.join().unwrap_or_default(), prepared, checked)
+        });
+        memory::remember_masters(&machine.state, election.other_masters());
+        let (Some((settled, settled_in)), Some((prepared, prepared_in)), Some(checked)) = (settled, prepared, checked)
+        else {
+            return Err(race.first_error().expect("a part that did not end has failed"));
+        };
+        self.run.timed(StepName::Prepare, prepared_in, format_args!("{}", prepared.summary()));
+        self.run.timed(StepName::Settle, settled_in, format_args!("{settled}"));
+        self.run.done(StepName::Checks, format_args!("{}", checked.0));
+        Ok(prepared)
+    }
+
+    /// Stops the metalogger, which flushes its logs. Says whether it ran.
+    fn stop_metalogger(&mut self, prepared: &Prepared) -> Result<bool, Failure> {
+        self.cancel.check()?;
+        let ran = self.machine.running(Daemon::Metalogger)?.is_some();
+        if ran {
+            prepared.folder().note_stop()?;
+            self.machine.stop(Daemon::Metalogger)?;
+        }
+        self.run.done(StepName::Metalogger, format_args!("{}", if ran { "stopped" } else { "was not running" }));
+        Ok(ran)
+    }
+
+    /// Plans again with the logs that the metalogger has flushed, and completes the stage.
+    fn stage(&mut self, prepared: Prepared) -> Result<Staged, Failure> {
+        let staged = prepared.stage(self.machine, self.cancel)?;
+        let Staged { plan, served, unlocked, .. } = &staged;
         for note in &plan.notes {
             prepare::log_note(note);
         }
-        let served = prepared.served_version();
-        if prepared.unlocked() > 0 {
-            log::info!("stage: {} chunks unlocked whose writers were cut off in the last second", prepared.unlocked());
+        if *unlocked > 0 {
+            log::info!("stage: released {unlocked} chunk locks of writes interrupted in the last second");
         }
-        for file in emergency::find(&self.target.data, &self.target.config) {
+        for file in emergency::find(&self.machine.data, &self.machine.config.working_user) {
             log::warn!("{file}");
         }
-        self.run.record.version = Some(served);
+        self.run.record.version = Some(*served);
         self.run.record.changes = Some(plan.changes);
         self.run.record.set_aside = plan.set_aside.iter().map(|name| name.to_string_lossy().into_owned()).collect();
         self.run.done(
-            "stage",
-            format_args!("{} to version {} (served as {served})", prepare::base(&plan), plan.end_version),
+            StepName::Stage,
+            format_args!("{} to version {} (served as {served})", prepare::base(plan), plan.end_version),
         );
-        Ok(plan)
+        Ok(staged)
     }
 
-    fn commit(&mut self, plan: &Plan) -> Result<(), Failure> {
+    /// Moves everything else out of the data folder and the clean set in.
+    fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
-        let prepared = self.undo.prepared.take().expect("staged before it is committed");
-        let release = prepared.release();
-        let committed = prepared.work.commit(&self.target.data, &plan.set_aside, self.undo.metalogger_stopped)?;
-        self.undo.committed = Some((committed, release));
-        self.run.done("commit", format_args!("{} files set aside, the staged set is in place", plan.set_aside.len()));
-        Ok(())
+        let Staged { folder, plan, served, release, .. } = staged;
+        let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
+        let aside = plan.set_aside.len();
+        self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));
+        Ok(Committed { journal, served, metaid: plan.metaid, release })
     }
 
-    fn start_master(&mut self) -> Result<(), Failure> {
+    fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
         self.cancel.check()?;
-        self.undo.master_started = true;
-        let deadline = self.target.services.start_deadline(self.target.image_size());
-        let release = self.undo.committed.as_ref().map(|(_, release)| *release);
-        if release.is_none_or(Release::restores_itself) {
-            self.target.services.start_master(deadline, self.cancel)?;
+        let deadline = self.machine.services.start_deadline(self.machine.image_size());
+        if committed.release.restores_itself() {
+            self.machine.services.start_master(deadline, self.cancel)?;
         } else {
-            self.target.services.start_plain_master(deadline, self.cancel)?;
+            self.machine.services.start_plain_master(deadline, self.cancel)?;
         }
-        self.run.done("start", format_args!("mfsmaster started"));
+        self.run.done(StepName::Start, format_args!("mfsmaster started"));
         Ok(())
     }
 
-    /// Asks the master until it answers what was planned.
-    fn prove(&mut self, plan: &Plan) -> Result<(), Failure> {
-        let patience = self.target.services.start_deadline(self.target.image_size());
+    /// Asks the master until it answers with what was staged. Exit codes of MooseFS prove nothing.
+    fn prove(&mut self, committed: &Committed) -> Result<(), Failure> {
+        let patience = self.machine.services.start_deadline(self.machine.image_size());
         let begun = Instant::now();
-        let planned = self.run.record.version.unwrap_or_default();
+        let (planned, planned_metaid) = (committed.served, committed.metaid);
         let info = loop {
-            match self.target.ask_master() {
+            match self.machine.ask_master() {
                 Ok(info) => break info,
                 Err(source) if begun.elapsed() > patience => {
-                    let port = self.target.config.client_port;
-                    return Err(Failure::Mute { port, after: patience, source });
+                    let port = self.machine.config.client_port;
+                    return Err(Failure::Unresponsive { port, after: patience, source });
                 }
                 Err(_) => self.cancel.sleep(ASK_EVERY)?,
             }
-            if begun.elapsed() > BIRTH && self.target.running(Daemon::Master)?.is_none() {
+            if begun.elapsed() > timing::START_GRACE && self.machine.running(Daemon::Master)?.is_none() {
                 return Err(Failure::Died);
             }
         };
         // 1.x does not tell its version: its image was read back before it was moved in.
-        let silent = !info.release.restores_itself();
-        if !silent && info.metadata_version.is_none_or(|served| served < planned) {
-            return Err(Failure::Behind { served: info.metadata_version, planned });
+        if info.release.restores_itself() {
+            match info.metadata_version {
+                None => return Err(Failure::NoVersion { planned }),
+                Some(served) if served < planned => return Err(Failure::Behind { served, planned }),
+                Some(_) => (),
+            }
         }
         match info.metaid {
-            Some(served) if plan.metaid != 0 && served != plan.metaid => {
-                return Err(Failure::Foreign { served, planned: plan.metaid });
+            Some(served) if planned_metaid != 0 && served != planned_metaid => {
+                return Err(Failure::Foreign { served, planned: planned_metaid });
             }
             _ => (),
         }
         let served = info.metadata_version.unwrap_or(planned);
         let metaid = info.metaid.map(|metaid| format!(" of metaid {metaid:#x}")).unwrap_or_default();
-        self.run.done("prove", format_args!("MooseFS {} answers with version {served}{metaid}", info.release));
-        log::info!("serving on {} {} after the call of vip-up", self.vip, human(self.run.elapsed()));
+        self.run.done(StepName::Prove, format_args!("MooseFS {} answers with version {served}{metaid}", info.release));
+        match self.call.ticket.filter(|_| self.origin.is_hook()) {
+            Some(ticket) => log::info!("serving on {}, {} after ucarp called vip-up", self.vip, human(ticket.age())),
+            None => log::info!("serving on {}, {} after the start of this run", self.vip, human(self.run.elapsed())),
+        }
         Ok(())
     }
 
-    /// Stays for a moment to see that the master lives: one that ends now must not leave the address without a server.
-    /// A later call that ends this run finds a serving master, and decides what becomes of it.
+    /// Watches the new master for a moment: one that exits now must not leave the address without a master. A later call
+    /// that ends this run finds a serving master, and decides what becomes of it.
     fn watch(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
-        while begun.elapsed() < INFANCY && self.cancel.sleep(LOOK_EVERY).is_ok() {
-            if self.target.running(Daemon::Master)?.is_none() {
+        while begun.elapsed() < timing::EARLY_EXIT && self.cancel.sleep(LOOK_EVERY).is_ok() {
+            if self.machine.running(Daemon::Master)?.is_none() {
                 return Err(Failure::DiedServing { after: begun.elapsed() });
             }
         }
-        if let Err(e) = self.target.ask_master() {
-            log::warn!("watch: mfsmaster answers no more, but lives: {}", crate::sys::logging::chain(&e));
+        if let Err(e) = self.machine.ask_master() {
+            log::warn!("watch: mfsmaster stopped responding but is running: {}", chain(&e));
         }
-        self.run.done("watch", format_args!("mfsmaster lives on"));
+        self.run.done(StepName::Watch, format_args!("mfsmaster still running"));
         Ok(())
     }
 
-    /// What belongs to a serving master but is not needed to serve: failures are reported, not fatal.
-    fn serve(&mut self) {
-        memory::serving(&self.target.state);
-        let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", crate::sys::logging::chain(e));
-        if let Ok(Some(master)) = self.target.running(Daemon::Master) {
-            if let Err(e) = self.target.services.write_pid_file(master.pid) {
-                warn("the init script will not know the master", &e);
-            }
+    /// The new history is this machine's now. A serving master is not stopped for a journal that stays: the next run finds a
+    /// master that runs or has written, and keeps it.
+    fn finish(&self, committed: Committed) {
+        memory::serving(&self.machine.state);
+        if let Err(e) = committed.journal.finish() {
+            log::error!("{}", chain(&e));
         }
-        if self.target.services.control(Daemon::Cgiserv).is_some() {
-            match self.target.services.start(Daemon::Cgiserv, self.cancel) {
-                Ok(()) => self.run.done("cgiserv", format_args!("started")),
-                Err(e) => warn("the web interface is not up", &e),
-            }
-        }
-        if matches!(self.target.running(Daemon::Metalogger), Ok(None)) {
-            match self.target.start_metalogger() {
-                Ok(()) => self.run.done("metalogger", format_args!("started; it copies from this master now")),
-                Err(e) => warn("the metalogger is not up, so this machine keeps no second copy", &e),
-            }
-        }
-        self.target.remove_restore_dropin();
     }
 
-    /// Kills the master if it was started, and puts everything back. What cannot be undone is left to the next run.
-    fn undo(&mut self) {
-        if !self.undo.begun {
-            // At most there is an earlier run, which could not be ended.
+    /// What belongs to a serving master but is not needed to serve: failures are logged, not fatal.
+    fn start_companions(&mut self) {
+        let machine = self.machine;
+        memory::serving(&machine.state);
+        let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", chain(e));
+        if let Ok(Some(master)) = machine.running(Daemon::Master) {
+            if let Err(e) = machine.services.write_pid_file(master.pid) {
+                warn("cannot write the init script's pid file", &e);
+            }
+        }
+        if machine.services.control(Daemon::Cgiserv).is_some() {
+            match machine.services.start(Daemon::Cgiserv, self.cancel) {
+                Ok(()) => self.run.done(StepName::Cgiserv, format_args!("started")),
+                Err(e) => warn("cannot start the web interface", &e),
+            }
+        }
+        if matches!(machine.running(Daemon::Metalogger), Ok(None)) {
+            match machine.start_metalogger() {
+                Ok(()) => self.run.done(StepName::Metalogger, format_args!("started; it copies from this master now")),
+                Err(e) => warn("cannot start the metalogger, so this machine keeps no second copy", &e),
+            }
+        }
+        machine.remove_restore_dropin();
+    }
+
+    /// Puts everything back: ends a master that this run started, then recovers as the next run would after a crash here.
+    /// The journal tells what there is to undo, and stays for the next run if that fails.
+    fn undo(&mut self, reached: Reached) {
+        if reached == Reached::Nothing {
             return;
         }
-        self.begin("roll-back");
-        let killed = match self.target.running(Daemon::Master) {
-            // Killed, not stopped: a clean stop would write a new image over what was staged.
-            Ok(Some(master)) if self.undo.master_started => {
-                self.target.services.kill(Daemon::Master, master).map_err(Failure::from)
+        self.begin(StepName::RollBack);
+        let ended = match self.machine.running(Daemon::Master) {
+            // Killed, not stopped: a clean stop would write a new image over the staged one.
+            Ok(Some(master)) if reached == Reached::Start => {
+                self.machine.services.kill(Daemon::Master, master).map_err(Failure::from)
             }
             Ok(_) => Ok(()),
             Err(e) => Err(e.into()),
         };
-        let undone = killed.and_then(|()| Ok(recover::finish_interrupted(self.target, self.run)?));
+        let undone = ended.and_then(|()| Ok(recover::finish_interrupted(self.machine, self.run)?));
         if let Err(e) = undone {
-            log::error!("roll-back failed; the next run tries again: {}", crate::sys::logging::chain(&e));
+            log::error!("roll-back failed; the next run tries again: {}", chain(&e));
         }
     }
 }

@@ -1,46 +1,54 @@
-//! `--rehearse`: a real restore of what a promotion would stage, beside the data, and the proof of its result.
+//! `--rehearse`: stages what a promotion would stage, restores it beside the data, and checks the result.
 //!
-//! Nothing that runs is touched: the set is staged into a folder of its own, `mfsmaster restore` works on that alone,
-//! opens no port and runs at the lowest priority, and the first to go where memory runs out. The metalogger goes on
-//! writing its logs meanwhile. A promotion never waits for a rehearsal: it tells it to end, and goes on.
+//! Running daemons are not touched: the set is staged into a folder of its own, and `mfsmaster restore` works on that
+//! folder alone. It opens no port, runs at the lowest priority, and is the first process that the kernel kills when memory
+//! runs out. The metalogger keeps writing its logs. A promotion never waits for a rehearsal: it cancels it and continues.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
-use crate::metadata::{Image, Loss, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, image, inventory, plan, stage};
 use crate::moosefs::{Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};
 use crate::ucarp::Ucarp;
+use crate::vip::VirtualIp;
 
-use crate::check;
-use crate::machine::Machine;
 use crate::machine::memory;
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::rehearsal_folder::{self, RehearsalFolder};
 use crate::machine::run::Run;
 use crate::machine::space::{self, Space};
+use crate::machine::{self, Machine};
 use crate::moosefs::workarounds::metarestore;
 use crate::promotion::prepare;
-use crate::report;
-use crate::sys::terminal::Progress;
+use crate::sys::terminal::{Progress, print};
 use crate::sys::text::{bytes, human};
 
-/// How often a plan is made anew because the metalogger changed a file that it names.
+/// How often the set is staged again if the metalogger changes a file of the plan meanwhile.
 const ATTEMPTS: u32 = 3;
-/// At the lowest priority everything may take this many times as long.
+/// At the lowest priority everything may take this much longer.
 const SLOWNESS: u32 = 10;
-/// What the restore leaves in its folder.
+/// The image that the restore writes.
 const RESULT: &str = "metadata.mfs";
 /// Counts what is in an image.
 const COUNTER: &str = "mfsmetadirinfo";
 
-/// Why the rehearsal did not come to its end, or came to a bad one.
+/// Why there was no rehearsal, or why it failed.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
+    /// The data folder, the state folder or the daemons.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// Another run comes first.
+    #[error("no rehearsal while another run is at work")]
+    Busy(#[source] lock::Error),
+    /// The lock.
+    #[error(transparent)]
+    Lock(lock::Error),
     /// The release, or the user.
     #[error(transparent)]
     Prepare(#[from] prepare::Error),
@@ -61,36 +69,36 @@ enum Failure {
     Space(#[from] space::Error),
     /// A promotion would fit, a rehearsal does not.
     #[error(
-        "too little room to rehearse: it needs {} with what a promotion would need meanwhile, {} are free",
+        "not enough space to rehearse: {} needed (including the reserve for a promotion), {} free",
         bytes(*needed), bytes(*free)
     )]
-    TooLittleRoom {
-        /// Bytes wanted.
+    NoSpace {
+        /// Bytes needed.
         needed: u64,
         /// Bytes free.
         free: u64,
     },
-    /// The folder.
+    /// The rehearsal folder.
     #[error(transparent)]
     RehearsalFolder(#[from] rehearsal_folder::Error),
     /// `restore` does not exist.
-    #[error("mfsmaster {0} cannot be rehearsed: it restores only when it starts and serves; 3.0.107 and later can")]
+    #[error("mfsmaster {0} has no command to restore without serving; a rehearsal needs 3.0.107 or later")]
     CannotRestore(Release),
     /// The restore failed.
-    #[error("the restore failed, so would a promotion")]
+    #[error("the restore failed, and so would a promotion")]
     Restore(#[source] process::Error),
     /// The restore of 1.x failed.
-    #[error("the restore failed, so would a promotion")]
+    #[error("the restore failed, and so would a promotion")]
     Metarestore(#[from] metarestore::Error),
     /// Its result cannot be read.
     #[error("the restore succeeded, but its result cannot be read")]
     Unreadable(#[source] std::io::Error),
-    /// Its result is another one.
-    #[error("the restore succeeded, but its result is not what was planned: {found}; planned was {planned}")]
+    /// Its result is not what was planned.
+    #[error("the restore succeeded, but its result is {found} instead of {planned}")]
     Differs {
-        /// What it is.
+        /// The result.
         found: Image,
-        /// What it should be.
+        /// The plan.
         planned: String,
     },
     /// Told to end.
@@ -98,21 +106,16 @@ enum Failure {
     Cancelled(#[from] Cancelled),
 }
 
-impl Failure {
-    /// Whether a promotion or a signal ended it, which says nothing about the metadata.
-    fn is_cancelled(&self) -> bool {
-        matches!(
-            self,
-            Self::Cancelled(_)
-                | Self::Stage(stage::Error::Cancelled(_))
-                | Self::Restore(process::Error::Cancelled(_))
-                | Self::Metarestore(metarestore::Error::Failed(process::Error::Cancelled(_)))
-                | Self::Prepare(prepare::Error::Cancelled(_) | prepare::Error::Release(process::Error::Cancelled(_)))
-        )
+impl From<lock::Error> for Failure {
+    fn from(error: lock::Error) -> Self {
+        match error {
+            lock::Error::Busy { .. } => Self::Busy(error),
+            error => Self::Lock(error),
+        }
     }
 }
 
-/// What took how long, and what came out.
+/// The result of a rehearsal, and how long its parts took.
 struct Rehearsed {
     release: Release,
     staged: Duration,
@@ -122,51 +125,49 @@ struct Rehearsed {
 }
 
 /// Rehearses a promotion; answers whether it would serve.
-pub(crate) fn rehearse(config: Config, address: Option<(&str, Ipv4Addr)>, cancel: &Cancel) -> report::Result<bool> {
-    let target = Machine::open(config)?;
+pub(crate) fn rehearse(config: Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Result<bool, Failure> {
+    let machine = Machine::open(config)?;
     let locks = Locks::system()?;
-    let _rehearsing = locks.rehearse().map_err(|e| match e {
-        lock::Error::Busy { .. } => format!("{e}: it comes first"),
-        e => chain(&e),
-    })?;
+    let _rehearsing = locks.rehearse()?;
     give_way();
-    let options = address.and_then(|(name, vip)| Ucarp::find(name, vip)).map(|caller| caller.options);
-    let settle = options.unwrap_or_default().interval() + target.config.settle_margin;
-    let mut run = Run::new("rehearsal", address.map(|(_, vip)| vip));
-    // What an earlier one left that was killed.
-    rehearsal_folder::remove(&target.data)?;
-    let rehearsed = Rehearsal { target: &target, cancel, run: &mut run }.steps();
-    if let Err(e) = rehearsal_folder::remove(&target.data) {
-        log::error!("the folder of the rehearsal cannot be removed: {}", chain(&e));
+    let options = vip.and_then(|vip| Ucarp::find(&vip.interface, vip.address)).map(|ucarp| ucarp.options);
+    let settle = options.unwrap_or_default().interval() + machine.config.settle_margin;
+    let mut run = Run::begin(RunKind::Rehearsal, vip.map(|vip| vip.address));
+    // Left by an earlier rehearsal that was killed.
+    rehearsal_folder::remove(&machine.data)?;
+    let rehearsed = Rehearsal { machine: &machine, cancel, run: &mut run }.steps();
+    if let Err(e) = rehearsal_folder::remove(&machine.data) {
+        log::error!("cannot remove the rehearsal folder: {}", chain(&e));
     }
-    let outcome = match &rehearsed {
-        Ok(_) => "would serve",
-        Err(failure) if failure.is_cancelled() => "cancelled",
-        Err(_) => "would not serve",
+    run.record.outcome = match &rehearsed {
+        Ok(_) => Outcome::WouldServe,
+        // Whatever it was doing failed because of that, which says nothing about the metadata.
+        Err(_) if cancel.is_set() => Outcome::Cancelled,
+        Err(failure) => {
+            run.record.error = Some(chain(failure));
+            log::error!("{}", chain(failure));
+            Outcome::WouldNotServe
+        }
     };
-    if let Err(failure) = &rehearsed {
-        run.record.error = Some(chain(failure));
-        log::error!("{}", chain(failure));
-    }
-    run.end(outcome, Some(&target.state));
+    run.end(Some(&machine.state));
     if let Ok(rehearsed) = &rehearsed {
-        check::note_settings(&target.config, &target.state);
-        report::print(&rehearsed.text(settle));
+        print(&rehearsed.text(settle));
     }
     Ok(rehearsed.is_ok())
 }
 
-/// Behind everything else that wants the processor, and in front where memory runs out. Children inherit both.
+/// Takes the lowest priority for the processor, and the first place to be killed when memory runs out. Children inherit
+/// both.
 fn give_way() {
     let _ = rustix::process::nice(19);
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", "1000") {
-        log::debug!("not marked as the first to go where memory runs out: {e}");
+        log::debug!("cannot mark this process as the first to be killed when memory runs out: {e}");
     }
 }
 
 /// A rehearsal in progress.
 struct Rehearsal<'a> {
-    target: &'a Machine,
+    machine: &'a Machine,
     cancel: &'a Cancel,
     run: &'a mut Run,
 }
@@ -178,36 +179,36 @@ impl Rehearsal<'_> {
             return Err(Failure::CannotRestore(release));
         }
         let begun = Instant::now();
-        let (plan, served, scratch) = self.stage()?;
+        let (plan, served, folder) = self.stage()?;
         let staged = begun.elapsed();
         self.run.record.version = Some(served);
         self.run.record.changes = Some(plan.changes);
-        self.run.done("stage", format_args!("{} to version {served}", prepare::base(&plan)));
-        let result = scratch.restore.path().join(RESULT);
+        self.run.done(StepName::Stage, format_args!("{} to version {served}", prepare::base(&plan)));
+        let result = folder.restore.path().join(RESULT);
         let progress = Progress::show("restoring", move || Some(result.metadata().ok()?.len()));
         let restored = if release.restores_itself() {
-            self.restore(&scratch)?
+            self.restore(&folder)?
         } else {
-            scratch.restore.give_away(self.target.owner).map_err(Failure::from)?;
-            metarestore::restore(&scratch.restore, &plan, self.target.owner, self.manner().deadline, self.cancel)?
+            folder.restore.give_away(self.machine.owner).map_err(Failure::from)?;
+            metarestore::restore(&folder.restore, &plan, self.machine.owner, self.manner().deadline, self.cancel)?
         };
         drop(progress);
-        self.run.done("restore", format_args!("MooseFS {release} restored it"));
-        let result = check(&scratch, &plan, served)?;
-        let counts = self.count(&scratch);
-        self.run.done("check", format_args!("{result}, as planned"));
+        self.run.done(StepName::Restore, format_args!("restored by mfsmaster {release}"));
+        let result = check(&folder, &plan, served)?;
+        let counts = self.count(&folder);
+        self.run.done(StepName::Check, format_args!("{result}, as planned"));
         Ok(Rehearsed { release, staged, restored, result, counts })
     }
 
-    /// Stages the plan, anew if the metalogger changed a file under it.
-    fn stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
+    /// Stages the plan, again if the metalogger changed one of its files meanwhile.
+    fn stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
         for left in (0..ATTEMPTS).rev() {
             match self.try_stage() {
                 Err(Failure::Stage(e @ (stage::Error::ImageChanged { .. } | stage::Error::LogChanged { .. })))
                     if left > 0 =>
                 {
-                    log::info!("{e}: the metalogger is at work; once more");
-                    rehearsal_folder::remove(&self.target.data)?;
+                    log::info!("{e}; the metalogger is writing, staging again");
+                    rehearsal_folder::remove(&self.machine.data)?;
                 }
                 result => return result,
             }
@@ -215,10 +216,10 @@ impl Rehearsal<'_> {
         unreachable!("the last attempt returns")
     }
 
-    fn try_stage(&self) -> Result<(Plan, u64, RehearsalFolder), Failure> {
-        let Machine { data, config, owner, state, .. } = self.target;
+    fn try_stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
+        let Machine { data, config, owner, state, .. } = self.machine;
         let plan = plan::make(&memory::inventory(data, Some(state))?, Loss::Refuse)?;
-        let metalogger_runs = matches!(self.target.running(Daemon::Metalogger), Ok(Some(_)));
+        let metalogger_runs = matches!(self.machine.running(Daemon::Metalogger), Ok(Some(_)));
         for note in &plan.notes {
             match prepare::remark(note, metalogger_runs) {
                 (Severity::Info, note) => log::info!("plan: {note}"),
@@ -231,22 +232,22 @@ impl Rehearsal<'_> {
             return Err(space::full(data, space).into());
         }
         if !space.fits_rehearsal() {
-            return Err(Failure::TooLittleRoom { needed: space.rehearsal(), free: space.free });
+            return Err(Failure::NoSpace { needed: space.rehearsal(), free: space.free });
         }
-        log::info!("staging {} beside the data", bytes(space.staged()));
-        let scratch = RehearsalFolder::create(data)?;
-        stage::copy_image(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
-        let written = stage::write_log(data, &plan, &scratch.restore, *owner, jump, self.cancel)?;
-        let served = plan.end_version + jump + written.unlocked;
-        Ok((plan, served, scratch))
+        log::info!("staging {} in the rehearsal folder", bytes(space.staged()));
+        let folder = RehearsalFolder::create(data)?;
+        stage::copy_image(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
+        let unlocked = stage::write_log(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
+        let served = (plan.end_version + jump).with_changes(unlocked);
+        Ok((plan, served, folder))
     }
 
-    /// Runs the restore on what is staged, and says how long it took.
-    fn restore(&self, scratch: &RehearsalFolder) -> Result<Duration, Failure> {
-        let Machine { data, config, owner, .. } = self.target;
-        let cfg = scratch.give_to_daemon_user(data, config, *owner)?;
+    /// Restores the staged set. Returns how long that took.
+    fn restore(&self, folder: &RehearsalFolder) -> Result<Duration, Failure> {
+        let Machine { data, config, owner, .. } = self.machine;
+        let cfg = folder.give_to_daemon_user(data, config, *owner)?;
         let program = process::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
-        log::info!("restoring it with {}, at the lowest priority", program.display());
+        log::info!("restoring with {} at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];
         process::run_with(&program, &args, self.manner(), self.cancel)
             .and_then(process::Finished::success)
@@ -254,23 +255,24 @@ impl Rehearsal<'_> {
             .map_err(Failure::Restore)
     }
 
-    /// Patient, and ended without ado: nothing of it is worth an orderly end.
+    /// Has time enough for the lowest priority, and is killed at once when that is over: no file of it is worth keeping.
     fn manner(&self) -> RunOptions<'static> {
-        let deadline = self.target.services.start_deadline(self.target.image_size()) * SLOWNESS;
+        let deadline = self.machine.services.start_deadline(self.machine.image_size()) * SLOWNESS;
         RunOptions { patience: Duration::ZERO, ..RunOptions::within(deadline) }
     }
 
-    /// What is in the result, where there is a program that counts it. As the user of the daemons: it reads all of it.
-    fn count(&self, scratch: &RehearsalFolder) -> Option<String> {
+    /// Counts what is in the result, if the program for that is installed. It runs as the user of the daemons because it
+    /// reads all of the image.
+    fn count(&self, folder: &RehearsalFolder) -> Option<String> {
         let program = process::find_program(COUNTER)?;
-        let image = scratch.restore.path().join(RESULT);
-        let manner = RunOptions { user: Some(self.target.owner), ..self.manner() };
+        let image = folder.restore.path().join(RESULT);
+        let manner = RunOptions { user: Some(self.machine.owner), ..self.manner() };
         let counted = process::run_with(&program, &[image.as_os_str(), "/".as_ref()], manner, self.cancel)
             .and_then(process::Finished::success);
         match counted {
             Ok(finished) => counts(&finished.output),
             Err(e) => {
-                log::warn!("what is in the result is not counted: {}", chain(&e));
+                log::warn!("cannot count what is in the result: {}", chain(&e));
                 None
             }
         }
@@ -278,8 +280,8 @@ impl Rehearsal<'_> {
 }
 
 /// Checks that the result is what was planned.
-fn check(scratch: &RehearsalFolder, plan: &Plan, served: u64) -> Result<Image, Failure> {
-    let mut file = scratch.restore.read(RESULT.as_ref())?;
+fn check(folder: &RehearsalFolder, plan: &Plan, served: Version) -> Result<Image, Failure> {
+    let mut file = folder.restore.read(RESULT.as_ref())?;
     let found = image::read(&mut file).map_err(Failure::Unreadable)?;
     match found {
         Image::Complete { version, metaid, .. } if version == served && (plan.metaid == 0 || metaid == plan.metaid) => {
@@ -289,7 +291,7 @@ fn check(scratch: &RehearsalFolder, plan: &Plan, served: u64) -> Result<Image, F
     }
 }
 
-/// `62 inodes (1 files, 61 dirs), 0 chunks`, out of what mfsmetadirinfo prints.
+/// `62 inodes (1 files, 61 folders), 0 chunks`, from the output of mfsmetadirinfo.
 fn counts(output: &str) -> Option<String> {
     let value = |key: &str| {
         let lines = output.split(['\n', '\r']).map(str::trim);
@@ -300,7 +302,7 @@ fn counts(output: &str) -> Option<String> {
 }
 
 impl Rehearsed {
-    /// What the administrator wants to know.
+    /// The result for people.
     fn text(&self, settle: Duration) -> String {
         let Self { release, staged, restored, result, counts } = self;
         let takeover = settle + *staged + *restored;
@@ -308,7 +310,7 @@ impl Rehearsed {
         let counts = counts.as_deref().map(|counts| format!("  holds       {counts}\n")).unwrap_or_default();
         format!(
             "  staged in   {staged}\n  restored in {restored} by mfsmaster {release}\n  result      {result}, as planned\n\
-             {counts}  a takeover  takes about {takeover} from the call of vip-up: {settle} to settle, the rest as here\n\n\
+             {counts}  takeover    takes about {takeover} from the call of vip-up, {settle} of it to settle\n\n\
              a promotion would serve\n"
         )
     }
@@ -319,7 +321,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_mfsmetadirinfo_prints_is_read() {
+    fn the_output_of_mfsmetadirinfo_is_read() {
         let output = "edge scan: 100.00%\rnode scan: 100.00%\n---\npath: /\ninodes: 62\n files: 1\n dirs: 61\nchunks: 0\n \
                       keep chunks: 0\n";
         assert_eq!(counts(output).unwrap(), "62 inodes (1 files, 61 folders), 0 chunks");
@@ -327,10 +329,23 @@ mod tests {
     }
 
     #[test]
-    fn being_told_to_end_says_nothing_about_the_metadata() {
-        assert!(Failure::from(Cancelled).is_cancelled());
-        assert!(Failure::Restore(process::Error::Cancelled(Cancelled)).is_cancelled());
-        assert!(Failure::Stage(stage::Error::Cancelled(Cancelled)).is_cancelled());
-        assert!(!Failure::CannotRestore(Release::AUTO_RESTORE).is_cancelled());
+    fn a_run_that_comes_first_is_named() {
+        let busy = lock::Error::Busy { pid: 7, kind: RunKind::Promotion, since: Duration::from_secs(3) };
+        let text = chain(&Failure::from(busy));
+        assert!(text.starts_with("no rehearsal while another run is at work: a promotion has been running"), "{text}");
+    }
+
+    #[test]
+    fn the_result_reads_well() {
+        let rehearsed = Rehearsed {
+            release: Release::RESTORE_ALONE,
+            staged: Duration::from_millis(4),
+            restored: Duration::from_millis(243),
+            result: Image::New,
+            counts: None,
+        };
+        let text = rehearsed.text(Duration::from_millis(1450));
+        let takeover = "  takeover    takes about 1.7 s from the call of vip-up, 1.45 s of it to settle\n";
+        assert!(text.contains(takeover) && text.ends_with("\n\na promotion would serve\n"), "{text}");
     }
 }

@@ -1,84 +1,72 @@
-//! What the verbs that change nothing print: `--dry-run`, `--status`, `--check-config`.
+//! The verbs that change nothing: `--dry-run`, `--status`, `--check-config`.
+//!
+//! [`dry_run`] and [`status`] gather plain data. Programs get it as it is (`--json`), people get what [`text`] makes of
+//! it. The field names are documented in `docs/configuration.md` and stay.
 
 mod config;
 mod dry_run;
-mod json;
+mod interrupted;
 mod status;
+mod text;
 
 use std::error::Error;
-use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 
-use crate::machine::commit::Recovery;
-use crate::machine::journal::Phase;
-use crate::machine::recover;
-use crate::machine::state::{self, State};
-use crate::sys::folder::Folder;
-use crate::sys::text::when;
+use serde::Serialize;
+
+use crate::machine::config::Config;
+use crate::metadata::Loss;
+use crate::sys::cancel::Cancel;
+use crate::sys::terminal::{Style, print};
+use crate::sys::text::json;
+use crate::vip::VirtualIp;
 
 pub(crate) use config::check_config;
-pub(crate) use dry_run::dry_run;
-pub(crate) use status::status;
+pub(crate) use interrupted::describe as describe_interrupted;
 
 pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Prints a text in one go; a reader that went away is no error.
-pub(crate) fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Raised when a field changes its meaning or goes; new fields do not raise it.
+const FORMAT: u32 = 1;
+
+/// How an answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form<'a> {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// One line for Nagios.
+    Nagios,
+    /// Into this file, for the node exporter of Prometheus.
+    Prometheus(&'a Path),
 }
 
-/// A run that was interrupted, and what the next promotion or demotion does about it, in words.
-pub(crate) struct Interrupted {
-    /// When it started, in unix seconds.
-    pub(crate) started: u64,
-    pub(crate) phase: Phase,
-    /// How many files it sets aside.
-    pub(crate) set_aside: usize,
-    recovery: Recovery,
-    metalogger_ran: bool,
+/// The data for programs, with the number of its format.
+#[derive(Serialize)]
+struct Numbered<'a, T> {
+    format: u32,
+    #[serde(flatten)]
+    data: &'a T,
 }
 
-impl Interrupted {
-    /// The interrupted runs, in the order in which they will be ended. Changes nothing.
-    pub(crate) fn look(data: &Folder) -> std::result::Result<Vec<Self>, recover::Error> {
-        let of = |recover::Interrupted { run, recovery }| Self {
-            started: run.id(),
-            phase: run.journal().phase,
-            set_aside: run.journal().set_aside.len(),
-            recovery,
-            metalogger_ran: run.journal().metalogger_ran,
-        };
-        Ok(recover::interrupted(data)?.into_iter().map(of).collect())
-    }
-
-    /// Whether the next promotion or demotion moves files before it plans.
-    pub(crate) fn moves_files(&self) -> bool {
-        self.recovery == Recovery::RollBack && self.phase != Phase::Stopping
-    }
+/// Prints what a promotion would do; answers whether it would succeed.
+pub(crate) fn dry_run(
+    config: &Config,
+    vip: Option<&VirtualIp>,
+    loss: Loss,
+    form: Form<'_>,
+    cancel: &Cancel,
+) -> Result<bool> {
+    let data = &dry_run::DryRun::gather(config, vip, loss, cancel)?;
+    let people = || text::dry_run(data, Style::of_stdout());
+    print(&if form == Form::Json { json(&Numbered { format: FORMAT, data }) } else { people() });
+    Ok(data.would_succeed)
 }
 
-impl fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { started, phase, set_aside, recovery, metalogger_ran } = self;
-        let at = match phase {
-            Phase::Stopping => "before it moved any file",
-            Phase::Moving => "while it moved files",
-            Phase::Starting => "when its files were in place",
-        };
-        write!(f, "the run of {} was interrupted {at}; the next promotion or demotion ", when(*started))?;
-        match recovery {
-            Recovery::KeepRunning => write!(f, "keeps its master, which runs, and archives what was set aside"),
-            Recovery::Keep => write!(f, "keeps what its master has written, and archives what was set aside"),
-            Recovery::RollBack => {
-                let start = if *metalogger_ran { " and starts the metalogger" } else { "" };
-                write!(f, "first moves up to {set_aside} files back{start}")
-            }
-        }
-    }
-}
-
-/// The state folder if there is one: a verb that changes nothing makes none.
-pub(crate) fn open_state() -> std::result::Result<Option<State>, state::Error> {
-    if Path::new(state::FOLDER).exists() { State::open().map(Some) } else { Ok(None) }
+/// Prints what runs here, and the last runs.
+pub(crate) fn status(config: &Config, form: Form<'_>) -> Result<bool> {
+    let data = &status::Status::gather(config)?;
+    print(&if form == Form::Json { json(&Numbered { format: FORMAT, data }) } else { text::status(data) });
+    Ok(true)
 }

@@ -14,4 +14,3 @@ pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;
 pub(crate) mod text;
-pub(crate) mod watchdog;

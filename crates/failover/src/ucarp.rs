@@ -1,25 +1,24 @@
 //! The ucarp that called us: which process it is, how it was started, and making it step back or end.
 //!
-//! It is named by id and start time and only ever signalled through a descriptor that was checked against both, so
-//! no other process can be hit. Its whole identity fits in one word, because a hook's ucarp may be gone a moment
-//! after the hook has handed its work on.
+//! It is known by id and start time and only ever signalled through a descriptor that was checked against both, so no other
+//! process can be hit. A hook passes all of it on to the run that it starts, because ucarp may be gone a moment later.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 
-use crate::sys::process::{self, Identity, Stat};
+use crate::sys::process::{self, Identity, Stat, Stopped};
 
 pub(crate) mod carp;
 mod options;
+mod others;
 
-pub(crate) use crate::sys::process::Stopped as Resigned;
 pub(crate) use options::Options;
+pub(crate) use others::OtherMasters;
 
 /// The program's name.
 const UCARP: &str = "ucarp";
@@ -35,12 +34,6 @@ pub(crate) enum Error {
         /// The parent's name.
         comm: String,
     },
-    /// Text that should name a ucarp does not.
-    #[error("{word:?} does not name a ucarp")]
-    NotACaller {
-        /// The text.
-        word: String,
-    },
     /// The ucarp is not there any more.
     #[error("ucarp (process {pid}) is gone")]
     Gone {
@@ -48,9 +41,9 @@ pub(crate) enum Error {
         pid: u32,
     },
     /// A signal could not be sent, or had no effect.
-    #[error("cannot {operation} ucarp (process {pid})")]
+    #[error("cannot {operation} ucarp (pid {pid})")]
     Signal {
-        /// `yield`, `resign` …
+        /// `stop` …
         operation: &'static str,
         /// Its id.
         pid: u32,
@@ -61,7 +54,7 @@ pub(crate) enum Error {
 }
 
 /// A running ucarp.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ucarp {
     /// Process id.
     pub(crate) pid: u32,
@@ -120,25 +113,20 @@ impl Ucarp {
         self.identity().is_alive()
     }
 
-    /// Whether it was started less than `than` ago.
-    pub(crate) fn is_young(&self, than: Duration) -> bool {
-        self.identity().age() < than
+    /// USR2: a MASTER becomes BACKUP, runs `vip-down` and listens again after 3 s; a BACKUP does nothing.
+    pub(crate) fn step_down(&self) -> Result<(), Error> {
+        self.signal("signal", Signal::USR2)
     }
 
-    /// Yields: USR2. A MASTER goes BACKUP, runs `vip-down` and listens again after 3 s; a BACKUP does nothing.
-    pub(crate) fn step_back(&self) -> Result<(), Error> {
-        self.signal("yield", Signal::USR2)
-    }
-
-    /// Tells it to end, without waiting: TERM. For hooks, for which ucarp waits.
+    /// TERM, without waiting for the end. For hooks, for which ucarp waits.
     pub(crate) fn terminate(&self) -> Result<(), Error> {
-        self.signal("terminate", Signal::TERM)
+        self.signal("stop", Signal::TERM)
     }
 
-    /// Ends it: TERM, and KILL if it is still there after `patience` (it ignores TERM while its link is down).
-    /// It runs `vip-down` only on TERM with `-z`, so the address is the caller's care.
-    pub(crate) fn resign(&self, patience: Duration) -> Result<Resigned, Error> {
-        process::stop(self.identity(), patience, None).map_err(|e| self.failed("resign", e))
+    /// TERM, and KILL if it is still there after `patience` (it ignores TERM while its link is down). It runs `vip-down`
+    /// only on TERM and with `-z`, so the caller removes the address.
+    pub(crate) fn stop(&self, patience: Duration) -> Result<Stopped, Error> {
+        process::stop(self.identity(), patience).map_err(|e| self.failed("stop", e))
     }
 
     fn signal(&self, operation: &'static str, signal: Signal) -> Result<(), Error> {
@@ -166,27 +154,6 @@ fn is_ucarp(pid: u32, comm: &str) -> bool {
     let named =
         |path: std::path::PathBuf| path.file_name().is_some_and(|name| name == UCARP || name == "ucarp (deleted)");
     comm == UCARP || file().is_some_and(named)
-}
-
-impl fmt::Display for Ucarp {
-    /// One word: `PID@START/OPTIONS`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.identity(), self.options)
-    }
-}
-
-impl FromStr for Ucarp {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        let parse = || {
-            let (identity, options) = word.split_once('/')?;
-            let Identity { pid, start } = identity.parse().ok()?;
-            let options = options.parse().ok()?;
-            Some(Self { pid, start, options })
-        };
-        parse().ok_or_else(|| Error::NotACaller { word: word.to_owned() })
-    }
 }
 
 #[cfg(test)]

@@ -13,14 +13,7 @@ use std::{env, fs, io};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-
-#[expect(dead_code, reason = "a command line is asked for its options here, never parsed")]
-#[path = "../../mfs-promote/src/args.rs"]
-mod mfs_promote;
-#[path = "../../vip-down/src/args.rs"]
-mod vip_down;
-#[path = "../../vip-up/src/args.rs"]
-mod vip_up;
+use failover::cli::{Promote, VipDown, VipUp};
 
 /// The reference that the page of section 5 and the example are made of.
 const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
@@ -60,9 +53,9 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     let folder = env::args_os().nth(1).map(PathBuf::from).ok_or(Error::Usage)?;
     let pages = [
-        (mfs_promote::Args::command(), include_str!("../text/mfs-promote.md")),
-        (vip_up::Arguments::command(), include_str!("../text/vip-up.md")),
-        (vip_down::Arguments::command(), include_str!("../text/vip-down.md")),
+        (Promote::command(), include_str!("../text/mfs-promote.md")),
+        (VipUp::command(), include_str!("../text/vip-up.md")),
+        (VipDown::command(), include_str!("../text/vip-down.md")),
     ];
     for (command, text) in pages {
         let page = program::page(&command, text)?;
@@ -73,12 +66,7 @@ fn run() -> Result<(), Error> {
     for (shell, name) in [(Shell::Bash, "mfs-promote"), (Shell::Zsh, "_mfs-promote"), (Shell::Fish, "mfs-promote.fish")]
     {
         let mut script = Vec::new();
-        clap_complete::generate(
-            shell,
-            &mut program::visible(&mfs_promote::Args::command()),
-            "mfs-promote",
-            &mut script,
-        );
+        clap_complete::generate(shell, &mut program::visible(&Promote::command()), "mfs-promote", &mut script);
         let path = folder.join("completions").join(name);
         write(&path, &String::from_utf8_lossy(&script))?;
     }

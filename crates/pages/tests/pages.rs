@@ -1,10 +1,8 @@
 //! What is written for people agrees with the programs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-
-use failover::machine::config::{Config, Origin};
 
 /// Everything, written into a folder that the test keeps.
 fn written() -> tempfile::TempDir {
@@ -18,12 +16,41 @@ fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path.as_ref()).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
-/// A program of this workspace, which lies where `pages` lies.
-fn help(name: &str) -> String {
+/// The standard output of a program of this workspace, which is beside `pages`, and its standard error.
+fn run(name: &str, args: &[&str]) -> (String, String) {
     let program = Path::new(env!("CARGO_BIN_EXE_pages")).with_file_name(name);
-    let output = Command::new(&program).arg("--help").output();
-    let output = output.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", program.display()));
-    String::from_utf8(output.stdout).expect("text")
+    let output = Command::new(&program).args(args).output();
+    let output = output.unwrap_or_else(|e| {
+        panic!("{}: {e}; build the programs first: cargo build --workspace --bins", program.display())
+    });
+    (String::from_utf8(output.stdout).expect("text"), String::from_utf8(output.stderr).expect("text"))
+}
+
+fn help(name: &str) -> String {
+    run(name, &["--help"]).0
+}
+
+/// A key as `mfs-promote --check-config` shows it.
+struct Setting {
+    key: String,
+    value: String,
+    origin: String,
+}
+
+/// All keys, with this configuration.
+fn settings(configuration: &Path) -> Vec<Setting> {
+    let path = configuration.to_str().expect("text");
+    // The daemons, which come after the settings, need not be installed.
+    let (shown, complaints) = run("mfs-promote", &["--check-config", "--config", path]);
+    let columns =
+        |line: &str| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).map(str::to_owned).collect();
+    let rows: Vec<Vec<String>> = shown.lines().skip(1).take_while(|line| !line.is_empty()).map(columns).collect();
+    assert!(rows.len() > 20, "{shown}{complaints}");
+    let setting = |row: Vec<String>| {
+        let [key, value, origin, _meaning] = row.try_into().expect("key, value, origin and meaning");
+        Setting { key, value, origin }
+    };
+    rows.into_iter().map(setting).collect()
 }
 
 /// The long options that a text names, each once.
@@ -118,32 +145,30 @@ fn the_page_and_the_example_have_every_key_with_its_default() {
     let page = read(folder.path().join("man/mfspromote.cfg.5"));
     let example = read(folder.path().join("mfspromote.cfg"));
     assert!(example.lines().all(|line| line.is_empty() || line.starts_with('#')), "it changes nothing as it is");
-    for key in failover::machine::config::KEYS {
+    let empty = folder.path().join("empty.cfg");
+    fs::write(&empty, "").expect("an empty file");
+    let defaults = settings(&empty);
+    let first = defaults.iter().position(|setting| setting.key == "DATA_PATH").expect("MooseFS's keys");
+    let ours: Vec<&str> = defaults[..first].iter().map(|setting| setting.key.as_str()).collect();
+    for key in &ours {
         assert!(page.contains(&format!("\\fB{key}\\fR")), "{key}");
         assert!(example.contains(&format!("\n# {key} =")), "{key}");
     }
 
-    // Uncommented, it says what is in force without it.
-    let given: Vec<&str> =
-        example.lines().filter_map(|line| line.strip_prefix("# ")).filter(|line| is_setting(line)).collect();
+    // Uncommented, it has the values that are in force without it.
+    let is_setting =
+        |line: &&str| line.split_once(" = ").is_some_and(|(key, value)| ours.contains(&key) && !value.is_empty());
+    let given: Vec<&str> = example.lines().filter_map(|line| line.strip_prefix("# ")).filter(is_setting).collect();
     assert!(given.len() > 5, "{given:?}");
-    let path: PathBuf = folder.path().join("uncommented.cfg");
+    let path = folder.path().join("uncommented.cfg");
     fs::write(&path, given.join("\n")).expect("the example");
-    let config = Config::load(&path).expect("a valid example");
-    let defaults = Config::fallback();
     let mut compared = 0;
-    for (set, default) in config.in_force.iter().zip(&defaults.in_force) {
+    for (set, default) in settings(&path).iter().zip(&defaults) {
         assert_eq!(set.key, default.key);
-        if matches!(&set.origin, Origin::File { path: from, .. } if *from == path) {
+        if set.origin.starts_with(path.to_str().expect("text")) {
             assert_eq!(set.value, default.value, "{}", set.key);
             compared += 1;
         }
     }
     assert_eq!(compared, given.len());
-}
-
-/// `KEY = VALUE`, both there.
-fn is_setting(line: &str) -> bool {
-    line.split_once(" = ")
-        .is_some_and(|(key, value)| failover::machine::config::KEYS.contains(&key) && !value.is_empty())
 }

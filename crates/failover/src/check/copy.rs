@@ -1,213 +1,193 @@
-//! The metadata: does the copy here have everything, what would a promotion make of it, and who follows a serving master.
+//! What a promotion would serve: looks at the metalogger's copy, and notes how fresh it is.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::metadata::{Base, Inventory, Lineage, Loss, Plan, Severity, plan};
-use crate::moosefs::{self, Info};
-use crate::sys::address;
-use crate::sys::text::bytes;
-use crate::sys::text::human;
-
-use super::{ANSWER, Finding, Level, Numbers, Subject};
-use crate::machine::emergency;
-use crate::machine::memory;
-use crate::machine::space::{self, Space};
+use crate::machine::config::Config;
+use crate::machine::memory::{self, Freshness};
+use crate::machine::space::Space;
+use crate::machine::state::State;
+use crate::metadata::inventory::end_of_copy;
+use crate::metadata::{Base, Inventory, Loss, Plan, Severity, Version, emergency, plan};
+use crate::moosefs::Info;
 use crate::promotion::prepare;
-use crate::report;
+use crate::sys::folder::Folder;
+use crate::sys::logging::chain;
 
-/// A metalogger writes to its disk once a second.
+use super::facts::{Copy, NoCopy, other_file_system};
+
+/// How long the metalogger may take to write what the master has sent it: it flushes once a second.
 const FLUSH: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A metalogger fetches a new image every 24 hours (`META_DOWNLOAD_FREQ`).
-const OLD: Duration = Duration::from_secs(26 * 3600);
 
-impl Subject {
-    /// A machine whose master runs.
-    pub(super) fn serving(&self, numbers: &mut Numbers) -> Vec<Finding> {
-        let mut findings = vec![self.address(), self.master(numbers)];
-        let metaloggers = moosefs::metaloggers(self.serving_address(), ANSWER);
-        findings.push(match (metaloggers, address::own_addresses()) {
-            (Ok(mut others), Ok(own)) => {
-                others.retain(|address| !own.contains(address));
-                numbers.followers = u64::try_from(others.len()).ok();
-                let names: Vec<_> = others.iter().map(ToString::to_string).collect();
-                match names.as_slice() {
-                    [] => Finding::new("standbys", Level::Warning, "no other machine has a copy: nobody can take over"),
-                    names => Finding::new("standbys", Level::Ok, format!("{} copy from here", names.join(", "))),
-                }
-            }
-            (Err(e), _) => Finding::unknown("standbys", &e),
-            (_, Err(e)) => Finding::unknown("standbys", &e),
-        });
-        findings
-    }
-
-    /// Whether clients come here.
-    fn address(&self) -> Finding {
-        let interface = self.caller().and_then(|caller| caller.options.interface.as_deref());
-        let Some((name, vip)) = interface.zip(self.vip) else {
-            return Finding::new("address", Level::Unknown, "without a ucarp it is not known what the virtual IP is");
-        };
-        match address::interface(name).and_then(|interface| address::holds(&interface, vip)) {
-            Ok(true) => Finding::new("address", Level::Ok, format!("{vip} is on {name}")),
-            Ok(false) => {
-                let text = format!(
-                    "mfsmaster runs here, but {vip} is not on {name}: it serves nobody, and this machine takes over \
-                     with what it has; if another machine serves, stop it here (mfs-promote --demote)"
-                );
-                Finding::new("address", Level::Critical, text)
-            }
-            Err(e) => Finding::unknown("address", &e),
-        }
-    }
-
-    fn master(&self, numbers: &mut Numbers) -> Finding {
-        match self.serving_master() {
-            Ok(info) => {
-                numbers.master_version = info.metadata_version;
-                let version = info.metadata_version.map(|version| format!(" serves version {version}"));
-                Finding::new("master", Level::Ok, format!("MooseFS {}{}", info.release, version.unwrap_or_default()))
-            }
-            Err(e) => {
-                let text = format!("mfsmaster runs here, but: {}", crate::sys::logging::chain(&e));
-                Finding::new("master", Level::Critical, text)
-            }
-        }
-    }
-
-    /// A machine that would have to be promoted.
-    pub(super) fn standby(&self, numbers: &mut Numbers) -> Vec<Finding> {
-        let mut findings = vec![match self.metalogger {
-            Some(pid) => Finding::new("metalogger", Level::Ok, format!("process {pid}")),
-            None => {
-                Finding::new("metalogger", Level::Critical, "does not run: no change reaches this machine; start it")
-            }
-        }];
-        let master = self.serving_master();
-        numbers.master_version = master.as_ref().ok().and_then(|info| info.metadata_version);
-        match self.plan(numbers.master_version) {
-            Ok((inventory, plan)) => {
-                numbers.copy_version = Some(plan.end_version);
-                numbers.replay = Some(plan.changes);
-                findings.push(self.compare(&master, &plan, numbers));
-                findings.push(image(&inventory, &plan, numbers));
-                findings.extend(self.promotion(&plan, numbers));
-            }
-            Err(finding) => findings.push(finding),
-        }
-        findings
-    }
-
-    /// What would be promoted; waits until the metalogger has written down what the master has told it by now.
-    fn plan(&self, reach: Option<u64>) -> Result<(Inventory, Plan), Finding> {
-        let end = Instant::now() + FLUSH;
-        let state = report::open_state().ok().flatten();
-        loop {
-            let inventory = memory::inventory(&self.data, state.as_ref()).map_err(|e| Finding::unknown("plan", &e))?;
-            let plan = plan::make(&inventory, Loss::Refuse)
-                .map_err(|refusal| Finding::new("plan", Level::Critical, refusal.to_string()))?;
-            if reach.is_none_or(|reach| plan.end_version >= reach) || Instant::now() > end {
-                return Ok((inventory, plan));
-            }
-            sleep(LOOK_EVERY);
-        }
-    }
-
-    /// Whether the copy has everything that the serving master had a moment ago.
-    fn compare(&self, master: &Result<Info, moosefs::Error>, plan: &Plan, numbers: &mut Numbers) -> Finding {
-        let info = match master {
-            Ok(info) => info,
-            Err(e) => {
-                let ago = self.last_in_step(numbers);
-                let text = format!("nobody serves: {}{ago}", crate::sys::logging::chain(e));
-                return Finding::new("copy", Level::Critical, text);
-            }
-        };
-        if let Some(metaid) = info.metaid.filter(|metaid| plan.metaid != 0 && *metaid != plan.metaid) {
-            let text = format!("of another file system: metaid {:#x}, {metaid:#x} is served", plan.metaid);
-            return Finding::new("copy", Level::Critical, text);
-        }
-        if let Some(served) = info.metadata_version {
-            self.note(served, info.metaid, plan.end_version, numbers);
-        }
-        if plan.lineage == Lineage::Own {
-            let text = "the newest history here is the machine's own, not the metalogger's copy: it does not follow";
-            return Finding::new("copy", Level::Critical, text);
-        }
-        // 1.x does not tell its version.
-        let Some(version) = info.metadata_version else {
-            return Finding::new("copy", Level::Ok, format!("reaches version {}", plan.end_version));
-        };
-        let lag = version.saturating_sub(plan.end_version);
-        numbers.lag = Some(lag);
-        if lag == 0 {
-            return Finding::new(
-                "copy",
-                Level::Ok,
-                format!("in step with {} at version {version}", self.serving_address()),
-            );
-        }
-        let text = format!(
-            "lacks {lag} changes: {} serves version {version}, the copy here reaches {}{}; if it dies now they are lost",
-            self.serving_address(),
-            plan.end_version,
-            self.last_in_step(numbers)
-        );
-        Finding::new("copy", Level::Critical, text)
-    }
-
-    /// Everything else that a promotion would fail for, or warn of.
-    fn promotion(&self, plan: &Plan, numbers: &mut Numbers) -> Vec<Finding> {
-        let jump = prepare::jump_for(&self.config, plan);
-        let mut findings = Vec::new();
-        match Space::of(&self.data, plan, jump) {
-            Ok(space) => {
-                numbers.space = Some((space.needed(), space.free));
-                findings.push(self.space(space));
-            }
-            Err(e) => findings.push(Finding::unknown("space", &e)),
-        }
-        for file in emergency::find(&self.data, &self.config) {
-            findings.push(Finding::new("plan", Level::Warning, file.to_string()));
-        }
-        for note in &plan.notes {
-            if let (Severity::Warning, note) = prepare::remark(note, self.metalogger.is_some()) {
-                findings.push(Finding::new("plan", Level::Warning, note));
-            }
-        }
-        let text = format!("would serve version {}", plan.end_version.saturating_add(jump));
-        findings.push(Finding::new("plan", Level::Ok, text));
-        findings
-    }
-
-    fn space(&self, space: Space) -> Finding {
-        if !space.fits() {
-            return Finding::new("space", Level::Critical, space::full(&self.data, space).to_string());
-        }
-        let (needed, free) = (bytes(space.needed()), bytes(space.free));
-        if space.fits_next_image() {
-            return Finding::new("space", Level::Ok, format!("{needed} needed, {free} free"));
-        }
-        let text =
-            format!("{needed} needed, {free} free: too little for the image that the master writes next; make room");
-        Finding::new("space", Level::Warning, text)
-    }
+/// What would be promoted. Waits for the metalogger's next flush if the copy is not at version `served` yet.
+pub(super) fn look(
+    config: &Config,
+    data: &Folder,
+    state: Option<&State>,
+    served: Option<Version>,
+    metalogger_runs: bool,
+) -> Result<Copy, NoCopy> {
+    let (inventory, plan) = plan_when_flushed(data, state, served, FLUSH)?;
+    let jump = prepare::jump_for(config, &plan);
+    let mut warnings: Vec<_> = emergency::find(data, &config.working_user).iter().map(ToString::to_string).collect();
+    warnings.extend(plan.notes.iter().filter_map(|note| match prepare::remark(note, metalogger_runs) {
+        (Severity::Warning, text) => Some(text),
+        (Severity::Info, _) => None,
+    }));
+    Ok(Copy {
+        lineage: plan.lineage,
+        metaid: plan.metaid,
+        end_version: plan.end_version,
+        served_version: plan.end_version + jump,
+        changes: plan.changes,
+        image_age: image_age(&inventory, &plan),
+        space: Space::of(data, &plan, jump).map_err(|e| chain(&e)),
+        warnings,
+    })
 }
 
-/// How old the image is, and how much has to be replayed on it.
-fn image(inventory: &Inventory, plan: &Plan, numbers: &mut Numbers) -> Finding {
-    let Base::Image { name, .. } = &plan.base else {
-        return Finding::new("image", Level::Ok, "none yet: a new file system, from its first change");
+/// Plans once, when the metalogger's log reaches version `served` or `patience` is over. Where the end of that log cannot
+/// be read (it has just been rotated, or an image holds all changes), it plans first, and once more at the end.
+fn plan_when_flushed(
+    data: &Folder,
+    state: Option<&State>,
+    served: Option<Version>,
+    patience: Duration,
+) -> Result<(Inventory, Plan), NoCopy> {
+    let end = Instant::now() + patience;
+    let wait = |reached: &dyn Fn() -> bool| {
+        while !reached() && Instant::now() < end {
+            sleep(LOOK_EVERY);
+        }
     };
-    let modified = inventory.images.iter().find(|file| file.name == *name).map(|file| file.modified);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let age = now.saturating_sub(modified.unwrap_or(now));
-    numbers.image_age = Some(age);
-    let text = format!("{} old, {} changes to replay", human(Duration::from_secs(age)), plan.changes);
-    if Duration::from_secs(age) <= OLD {
-        return Finding::new("image", Level::Ok, text);
+    let Some(served) = served else { return make_plan(data, state) };
+    wait(&|| end_of_copy(data).is_none_or(|end| end >= served));
+    let (inventory, plan) = make_plan(data, state)?;
+    if plan.end_version >= served || Instant::now() >= end {
+        return Ok((inventory, plan));
     }
-    let text = format!("{text}: the metalogger fetches none any more; see META_DOWNLOAD_FREQ, and restart it");
-    Finding::new("image", Level::Warning, text)
+    wait(&|| end_of_copy(data).is_some_and(|end| end >= served));
+    make_plan(data, state)
+}
+
+fn make_plan(data: &Folder, state: Option<&State>) -> Result<(Inventory, Plan), NoCopy> {
+    let inventory = memory::inventory(data, state).map_err(|e| NoCopy::Unknown(chain(&e)))?;
+    let plan = plan::make(&inventory, Loss::Refuse).map_err(|refusal| NoCopy::Refused(refusal.to_string()))?;
+    Ok((inventory, plan))
+}
+
+fn image_age(inventory: &Inventory, plan: &Plan) -> Option<Duration> {
+    let Base::Image { name, .. } = &plan.base else { return None };
+    let modified = inventory.images.iter().find(|file| file.name == *name)?.modified;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Some(now.saturating_sub(Duration::from_secs(modified)))
+}
+
+/// Notes the comparison for the check before the next promotion: a machine that knows its copy to be stale steps down
+/// first. Returns when the copy was last in sync. A note that cannot be kept changes nothing about the answers.
+pub(super) fn note_freshness(state: Option<&State>, master: Option<&Info>, copy: Option<&Copy>) -> Option<i64> {
+    // One that cannot be read is reported by the next promotion.
+    let before = state.and_then(|state| memory::freshness(state).ok().flatten()).and_then(|noted| noted.in_sync);
+    let (Some(info), Some(copy)) = (master, copy) else { return before };
+    let Some(now) = compared(info, copy, before, chrono::Utc::now().timestamp()) else { return before };
+    // The first check on a machine makes the folder.
+    if let Err(e) = State::open().and_then(|state| memory::note_freshness(&state, &now)) {
+        log::warn!("cannot record the served version: {}", chain(&e));
+    }
+    now.in_sync
+}
+
+/// The comparison to note; `None` if there is nothing to compare.
+fn compared(info: &Info, copy: &Copy, before: Option<i64>, now: i64) -> Option<Freshness> {
+    let served = info.metadata_version.filter(|_| other_file_system(info, copy).is_none())?;
+    let in_sync = if copy.end_version >= served { Some(now) } else { before };
+    Some(Freshness { compared: now, served, metaid: info.metaid, in_sync })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Lineage;
+    use crate::moosefs::Release;
+    use std::io::Write as _;
+
+    fn image(version: u64) -> Vec<u8> {
+        let mut bytes = b"MFSM 2.0".to_vec();
+        bytes.extend(version.to_be_bytes());
+        bytes.extend(7_u64.to_be_bytes());
+        bytes.extend(b"NODE 1.0\0\0\0\0\0\0\0\x04abcd[MFS EOF MARKER]");
+        bytes
+    }
+
+    fn changes(ids: std::ops::Range<u64>) -> String {
+        ids.map(|id| format!("{id}: {}|ACCESS(1)\n", 1_795_000_000 + id)).collect()
+    }
+
+    fn end_when_flushed(data: &Folder, served: Option<u64>, patience: Duration) -> u64 {
+        plan_when_flushed(data, None, served.map(Version), patience).unwrap().1.end_version.0
+    }
+
+    #[test]
+    fn a_plan_waits_for_the_next_flush_of_the_metalogger() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        let log = dir.path().join("changelog_ml.0.mfs");
+        std::fs::write(dir.path().join("metadata_ml.mfs.back"), image(5)).unwrap();
+        std::fs::write(&log, changes(5..10)).unwrap();
+        let (now, brief, long) = (Duration::ZERO, Duration::from_millis(250), Duration::from_secs(60));
+        assert_eq!(end_when_flushed(&data, None, long), 10);
+        assert_eq!(end_when_flushed(&data, Some(10), long), 10);
+        assert_eq!(end_when_flushed(&data, Some(12), now), 10);
+        assert_eq!(end_when_flushed(&data, Some(12), brief), 10, "what does not come is lacking");
+        let flush = |content: String| {
+            let log = log.clone();
+            std::thread::spawn(move || {
+                sleep(LOOK_EVERY * 2);
+                std::fs::OpenOptions::new().append(true).open(log).unwrap().write_all(content.as_bytes()).unwrap();
+            })
+        };
+        let flushed = flush(changes(10..12));
+        assert_eq!(end_when_flushed(&data, Some(12), long), 12);
+        flushed.join().unwrap();
+        // Just rotated.
+        std::fs::rename(&log, dir.path().join("changelog_ml.1.mfs")).unwrap();
+        std::fs::write(&log, "").unwrap();
+        assert_eq!(end_when_flushed(&data, Some(12), long), 12);
+        let flushed = flush(changes(12..14));
+        assert_eq!(end_when_flushed(&data, Some(14), long), 14);
+        flushed.join().unwrap();
+    }
+
+    #[test]
+    fn a_refusal_and_an_unreadable_folder_are_not_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        assert!(matches!(make_plan(&data, None), Err(NoCopy::Refused(_))));
+    }
+
+    #[test]
+    fn a_comparison_is_noted_with_when_the_copy_was_in_sync() {
+        let copy = Copy {
+            lineage: Lineage::Ml,
+            metaid: 7,
+            end_version: Version(10),
+            served_version: Version(10),
+            changes: 0,
+            image_age: None,
+            space: Err(String::new()),
+            warnings: Vec::new(),
+        };
+        let info = |version: Option<u64>, metaid| Info {
+            release: Release::AUTO_RESTORE,
+            metadata_version: version.map(Version),
+            metaid,
+        };
+        let noted = |version, metaid| compared(&info(version, metaid), &copy, Some(500), 900);
+        let noted_at = |in_sync, served| Freshness { compared: 900, served: Version(served), metaid: Some(7), in_sync };
+        assert_eq!(noted(Some(10), Some(7)), Some(noted_at(Some(900), 10)));
+        assert_eq!(noted(Some(11), Some(7)), Some(noted_at(Some(500), 11)));
+        assert_eq!(noted(Some(11), Some(8)), None, "another file system");
+        assert_eq!(noted(None, None), None, "1.x reports no version");
+    }
 }

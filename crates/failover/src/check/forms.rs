@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Level, Report, Role};
 use crate::sys::terminal::Style;
+use crate::sys::text;
+
+use super::finding::{Finding, Level, Numbers, Report, Role};
 
 /// Raised when a field changes its meaning or goes; new fields do not raise it.
 const FORMAT: u32 = 1;
@@ -24,42 +26,53 @@ pub(super) struct Error {
 }
 
 /// For people: one line for each answer, the verdict last.
-pub(super) fn text(report: &Report) -> String {
-    let style = Style::of_stdout();
+pub(super) fn text(report: &Report, style: Style) -> String {
     let width = report.findings.iter().map(|finding| finding.name.len()).max().unwrap_or_default();
-    let role = match report.role {
-        Role::Serving => "this machine serves",
-        Role::Standby => "this machine stands by",
-    };
-    let mut text = format!("{role}\n\n");
-    for finding in &report.findings {
-        let level = format!("{:8}", finding.level.name());
-        let level = match finding.level {
-            Level::Ok => style.good(&level),
-            Level::Warning | Level::Unknown => style.warning(&level),
-            Level::Critical => style.bad(&level),
-        };
-        let _ = writeln!(text, "  {level}  {:width$}  {}", finding.name, finding.text);
+    let mut text = format!("role: {}\n\n", report.role());
+    for Finding { name, level, text: answer } in &report.findings {
+        let _ =
+            writeln!(text, "  {}  {name:width$}  {answer}", coloured(style, *level, &format!("{:8}", level.name())));
     }
-    let _ = writeln!(text, "\n{}", verdict(report));
+    let level = report.level();
+    let _ = writeln!(text, "\n{}: {}", coloured(style, level, level.name()), verdict(report));
     text
 }
 
-fn verdict(report: &Report) -> &'static str {
-    match report.level() {
-        Level::Ok => "all well",
-        Level::Warning => "works, but see the warnings",
-        Level::Unknown => "not everything could be found out",
-        Level::Critical => "not ready",
+fn coloured(style: Style, level: Level, text: &str) -> String {
+    match level {
+        Level::Ok => style.good(text),
+        Level::Warning | Level::Unknown => style.warning(text),
+        Level::Critical => style.bad(text),
     }
 }
 
-/// What is not as it should be, worst first, in one line.
+/// What the worst level means for this machine, and which answers have it.
+fn verdict(report: &Report) -> String {
+    let level = report.level();
+    let ready = match report.role {
+        Some(Role::Serving) => "serving",
+        _ => "ready to take over",
+    };
+    let mut names: Vec<_> = report.findings.iter().filter(|f| f.level == level).map(|finding| finding.name).collect();
+    names.dedup();
+    let names = names.join(", ");
+    match level {
+        Level::Ok => ready.to_owned(),
+        Level::Warning => format!("{ready}, but see: {names}"),
+        Level::Unknown => format!("some answers could not be found out, see: {names}"),
+        Level::Critical if report.role == Some(Role::Serving) => {
+            format!("clients or the next failover are at risk, see: {names}")
+        }
+        Level::Critical => format!("not ready to take over, see: {names}"),
+    }
+}
+
+/// Everything that is not as it should be, worst first, in one line.
 fn complaints(report: &Report) -> String {
     let mut wrong: Vec<_> = report.findings.iter().filter(|finding| finding.level != Level::Ok).collect();
     wrong.sort_by_key(|finding| std::cmp::Reverse(finding.level));
     let wrong: Vec<_> = wrong.iter().map(|finding| format!("{}: {}", finding.name, finding.text)).collect();
-    if wrong.is_empty() { verdict(report).to_owned() } else { wrong.join("; ") }
+    if wrong.is_empty() { verdict(report) } else { wrong.join("; ") }
 }
 
 /// One line, a `|`, and what can be graphed
@@ -67,76 +80,38 @@ fn complaints(report: &Report) -> String {
 pub(super) fn nagios(report: &Report) -> String {
     let text = complaints(report).replace(['|', '\n'], " ");
     let numbers = &report.numbers;
-    let mut data = Vec::new();
-    let mut add = |name: &str, value: Option<String>, unit: &str| {
-        data.extend(value.map(|value| format!("{name}={value}{unit}")));
-    };
-    add("lag", numbers.lag.map(|n| n.to_string()), "");
-    add("replay", numbers.replay.map(|n| n.to_string()), "");
-    add("image_age", numbers.image_age.map(|n| n.to_string()), "s");
-    add("takeover", numbers.takeover.map(|n| format!("{n:.1}")), "s");
-    add("free", numbers.space.map(|(_, free)| free.to_string()), "B");
-    add("standbys", numbers.followers.map(|n| n.to_string()), "");
-    let data = if data.is_empty() { String::new() } else { format!(" | {}", data.join(" ")) };
-    format!("MFS-PROMOTE {} - {}, {text}{data}\n", report.level().name().to_uppercase(), report.role.name())
+    let whole = |n: Option<u64>| n.map(|n| n.to_string());
+    let data = [
+        ("lag", whole(numbers.lag), ""),
+        ("replay", whole(numbers.replay), ""),
+        ("image_age", whole(numbers.image_age_seconds), "s"),
+        ("takeover", numbers.takeover_seconds.map(|n| format!("{n:.1}")), "s"),
+        ("free", whole(numbers.free_bytes), "B"),
+        ("standbys", whole(numbers.standbys), ""),
+    ];
+    let data = data.into_iter().filter_map(|(name, value, unit)| Some(format!("{name}={}{unit}", value?)));
+    let data = data.collect::<Vec<_>>().join(" ");
+    let data = if data.is_empty() { data } else { format!(" | {data}") };
+    format!("MFS-PROMOTE {} - {}, {text}{data}\n", report.level().name(), report.role())
 }
 
 #[derive(Serialize)]
 struct Json<'a> {
     format: u32,
-    level: &'static str,
-    role: &'static str,
-    findings: Vec<JsonFinding<'a>>,
-    master_version: Option<u64>,
-    copy_version: Option<u64>,
-    lag: Option<u64>,
-    in_sync: Option<i64>,
-    replay: Option<u64>,
-    image_age_seconds: Option<u64>,
-    needed_bytes: Option<u64>,
-    free_bytes: Option<u64>,
-    takeover_seconds: Option<f64>,
-    rehearsed: Option<i64>,
-    standbys: Option<u64>,
-    settings: std::collections::BTreeMap<&'a str, &'a str>,
-}
-
-#[derive(Serialize)]
-struct JsonFinding<'a> {
-    name: &'a str,
-    level: &'a str,
-    text: &'a str,
+    level: Level,
+    role: Option<Role>,
+    findings: &'a [Finding],
+    #[serde(flatten)]
+    numbers: &'a Numbers,
 }
 
 /// For programs.
 pub(super) fn json(report: &Report) -> String {
-    let numbers = &report.numbers;
-    let json = Json {
-        format: FORMAT,
-        level: report.level().name(),
-        role: report.role.name(),
-        findings: report
-            .findings
-            .iter()
-            .map(|finding| JsonFinding { name: finding.name, level: finding.level.name(), text: &finding.text })
-            .collect(),
-        master_version: numbers.master_version,
-        copy_version: numbers.copy_version,
-        lag: numbers.lag,
-        in_sync: numbers.in_sync,
-        replay: numbers.replay,
-        image_age_seconds: numbers.image_age,
-        needed_bytes: numbers.space.map(|(needed, _)| needed),
-        free_bytes: numbers.space.map(|(_, free)| free),
-        takeover_seconds: numbers.takeover,
-        rehearsed: numbers.rehearsed,
-        standbys: numbers.followers,
-        settings: report.settings.iter().map(|(name, print)| (*name, print.as_str())).collect(),
-    };
-    serde_json::to_string_pretty(&json).expect("text and numbers") + "\n"
+    let Report { role, findings, numbers } = report;
+    text::json(&Json { format: FORMAT, level: report.level(), role: *role, findings, numbers })
 }
 
-/// Writes the metrics for the node exporter's textfile collector: a reader finds the old file or the new one.
+/// Writes the metrics for the node exporter's textfile collector: a reader finds the old file or the new one, never a part.
 pub(super) fn write_prometheus(report: &Report, path: &Path) -> Result<(), Error> {
     let failed = |source| Error { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?;
@@ -144,7 +119,7 @@ pub(super) fn write_prometheus(report: &Report, path: &Path) -> Result<(), Error
     let beside = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     let written = std::fs::File::create_new(&beside)
         .and_then(|mut file| {
-            // The exporter is another user, whatever the umask of whoever calls this.
+            // The exporter is another user; the umask must not lock it out.
             file.set_permissions(Permissions::from_mode(0o644))?;
             file.write_all(metrics(report).as_bytes())
         })
@@ -162,21 +137,33 @@ fn metrics(report: &Report) -> String {
     let whole = |n: Option<u64>| n.map(|n| n.to_string());
     let flag = |is: bool| Some(u8::from(is).to_string());
     let single = [
-        ("ready", "1 if nothing critical or unknown was found", flag(report.level() <= Level::Warning)),
-        ("serving", "1 if a master runs here", flag(report.role == Role::Serving)),
+        ("ready", "1 if no answer is critical or unknown", flag(report.level() <= Level::Warning)),
+        ("serving", "1 if a master runs here", flag(report.role == Some(Role::Serving))),
         ("level", "Worst answer: 0 ok, 1 warning, 2 critical, 3 unknown", Some(report.level().code().to_string())),
-        ("master_version", "Release of the metadata that is served", whole(numbers.master_version)),
-        ("copy_version", "Release that a promotion here would end at", whole(numbers.copy_version)),
+        (
+            "master_version",
+            "Version of the metadata that is served",
+            whole(numbers.master_version.map(|version| version.0)),
+        ),
+        (
+            "copy_version",
+            "Version where a promotion here would end",
+            whole(numbers.copy_version.map(|version| version.0)),
+        ),
         ("copy_lag_changes", "Changes that the copy here lacks", whole(numbers.lag)),
-        ("in_step_timestamp_seconds", "When the copy here was last in step", numbers.in_sync.map(|n| n.to_string())),
+        ("in_sync_timestamp_seconds", "When the copy here was last in sync", numbers.in_sync.map(|n| n.to_string())),
         ("replay_changes", "Changes that a promotion would replay", whole(numbers.replay)),
-        ("image_age_seconds", "Age of the image that a promotion would load", whole(numbers.image_age)),
-        ("space_needed_bytes", "Bytes that a promotion needs", whole(numbers.space.map(|(needed, _)| needed))),
-        ("space_free_bytes", "Bytes free where it needs them", whole(numbers.space.map(|(_, free)| free))),
-        ("takeover_seconds", "From the death of the master to serving", numbers.takeover.map(|n| format!("{n:.3}"))),
-        ("rehearsed_timestamp_seconds", "When it was last rehearsed", numbers.rehearsed.map(|n| n.to_string())),
-        ("standbys", "Other machines that copy from the master here", whole(numbers.followers)),
-        ("checked_timestamp_seconds", "When this was found out", Some(chrono::Utc::now().timestamp().to_string())),
+        ("image_age_seconds", "Age of the image that a promotion would load", whole(numbers.image_age_seconds)),
+        ("space_needed_bytes", "Bytes that a promotion needs", whole(numbers.needed_bytes)),
+        ("space_free_bytes", "Bytes free in the data folder", whole(numbers.free_bytes)),
+        (
+            "takeover_seconds",
+            "Estimate, from the death of the master to serving here",
+            numbers.takeover_seconds.map(|n| format!("{n:.3}")),
+        ),
+        ("rehearsed_timestamp_seconds", "When a rehearsal last succeeded", numbers.rehearsed.map(|n| n.to_string())),
+        ("standbys", "Other machines whose metaloggers are connected here", whole(numbers.standbys)),
+        ("checked_timestamp_seconds", "When this check was made", Some(chrono::Utc::now().timestamp().to_string())),
     ];
     let mut text = String::new();
     let head = |name: &str, help: &str| format!("# HELP mfs_promote_{name} {help}\n# TYPE mfs_promote_{name} gauge\n");
@@ -186,7 +173,7 @@ fn metrics(report: &Report) -> String {
             let _ = writeln!(text, "mfs_promote_{name} {value}");
         }
     }
-    text += &head("check", "Level of each question, the worst where it has several answers");
+    text += &head("check", "Level of each question: the worst of its answers");
     let mut levels = std::collections::BTreeMap::new();
     for finding in &report.findings {
         let worst = levels.entry(finding.name).or_insert(finding.level);
@@ -195,25 +182,25 @@ fn metrics(report: &Report) -> String {
     for (name, level) in levels {
         let _ = writeln!(text, "mfs_promote_check{{check=\"{name}\"}} {}", level.code());
     }
-    text += &head("settings_info", "Fingerprints of files that should be the same on every machine");
-    for (file, print) in &report.settings {
-        let _ = writeln!(text, "mfs_promote_settings_info{{file=\"{file}\",fingerprint=\"{print}\"}} 1");
-    }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Finding, Numbers};
     use super::*;
 
     fn report(levels: &[Level]) -> Report {
-        let finding = |level: &Level| Finding::new("copy", *level, "lacks | 5\nchanges");
+        let finding = |level: &Level| Finding { name: "copy", level: *level, text: "lacks | 5\nchanges".to_owned() };
         Report {
-            role: Role::Standby,
+            role: Some(Role::Standby),
             findings: levels.iter().map(finding).collect(),
-            numbers: Numbers { lag: Some(5), takeover: Some(4.56), space: Some((1, 2)), ..Numbers::default() },
-            settings: vec![("mfsexports.cfg", "00ff".to_owned())],
+            numbers: Numbers {
+                lag: Some(5),
+                takeover_seconds: Some(4.56),
+                needed_bytes: Some(1),
+                free_bytes: Some(2),
+                ..Numbers::default()
+            },
         }
     }
 
@@ -230,7 +217,7 @@ mod tests {
         let line = nagios(&report(&[Level::Ok, Level::Critical]));
         let expected = "MFS-PROMOTE CRITICAL - standby, copy: lacks   5 changes | lag=5 takeover=4.6s free=2B\n";
         assert_eq!(line, expected);
-        assert!(nagios(&report(&[Level::Ok])).starts_with("MFS-PROMOTE OK - standby, all well | "));
+        assert!(nagios(&report(&[Level::Ok])).starts_with("MFS-PROMOTE OK - standby, ready to take over | "));
     }
 
     #[test]
@@ -245,8 +232,8 @@ mod tests {
             text.contains("mfs_promote_check{check=\"copy\"} 1\n") && text.contains("mfs_promote_ready 1\n"),
             "{text}"
         );
-        assert!(!text.contains("standbys"), "what is not known is left out: {text}");
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing stays beside it");
+        assert!(!text.contains("standbys"), "unknown numbers are omitted: {text}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
         assert!(write_prometheus(&report(&[]), &dir.path().join("none/x.prom")).is_err());
     }
 
@@ -257,6 +244,5 @@ mod tests {
         assert_eq!(json["findings"][0]["name"], "copy");
         assert_eq!(json["lag"], 5);
         assert!(json["replay"].is_null());
-        assert_eq!(json["settings"]["mfsexports.cfg"], "00ff");
     }
 }

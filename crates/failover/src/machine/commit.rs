@@ -29,14 +29,18 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-use crate::machine::archive;
 use crate::machine::config::Config;
 use crate::machine::journal::{Journal, Phase, StagedFile};
-use crate::machine::json_file;
+use crate::machine::outcome::StepName;
+use crate::machine::run::Run;
+use crate::machine::{Machine, archive, json_file, rehearsal_folder};
 use crate::metadata::stage;
+pub(crate) use crate::moosefs::CLEAN_STOP_IMAGE;
 use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::logging::chain;
+use crate::sys::terminal::Progress;
 use crate::sys::text::when;
 
 const ROOT: &str = "mfs-promote";
@@ -46,8 +50,6 @@ const ASIDE: &str = "aside";
 const BACKUP: &str = "bak";
 /// Where a tool works that runs as the user of the daemons.
 const RESTORE: &str = "restore";
-/// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
-pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
 /// The client sessions of MooseFS 1.x.
 pub(crate) const SESSIONS: &str = "sessions.mfs";
 
@@ -403,6 +405,32 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
         remove_run(data, id)?;
     }
     Ok(archives)
+}
+
+/// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
+pub(crate) fn archive_all(machine: &Machine, run: &mut Run, cancel: &Cancel) {
+    let _ = rustix::process::nice(19);
+    if let Err(e) = rehearsal_folder::sweep(&machine.data) {
+        log::warn!("cannot remove the folder of a rehearsal: {}", chain(&e));
+    }
+    let progress = Progress::show("archiving what was set aside", || None);
+    let result = archive_leftovers(&machine.data, &machine.config, cancel);
+    drop(progress);
+    match result {
+        Ok(archives) if archives.is_empty() => (),
+        Ok(archives) => {
+            let names = archives.join(", ");
+            run.done(
+                StepName::Archive,
+                format_args!("{names} written, read back and compared; the originals are removed"),
+            );
+            run.record.archive = Some(names);
+        }
+        Err(Error::Archive(archive::Error::Cancelled(_))) => log::info!("archive: postponed for a later call"),
+        Err(e) => {
+            log::warn!("the files set aside stay in {}/mfs-promote: {}", machine.data.path().display(), chain(&e));
+        }
+    }
 }
 
 /// The runs that have a folder, oldest first.

@@ -1,52 +1,30 @@
-//! `mfspromote.cfg` and MooseFS's own configuration files.
+//! `mfspromote.cfg`, and the values that are read from MooseFS's own configuration files.
 //!
-//! All of them are lines of `KEY = VALUE` (`mfscommon/cfg.c` of MooseFS): `#` in the first column starts a comment,
-//! blanks around key and value are dropped, there are no inline comments, the last definition wins. What MooseFS's
-//! files say already (data folder, user, ports) is read from there and never repeated in ours. Ours is optional; in
-//! it an unknown key or a bad value is an error that names file and line.
+//! Values that MooseFS's files have (data folder, user, ports) are read from there and never repeated in ours. Our file
+//! is optional; an unknown key or a bad value in it is an error that names file and line. One table, [`KEYS`], has
+//! every key of ours with its default and the values it takes; a new key is a row there, a field of [`Config`], and a
+//! row in `docs/configuration.md`.
 
 use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
-mod document;
+use crate::moosefs::cfg::{self, Document};
+use crate::moosefs::services::{self, ServiceManager};
 
-use document::Document;
-
-/// Where `mfspromote.cfg` is, and `mfspromote-NAME.cfg` for an XPARAM of NAME.
+/// The folder of `mfspromote.cfg`, and of `mfspromote-NAME.cfg` for an XPARAM of NAME.
 pub(crate) const FOLDER: &str = "/etc/mfs";
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The file is there but cannot be read, or was asked for and is not there.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The configuration file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Somebody but root may change what a program running as root obeys.
-    #[error("{} can be written by others than root; run: chown root {0} && chmod go-w {0}", path.display())]
-    Unsafe {
-        /// The configuration file.
-        path: PathBuf,
-    },
-    /// A line that is neither a comment nor `KEY = VALUE`.
-    #[error("{} line {line}: not of the form KEY = VALUE: {text:?}", path.display())]
-    Syntax {
-        /// The configuration file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// The line.
-        text: String,
-    },
+    /// A file cannot be used at all.
+    #[error(transparent)]
+    File(#[from] cfg::Error),
     /// A key that does not exist.
-    #[error("{} line {line}: unknown key {key}; the keys are {}", path.display(), KEYS.join(", "))]
+    #[error("{} line {line}: unknown key {key}; remove the line or use one of {}", path.display(), names(KEYS))]
     UnknownKey {
         /// The configuration file.
         path: PathBuf,
@@ -56,19 +34,22 @@ pub(crate) enum Error {
         key: String,
     },
     /// A value that its key does not take.
-    #[error("{place}: {key} = {value:?} is not {wanted}")]
+    #[error("{place}: {key} = {value:?} is not valid; set it to {takes}")]
     BadValue {
         /// Where the value was given.
         place: Origin,
         /// The key.
-        key: String,
+        key: &'static str,
         /// The value as written.
         value: String,
-        /// What the key takes.
-        wanted: &'static str,
+        /// The values that the key takes.
+        takes: &'static str,
     },
     /// An XPARAM that cannot be part of a file name.
-    #[error("the XPARAM {0:?} is not a plain word, so it names no file {FOLDER}/mfspromote-NAME.cfg")]
+    #[error(
+        "ucarp passed the XPARAM {0:?}, which cannot be part of a file name; start it with -x NAME for \
+         {FOLDER}/mfspromote-NAME.cfg (letters, digits, '-', '_' and '.'), or without -x for {FOLDER}/mfspromote.cfg"
+    )]
     BadName(String),
     /// The two daemons keep their files in different folders.
     #[error(
@@ -87,44 +68,73 @@ pub(crate) enum Error {
     },
 }
 
-/// The keys of `mfspromote.cfg`.
-pub(crate) const KEYS: &[&str] = &[
-    "PREFIX_LENGTH",
-    "SETTLE_MARGIN",
-    "EPOCH_JUMP",
-    "SERVICE_MANAGER",
-    "MASTER_SERVICE",
-    "METALOGGER_SERVICE",
-    "CGISERV_SERVICE",
-    "MASTER_CFG",
-    "METALOGGER_CFG",
-    "START_TIMEOUT",
-    "STOP_TIMEOUT",
-    "ARCHIVE_FORMAT",
-    "ARCHIVE_LEVEL",
-    "NOTIFY",
-    "PEERS",
-    "PING_NODES",
-    "ARP_PROBE",
-    "FLAP_LIMIT",
-    "FLAP_WINDOW",
-    "IF_STALE",
-];
-
-/// Who starts and stops the daemons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ServiceManager {
-    /// Found out at run time: systemd, else init scripts, else the daemons' own commands.
-    Auto,
-    /// `systemctl`.
-    Systemd,
-    /// `service`, on init scripts.
-    Init,
-    /// `mfsmaster start` and the like.
-    Own,
+/// A key, as errors and `--check-config` show it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    /// The value without configuration; empty where that is none, or one that is found at run time.
+    pub(crate) default: &'static str,
+    /// The values it takes.
+    pub(crate) takes: &'static str,
+    /// Its meaning, on one line.
+    pub(crate) help: &'static str,
 }
 
-/// How the archive of what was set aside is named and packed.
+const fn key(name: &'static str, default: &'static str, takes: &'static str, help: &'static str) -> Key {
+    Key { name, default, takes, help }
+}
+
+const SECONDS: &str = "a number of seconds";
+const NAME: &str = "a name";
+const PATH: &str = "a full path";
+const PORT: &str = "a port";
+const ADDRESS: &str = "an IPv4 address or *";
+const ADDRESSES: &str = "a list of IPv4 addresses";
+
+/// The keys of `mfspromote.cfg`.
+#[rustfmt::skip] // a table
+pub(crate) const KEYS: &[Key] = &[
+    key("PREFIX_LENGTH", "", "a prefix length from 1 to 32", "prefix length of the virtual IP"),
+    key("SETTLE_MARGIN", "0.25", SECONDS, "how long to wait for another MASTER, besides one advertisement interval"),
+    key("EPOCH_JUMP", "1000000", "a number of versions", "added to the version of a promoted history; 0 is off"),
+    key("SERVICE_MANAGER", "auto", "one of auto, systemd, init, own", "how the daemons are started and stopped"),
+    key("MASTER_SERVICE", "", NAME, "the master's unit or init script"),
+    key("METALOGGER_SERVICE", "", NAME, "the metalogger's unit or init script"),
+    key("CGISERV_SERVICE", "", NAME, "the CGI server's unit or init script"),
+    key("MASTER_CFG", "/etc/mfs/mfsmaster.cfg", PATH, "the master's own configuration file"),
+    key("METALOGGER_CFG", "/etc/mfs/mfsmetalogger.cfg", PATH, "the metalogger's own configuration file"),
+    key("START_TIMEOUT", "60", SECONDS, "how long a start may take, besides the time to load the image"),
+    key("STOP_TIMEOUT", "60", SECONDS, "how long a stop may take, besides the time to store the image"),
+    key("ARCHIVE_FORMAT", "tar.xz", "one of tar.xz, tlz", "form of the archives of replaced files"),
+    key("ARCHIVE_LEVEL", "0", "a level from 0 to 9", "xz level of the archives, 0 (fast) to 9 (small)"),
+    key("NOTIFY", "", "the full path of a command, without arguments", "command that is run with the outcome of runs"),
+    key("PEERS", "", ADDRESSES, "other machines that may run a master, besides those seen before"),
+    key("PING_NODES", "", "a list of IPv4 addresses, or none", "machines that prove that the network works"),
+    key("ARP_PROBE", "yes", "yes or no", "whether a duplicate of the virtual IP keeps this machine from serving"),
+    key("FLAP_LIMIT", "8", "a number above 1", "role changes within FLAP_WINDOW that stop ucarp here"),
+    key("FLAP_WINDOW", "600", SECONDS, "the time in which FLAP_LIMIT counts"),
+    key("IF_STALE", "last-resort", "one of last-resort, never, serve", "whether a copy that lacks changes is served"),
+];
+
+/// The keys that are read from MooseFS's files.
+#[rustfmt::skip] // a table
+const MOOSEFS_KEYS: &[Key] = &[
+    key("DATA_PATH", "/var/lib/mfs", PATH, "folder of images and change logs"),
+    key("WORKING_USER", "mfs", "a user name", "user of the daemons"),
+    key("WORKING_GROUP", "", "a group name", "group of the daemons"),
+    key("MATOCL_LISTEN_HOST", "*", ADDRESS, "address on which the master listens for clients"),
+    key("MATOCU_LISTEN_HOST", "*", ADDRESS, "address on which the master listens for clients"),
+    key("MATOCL_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
+    key("MATOCU_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
+    key("MASTER_HOST", "mfsmaster", "a name or an address", "where the metalogger looks for the master"),
+    key("MATOCS_LISTEN_PORT", "9420", PORT, "port on which the master listens for chunkservers"),
+];
+
+fn names(keys: &[Key]) -> String {
+    keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")
+}
+
+/// How the archive of replaced files is named and packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ArchiveFormat {
     /// `metabak.<unix time>.tar.xz`
@@ -133,84 +143,70 @@ pub(crate) enum ArchiveFormat {
     Tlz,
 }
 
-/// What must be reachable beyond this machine before it serves.
+/// Machines of which one must answer before this machine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PingNodes {
     /// One of the chunkservers that the metadata names, or one of these addresses.
     Any(Vec<Ipv4Addr>),
-    /// Nothing: the guard is off.
+    /// Nothing: the check is off.
     Off,
 }
 
-/// What a machine does whose copy is known to lack changes that were served.
+/// The choice of a machine whose copy is known to lack changes that were served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfStale {
-    /// Yields once, so that a better machine can win, and serves if it wins again.
+    /// It steps down once, so that a machine with a better copy can win, and serves if it wins again.
     LastResort,
-    /// Yields every time.
+    /// It steps down every time.
     Never,
-    /// Serves: the guard is off.
+    /// It serves: the check is off.
     Serve,
 }
 
-/// Everything in force, checked.
+/// All values in force, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// Prefix length of the VIP; without one that of the interface's own network.
     pub(crate) prefix_length: Option<u8>,
-    /// What the settle time adds to one advertisement interval without a rival.
+    /// The settle time is one advertisement interval without another MASTER, and this.
     pub(crate) settle_margin: Duration,
-    /// Added to the version of a promoted history so that every metalogger downloads it afresh; 0 is off.
+    /// Added to the version of a promoted history so that every metalogger downloads it again; 0 is off.
     pub(crate) epoch_jump: u64,
-    /// Who starts and stops the daemons.
-    pub(crate) service_manager: ServiceManager,
-    /// Name of the master's unit or init script, where it is not one of the known ones.
-    pub(crate) master_service: Option<String>,
-    /// Name of the metalogger's unit or init script.
-    pub(crate) metalogger_service: Option<String>,
-    /// Name of the CGI server's unit or init script.
-    pub(crate) cgiserv_service: Option<String>,
-    /// The master's own configuration file.
-    pub(crate) master_cfg: PathBuf,
+    /// How the daemons are started and stopped.
+    pub(crate) services: services::Settings,
     /// The metalogger's own configuration file.
     pub(crate) metalogger_cfg: PathBuf,
-    /// How long a start may take, besides the time to load the image.
-    pub(crate) start_timeout: Duration,
-    /// How long a stop may take, besides the time to store the image.
-    pub(crate) stop_timeout: Duration,
     /// Name and packing of the archive.
     pub(crate) archive_format: ArchiveFormat,
     /// xz level, 0 (fast) to 9 (small).
     pub(crate) archive_level: u32,
-    /// The command that is told how runs end.
+    /// The command that is run with the outcome of runs.
     pub(crate) notify: Option<PathBuf>,
-    /// Real addresses of the machines that may run a master, besides those heard advertising.
+    /// Real addresses of the machines that may run a master, besides those that advertised the VIP.
     pub(crate) peers: Vec<Ipv4Addr>,
-    /// What must be reachable before this machine serves.
+    /// Machines of which one must answer before this machine serves.
     pub(crate) ping_nodes: PingNodes,
-    /// Whether another machine that answers for the VIP keeps this one from serving.
+    /// Whether another machine that answers ARP for the VIP keeps this one from serving.
     pub(crate) arp_probe: bool,
-    /// How many promotions and yields within [`Config::flap_window`] are too many.
+    /// How many role changes within [`Config::flap_window`] are too many.
     pub(crate) flap_limit: usize,
     /// See [`Config::flap_limit`].
     pub(crate) flap_window: Duration,
-    /// What this machine does if its copy is known to be behind.
+    /// The choice of this machine if its copy is known to be stale.
     pub(crate) if_stale: IfStale,
     /// The folder of images and change logs; from MooseFS's own file.
     pub(crate) data_path: PathBuf,
-    /// The user the daemons run as; from MooseFS's own file.
+    /// The user of the daemons; from MooseFS's own file.
     pub(crate) working_user: String,
-    /// The group the daemons run as; from MooseFS's own file, else the user's own.
+    /// The group of the daemons; from MooseFS's own file, else the user's own.
     pub(crate) working_group: Option<String>,
     /// Where the master listens for clients (0.0.0.0: on every address); from MooseFS's own file.
     pub(crate) client_host: Ipv4Addr,
-    /// The port the master listens on for clients; from MooseFS's own file.
+    /// The port on which the master listens for clients; from MooseFS's own file.
     pub(crate) client_port: u16,
-    /// Who may mount what; from MooseFS's own file.
-    pub(crate) exports: PathBuf,
     /// The name under which this machine's metalogger looks for the master; from MooseFS's own file.
     pub(crate) master_host: String,
-    /// The port the master listens on for chunkservers; from MooseFS's own file.
+    /// The port on which the master listens for chunkservers; from MooseFS's own file.
     pub(crate) chunkserver_port: u16,
     /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
     pub(crate) in_force: Vec<Setting>,
@@ -220,7 +216,7 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     /// The key.
-    pub(crate) key: String,
+    pub(crate) key: &'static Key,
     /// The value as text.
     pub(crate) value: String,
     /// Where it came from.
@@ -230,7 +226,7 @@ pub(crate) struct Setting {
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nothing was configured.
+    /// No file.
     Default,
     /// A line of a file.
     File {
@@ -251,21 +247,24 @@ impl Display for Origin {
 }
 
 impl Config {
-    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, or `mfspromote.cfg` without one.
+    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, which must exist, or `mfspromote.cfg` without
+    /// one.
     pub(crate) fn for_xparam(xparam: Option<&str>) -> Result<Self, Error> {
         match xparam {
-            None => Self::optional(&Path::new(FOLDER).join("mfspromote.cfg")),
+            None => {
+                Self::from_document(&load_if_there(&Path::new(FOLDER).join("mfspromote.cfg"), Document::load_strict)?)
+            }
             Some(name) => Self::load(&path_for_xparam(name)?),
         }
     }
 
     /// The configuration in the file at `path`, which must exist.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        Self::from_document(&Document::load(path)?)
+        Self::from_document(&Document::load_strict(path)?)
     }
 
-    /// What is in force where `mfspromote.cfg` is missing or cannot be used: defaults, with MooseFS's own files as
-    /// far as they can be read. A demotion works with this when it has to.
+    /// The configuration of a machine where `mfspromote.cfg` is missing or cannot be used: the defaults, with MooseFS's
+    /// own files where they can be read. A demotion works with this when it has to.
     ///
     /// # Panics
     /// Never: the defaults are valid values.
@@ -276,115 +275,92 @@ impl Config {
             .expect("the defaults are valid")
     }
 
-    fn optional(path: &Path) -> Result<Self, Error> {
-        match Document::load(path) {
-            Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                Self::from_document(&Document::default())
-            }
-            document => Self::from_document(&document?),
-        }
-    }
-
     fn from_document(ours: &Document) -> Result<Self, Error> {
-        ours.check_keys()?;
-        let beside = |key: &str, default: &str| {
-            let path = ours.get(key).map_or(Path::new(FOLDER).join(default), |entry| PathBuf::from(&entry.value));
-            match Document::load_lenient(&path) {
-                // /etc/mfs is empty on a fresh Debian installation: the daemons run on their defaults.
-                Err(Error::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    Ok(Document::default())
-                }
-                document => document,
-            }
+        check_keys(ours)?;
+        // /etc/mfs is empty on a fresh Debian installation: the daemons run on their defaults.
+        let theirs = |name| {
+            let path = ours.get(name).map_or(row(name).default, |entry| entry.value.as_str());
+            load_if_there(Path::new(path), Document::load)
         };
-        let master = beside("MASTER_CFG", "mfsmaster.cfg")?;
-        let metalogger = beside("METALOGGER_CFG", "mfsmetalogger.cfg")?;
-        Self::assemble(ours, &master, &metalogger)
+        Self::assemble(ours, &theirs("MASTER_CFG")?, &theirs("METALOGGER_CFG")?)
     }
 
     fn assemble(ours: &Document, master: &Document, metalogger: &Document) -> Result<Self, Error> {
-        let mut from = Collector::default();
-        let seconds = "a number of seconds";
-        let duration = |text: &str| text.parse().ok().and_then(|s: f64| Duration::try_from_secs_f64(s).ok());
-        let name = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-        let path = |text: &str| text.starts_with('/').then(|| PathBuf::from(text));
+        let mut read = Reader::default();
+        let client_host = given(master, "MATOCL_LISTEN_HOST", "MATOCU_LISTEN_HOST");
+        let client_port = given(master, "MATOCL_LISTEN_PORT", "MATOCU_LISTEN_PORT");
         let config = Self {
-            prefix_length: from.optional(ours, "PREFIX_LENGTH", "a prefix length from 1 to 32", |t| {
-                t.parse().ok().filter(|length| (1..=32).contains(length))
+            prefix_length: read.optional(ours, "PREFIX_LENGTH", |t| number(t).filter(|n| (1..=32).contains(n)))?,
+            settle_margin: read.value(ours, "SETTLE_MARGIN", seconds)?,
+            epoch_jump: read.value(ours, "EPOCH_JUMP", number)?,
+            services: services::Settings {
+                manager: read.value(ours, "SERVICE_MANAGER", |t| match t {
+                    "auto" => Some(ServiceManager::Auto),
+                    "systemd" => Some(ServiceManager::Systemd),
+                    "init" => Some(ServiceManager::Init),
+                    "own" => Some(ServiceManager::Own),
+                    _ => None,
+                })?,
+                master: read.optional(ours, "MASTER_SERVICE", name)?,
+                metalogger: read.optional(ours, "METALOGGER_SERVICE", name)?,
+                cgiserv: read.optional(ours, "CGISERV_SERVICE", name)?,
+                master_cfg: read.value(ours, "MASTER_CFG", path)?,
+                start_timeout: read.value(ours, "START_TIMEOUT", seconds)?,
+                stop_timeout: read.value(ours, "STOP_TIMEOUT", seconds)?,
+            },
+            metalogger_cfg: read.value(ours, "METALOGGER_CFG", path)?,
+            archive_format: read.value(ours, "ARCHIVE_FORMAT", |t| match t {
+                "tar.xz" => Some(ArchiveFormat::TarXz),
+                "tlz" => Some(ArchiveFormat::Tlz),
+                _ => None,
             })?,
-            settle_margin: from.value(ours, "SETTLE_MARGIN", "0.25", seconds, duration)?,
-            epoch_jump: from.value(ours, "EPOCH_JUMP", "1000000", "a number of versions", |t| t.parse().ok())?,
-            service_manager: from.value(
-                ours,
-                "SERVICE_MANAGER",
-                "auto",
-                "one of auto, systemd, init, own",
-                service_manager,
-            )?,
-            master_service: from.optional(ours, "MASTER_SERVICE", "a name", name)?,
-            metalogger_service: from.optional(ours, "METALOGGER_SERVICE", "a name", name)?,
-            cgiserv_service: from.optional(ours, "CGISERV_SERVICE", "a name", name)?,
-            master_cfg: from.value(ours, "MASTER_CFG", "/etc/mfs/mfsmaster.cfg", "a full path", path)?,
-            metalogger_cfg: from.value(ours, "METALOGGER_CFG", "/etc/mfs/mfsmetalogger.cfg", "a full path", path)?,
-            start_timeout: from.value(ours, "START_TIMEOUT", "60", seconds, duration)?,
-            stop_timeout: from.value(ours, "STOP_TIMEOUT", "60", seconds, duration)?,
-            archive_format: from.value(ours, "ARCHIVE_FORMAT", "tar.xz", "one of tar.xz, tlz", archive_format)?,
-            archive_level: from.value(ours, "ARCHIVE_LEVEL", "0", "a level from 0 to 9", |t| {
-                t.parse().ok().filter(|level| *level <= 9)
-            })?,
-            notify: from.optional(ours, "NOTIFY", "the full path of a command, without arguments", path)?,
-            peers: from.value(ours, "PEERS", "", "a list of IPv4 addresses", addresses)?,
-            ping_nodes: from.value(ours, "PING_NODES", "", "a list of IPv4 addresses, or none", |t| match t {
+            archive_level: read.value(ours, "ARCHIVE_LEVEL", |t| number(t).filter(|level| *level <= 9))?,
+            notify: read.optional(ours, "NOTIFY", path)?,
+            peers: read.value(ours, "PEERS", addresses)?,
+            ping_nodes: read.value(ours, "PING_NODES", |t| match t {
                 "none" => Some(PingNodes::Off),
                 list => addresses(list).map(PingNodes::Any),
             })?,
-            arp_probe: from.value(ours, "ARP_PROBE", "yes", "yes or no", yes_or_no)?,
-            flap_limit: from
-                .value(ours, "FLAP_LIMIT", "8", "a number above 1", |t| t.parse().ok().filter(|limit| *limit > 1))?,
-            flap_window: from.value(ours, "FLAP_WINDOW", "600", seconds, duration)?,
-            if_stale: from.value(ours, "IF_STALE", "last-resort", "one of last-resort, never, serve", if_stale)?,
-            data_path: from.value(master, "DATA_PATH", "/var/lib/mfs", "a full path", path)?,
-            working_user: from.value(master, "WORKING_USER", "mfs", "a user name", |t| Some(t.to_owned()))?,
-            working_group: from.optional(master, "WORKING_GROUP", "a group name", name)?,
-            client_host: from.value(
-                master,
-                either(master, "MATOCL_LISTEN_HOST", "MATOCU_LISTEN_HOST"),
-                "*",
-                "an IPv4 address or *",
-                |t| match t {
-                    "*" => Some(Ipv4Addr::UNSPECIFIED),
-                    _ => t.parse().ok(),
-                },
-            )?,
-            client_port: from.value(
-                master,
-                either(master, "MATOCL_LISTEN_PORT", "MATOCU_LISTEN_PORT"),
-                "9421",
-                "a port",
-                |t| t.parse().ok(),
-            )?,
-            exports: from.value(master, "EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg", "a full path", path)?,
-            master_host: from
-                .value(metalogger, "MASTER_HOST", "mfsmaster", "a name or an address", |t| Some(t.to_owned()))?,
-            chunkserver_port: from.value(master, "MATOCS_LISTEN_PORT", "9420", "a port", |t| t.parse().ok())?,
-            in_force: from.settings,
+            arp_probe: read.value(ours, "ARP_PROBE", |t| match t {
+                "yes" => Some(true),
+                "no" => Some(false),
+                _ => None,
+            })?,
+            flap_limit: read.value(ours, "FLAP_LIMIT", |t| number(t).filter(|limit| *limit > 1))?,
+            flap_window: read.value(ours, "FLAP_WINDOW", seconds)?,
+            if_stale: read.value(ours, "IF_STALE", |t| match t {
+                "last-resort" => Some(IfStale::LastResort),
+                "never" => Some(IfStale::Never),
+                "serve" => Some(IfStale::Serve),
+                _ => None,
+            })?,
+            data_path: read.value(master, "DATA_PATH", path)?,
+            working_user: read.value(master, "WORKING_USER", name)?,
+            working_group: read.optional(master, "WORKING_GROUP", name)?,
+            client_host: read.value(master, client_host, |t| match t {
+                "*" => Some(Ipv4Addr::UNSPECIFIED),
+                _ => t.parse().ok(),
+            })?,
+            client_port: read.value(master, client_port, number)?,
+            master_host: read.value(metalogger, "MASTER_HOST", name)?,
+            chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", number)?,
+            in_force: read.in_order(),
         };
-        let ml_path = metalogger.get("DATA_PATH").map_or(Path::new("/var/lib/mfs"), |entry| Path::new(&entry.value));
-        if ml_path != config.data_path {
+        let data_path = |document: &Document| {
+            let given = document.get("DATA_PATH").map(|entry| entry.value.as_str());
+            PathBuf::from(given.unwrap_or(row("DATA_PATH").default))
+        };
+        let metalogger = data_path(metalogger);
+        if metalogger != config.data_path {
             return Err(Error::TwoFolders {
                 master: config.data_path,
-                metalogger: ml_path.to_owned(),
-                master_cfg: config.master_cfg,
+                metalogger,
+                master_cfg: config.services.master_cfg,
                 metalogger_cfg: config.metalogger_cfg,
             });
         }
         Ok(config)
     }
-}
-
-/// A value in one of MooseFS's own files that decides nothing here; `None` where the file or the key is missing.
-pub(crate) fn value_in(path: &Path, key: &str) -> Option<String> {
-    Some(Document::load_lenient(path).ok()?.get(key)?.value.clone())
 }
 
 /// The file that an XPARAM of `name` stands for.
@@ -396,91 +372,91 @@ pub(crate) fn path_for_xparam(name: &str) -> Result<PathBuf, Error> {
     Ok(Path::new(FOLDER).join(format!("mfspromote-{name}.cfg")))
 }
 
-/// The key that is given, else the newer one: until 1.6.19 they begin with `MATOCU`.
-fn either(master: &Document, key: &'static str, old: &'static str) -> &'static str {
+/// Loads the file at `path`; a missing one is empty.
+fn load_if_there(path: &Path, load: fn(&Path) -> Result<Document, cfg::Error>) -> Result<Document, cfg::Error> {
+    load(path).or_else(|e| if e.is_missing() { Ok(Document::default()) } else { Err(e) })
+}
+
+fn check_keys(ours: &Document) -> Result<(), Error> {
+    match ours.entries.iter().find(|entry| KEYS.iter().all(|key| key.name != entry.key)) {
+        Some(entry) => Err(Error::UnknownKey { path: ours.path.clone(), line: entry.line, key: entry.key.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The newer of two names of a key, unless only the old one is given: until 1.6.19 they begin with `MATOCU`.
+fn given(master: &Document, key: &'static str, old: &'static str) -> &'static str {
     if master.get(key).is_none() && master.get(old).is_some() { old } else { key }
 }
 
-fn service_manager(text: &str) -> Option<ServiceManager> {
-    Some(match text {
-        "auto" => ServiceManager::Auto,
-        "systemd" => ServiceManager::Systemd,
-        "init" => ServiceManager::Init,
-        "own" => ServiceManager::Own,
-        _ => return None,
-    })
+/// The row of the key `name`, and its place among all rows.
+fn place(name: &str) -> (usize, &'static Key) {
+    let mut rows = KEYS.iter().chain(MOOSEFS_KEYS).enumerate();
+    rows.find(|(_, key)| key.name == name).expect("every key has a row")
+}
+
+fn row(name: &str) -> &'static Key {
+    place(name).1
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
+}
+
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn name(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn path(text: &str) -> Option<PathBuf> {
+    text.starts_with('/').then(|| PathBuf::from(text))
 }
 
 /// Separated by commas, blanks, or both; the empty list is one.
 fn addresses(text: &str) -> Option<Vec<Ipv4Addr>> {
     let words = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty());
-    words.map(|word| word.parse().ok()).collect()
+    words.map(number).collect()
 }
 
-fn yes_or_no(text: &str) -> Option<bool> {
-    match text {
-        "yes" => Some(true),
-        "no" => Some(false),
-        _ => None,
-    }
-}
-
-fn if_stale(text: &str) -> Option<IfStale> {
-    Some(match text {
-        "last-resort" => IfStale::LastResort,
-        "never" => IfStale::Never,
-        "serve" => IfStale::Serve,
-        _ => return None,
-    })
-}
-
-fn archive_format(text: &str) -> Option<ArchiveFormat> {
-    Some(match text {
-        "tar.xz" => ArchiveFormat::TarXz,
-        "tlz" => ArchiveFormat::Tlz,
-        _ => return None,
-    })
-}
-
-/// Reads values out of documents and remembers where each came from.
+/// Reads values out of documents and keeps where each came from.
 #[derive(Default)]
-struct Collector {
+struct Reader {
     settings: Vec<Setting>,
 }
 
-impl Collector {
-    /// The value of `key` in `document`, else `default`, parsed.
-    fn value<T>(
-        &mut self,
-        document: &Document,
-        key: &str,
-        default: &str,
-        wanted: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, Error> {
-        let (text, origin) = document.get(key).map_or((default, Origin::Default), |entry| {
-            (entry.value.as_str(), Origin::File { path: document.path.clone(), line: entry.line })
-        });
-        let Some(value) = parse(text) else {
-            return Err(Error::BadValue { place: origin, key: key.to_owned(), value: text.to_owned(), wanted });
+impl Reader {
+    /// The value of the key `name` in `document`, else its default, parsed.
+    fn value<T>(&mut self, document: &Document, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+        let key = row(name);
+        let (value, origin) = match document.get(name) {
+            Some(entry) => (entry.value.clone(), Origin::File { path: document.path.clone(), line: entry.line }),
+            None => (key.default.to_owned(), Origin::Default),
         };
-        self.settings.push(Setting { key: key.to_owned(), value: text.to_owned(), origin });
-        Ok(value)
+        let Some(parsed) = parse(&value) else {
+            return Err(Error::BadValue { place: origin, key: key.name, value, takes: key.takes });
+        };
+        self.settings.push(Setting { key, value, origin });
+        Ok(parsed)
     }
 
-    /// The value of `key` in `document`, parsed; `None` if it is not given.
+    /// The same where there is no default: `None` if it is not given.
     fn optional<T>(
         &mut self,
         document: &Document,
-        key: &str,
-        wanted: &'static str,
+        name: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        if document.get(key).is_some() {
-            return self.value(document, key, "", wanted, parse).map(Some);
-        }
-        self.settings.push(Setting { key: key.to_owned(), value: String::new(), origin: Origin::Default });
-        Ok(None)
+        let given = document.get(name).is_some();
+        self.value(document, name, |text| if given { parse(text).map(Some) } else { Some(None) })
+    }
+
+    /// All that was read, in the order of the tables.
+    fn in_order(mut self) -> Vec<Setting> {
+        self.settings.sort_by_key(|setting| place(setting.key.name).0);
+        self.settings
     }
 }
 

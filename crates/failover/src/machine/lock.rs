@@ -21,25 +21,26 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::machine::outcome::RunKind;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
+use crate::sys::logging::chain;
 use crate::sys::process::Identity;
+use crate::sys::text::human;
+use crate::timing;
 
-pub(crate) use ticket::{Role, Ticket};
+pub(crate) use ticket::Ticket;
 
 /// Where the lock and the newest ticket are.
 pub(crate) const FOLDER: &str = "/run/moosefs-ucarp";
 const LOCK: &str = "lock";
 const TICKET: &str = "ticket";
-/// Whose turn it is among the hooks.
-const TURN: &str = "turn";
-/// Who rehearses: of the same form as the lock.
+/// The mutex of the hooks.
+const HOOK_MUTEX: &str = "hook";
+/// Held by a rehearsal, in the same form as the lock.
 const REHEARSAL: &str = "rehearsal";
 /// How often a waiting run looks whether the lock is free.
 const STEP: Duration = Duration::from_millis(20);
-/// How long a hook waits for another one, which is done within milliseconds: ucarp waits for it meanwhile.
-const TURN_PATIENCE: Duration = Duration::from_millis(200);
-
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -57,8 +58,8 @@ pub(crate) enum Error {
     /// The lock's folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] folder::Error),
-    /// Somebody else could change what lies in the folder.
-    #[error("{path} is not only root's (owner {owner}, mode {mode:o}); remove it")]
+    /// Another user could write into the folder.
+    #[error("{path} can be written by others than root (owner {owner}, mode {mode:o}); remove it")]
     Unsafe {
         /// The folder.
         path: String,
@@ -67,16 +68,16 @@ pub(crate) enum Error {
         /// Its permissions.
         mode: u32,
     },
-    /// A later call took this one's place.
-    #[error("a later call took this one's place")]
+    /// A later call decides.
+    #[error("superseded by a later call")]
     Superseded,
     /// Another run goes on.
-    #[error("a {role} has been running for {for_s} s (process {pid})", for_s = since.as_secs())]
+    #[error("a {kind} has been running for {} (pid {pid})", human(*since))]
     Busy {
         /// Its process.
         pid: u32,
         /// What it does.
-        role: Role,
+        kind: RunKind,
         /// For how long.
         since: Duration,
     },
@@ -95,7 +96,7 @@ pub(crate) enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Holder {
     identity: Identity,
-    role: Role,
+    kind: RunKind,
     /// Nanoseconds since boot.
     since: u64,
 }
@@ -108,8 +109,8 @@ impl Holder {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_ascii_whitespace();
         let identity = words.next()?.parse().ok()?;
-        let Ticket { role, issued: since, .. } = words.next()?.parse().ok()?;
-        Some(Self { identity, role, since })
+        let Ticket { kind, issued: since, .. } = words.next()?.parse().ok()?;
+        Some(Self { identity, kind, since })
     }
 }
 
@@ -119,7 +120,7 @@ pub(crate) struct AtWork {
     /// Its process.
     pub(crate) pid: u32,
     /// What it does.
-    pub(crate) role: Role,
+    pub(crate) kind: RunKind,
     /// For how long.
     pub(crate) since: Duration,
 }
@@ -154,27 +155,37 @@ impl Locks {
         Ok(Self { folder: Arc::new(folder) })
     }
 
-    /// The turn of one hook: to be held from before it changes the address until its request is written. Hooks that two
-    /// processes start at once would otherwise change the address in one order and ask in the other, and the address
-    /// would stay where the last request is for a demotion.
+    /// To be held by a hook from before it changes the address until its request is written. Hooks that two processes start
+    /// at once would otherwise change the address in one order and ask in the other, and the address would stay where the
+    /// last request is for a demotion.
     ///
-    /// `None` if another hook is stuck in its turn: the address is more urgent then.
-    pub(crate) fn turn(&self) -> Option<Turn> {
-        let file = self.open_file(TURN, OFlags::RDWR | OFlags::CREATE).ok()?;
-        let end = Instant::now() + TURN_PATIENCE;
-        while !try_lock(&file).ok()? {
+    /// `None`, with a warning, if another hook holds it for too long or it cannot be taken: the address is more urgent then.
+    pub(crate) fn hook_mutex(&self) -> Option<HookMutex> {
+        self.take_hook_mutex().unwrap_or_else(|e| {
+            log::warn!("{}; continuing without the mutex of the hooks", chain(&e));
+            None
+        })
+    }
+
+    fn take_hook_mutex(&self) -> Result<Option<HookMutex>, Error> {
+        let file = self.open_file(HOOK_MUTEX, OFlags::RDWR | OFlags::CREATE)?;
+        let end = Instant::now() + timing::HOOK_MUTEX;
+        while !try_lock(&file)? {
             if Instant::now() >= end {
-                log::warn!("another hook is stuck; going on beside it");
-                return None;
+                log::warn!(
+                    "another hook has held the mutex for more than {}; continuing without it",
+                    human(timing::HOOK_MUTEX)
+                );
+                return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        Some(Turn { _file: file })
+        Ok(Some(HookMutex { _file: file }))
     }
 
-    /// Asks for `role`: from here on this is the newest request. Takes no lock, so it never waits.
-    pub(crate) fn request(&self, role: Role) -> Result<Ticket, Error> {
-        let ticket = Ticket::new(role);
+    /// Asks for `kind`: from here on this is the newest request. Takes no lock, so it never waits.
+    pub(crate) fn ask(&self, kind: RunKind) -> Result<Ticket, Error> {
+        let ticket = Ticket::new(kind);
         // Written aside and moved in whole: a reader finds the old one or the new one.
         let aside = format!("{TICKET}.{}.{}", ticket.pid, ticket.issued);
         let mut file = self.open_file(&aside, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
@@ -200,7 +211,7 @@ impl Locks {
                 return Err(Error::Superseded);
             }
             if try_lock(&file)? {
-                return self.hold(file, ticket.role, Some(*ticket));
+                return self.hold(file, ticket.kind, Some(*ticket));
             }
             let holder = read_holder(&file);
             // Asked after the holder was read: if this ticket is the newest still, the holder's is an older one.
@@ -208,7 +219,7 @@ impl Locks {
                 return Err(Error::Superseded);
             }
             if let Some(holder) = holder.filter(|holder| told != Some(*holder)) {
-                log::info!("telling the running {} (process {}) to end", holder.role, holder.identity.pid);
+                log::info!("stopping the running {} (pid {})", holder.kind, holder.identity.pid);
                 tell_to_end(&holder);
                 told = Some(holder);
             }
@@ -220,11 +231,11 @@ impl Locks {
     }
 
     /// Takes the lock if nobody holds it, for a run by hand: it disturbs nobody, and a later hook still comes first.
-    pub(crate) fn acquire_if_free(self, role: Role) -> Result<Lock, Error> {
+    pub(crate) fn acquire_if_free(self, kind: RunKind) -> Result<Lock, Error> {
         let file = self.lock_file()?;
         if try_lock(&file)? {
             let newest = self.newest()?;
-            self.hold(file, role, newest)
+            self.hold(file, kind, newest)
         } else {
             Err(busy(read_holder(&file)))
         }
@@ -233,22 +244,17 @@ impl Locks {
     /// The promotion or demotion that is at work now.
     pub(crate) fn at_work(&self) -> Result<Option<AtWork>, Error> {
         let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
-        Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, role: holder.role, since: holder.held_for() }))
+        Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, kind: holder.kind, since: holder.held_for() }))
     }
 
-    /// The place of a call in the order of calls, without the right to act.
-    pub(crate) fn place(self, ticket: Ticket) -> Place {
-        Place { locks: self, ticket: Some(ticket) }
-    }
-
-    fn hold(self, file: File, role: Role, ticket: Option<Ticket>) -> Result<Lock, Error> {
-        write_holder(&file, role)?;
-        let lock = Lock { place: Place { locks: self, ticket }, file };
+    fn hold(self, file: File, kind: RunKind, ticket: Option<Ticket>) -> Result<Lock, Error> {
+        write_holder(&file, kind)?;
+        let lock = Lock { request: Request { locks: self, ticket }, file };
         if lock.superseded() {
             return Err(Error::Superseded);
         }
-        if role == Role::Promotion {
-            lock.place.locks.end_rehearsal();
+        if kind == RunKind::Promotion {
+            lock.request.locks.end_rehearsal();
         }
         Ok(lock)
     }
@@ -260,11 +266,11 @@ impl Locks {
             let file = self.open_file(REHEARSAL, OFlags::RDONLY)?;
             return Err(busy(read_holder(&file)));
         };
-        write_holder(&rehearsing.file, Role::Rehearsal)?;
+        write_holder(&rehearsing.file, RunKind::Rehearsal)?;
         // Written first, looked after: of a rehearsal and a promotion that begin together one sees the other.
         let holder = read_holder(&self.lock_file()?).filter(|holder| holder.identity.is_alive());
         match holder {
-            Some(holder) if holder.role == Role::Promotion => Err(busy(Some(holder))),
+            Some(holder) if holder.kind == RunKind::Promotion => Err(busy(Some(holder))),
             _ => Ok(rehearsing),
         }
     }
@@ -279,7 +285,7 @@ impl Locks {
     fn end_rehearsal(&self) {
         let Ok(file) = self.open_file(REHEARSAL, OFlags::RDONLY) else { return };
         if let Some(holder) = read_holder(&file).filter(|holder| holder.identity.is_alive()) {
-            log::info!("telling the running rehearsal (process {}) to end", holder.identity.pid);
+            log::info!("stopping the running rehearsal (pid {})", holder.identity.pid);
             tell_to_end(&holder);
         }
     }
@@ -311,66 +317,66 @@ impl Locks {
 /// The lock, held. Dropping it releases it.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    place: Place,
+    request: Request,
     file: File,
 }
 
 impl Lock {
-    /// The place of its holder in the order of requests.
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    /// The request that it was taken for.
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
     }
 
     /// Whether a newer request has arrived: time to roll back and end.
     pub(crate) fn superseded(&self) -> bool {
-        self.place.superseded()
+        self.request.superseded()
     }
 
-    /// Lets go of the lock, and keeps the place: the work is done, and a newer request goes on meanwhile.
-    pub(crate) fn release(self) -> Place {
-        // This process lives on: nobody is to take it for one at work.
+    /// Releases the lock, and keeps the request: the transition is over, and this process stays in its role.
+    pub(crate) fn release(self) -> Request {
+        // This process lives on and must not be taken for one at work.
         if let Err(e) = self.file.set_len(0) {
-            log::warn!("the lock still names this process, which holds it no more: {e}");
+            log::warn!("cannot clear the lock file, which still names this process: {e}");
         }
-        self.place
+        self.request
     }
 }
 
-/// A place in the order of requests; a copy of it outlives the lock.
+/// A request's place in the order of requests; it outlives the lock.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Request {
     locks: Locks,
     /// The newest ticket when the lock was taken.
     ticket: Option<Ticket>,
 }
 
-impl Place {
-    /// Whether a newer request has arrived. What cannot be read counts as none, since TERM comes along with it.
+impl Request {
+    /// Whether a newer request has arrived. If that cannot be read, none has: TERM comes along with it.
     pub(crate) fn superseded(&self) -> bool {
         match self.locks.newest() {
             Ok(newest) => newest.is_some() && newest != self.ticket,
             Err(e) => {
-                log::warn!("cannot read the newest request: {e}");
+                log::warn!("cannot read the newest request: {}", chain(&e));
                 false
             }
         }
     }
 
-    /// The turn of a hook, for background work that is about to change the address: what [`Place::superseded`] says
-    /// within it stays true until it ends.
-    pub(crate) fn turn(&self) -> Option<Turn> {
-        self.locks.turn()
+    /// The mutex of the hooks, for background work that is about to change the address: the answer of
+    /// [`Request::superseded`] stays true while it is held.
+    pub(crate) fn hook_mutex(&self) -> Option<HookMutex> {
+        self.locks.hook_mutex()
     }
 
-    /// Asks for `role` in the place of a hook that nobody calls any more.
-    pub(crate) fn request(&self, role: Role) -> Result<Ticket, Error> {
-        self.locks.request(role)
+    /// Asks for `kind` in the place of a hook: no ucarp is left that would call it.
+    pub(crate) fn ask(&self, kind: RunKind) -> Result<Ticket, Error> {
+        self.locks.ask(kind)
     }
 }
 
-/// The turn of a hook. Dropping it ends it.
+/// The mutex of the hooks, held. Dropping it releases it.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct HookMutex {
     _file: File,
 }
 
@@ -389,13 +395,13 @@ fn try_lock(file: &File) -> Result<bool, Error> {
 }
 
 /// Writes this process into a lock file that it holds.
-fn write_holder(file: &File, role: Role) -> Result<(), Error> {
+fn write_holder(file: &File, kind: RunKind) -> Result<(), Error> {
     let identity = Identity::current().ok_or_else(|| {
         let source = std::io::Error::from(std::io::ErrorKind::NotFound);
         io("read", "/proc/self/stat", source)
     })?;
     // Where a ticket has the time of asking, this has the time of taking.
-    let line = format!("{identity} {}\n", Ticket::new(role));
+    let line = format!("{identity} {}\n", Ticket::new(kind));
     // Longer first, cut after: no moment without a holder in the file.
     file.write_all_at(line.as_bytes(), 0)
         .and_then(|()| file.set_len(line.len() as u64))
@@ -416,7 +422,7 @@ fn tell_to_end(holder: &Holder) {
         None => Ok(()),
     });
     if let Err(e) = told {
-        log::warn!("{e}");
+        log::warn!("{}", chain(&e));
     }
 }
 
@@ -424,7 +430,7 @@ fn busy(holder: Option<Holder>) -> Error {
     // A holder that has not written its name yet has just begun.
     Error::Busy {
         pid: holder.map_or(0, |holder| holder.identity.pid),
-        role: holder.map_or(Role::Promotion, |holder| holder.role),
+        kind: holder.map_or(RunKind::Promotion, |holder| holder.kind),
         since: holder.map_or(Duration::ZERO, |holder| holder.held_for()),
     }
 }
@@ -437,5 +443,7 @@ fn io(operation: &'static str, object: impl fmt::Display, source: impl Into<std:
     Error::Io { operation, object: object.to_string(), source: source.into() }
 }
 
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::state::{Error, State};
-use crate::metadata::{Inventory, inventory};
+use crate::metadata::{Inventory, Version, inventory};
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
@@ -73,7 +73,7 @@ pub(crate) struct Freshness {
     /// When that was, in unix seconds.
     pub(crate) compared: i64,
     /// The version that the master served.
-    pub(crate) served: u64,
+    pub(crate) served: Version,
     /// Its metaid, where the release tells it.
     pub(crate) metaid: Option<u64>,
     /// When the copy last had everything that was served, in unix seconds.

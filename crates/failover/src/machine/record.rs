@@ -1,10 +1,13 @@
 //! The records of the last runs, for `--status` and `--check`.
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::state::{Error, State};
+use crate::metadata::Version;
 
 /// How many records are kept.
 const KEPT: usize = 50;
@@ -14,14 +17,14 @@ const KEPT: usize = 50;
 pub(crate) struct Record {
     /// Start in unix seconds.
     pub(crate) started: i64,
-    /// `promotion` or `demotion`.
-    pub(crate) role: String,
+    /// What the run was for.
+    pub(crate) kind: RunKind,
     /// The virtual IP, where one was involved.
     pub(crate) vip: Option<String>,
-    /// How it ended: `serving`, `yielded`, `stopped`, `demoted`, `nothing to do` …
-    pub(crate) outcome: String,
+    /// How it ended.
+    pub(crate) outcome: Outcome,
     /// The version of the metadata that is served, or was planned.
-    pub(crate) version: Option<u64>,
+    pub(crate) version: Option<Version>,
     /// How many changes were replayed on top of the image.
     pub(crate) changes: Option<u64>,
     /// The files that were set aside.
@@ -36,11 +39,30 @@ pub(crate) struct Record {
     pub(crate) error: Option<String>,
 }
 
+impl Record {
+    /// Of a run that begins now, and has failed until it says otherwise.
+    pub(crate) fn new(kind: RunKind, vip: Option<Ipv4Addr>) -> Self {
+        Self {
+            started: chrono::Utc::now().timestamp(),
+            kind,
+            vip: vip.map(|vip| vip.to_string()),
+            outcome: Outcome::Failed,
+            version: None,
+            changes: None,
+            set_aside: Vec::new(),
+            archive: None,
+            steps: Vec::new(),
+            total_ms: 0,
+            error: None,
+        }
+    }
+}
+
 /// One step of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Step {
     /// Its name.
-    pub(crate) name: String,
+    pub(crate) name: StepName,
     /// How long it took, in milliseconds.
     pub(crate) ms: u64,
 }
@@ -86,14 +108,14 @@ mod tests {
     fn record(started: i64) -> Record {
         Record {
             started,
-            role: "promotion".into(),
+            kind: RunKind::Promotion,
             vip: Some("172.16.0.99".into()),
-            outcome: "serving".into(),
-            version: Some(7),
+            outcome: Outcome::Serving,
+            version: Some(Version(7)),
             changes: Some(3),
             set_aside: vec!["metadata.mfs".into()],
             archive: None,
-            steps: vec![Step { name: "settle".into(), ms: 1250 }],
+            steps: vec![Step { name: StepName::Settle, ms: 1250 }],
             total_ms: 1700,
             error: None,
         }
@@ -111,5 +133,9 @@ mod tests {
         assert_eq!((records.len(), &records[0]), (KEPT, &record(3)));
         keep(&state, &record(last)).unwrap();
         assert_eq!(all(&state).unwrap()[KEPT - 2..], [record(last), record(last)], "two within a second");
+        // One that another version wrote, with words that this one does not know.
+        let other = serde_json::to_string(&record(99)).unwrap().replace("serving", "dancing");
+        std::fs::write(dir.path().join("state").join(name(99)), other).unwrap();
+        assert_eq!(all(&state).unwrap().len(), KEPT, "it is left out");
     }
 }

@@ -5,6 +5,8 @@
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, Recovery, Unfinished};
+use crate::machine::journal::Phase;
+use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
 use crate::moosefs::{self, Daemon};
 use crate::sys::folder::Folder;
@@ -29,6 +31,13 @@ pub(crate) struct Interrupted {
     pub(crate) run: Unfinished,
     /// How the next promotion or demotion ends it.
     pub(crate) recovery: Recovery,
+}
+
+impl Interrupted {
+    /// Whether files are moved back before anything else is done.
+    pub(crate) fn moves_files(&self) -> bool {
+        self.recovery == Recovery::RollBack && self.run.journal().phase != Phase::Stopping
+    }
 }
 
 /// The interrupted runs in the data folder, in the order in which they must be ended. Changes nothing.
@@ -69,9 +78,9 @@ pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(),
             Recovery::RollBack => "every file is where it was",
         };
         if id == run.id() {
-            run.done("roll-back", format_args!("{end}"));
+            run.done(StepName::RollBack, format_args!("{end}"));
         } else {
-            run.done("recover", format_args!("the run of {} was interrupted: {end}", when(id)));
+            run.done(StepName::Recover, format_args!("the run of {} was interrupted: {end}", when(id)));
         }
     }
     Ok(commit::sweep(&machine.data)?)

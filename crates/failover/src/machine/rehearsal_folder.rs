@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
@@ -150,7 +149,7 @@ fn end_restore(data: &Folder, restore: &Folder) -> Result<(), Error> {
     let Some(restore) = moosefs::running(restore, Daemon::Master)? else { return Ok(()) };
     // Never the master of this machine, even if the lock file there is a link to its own.
     if moosefs::running(data, Daemon::Master)? != Some(restore) {
-        process::stop(restore, Duration::ZERO, None)?;
+        process::kill(restore)?;
     }
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! One run, as the administrator reads it: a log line for each step with its duration, a summary, a record.
+//!
+//! A run that has begun also ends in the log, however it ends: one that is dropped without [`Run::end`] has failed.
 
-use std::fmt::{Arguments, Display};
+use std::fmt::Arguments;
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::machine::outcome::{RunKind, StepName};
 use crate::machine::record::{self, Record, Step};
 use crate::machine::state::State;
 use crate::moosefs::workarounds::tcp_resets;
@@ -16,55 +20,45 @@ pub(crate) struct Run {
     pub(crate) record: Record,
     start: Instant,
     last: Instant,
+    over: bool,
 }
 
 impl Run {
-    /// Begins a run: whoever holds the lock says so, and with [`Run::end`] it is all in the log who worked when.
-    pub(crate) fn new(role: &str, vip: Option<impl Display>) -> Self {
-        log::info!("{role} begun");
-        let now = Instant::now();
-        Self {
-            record: Record {
-                started: chrono::Utc::now().timestamp(),
-                role: role.to_owned(),
-                vip: vip.map(|vip| vip.to_string()),
-                outcome: String::new(),
-                version: None,
-                changes: None,
-                set_aside: Vec::new(),
-                archive: None,
-                steps: Vec::new(),
-                total_ms: 0,
-                error: None,
-            },
-            start: now,
-            last: now,
-        }
+    /// Begins a run: with its end it is all in the log which process worked when.
+    pub(crate) fn begin(kind: RunKind, vip: Option<Ipv4Addr>) -> Self {
+        log::info!("{kind} begun");
+        Self::under_way(kind, vip)
     }
 
-    /// The run's start in unix seconds: names its work folder and its archive.
+    /// For the end of a run whose own process does not get that far: its beginning is in the log already.
+    pub(crate) fn under_way(kind: RunKind, vip: Option<Ipv4Addr>) -> Self {
+        let now = Instant::now();
+        Self { record: Record::new(kind, vip), start: now, last: now, over: false }
+    }
+
+    /// The run's start in unix seconds: names its run folder and its archive.
     pub(crate) fn id(&self) -> u64 {
         u64::try_from(self.record.started).unwrap_or_default()
     }
 
     /// Ends the step that began when the one before it ended.
-    pub(crate) fn done(&mut self, step: &str, what: Arguments<'_>) {
+    pub(crate) fn done(&mut self, step: StepName, what: Arguments<'_>) {
         let now = Instant::now();
         self.timed(step, now - self.last, what);
         self.last = now;
     }
 
-    /// Notes a step whose time was taken elsewhere: it ran beside another one.
-    pub(crate) fn timed(&mut self, step: &str, took: Duration, what: Arguments<'_>) {
+    /// Notes a step that was timed elsewhere: it ran beside another one.
+    pub(crate) fn timed(&mut self, step: StepName, took: Duration, what: Arguments<'_>) {
         log::info!("{step}: {what} ({})", human(took));
-        self.record.steps.push(Step { name: step.to_owned(), ms: millis(took) });
+        self.record.steps.push(Step { name: step, ms: millis(took) });
     }
 
-    /// Ends the step in which clients were told that their connections are dead.
-    pub(crate) fn reset(&mut self, clients: Result<usize, tcp_resets::Error>) {
-        match clients {
-            Ok(clients) => self.done("clients", format_args!("{clients} told to connect anew")),
-            Err(e) => log::warn!("{}; clients will wait longer", chain(&e)),
+    /// Ends the step in which the connections of clients were reset.
+    pub(crate) fn clients_reset(&mut self, reset: Result<usize, tcp_resets::Error>) {
+        match reset {
+            Ok(clients) => self.done(StepName::Clients, format_args!("sent TCP RST to {clients} stale connections")),
+            Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(&e)),
         }
     }
 
@@ -73,15 +67,27 @@ impl Run {
         self.start.elapsed()
     }
 
-    /// Logs the summary, keeps the record and returns it. One that cannot be kept changes nothing about the run.
-    pub(crate) fn end(mut self, outcome: &str, state: Option<&State>) -> Record {
-        outcome.clone_into(&mut self.record.outcome);
-        self.record.total_ms = millis(self.elapsed());
-        log::info!("{} {}", self.record.role, summary(&self.record));
+    /// Logs the summary, keeps the record and returns it. A record that cannot be kept changes nothing about the run.
+    pub(crate) fn end(mut self, state: Option<&State>) -> Record {
+        self.log_end();
         if let Some(Err(e)) = state.map(|state| record::keep(state, &self.record)) {
-            log::warn!("no record of this run is kept: {}", chain(&e));
+            log::warn!("cannot keep the record of this run: {}", chain(&e));
         }
-        self.record
+        self.record.clone()
+    }
+
+    fn log_end(&mut self) {
+        self.over = true;
+        self.record.total_ms = millis(self.elapsed());
+        log::info!("{} {}", self.record.kind, summary(&self.record));
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.over {
+            self.log_end();
+        }
     }
 }
 
@@ -105,12 +111,18 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::outcome::Outcome;
+    use crate::metadata::Version;
+
+    fn run() -> Run {
+        Run::begin(RunKind::Promotion, Some(Ipv4Addr::new(172, 16, 0, 99)))
+    }
 
     #[test]
     fn the_summary_names_what_the_administrator_asks_first() {
-        let mut run = Run::new("promotion", Some("172.16.0.99"));
-        run.record.outcome = "serving".to_owned();
-        run.record.version = Some(1_001_433);
+        let mut run = run();
+        run.record.outcome = Outcome::Serving;
+        run.record.version = Some(Version(1_001_433));
         run.record.changes = Some(431);
         run.record.set_aside = vec!["metadata.mfs".to_owned()];
         run.record.total_ms = 1780;
@@ -118,5 +130,15 @@ mod tests {
             summary(&run.record),
             "ended: serving, version 1001433, 431 changes replayed, 1 files set aside, 1.78 s in all"
         );
+    }
+
+    #[test]
+    fn a_run_is_kept_with_its_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        let mut run = run();
+        run.record.outcome = Outcome::SteppedDown;
+        let kept = run.end(Some(&state));
+        assert_eq!(record::all(&state).unwrap(), [kept]);
     }
 }

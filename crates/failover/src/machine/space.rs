@@ -4,7 +4,7 @@ use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
 use crate::machine::rehearsal_folder;
-use crate::metadata::{Base, Plan, image};
+use crate::metadata::{Base, EpochJump, Plan, image};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 use crate::sys::logging::chain;
@@ -28,7 +28,7 @@ pub(crate) struct Space {
 
 impl Space {
     /// For `plan` in the data folder.
-    pub(crate) fn of(data: &Folder, plan: &Plan, jump: u64) -> Result<Self, folder::Error> {
+    pub(crate) fn of(data: &Folder, plan: &Plan, jump: EpochJump) -> Result<Self, folder::Error> {
         let shared = matches!(&plan.base, Base::Image { name, .. } if data.shares_blocks(name));
         let (image, shared) = match &plan.base {
             // MooseFS 1.x: mfsmetarestore writes another one beside it.
@@ -99,7 +99,7 @@ pub(crate) enum Error {
 }
 
 /// Checks that the plan can be staged. If room is missing, removes what a rehearsal has used.
-pub(crate) fn check(data: &Folder, plan: &Plan, jump: u64, cancel: &Cancel) -> Result<(), Error> {
+pub(crate) fn check(data: &Folder, plan: &Plan, jump: EpochJump, cancel: &Cancel) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
     loop {
         let space = Space::of(data, plan, jump)?;

@@ -2,7 +2,6 @@
 //!
 //! It belongs to root alone, so its contents can be trusted, unlike anything in the data folder.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -20,7 +19,6 @@ use crate::sys::process::Identity;
 /// Where the state folder is.
 pub(crate) const FOLDER: &str = "/var/lib/moosefs-ucarp";
 const SWITCHOVER: &str = "switchover.json";
-const SETTINGS: &str = "settings.json";
 
 /// Why the state folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +58,11 @@ impl State {
         Self::open_at(Path::new(FOLDER))
     }
 
+    /// Opens the state folder of this machine if there is one: a verb that changes nothing makes none.
+    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
+        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
+    }
+
     /// Opens the state folder at `path`, making it if need be.
     pub(crate) fn open_at(path: &Path) -> Result<Self, Error> {
         let made = std::fs::DirBuilder::new().mode(0o700).create(path);
@@ -80,16 +83,6 @@ impl State {
             return Err(Error::Unsafe { path: path.to_owned() });
         }
         Ok(Self { folder })
-    }
-
-    /// Remembers the fingerprints of the files that a master was just started with, by their names.
-    pub(crate) fn note_settings(&self, fingerprints: &BTreeMap<String, String>) -> Result<(), Error> {
-        self.write(OsStr::new(SETTINGS), fingerprints)
-    }
-
-    /// What was remembered last.
-    pub(crate) fn settings(&self) -> Result<Option<BTreeMap<String, String>>, Error> {
-        self.read(OsStr::new(SETTINGS))
     }
 
     /// Notes that the ucarp `identity` is about to step down for a switchover.

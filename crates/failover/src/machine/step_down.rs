@@ -1,145 +1,115 @@
 //! Giving the virtual IP up, so that another machine can serve.
 //!
-//! A machine that holds the address and serves nothing is the worst end of all: whatever went wrong, the address goes
-//! first, then ucarp steps back once (yield) or ends (resign).
+//! A machine that holds the address and serves nothing is the worst end of all: whatever failed, the address goes first,
+//! then ucarp steps down once or is stopped.
 
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::machine::config::Config;
-use crate::machine::lock::Place;
-use crate::moosefs::workarounds::drain::leave;
-use crate::sys::address::{self, Interface, Removed};
-use crate::sys::cancel::Cancel;
+use log::Level;
+
+use crate::machine::lock::Request;
+use crate::sys::address::Removed;
 use crate::sys::logging::chain;
+use crate::sys::process::Stopped;
 use crate::sys::systemd;
-use crate::ucarp::{Resigned, Ucarp};
-
-use crate::election;
-use crate::election::settle;
-use crate::promotion::Failure;
-
-/// How long ucarp may take to run vip-down and end before it is killed: with its link down it looks at no signal.
-const PATIENCE: Duration = Duration::from_secs(3);
+use crate::timing;
+use crate::ucarp::Ucarp;
+use crate::vip::VirtualIp;
 
 /// What a failure asks of ucarp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepDown {
-    /// Step back once, so that a better machine can win.
-    Yield,
-    /// End: this machine cannot serve.
-    Resign,
+    /// Step down once, so that another machine can win.
+    Once,
+    /// End: this machine cannot serve until an administrator has acted.
+    StopUcarp,
 }
 
-/// What `failure` asks of ucarp.
-pub(crate) fn wanted(failure: &Failure, cancel: &Cancel) -> StepDown {
-    match failure {
-        // It could have served, perhaps, and was told to end.
-        _ if cancel.signalled() => StepDown::Yield,
-        Failure::Settle(settle::Error::Lost { .. } | settle::Error::Rival { .. })
-        | Failure::Guard(
-            election::Error::Newer { .. }
-            | election::Error::Alive { .. }
-            | election::Error::Isolated { .. }
-            | election::Error::WonIsolated { .. }
-            | election::Error::Duplicate { .. }
-            | election::Error::Behind { .. }
-            | election::Error::Lost { .. },
-        ) => StepDown::Yield,
-        _ => StepDown::Resign,
-    }
-}
-
-/// Whether machines could go on for ever giving the address to each other for this. An isolated one has nobody to give
-/// it to, and one that lost an election has not had it.
-pub(crate) fn goes_round(failure: &Failure) -> bool {
-    matches!(
-        failure,
-        Failure::Settle(settle::Error::Rival { .. })
-            | Failure::Guard(
-                election::Error::Newer { .. }
-                    | election::Error::Alive { .. }
-                    | election::Error::WonIsolated { .. }
-                    | election::Error::Duplicate { .. }
-                    | election::Error::Behind { .. }
-            )
-    )
-}
-
-/// Takes the address away and makes ucarp step down. Says whether it did: where a later call of a hook has changed the
-/// address, that call decides.
+/// Removes the address and makes ucarp step down, logged with this level. Says whether it did: where a later call of a hook
+/// has changed the address, that call decides.
 pub(crate) fn step_down(
     how: StepDown,
-    interface: &str,
-    vip: Ipv4Addr,
-    caller: Option<&Ucarp>,
-    place: Option<&Place>,
+    vip: &VirtualIp,
+    ucarp: Option<&Ucarp>,
+    request: Option<&Request>,
+    level: Level,
 ) -> bool {
-    let turn = place.and_then(Place::turn);
-    if place.is_some_and(Place::superseded) {
+    let mutex = request.and_then(Request::hook_mutex);
+    if request.is_some_and(Request::superseded) {
         return false;
     }
-    remove_address(interface, vip);
-    // The vip-down of the ucarp that is told now needs it.
-    drop(turn);
-    tell(how, interface, vip, caller);
+    remove_address(vip, level);
+    // The vip-down of the ucarp that is signalled now needs it.
+    drop(mutex);
+    let Some(ucarp) = ucarp else {
+        log::error!("no ucarp manages {vip} on {} here, so none was told to step down", vip.interface);
+        return true;
+    };
+    match how {
+        StepDown::Once => match ucarp.step_down() {
+            Ok(()) => log::log!(level, "ucarp (pid {}) steps down once, so that another machine can win", ucarp.pid),
+            Err(e) => log::error!("{}", chain(&e)),
+        },
+        StepDown::StopUcarp => stop_ucarp(vip, ucarp),
+    }
     true
 }
 
-fn tell(how: StepDown, interface: &str, vip: Ipv4Addr, caller: Option<&Ucarp>) {
-    let Some(caller) = caller else {
-        log::error!("no ucarp serves {vip} here, so nothing was told to step down");
-        return;
-    };
-    match how {
-        StepDown::Yield => match caller.step_back() {
-            Ok(()) => log::warn!("ucarp (pid {}) told to step back once, so that another machine can win", caller.pid),
-            Err(e) => log::error!("{}", chain(&e)),
-        },
-        StepDown::Resign => resign(interface, vip, caller),
+/// Stops ucarp and waits for its end.
+fn stop_ucarp(vip: &VirtualIp, ucarp: &Ucarp) {
+    stop_unit(ucarp);
+    match ucarp.stop(timing::UCARP_STOP) {
+        Ok(Stopped::Killed) => {
+            log::error!(
+                "ucarp (pid {}) ignored TERM and was killed; start it again when this machine can serve",
+                ucarp.pid
+            );
+            // It had no time to call vip-down.
+            remove_address(vip, Level::Warn);
+        }
+        Ok(Stopped::OnTerm | Stopped::AlreadyGone) => log::error!(
+            "ucarp (pid {}) stopped: this machine takes no part in elections until ucarp is started again",
+            ucarp.pid
+        ),
+        Err(e) => log::error!("{}", chain(&e)),
     }
 }
 
-fn resign(interface: &str, vip: Ipv4Addr, caller: &Ucarp) {
-    // Before it ends: its unit might start it again.
-    match systemd::stop_unit_of(caller.pid) {
-        Ok(Some(unit)) => log::info!("{unit} is told to stop"),
+/// As [`step_down`] with [`StepDown::StopUcarp`], for the hook that ucarp is waiting for: ucarp ends when the hook has
+/// returned, so there is nothing to wait for.
+pub(crate) fn stop_calling_ucarp(ucarp: &Ucarp) {
+    stop_unit(ucarp);
+    match ucarp.terminate() {
+        Ok(()) => log::error!(
+            "cannot serve here: stopping ucarp (pid {}), so that another machine can take over. Fix the error above, then \
+             start ucarp again",
+            ucarp.pid
+        ),
+        Err(e) => log::error!("{}", chain(&e)),
+    }
+}
+
+/// Before ucarp ends: its unit might start it again.
+fn stop_unit(ucarp: &Ucarp) {
+    match systemd::stop_unit_of(ucarp.pid) {
+        Ok(Some(unit)) => log::info!("{unit}: stop ordered"),
         Ok(None) => (),
         Err(e) => log::warn!("ucarp's unit may start it again: {}", chain(&e)),
     }
-    match caller.resign(PATIENCE) {
-        Ok(Resigned::Killed) => {
-            log::error!(
-                "ucarp (pid {}) ignored TERM and was killed: start it again when this machine can serve",
-                caller.pid
-            );
-            // It had no time to call vip-down.
-            remove_address(interface, vip);
-        }
-        Ok(_) => {
-            log::error!(
-                "ucarp (pid {}) stopped: this machine takes no part in elections until it is started again",
-                caller.pid
-            );
-        }
+}
+
+/// Removes the address, and logs it with this level.
+pub(crate) fn remove_address(vip: &VirtualIp, level: Level) {
+    match vip.remove() {
+        Ok(Removed::Removed) => log::log!(level, "{vip} removed from {}", vip.interface),
+        Ok(Removed::NotThere) => (),
         Err(e) => log::error!("{}", chain(&e)),
     }
 }
 
-/// Takes the address away, and says so.
-pub(crate) fn remove_address(interface: &str, vip: Ipv4Addr) {
-    say(interface, vip, address::interface(interface).and_then(|found| address::remove(&found, vip)));
-}
-
-/// The same where a master serves on it: nothing that it has acknowledged is lost.
-pub(crate) fn leave_address(interface: &Interface, vip: Ipv4Addr, config: &Config) {
-    say(&interface.name, vip, leave(interface, vip, config.client_host, config.client_port));
-}
-
-fn say(interface: &str, vip: Ipv4Addr, removed: Result<Removed, address::Error>) {
-    match removed {
-        Ok(Removed::Removed) => log::warn!("{vip} removed from {interface}"),
-        Ok(Removed::NotThere) => (),
-        Err(e) => log::error!("{}", chain(&e)),
+/// Kills a ucarp that a signal has stopped: continued, it would go on as the MASTER that it was, without an address.
+pub(crate) fn end_stopped_ucarp(ucarp: &Ucarp) {
+    if let Err(e) = ucarp.stop(Duration::ZERO) {
+        log::error!("{}", chain(&e));
     }
 }

@@ -142,11 +142,6 @@ impl Scan {
     pub(crate) fn last_time(&self) -> Option<u64> {
         self.segments.last().map(|s| s.last_time)
     }
-
-    /// Byte offset behind the first good stretch: up to here the log is as its master wrote it.
-    pub(crate) fn end_of_good(&self) -> u64 {
-        self.segments.first().map_or(0, |s| s.end)
-    }
 }
 
 /// One line as it lies in the file.

@@ -58,18 +58,18 @@ pub(crate) fn after_changes(
     mut known: BTreeSet<SocketAddrV4>,
     cancel: &Cancel,
 ) -> Result<BTreeSet<SocketAddrV4>, Error> {
-    for run in &plan.runs {
-        let mut file = folder.read(&run.file)?;
-        file.seek(SeekFrom::Start(run.offset)).map_err(failed(&run.file))?;
-        let mut lines = Lines::new(file, run.offset);
+    for stretch in &plan.stretches {
+        let mut file = folder.read(&stretch.file)?;
+        file.seek(SeekFrom::Start(stretch.offset)).map_err(failed(&stretch.file))?;
+        let mut lines = Lines::new(file, stretch.offset);
         let mut until_check = 0;
-        while let Some(raw) = lines.next().map_err(failed(&run.file))? {
+        while let Some(raw) = lines.next().map_err(failed(&stretch.file))? {
             if until_check == 0 {
                 cancel.check()?;
                 until_check = LINES_BETWEEN_CHECKS;
             }
             until_check -= 1;
-            let Some(line) = parse(raw.text).filter(|line| raw.ended && line.id <= run.last) else { break };
+            let Some(line) = parse(raw.text).filter(|line| raw.ended && line.id <= stretch.last) else { break };
             match operation(line.operation) {
                 Some((REMOVED, address)) => drop(known.remove(&address)),
                 Some((_, address)) => drop(known.insert(address)),

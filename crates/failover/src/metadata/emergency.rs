@@ -1,14 +1,19 @@
-//! Images that a master saved in need outside the data folder.
+//! Emergency images: images that a master saved outside the data folder, and what they mean for a promotion.
 //!
 //! A master that cannot write into its data folder writes `metadata.mfs.emergency` somewhere else (`mfsmaster/metadata.c`,
-//! `meta_emergency_saves`), and `mfsmaster -a` looks in all those places. They are not ours to use or to move: some of
-//! them every user can write. Looking follows no link and opens nothing but a regular file.
+//! `meta_emergency_saves`), and `mfsmaster -a` looks in all those places. We never use or move such a file: some of the
+//! places are open to every user. But a plan that ends before one is refused: `mfsmaster -a` would serve that image, or
+//! it holds changes that the data folder lacks. Looking follows no link and opens nothing but a regular file.
 
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::User;
+
+use super::Version;
 use super::image::{self, Image};
+use super::plan::{Loss, Plan};
 use crate::sys::folder::Folder;
 
 const NAME: &str = "metadata.mfs.emergency";
@@ -16,7 +21,42 @@ const NAME: &str = "metadata.mfs.emergency";
 const PLACES: [&str; 8] =
     ["/", "/tmp", "/var", "/usr", "/usr/share", "/usr/local", "/usr/local/var", "/usr/local/share"];
 
-/// One such file.
+/// Why a plan must not be served while an emergency image is there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The master would load it.
+    #[error(
+        "{} is an image of version {version} of this file system; mfsmaster -a would serve it instead of the staged \
+         version {served}: find out what wrote it, and move it away",
+        path.display()
+    )]
+    Served {
+        /// Where it is.
+        path: PathBuf,
+        /// Its version.
+        version: Version,
+        /// The version of the staged set.
+        served: Version,
+    },
+    /// It holds later changes.
+    #[error(
+        "{0} is an image of version {version} that a master saved; the files in {1} end at version {end}, so changes \
+         {end} to {2} are only there: move it into {1} to use it, or away to lose them",
+        path.display(), data.display(), version.last_change()
+    )]
+    Newer {
+        /// Where it is.
+        path: PathBuf,
+        /// Its version.
+        version: Version,
+        /// Where the files here end.
+        end: Version,
+        /// The data folder.
+        data: PathBuf,
+    },
+}
+
+/// One emergency image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Emergency {
     /// Where it is.
@@ -25,14 +65,13 @@ pub(crate) struct Emergency {
     pub(crate) image: Option<Image>,
     /// Last modification, Unix seconds.
     pub(crate) modified: u64,
-    /// The user it belongs to: some of the places are open to every user.
-    pub(crate) uid: u32,
+    /// Whether it belongs to root or to the master's user. Every user can write into some of the places.
+    trusted: bool,
 }
 
 impl Emergency {
-    /// Its version, if it is a whole image of the file system with this metaid and goes beyond `version`. If `version` is
-    /// what a staged set is to be served as, `mfsmaster -a` takes this image instead.
-    pub(crate) fn beyond(&self, metaid: u64, version: u64) -> Option<u64> {
+    /// Its version, if it is a complete image of the file system with this metaid and goes beyond `version`.
+    fn beyond(&self, metaid: u64, version: Version) -> Option<Version> {
         match self.image {
             Some(Image::Complete { version: v, metaid: m, .. }) if v > version && (m == metaid || metaid == 0) => {
                 Some(v)
@@ -40,27 +79,55 @@ impl Emergency {
             _ => None,
         }
     }
+
+    /// Why `plan` must not be served as version `served` beside this file. `data` is the data folder.
+    pub(crate) fn judge(&self, plan: &Plan, served: Version, data: &Path) -> Option<Error> {
+        let path = self.path.clone();
+        if let Some(version) = self.beyond(plan.metaid, served) {
+            return Some(Error::Served { path, version, served });
+        }
+        let version = self.beyond(plan.metaid, plan.end_version).filter(|_| self.trusted)?;
+        Some(Error::Newer { path, version, end: plan.end_version, data: data.to_owned() })
+    }
 }
 
 impl fmt::Display for Emergency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.path.display())?;
         match &self.image {
-            Some(image @ Image::Complete { .. }) => write!(f, "a master saved this image in need ({image})")?,
-            Some(image) => write!(f, "no usable image ({image})")?,
-            None => f.write_str("not a regular file that can be read")?,
+            Some(image @ Image::Complete { .. }) => write!(f, "an emergency image of a master ({image})")?,
+            Some(image) => write!(f, "an unusable emergency image ({image})")?,
+            None => f.write_str("not a regular file, or not readable")?,
         }
-        f.write_str("; it is not used, but mfsmaster -a looks there: move it away, or into the data folder to use it")
+        f.write_str("; not used, but mfsmaster -a looks there: move it away, or into the data folder to use it")
     }
 }
 
-/// The places where a master whose user has this home saves its image in need.
-pub(crate) fn places(home: Option<&Path>) -> Vec<PathBuf> {
+/// All emergency files outside the data folder `data`, for a master that runs as `user`.
+pub(crate) fn find(data: &Folder, user: &str) -> Vec<Emergency> {
+    let user = User::from_name(user).ok().flatten();
+    look(data, &places(user.as_ref().map(|user| user.dir.as_path())), user.map(|user| user.uid.as_raw()))
+}
+
+/// Refuses to serve `plan` as version `served` if an emergency image of the master's `user` goes beyond it.
+pub(crate) fn check(data: &Folder, user: &str, plan: &Plan, served: Version, loss: Loss) -> Result<(), Error> {
+    match find(data, user).iter().find_map(|file| file.judge(plan, served, data.path())) {
+        Some(newer @ Error::Newer { .. }) if loss == Loss::Allow => {
+            log::warn!("data loss allowed: {newer}");
+            Ok(())
+        }
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Where a master saves its emergency image, if its user has this home.
+fn places(home: Option<&Path>) -> Vec<PathBuf> {
     home.into_iter().chain(PLACES.iter().map(Path::new)).map(Path::to_owned).collect()
 }
 
 /// The emergency files in `places`, except in the data folder, where they are part of the inventory.
-pub(crate) fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
+fn look(data: &Folder, places: &[PathBuf], uid: Option<u32>) -> Vec<Emergency> {
     let identity = |folder: &Folder| folder.own_status().ok().map(|status| (status.st_dev, status.st_ino));
     let mut seen = vec![identity(data)];
     let mut found = Vec::new();
@@ -78,7 +145,7 @@ pub(crate) fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
             path: place.join(NAME),
             image: folder.read(NAME.as_ref()).ok().and_then(read),
             modified: u64::try_from(status.st_mtime).unwrap_or_default(),
-            uid: status.st_uid,
+            trusted: status.st_uid == 0 || Some(status.st_uid) == uid,
         });
     }
     found
@@ -87,7 +154,12 @@ pub(crate) fn look(data: &Folder, places: &[PathBuf]) -> Vec<Emergency> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::testing::{Data, image};
+    use crate::metadata::testing::{Data, image, me};
+
+    fn found(data: &Data, places: &[&Data], uid: u32) -> Vec<Emergency> {
+        let places: Vec<_> = places.iter().map(|place| place.folder().path().to_owned()).collect();
+        look(&data.folder(), &places, Some(uid))
+    }
 
     #[test]
     fn every_place_is_looked_at_once_and_no_link_is_followed() {
@@ -95,15 +167,33 @@ mod tests {
             (Data::new().image(NAME, 9, 1), Data::new().image(NAME, 812, 7), Data::new(), Data::new());
         std::fs::write(c.path("elsewhere"), image(5, 5)).unwrap();
         std::os::unix::fs::symlink(c.path("elsewhere"), b.path(NAME)).unwrap();
-        let places: Vec<_> = [&data, &a, &b, &a, &c].iter().map(|d| d.folder().path().to_owned()).collect();
-        let found = look(&data.folder(), &places);
+        let found = found(&data, &[&data, &a, &b, &a, &c], me().uid);
         assert_eq!(found.iter().map(|e| &e.path).collect::<Vec<_>>(), [&a.path(NAME), &b.path(NAME)]);
-        assert!(matches!(found[0].image, Some(Image::Complete { version: 812, metaid: 7, .. })));
+        assert!(matches!(found[0].image, Some(Image::Complete { version: Version(812), metaid: 7, .. })));
         assert_eq!(found[1].image, None);
-        assert!(found[0].to_string().contains("(version 812, metaid 0x7); it is not used"), "{}", found[0]);
-        let beyond = |metaid, version| found[0].beyond(metaid, version);
-        assert_eq!([beyond(7, 811), beyond(0, 1), beyond(7, 812), beyond(6, 1)], [Some(812), Some(812), None, None]);
-        assert_eq!(found[1].beyond(7, 1), None);
+        assert!(found[0].to_string().contains("(version 812, metaid 0x7); not used"), "{}", found[0]);
+    }
+
+    #[test]
+    fn an_image_is_judged_by_what_it_has_beyond_the_plan_and_whose_it_is() {
+        let plan =
+            Data::new().image("metadata_ml.mfs.back", 10, 7).log("changelog_ml.0.mfs", 10..=20, 0).plan().unwrap();
+        let judged = |version, metaid, mine: bool, served| {
+            let (data, place) = (Data::new(), Data::new().image(NAME, version, metaid));
+            std::os::unix::fs::chown(place.path(NAME), Some(4711), None).expect("this test needs root");
+            let found = found(&data, &[&place], if mine { 4711 } else { 4712 });
+            found[0].judge(&plan, Version(served), Path::new("/data"))
+        };
+        assert!(judged(21, 7, true, 1021).is_none(), "all of it is in the plan");
+        assert!(matches!(judged(25, 7, true, 1021), Some(Error::Newer { version: Version(25), end: Version(21), .. })));
+        assert!(judged(25, 7, false, 1021).is_none(), "any user may have put it there");
+        assert!(judged(25, 8, true, 1021).is_none(), "another file system");
+        for mine in [true, false] {
+            assert!(matches!(
+                judged(1022, 7, mine, 1021),
+                Some(Error::Served { version: Version(1022), served: Version(1021), .. })
+            ));
+        }
     }
 
     #[test]

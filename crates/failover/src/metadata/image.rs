@@ -6,6 +6,8 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 
+use super::Version;
+
 /// The whole content of an image that stands for a file system without any change yet.
 pub(crate) const NEW: &[u8; 8] = b"MFSM NEW";
 /// The signature whose header we can renumber.
@@ -28,8 +30,8 @@ pub(crate) enum Image {
     Complete {
         /// `MFSM 1.5`, `MFSM 2.0` …
         signature: [u8; 8],
-        /// All changes below this one are in the image.
-        version: u64,
+        /// How far it goes.
+        version: Version,
         /// The file system's identity; 0 where none is assigned (always so before 2.0).
         metaid: u64,
     },
@@ -45,8 +47,8 @@ pub(crate) enum Image {
 /// What the first bytes of an image say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// All changes below this one are in the image.
-    pub(crate) version: u64,
+    /// How far the image goes.
+    pub(crate) version: Version,
     /// The file system's identity; 0 where none is assigned (always so before 2.0).
     pub(crate) metaid: u64,
 }
@@ -69,7 +71,7 @@ pub(crate) enum Flaw {
         offset: u64,
     },
     /// A version that no counter reaches.
-    Version(u64),
+    Version(Version),
 }
 
 impl fmt::Display for Flaw {
@@ -114,8 +116,8 @@ pub(crate) fn read(file: &mut (impl Read + Seek)) -> io::Result<Image> {
     if size < HEADER {
         return flawed(Flaw::Short { size }, None);
     }
-    let version = u64::from_be_bytes(bytes_at(file, layout.version)?);
-    if version >= super::changelog::LIMIT {
+    let version = Version(u64::from_be_bytes(bytes_at(file, layout.version)?));
+    if version.0 >= super::changelog::LIMIT {
         return flawed(Flaw::Version(version), None);
     }
     let metaid = match layout.metaid {
@@ -258,15 +260,15 @@ mod tests {
     fn whole_images() {
         assert_eq!(read(&mut Cursor::new(b"MFSM NEW")).unwrap(), Image::New);
         let image = read(&mut Cursor::new(complete(77, 5, &[3, 0, 100]))).unwrap();
-        assert_eq!(image, Image::Complete { signature: *FORMAT_2_0, version: 77, metaid: 5 });
+        assert_eq!(image, Image::Complete { signature: *FORMAT_2_0, version: Version(77), metaid: 5 });
     }
 
     #[test]
     fn real_images() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/");
         for (name, expected) in [
-            ("3.0.117-torn-ml/metadata_ml.mfs.back", (*b"MFSM 2.0", 67, 0x6b03_6efa_c9f9_df1c)),
-            ("1.6.19-ml/metadata_ml.mfs.back", (*b"MFSM 1.5", 302, 0)),
+            ("3.0.117-torn-ml/metadata_ml.mfs.back", (*b"MFSM 2.0", Version(67), 0x6b03_6efa_c9f9_df1c)),
+            ("1.6.19-ml/metadata_ml.mfs.back", (*b"MFSM 1.5", Version(302), 0)),
         ] {
             let mut file = std::fs::File::open(format!("{folder}{name}")).unwrap();
             let (signature, version, metaid) = expected;
@@ -289,7 +291,7 @@ mod tests {
             ("cut", whole[..whole.len() - 1].to_vec(), Flaw::Ending),
             ("bytes missing inside", hole, Flaw::Section { offset: 24 }),
             ("no section", name, Flaw::Section { offset: 24 }),
-            ("version", complete(u64::MAX, 5, &[]), Flaw::Version(u64::MAX)),
+            ("version", complete(u64::MAX, 5, &[]), Flaw::Version(Version(u64::MAX))),
         ] {
             assert_eq!(flaw(bytes), Some(expected), "{what}");
         }
@@ -303,7 +305,7 @@ mod tests {
         };
         let whole = complete(77, 5, &[30]);
         for length in 24..whole.len() {
-            assert_eq!(header(&whole[..length]), Some(Header { version: 77, metaid: 5 }), "{length}");
+            assert_eq!(header(&whole[..length]), Some(Header { version: Version(77), metaid: 5 }), "{length}");
         }
         assert_eq!(header(&whole[..23]), None);
         assert_eq!(header(&complete(u64::MAX, 5, &[])), None);

@@ -11,16 +11,23 @@ use std::io::{self, Read as _};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 
-use super::Lineage;
 use super::changelog::{self, Scan, Segment};
 use super::compare::{Compared, Side, compare, same_content};
 use super::image::{self, Image};
 use super::names::{self, Name};
 use super::parallel;
 use super::peek::peek;
+use super::{Lineage, Version};
 use crate::sys::folder::{self, Folder};
 
-pub(crate) use super::names::Role;
+pub(crate) use super::names::Origin;
+
+/// The version that the metalogger's newest change log reaches now, from its last whole line alone. For polls: no plan is
+/// made, and a hole before that line is not seen.
+pub(crate) fn end_of_copy(data: &Folder) -> Option<Version> {
+    let mut log = data.read(OsStr::new("changelog_ml.0.mfs")).ok()?;
+    peek(&mut log).ok()?.map(|segment| Version::after(segment.last))
+}
 
 /// The folder itself cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +42,7 @@ pub(crate) struct ImageFile {
     /// Who wrote it.
     pub(crate) lineage: Lineage,
     /// What its name says.
-    pub(crate) role: Role,
+    pub(crate) origin: Origin,
     /// What its content says.
     pub(crate) image: Image,
     /// Bytes.
@@ -50,9 +57,11 @@ impl ImageFile {
     /// A download is written from its beginning to its end, each block flushed and its checksum compared before the next
     /// is asked for (`mfsmetalogger/masterconn.c`), and the metalogger looks at less of it than [`image::read`] before it
     /// renames it: a whole one counts. An end of 1.x, sixteen zeros, also lies in the middle of an image: there it does not.
-    pub(crate) fn base_version(&self) -> Option<u64> {
+    pub(crate) fn base_version(&self) -> Option<Version> {
         match self.image {
-            Image::Complete { signature, .. } if self.role == Role::Download && &signature != image::FORMAT_2_0 => None,
+            Image::Complete { signature, .. } if self.origin == Origin::Download && &signature != image::FORMAT_2_0 => {
+                None
+            }
             Image::Complete { version, .. } => Some(version),
             Image::New | Image::Incomplete { .. } => None,
         }
@@ -163,7 +172,7 @@ pub(crate) enum Overlap {
     /// They have no id in common, but the same image, byte by byte: a metalogger that had not come to the logs yet.
     Image {
         /// Its version.
-        version: u64,
+        version: Version,
     },
     /// The same changes wherever both have an id.
     Agree {
@@ -233,9 +242,9 @@ impl Inventory {
     }
 
     /// The highest version among a lineage's complete images; 0 without any.
-    fn highest_version(&self, lineage: Lineage) -> u64 {
+    fn highest_version(&self, lineage: Lineage) -> Version {
         let images = self.images.iter().filter(|i| i.lineage == lineage);
-        images.filter_map(ImageFile::base_version).max().unwrap_or(0)
+        images.filter_map(ImageFile::base_version).max().unwrap_or_default()
     }
 }
 
@@ -282,15 +291,15 @@ impl Inventory {
             Name::Temporary => What::Temporary,
             Name::Template => What::Template,
             Name::Foreign => What::Foreign,
-            Name::Image { lineage, role } => return Ok(self.add_image(folder.read(name)?, name, lineage, role)),
+            Name::Image { lineage, origin } => return Ok(self.add_image(folder.read(name)?, name, lineage, origin)),
             Name::Log { lineage, rank } => return Ok(self.add_log(folder.read(name)?, name, lineage, rank)),
         }))
     }
 
-    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, role: Role) -> Option<What> {
+    fn add_image(&mut self, mut file: File, name: &OsStr, lineage: Lineage, origin: Origin) -> Option<What> {
         match image::read(&mut file).and_then(|image| Ok((image, stamp(&file)?))) {
             Ok((image, (size, modified))) => {
-                self.images.push(ImageFile { name: name.to_owned(), lineage, role, image, size, modified });
+                self.images.push(ImageFile { name: name.to_owned(), lineage, origin, image, size, modified });
             }
             Err(error) => return Some(What::Unreadable(error.to_string())),
         }
@@ -319,7 +328,7 @@ impl Inventory {
         let floor = self.floor();
         let (below, needed): (Vec<_>, Vec<_>) = std::mem::take(&mut self.logs)
             .into_iter()
-            .partition(|log| log.scan.last().is_some_and(|last| last < floor));
+            .partition(|log| log.scan.last().is_some_and(|last| floor.has(last)));
         self.logs = below;
         for (log, whole) in parallel::map(needed, |log| whole(folder, log)) {
             let what = match whole {
@@ -337,17 +346,18 @@ impl Inventory {
 
     /// No plan uses a log that ends below this change: the best image of `ml`, or that of `own` too if `own` reaches so
     /// far that it could be chosen, or has to be compared.
-    fn floor(&self) -> u64 {
+    fn floor(&self) -> Version {
         let (own, ml) = (self.highest_version(Lineage::Own), self.highest_version(Lineage::Ml));
         let logs = self.logs.iter().filter(|log| log.lineage == Lineage::Own);
         // A log whose end could not be peeked at reaches anywhere.
-        let reach = logs.map(|log| log.scan.last().map_or(if log.size == 0 { 0 } else { u64::MAX }, |last| last + 1));
-        if reach.max().unwrap_or(0).max(own) <= ml { ml } else { own.min(ml) }
+        let unknown = |log: &LogFile| if log.size == 0 { Version::default() } else { Version(u64::MAX) };
+        let reach = logs.map(|log| log.scan.last().map_or_else(|| unknown(log), Version::after));
+        if reach.max().unwrap_or_default().max(own) <= ml { ml } else { own.min(ml) }
     }
 
     /// Finds stretches of one lineage that contradict each other at or above its best image: below, nothing is used.
     fn find_conflicts(&mut self, folder: &Folder, lineage: Lineage) {
-        let floor = self.highest_version(lineage);
+        let floor = self.highest_version(lineage).next_change();
         let spans = self.spans(lineage);
         let mut found = Vec::new();
         for (index, a) in spans.iter().enumerate() {
@@ -395,7 +405,7 @@ impl Inventory {
     }
 
     /// The version of an image that both lineages have. Read whole only where versions and sizes are the same.
-    fn common_image(&self, folder: &Folder) -> Option<u64> {
+    fn common_image(&self, folder: &Folder) -> Option<Version> {
         let of = |lineage| self.images.iter().filter(move |i: &&ImageFile| i.lineage == lineage);
         of(Lineage::Ml).find_map(|ml| {
             let Image::Complete { version, .. } = ml.image else { return None };

@@ -3,14 +3,13 @@
 //! From the table in the facts, section 1 (1.6.19 to 4.59): the one place where a name is taken apart.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
 
 /// What an image's name says about how it came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum Origin {
     /// `metadata.mfs`, `metadata.mfs.back`, `metadata_ml.mfs.back`: the one in use.
     Current,
     /// `….back.N`: an older one that was kept.
@@ -25,7 +24,7 @@ pub(crate) enum Role {
 /// What a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
-    Image { lineage: Lineage, role: Role },
+    Image { lineage: Lineage, origin: Origin },
     Log { lineage: Lineage, rank: u32 },
     Sessions,
     Checksums,
@@ -49,8 +48,8 @@ pub(super) fn classify(name: &[u8]) -> Option<Name> {
 }
 
 fn metadata(rest: &[u8]) -> Name {
-    use Role::{Current, Download, Previous, Rescue};
-    let image = |lineage, role| Name::Image { lineage, role };
+    use Origin::{Current, Download, Previous, Rescue};
+    let image = |lineage, origin| Name::Image { lineage, origin };
     match rest {
         b".mfs" | b".mfs.back" => image(Lineage::Own, Current),
         b".mfs.back.tmp" | b".mfs.emergency" => image(Lineage::Own, Rescue),
@@ -98,11 +97,6 @@ pub(super) fn log(name: &OsStr) -> Option<(Lineage, u32)> {
     }
 }
 
-/// A name for messages: another user chose it, so no newline or escape sequence of it may reach a log.
-pub(super) fn shown(name: &OsStr) -> impl fmt::Display {
-    name.as_bytes().escape_ascii()
-}
-
 /// Up to four digits: `BACK_LOGS` and the like go to 99.
 fn is_number(text: &[u8]) -> bool {
     (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
@@ -118,22 +112,22 @@ mod tests {
 
     #[test]
     fn every_name_of_the_facts() {
-        let own = |role| Some(Name::Image { lineage: Lineage::Own, role });
-        let ml = |role| Some(Name::Image { lineage: Lineage::Ml, role });
+        let own = |origin| Some(Name::Image { lineage: Lineage::Own, origin });
+        let ml = |origin| Some(Name::Image { lineage: Lineage::Ml, origin });
         let log = |lineage, rank| Some(Name::Log { lineage, rank });
         for (name, expected) in [
-            ("metadata.mfs", own(Role::Current)),
-            ("metadata.mfs.back", own(Role::Current)),
-            ("metadata.mfs.back.12", own(Role::Previous)),
-            ("metadata.mfs.back.tmp", own(Role::Rescue)),
-            ("metadata.mfs.emergency", own(Role::Rescue)),
-            ("metadata.mfs.a1B2c3", own(Role::Rescue)),
+            ("metadata.mfs", own(Origin::Current)),
+            ("metadata.mfs.back", own(Origin::Current)),
+            ("metadata.mfs.back.12", own(Origin::Previous)),
+            ("metadata.mfs.back.tmp", own(Origin::Rescue)),
+            ("metadata.mfs.emergency", own(Origin::Rescue)),
+            ("metadata.mfs.a1B2c3", own(Origin::Rescue)),
             ("metadata.mfs.empty", Some(Name::Template)),
             ("metadata.mfs.back.old", Some(Name::Foreign)),
             ("metadata.crc", Some(Name::Checksums)),
-            ("metadata_ml.mfs.back", ml(Role::Current)),
-            ("metadata_ml.mfs.back.3", ml(Role::Previous)),
-            ("metadata_ml.tmp", ml(Role::Download)),
+            ("metadata_ml.mfs.back", ml(Origin::Current)),
+            ("metadata_ml.mfs.back.3", ml(Origin::Previous)),
+            ("metadata_ml.tmp", ml(Origin::Download)),
             ("metadata_download.tmp", Some(Name::Temporary)),
             ("metadata2", Some(Name::Foreign)),
             ("changelog.0.mfs", log(Lineage::Own, 0)),
@@ -151,11 +145,5 @@ mod tests {
         ] {
             assert_eq!(classify(name.as_bytes()), expected, "{name}");
         }
-    }
-
-    #[test]
-    fn a_name_cannot_write_a_line_of_its_own_into_the_log() {
-        let name = OsStr::new("metadata\n\u{1b}[2Jserving");
-        assert_eq!(shown(name).to_string(), "metadata\\n\\x1b[2Jserving");
     }
 }

@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use super::Lineage;
 use super::changelog::{Damage, Torn};
 use super::image::Flaw;
-use super::names::shown;
+use super::{Lineage, Version};
+use crate::sys::text::shown;
 use crate::sys::text::when;
 
 /// How much a [`Note`] matters.
@@ -84,8 +84,8 @@ pub(crate) enum Note {
     },
     /// Something that only the administrator's word (`--allow-data-loss`) lets this plan leave behind.
     Lost {
-        /// The first change that is not served.
-        end: u64,
+        /// Where the plan ends.
+        end: Version,
         /// First and last change in the file; none are known of an image that is not whole.
         changes: Option<(u64, u64)>,
         /// The file that is set aside.
@@ -101,7 +101,7 @@ pub(crate) enum Choice {
     /// The metalogger's copy, which reaches at least as far.
     MlReachesFurther {
         /// End version of `own`.
-        own: u64,
+        own: Version,
     },
     /// The metalogger's copy: `own` is another branch.
     OwnForked {
@@ -115,17 +115,17 @@ pub(crate) enum Choice {
     /// The metalogger's copy: nothing shows that `own`, though higher, continues it.
     OwnOlder {
         /// End version of `own`.
-        own: u64,
+        own: Version,
     },
     /// This machine's own files: the same history, and further than the metalogger's copy.
     OwnReachesFurther {
         /// End version of `ml`.
-        ml: u64,
+        ml: Version,
     },
     /// This machine's own files, and from there on the metalogger's logs: the same history.
     OwnContinued {
         /// Where the own files end.
-        own: u64,
+        own: Version,
     },
     /// This machine's own files: the metalogger has nothing that could be used.
     OnlyOwn,
@@ -182,7 +182,7 @@ impl fmt::Display for Note {
             Self::Lost { end, changes: Some((first, last)), file } => {
                 let file = shown(file);
                 write!(f, "data loss allowed: changes {first} to {last} of {file} are not served: ")?;
-                if first > end {
+                if *first > end.next_change() {
                     write!(f, "changes {end} to {} are missing", first - 1)
                 } else {
                     write!(f, "they do not belong to what is served up to version {end}")
@@ -312,7 +312,7 @@ pub(crate) enum Refusal {
     #[error(
         "{} is not whole ({flaw}), but it was to be version {version}, and all else here ends at version {end}: changes \
          {end} to {} would be lost; {ELSEWHERE}; {WITHOUT}",
-        shown(file), version - 1
+        shown(file), version.last_change()
     )]
     Cut {
         /// The image.
@@ -320,9 +320,9 @@ pub(crate) enum Refusal {
         /// What is wrong with it.
         flaw: Flaw,
         /// What its header says.
-        version: u64,
+        version: Version,
         /// Where the plan would end.
-        end: u64,
+        end: Version,
     },
     /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
     #[error(
@@ -332,7 +332,7 @@ pub(crate) enum Refusal {
     )]
     MlHasMore {
         /// End version of the own files.
-        own: u64,
+        own: Version,
         /// The last change behind the hole.
         last: u64,
         /// The log that holds it.
@@ -349,11 +349,11 @@ pub(crate) enum Refusal {
         /// The image in use.
         newer: OsString,
         /// Its version.
-        current: u64,
+        current: Version,
         /// The image kept from before.
         older: OsString,
         /// Its version.
-        previous: u64,
+        previous: Version,
     },
     /// A higher own image that nothing ties to the metalogger's copy.
     #[error(
@@ -363,9 +363,9 @@ pub(crate) enum Refusal {
     )]
     Unrelated {
         /// Version of the own image.
-        own: u64,
+        own: Version,
         /// End version of the metalogger's copy.
-        ml: u64,
+        ml: Version,
     },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
@@ -377,7 +377,7 @@ pub(crate) enum Refusal {
     )]
     MlUnusable {
         /// End version of the own files.
-        own: u64,
+        own: Version,
         /// The metalogger's file that shows it.
         file: OsString,
     },
@@ -401,4 +401,15 @@ const WITHOUT: &str = "to lose them for good, look with mfs-promote --dry-run --
 
 fn cause(damage: Option<&Damage>) -> String {
     damage.map(|d| format!(" ({d})")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_cannot_write_a_line_of_its_own_into_the_log() {
+        let note = Note::Unreadable { file: "metadata\n\u{1b}[2Jserving".into(), why: "no".to_owned() };
+        assert!(!note.to_string().contains(char::is_control), "{note}");
+    }
 }

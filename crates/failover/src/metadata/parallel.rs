@@ -29,7 +29,8 @@ pub(super) fn map<T: Send + Sync, R: Send>(things: Vec<T>, work: impl Fn(&T) -> 
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(worker)).collect();
         let mut made = worker();
         for other in others {
-            made.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            // A panic ends the whole process (panic = "abort").
+            made.extend(other.join().unwrap());
         }
         made
     });

@@ -6,14 +6,12 @@
 //! the administrator allows their loss for this one run: then each is named in a note.
 
 use std::ffi::OsString;
-use std::fmt;
 
-use super::Lineage;
 use super::changelog::{Damage, Kind, Segment};
 use super::image::Image;
-use super::inventory::{ImageFile, Inventory, LogFile, Overlap, Role, Span, What};
-use super::names::shown;
+use super::inventory::{ImageFile, Inventory, LogFile, Origin, Overlap, Span, What};
 use super::note::{Note, Refusal};
+use super::{EpochJump, Lineage, Version};
 
 mod choice;
 mod loss;
@@ -31,7 +29,7 @@ pub(crate) enum Base {
         /// `MFSM 2.0`, `MFSM 1.5`.
         signature: [u8; 8],
         /// The version in its header.
-        version: u64,
+        version: Version,
         /// The metaid in its header, 0 if none.
         metaid: u64,
     },
@@ -50,7 +48,7 @@ pub(crate) enum Loss {
 
 /// A stretch of changes to take from one log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Run {
+pub(crate) struct Stretch {
     /// The change log.
     pub(crate) file: OsString,
     /// Byte offset in it from which the stretch is contiguous (at or before its first change).
@@ -72,14 +70,14 @@ pub(crate) struct Plan {
     pub(crate) base: Base,
     /// The file system's identity; 0 if none is assigned (always so before 2.0).
     pub(crate) metaid: u64,
-    /// Version of the base: id of the first change that is needed.
-    pub(crate) base_version: u64,
+    /// Version of the base.
+    pub(crate) base_version: Version,
     /// Size of the base in bytes.
     pub(crate) image_bytes: u64,
     /// The changes, contiguous from `base_version` on.
-    pub(crate) runs: Vec<Run>,
-    /// Version of a master that has replayed them: last change + 1, or `base_version` without any.
-    pub(crate) end_version: u64,
+    pub(crate) stretches: Vec<Stretch>,
+    /// Version of a master that has replayed them: `base_version` without any.
+    pub(crate) end_version: Version,
     /// When the last change was made, in Unix seconds of the old master's clock.
     pub(crate) last_change_time: Option<u64>,
     /// How many changes are replayed.
@@ -93,13 +91,12 @@ pub(crate) struct Plan {
 /// The best that one lineage has.
 struct Candidate {
     base: Base,
-    version: u64,
+    version: Version,
     bytes: u64,
-    runs: Vec<Run>,
-    /// One behind the last change.
-    end: u64,
+    stretches: Vec<Stretch>,
+    end: Version,
     /// Where this machine's own files end, if the metalogger's go on from there.
-    own_end: u64,
+    own_end: Version,
     last_change: Option<u64>,
     /// Unix seconds of the last change, or of the image where there is none.
     time: u64,
@@ -107,15 +104,14 @@ struct Candidate {
 
 /// Changes that follow one another.
 struct Followed {
-    runs: Vec<Run>,
-    /// One behind the last change.
-    end: u64,
+    stretches: Vec<Stretch>,
+    end: Version,
     /// Unix seconds of the last change.
     last_change: Option<u64>,
 }
 
 impl Candidate {
-    fn new(file: &ImageFile, version: u64, Followed { runs, end, last_change }: Followed) -> Self {
+    fn new(file: &ImageFile, version: Version, Followed { stretches, end, last_change }: Followed) -> Self {
         let base = match file.image {
             Image::Complete { signature, version, metaid } => {
                 Base::Image { name: file.name.clone(), signature, version, metaid }
@@ -123,16 +119,16 @@ impl Candidate {
             _ => Base::New,
         };
         let time = last_change.unwrap_or(file.modified);
-        Self { base, version, bytes: file.size, runs, end, own_end: end, last_change, time }
+        Self { base, version, bytes: file.size, stretches, end, own_end: end, last_change, time }
     }
 }
 
 impl Plan {
     /// About how many bytes the staged change log has when all ids are raised by `jump`.
-    pub(crate) fn log_bytes(&self, jump: u64) -> u64 {
-        let digits = |id: u64| u64::from(id.checked_ilog10().unwrap_or_default());
-        let longer = digits(self.end_version.saturating_add(jump)) - digits(self.base_version);
-        self.runs.iter().map(|run| run.bytes).sum::<u64>() + longer * self.changes
+    pub(crate) fn log_bytes(&self, jump: EpochJump) -> u64 {
+        let digits = |version: Version| u64::from(version.0.checked_ilog10().unwrap_or_default());
+        let longer = digits(self.end_version + jump) - digits(self.base_version);
+        self.stretches.iter().map(|stretch| stretch.bytes).sum::<u64>() + longer * self.changes
     }
 
     /// How many versions beyond the end the files go that are left behind: other machines may have followed them.
@@ -141,7 +137,7 @@ impl Plan {
             Note::Lost { changes: Some((_, last)), .. } => Some(*last),
             _ => None,
         });
-        last.max().map_or(0, |last| (last + 1).saturating_sub(self.end_version))
+        last.max().map_or(0, |last| Version::after(last).changes_since(self.end_version))
     }
 }
 
@@ -169,10 +165,10 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         metaid,
         base_version: chosen.version,
         image_bytes: chosen.bytes,
-        runs: chosen.runs.clone(),
+        stretches: chosen.stretches.clone(),
         end_version: chosen.end,
         last_change_time: chosen.last_change,
-        changes: chosen.end - chosen.version,
+        changes: chosen.end.changes_since(chosen.version),
         notes,
         set_aside: set_aside(inventory),
     })
@@ -228,46 +224,48 @@ fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     }
     // `MFSM NEW` is a file system only together with its whole history; ids from 0 are those of 1.6.
     let has = |id: u64| spans.iter().any(|s| (s.first..=s.last).contains(&id));
-    let new = images().find(|file| file.image == Image::New && matches!(file.role, Role::Current | Role::Download))?;
-    (has(1) && !has(0)).then(|| Candidate::new(new, 1, follow(inventory, &spans, 1)))
+    let new =
+        images().find(|file| file.image == Image::New && matches!(file.origin, Origin::Current | Origin::Download))?;
+    let version = Version::NEW;
+    (has(1) && !has(0)).then(|| Candidate::new(new, version, follow(inventory, &spans, version)))
 }
 
 /// The own files, and all that the metalogger has heard since, if its logs show that it is one history: they hold the
 /// last change of the own files, and no common change differs.
 fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
-    let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if to + 1 == own.end);
+    let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if Version::after(to) == own.end);
     if !same {
         return own;
     }
-    let (mut runs, own_end) = (own.runs, own.end);
+    let (mut stretches, own_end) = (own.stretches, own.end);
     let rest = follow(inventory, &inventory.spans(Lineage::Ml), own_end);
-    runs.extend(rest.runs);
+    stretches.extend(rest.stretches);
     let last_change = rest.last_change.or(own.last_change);
-    Candidate { runs, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
+    Candidate { stretches, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
 }
 
 /// The longest contiguous run of changes from `version` on.
-fn follow(inventory: &Inventory, spans: &[Span], version: u64) -> Followed {
-    let mut runs = Vec::new();
+fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
+    let mut stretches = Vec::new();
     let (mut end, mut last_change) = (version, None);
     // All spans that hold an id hold the same change under it, so the longest one is as good as any.
     let next = |id: u64| {
         let holds = spans.iter().rev().filter(|s| (s.first..=s.last).contains(&id));
         holds.max_by_key(|s| s.last)
     };
-    while let Some(span) = next(end) {
+    while let Some(span) = next(end.next_change()) {
         let segment = inventory.segment(span);
-        runs.push(Run {
+        stretches.push(Stretch {
             file: inventory.logs[span.log].name.clone(),
             offset: segment.start,
-            first: end,
+            first: end.next_change(),
             last: span.last,
-            bytes: share(segment, span.last - end + 1),
+            bytes: share(segment, Version::after(span.last).changes_since(end)),
         });
-        end = span.last + 1;
+        end = Version::after(span.last);
         last_change = Some(segment.last_time);
     }
-    Followed { runs, end, last_change }
+    Followed { stretches, end, last_change }
 }
 
 /// About how many bytes so many changes of a segment have.
@@ -283,23 +281,23 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
         Base::Image { name, metaid, .. } => (*metaid, name.clone()),
         Base::New => (0, OsString::new()),
     };
-    for run in &chosen.runs {
-        let log = inventory.logs.iter().find(|log| log.name == run.file);
+    for stretch in &chosen.stretches {
+        let log = inventory.logs.iter().find(|log| log.name == stretch.file);
         let Some(set) = log.and_then(|log| log.scan.metaid) else {
             continue;
         };
-        if !(run.first..=run.last).contains(&set.change) {
+        if !(stretch.first..=stretch.last).contains(&set.change) {
             continue;
         }
         if known != 0 && known != set.metaid {
             return Err(Refusal::Metaids {
                 first_file: from,
                 first: known,
-                second_file: run.file.clone(),
+                second_file: stretch.file.clone(),
                 second: set.metaid,
             });
         }
-        (known, from) = (set.metaid, run.file.clone());
+        (known, from) = (set.metaid, stretch.file.clone());
     }
     Ok(known)
 }
@@ -307,20 +305,25 @@ fn metaid_of(inventory: &Inventory, chosen: &Candidate) -> Result<u64, Refusal> 
 /// Torn, damaged and contradicting places that concern changes the plan needs.
 fn log_notes(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let mut notes = Vec::new();
-    let used = |log: &&LogFile| log.lineage == lineage || chosen.runs.iter().any(|run| run.file == log.name);
+    let used =
+        |log: &&LogFile| log.lineage == lineage || chosen.stretches.iter().any(|stretch| stretch.file == log.name);
     for log in inventory.logs.iter().filter(used) {
         notes.extend(damage_notes(log, chosen));
         let Some(torn) = log.scan.torn else { continue };
         // The torn change is the one behind the last segment; of a log with nothing else it is not known.
         let change = log.scan.segments.last().map(|s| s.last + 1);
-        if change.is_none_or(|id| id >= chosen.version) {
-            notes.push(Note::Torn { file: log.name.clone(), torn, bridged: change.is_some_and(|id| id < chosen.end) });
+        if !change.is_some_and(|id| chosen.version.has(id)) {
+            notes.push(Note::Torn {
+                file: log.name.clone(),
+                torn,
+                bridged: change.is_some_and(|id| chosen.end.has(id)),
+            });
         }
     }
     for conflict in &inventory.conflicts {
         let (kept, dead) = (&inventory.logs[conflict.kept.0], &inventory.logs[conflict.dead.0]);
         let last = dead.scan.segments[conflict.dead.1].last;
-        if kept.lineage == lineage && last >= chosen.version {
+        if kept.lineage == lineage && !chosen.version.has(last) {
             notes.push(Note::Conflict { at: conflict.at, kept: kept.name.clone(), dead: dead.name.clone(), last });
         }
     }
@@ -332,11 +335,11 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     let note = |damage: &Damage| {
         let before = segments.iter().rev().find(|s| s.end <= damage.offset);
         let after = segments.iter().find(|s| s.start >= damage.offset);
-        let relevant = after.or(before).is_none_or(|s: &Segment| s.last + 1 >= chosen.version);
+        let relevant = after.or(before).is_none_or(|s: &Segment| Version::after(s.last) >= chosen.version);
         let bridged = match (after, before) {
             _ if damage.kind == Kind::GivenUp => false,
-            (Some(after), _) => after.first <= chosen.end,
-            (None, Some(before)) => before.last + 1 < chosen.end,
+            (Some(after), _) => after.first <= chosen.end.next_change(),
+            (None, Some(before)) => Version::after(before.last) < chosen.end,
             (None, None) => false,
         };
         relevant.then(|| Note::Damage { file: log.name.clone(), damage: *damage, bridged })
@@ -379,29 +382,6 @@ fn set_aside(inventory: &Inventory) -> Vec<OsString> {
     let mut names: Vec<OsString> = names.chain(inventory.logs.iter().map(|log| &log.name)).cloned().collect();
     names.sort();
     names
-}
-
-impl fmt::Display for Plan {
-    /// A few short lines, for `--dry-run`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.base {
-            Base::Image { name, version, .. } => writeln!(f, "base: {}, version {version}", shown(name))?,
-            Base::New => writeln!(f, "base: a new file system, version 1")?,
-        }
-        writeln!(f, "lineage: {}, metaid {:#x}", self.lineage, self.metaid)?;
-        for run in &self.runs {
-            writeln!(f, "changes: {} to {} from {}", run.first, run.last, shown(&run.file))?;
-        }
-        writeln!(f, "end: version {}, {} changes", self.end_version, self.changes)?;
-        write!(f, "size: image of {} bytes, change log of about {} bytes", self.image_bytes, self.log_bytes(0))?;
-        for note in &self.notes {
-            write!(f, "\n{}: {note}", format!("{:?}", note.severity()).to_lowercase())?;
-        }
-        for name in &self.set_aside {
-            write!(f, "\nset aside: {}", shown(name))?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

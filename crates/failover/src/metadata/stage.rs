@@ -17,9 +17,10 @@ use rustix::fs::Mode;
 
 use super::changelog::{self, Lines};
 use super::image::{self, Image};
-use super::names::shown;
-use super::plan::{Base, Plan, Run};
-use super::unlock::Locks;
+use super::plan::{Base, Plan, Stretch};
+use super::unlock::ChunkLocks;
+use super::{EpochJump, Version};
+use crate::sys::text::shown;
 use blocks::Blocks;
 
 use crate::sys::cancel::{Cancel, Cancelled};
@@ -70,38 +71,23 @@ pub(crate) enum Error {
         /// The change that should have come.
         change: u64,
     },
-    /// The plan's runs are not contiguous from its base to its end.
-    #[error("the plan is not contiguous: a run begins at {found}, {expected} is needed")]
+    /// The plan's stretches are not contiguous from its base to its end.
+    #[error("the plan is not contiguous: a stretch begins at {found}, {expected} is needed")]
     NotContiguous {
         /// The change that is needed.
         expected: u64,
-        /// The change the next run begins with.
+        /// The change the next stretch begins with.
         found: u64,
     },
     /// A jump on a base whose header cannot be renumbered, or beyond what a version can be.
     #[error("versions cannot be raised by {jump} on this base")]
     Jump {
         /// The jump.
-        jump: u64,
+        jump: EpochJump,
     },
     /// Told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
-}
-
-/// What [`write_log`] wrote.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// Id of the first line as written (jump included); `None` for an empty run.
-    pub(crate) first: Option<u64>,
-    /// Id of the last line as written.
-    pub(crate) last: Option<u64>,
-    /// Number of lines.
-    pub(crate) lines: u64,
-    /// Number of bytes.
-    pub(crate) bytes: u64,
-    /// How many of the lines are no changes of the plan: each unlocks a chunk whose writer the crash cut off.
-    pub(crate) unlocked: u64,
 }
 
 /// Writes the plan's base to [`IMAGE`] in the folder `stage`, its version raised by `jump`.
@@ -113,7 +99,7 @@ pub(crate) fn copy_image(
     plan: &Plan,
     stage: &Folder,
     owner: Owner,
-    jump: u64,
+    jump: EpochJump,
     cancel: &Cancel,
 ) -> Result<(), Error> {
     check_jump(plan, jump)?;
@@ -125,7 +111,7 @@ pub(crate) fn copy_image(
             Image::New
         }
         Base::Image { name: source, signature, version, metaid } => {
-            let planned = |version| Image::Complete { signature: *signature, version, metaid: *metaid };
+            let planned = |version: Version| Image::Complete { signature: *signature, version, metaid: *metaid };
             let mut original = folder.read(source)?;
             let found = image::read(&mut original).map_err(failed("read", source))?;
             if found != planned(*version) {
@@ -133,12 +119,12 @@ pub(crate) fn copy_image(
                 return Err(Error::ImageChanged { file, found });
             }
             copy(&mut original, source, &staged, cancel)?;
-            if jump > 0 {
-                let raised = (version + jump).to_be_bytes();
+            if jump > EpochJump::NONE {
+                let raised = (*version + jump).0.to_be_bytes();
                 let at = image::VERSION_OFFSET_2_0;
                 staged.write_all_at(&raised, at).map_err(failed("write", name))?;
             }
-            planned(version + jump)
+            planned(*version + jump)
         }
     };
     let found = image::read(&mut staged).map_err(failed("read", name))?;
@@ -165,61 +151,68 @@ pub(crate) fn copy_file(
 }
 
 /// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
-/// plan's end, then an `UNLOCK` for each chunk that the crash left locked for nobody; all ids raised by `jump`, every
-/// line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
+/// plan's end, then an `UNLOCK` for each chunk that the crash left locked; all ids raised by `jump`, every line ended.
+/// Flushed, of `owner`, mode 0640. Without changes: empty.
+///
+/// Returns how many chunks it unlocks: so many changes come after the plan's end.
 pub(crate) fn write_log(
     folder: &Folder,
     plan: &Plan,
     stage: &Folder,
     owner: Owner,
-    jump: u64,
+    jump: EpochJump,
     cancel: &Cancel,
-) -> Result<Written, Error> {
+) -> Result<u64, Error> {
     check_jump(plan, jump)?;
     let name = OsStr::new(LOG);
     let file = stage.create(name, 0o600)?;
-    let written = flushing(&file, name, |mut flush| {
+    let unlocked = flushing(&file, name, |mut flush| {
         let wrote = move |bytes| flush.wrote(bytes);
         Blocks::write(&file, wrote, failed("write", name), |out| write_changes(folder, plan, out, jump, cancel))
     })?;
     finish(stage, &file, name, owner)?;
-    Ok(written)
+    Ok(unlocked)
 }
 
-fn write_changes(folder: &Folder, plan: &Plan, out: &mut Blocks, jump: u64, cancel: &Cancel) -> Result<Written, Error> {
+fn write_changes(
+    folder: &Folder,
+    plan: &Plan,
+    out: &mut Blocks,
+    jump: EpochJump,
+    cancel: &Cancel,
+) -> Result<u64, Error> {
     let mut writer = Writer {
         out,
-        next: plan.base_version,
-        jump,
-        written: Written::default(),
+        next: plan.base_version.next_change(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
-        locks: Locks::default(),
+        locks: ChunkLocks::default(),
     };
-    for run in &plan.runs {
-        if run.first != writer.next {
-            let (expected, found) = (writer.next, run.first);
+    for stretch in &plan.stretches {
+        if stretch.first != writer.next {
+            let (expected, found) = (writer.next, stretch.first);
             return Err(Error::NotContiguous { expected, found });
         }
-        writer.copy_run(folder, run, cancel)?;
+        writer.copy_stretch(folder, stretch, cancel)?;
     }
-    if writer.next != plan.end_version {
-        let (expected, found) = (writer.next, plan.end_version);
+    if writer.next != plan.end_version.next_change() {
+        let (expected, found) = (writer.next, plan.end_version.next_change());
         return Err(Error::NotContiguous { expected, found });
     }
     // Tried from 3.0 on. 1.x is left as it is.
-    if format_2_0(plan) || plan.base == Base::New {
-        for change in writer.locks.ending() {
-            writer.write(change.as_bytes())?;
-            writer.written.unlocked += 1;
-        }
+    if !format_2_0(plan) && plan.base != Base::New {
+        return Ok(0);
     }
-    Ok(writer.written)
+    let unlocking = writer.locks.ending();
+    for change in &unlocking {
+        writer.write(change.as_bytes())?;
+    }
+    Ok(unlocking.len() as u64)
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
-fn check_jump(plan: &Plan, jump: u64) -> Result<(), Error> {
-    let reachable = plan.end_version.checked_add(jump).is_some_and(|end| end < changelog::LIMIT);
-    if jump == 0 || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
+fn check_jump(plan: &Plan, jump: EpochJump) -> Result<(), Error> {
+    let reachable = (plan.end_version + jump).0 < changelog::LIMIT;
+    if jump == EpochJump::NONE || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
 }
 
 fn format_2_0(plan: &Plan) -> bool {
@@ -274,34 +267,34 @@ fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T,
         let (wanted, asked) = mpsc::channel();
         let behind = scope.spawn(|| asked.into_iter().try_for_each(|()| file.sync_data()));
         let written = write(Flush { wanted, bytes: 0 });
-        let flushed = behind.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A panic ends the whole process (panic = "abort").
+        let flushed = behind.join().unwrap();
         flushed.map_err(failed("flush", name)).and(written)
     })
 }
 
 struct Writer<'a> {
     out: &'a mut Blocks,
+    /// The change to write next, by its id before the jump.
     next: u64,
-    jump: u64,
-    written: Written,
     /// The id of the line being written, in digits: counted on, which is quicker than printing each.
     digits: Vec<u8>,
-    locks: Locks,
+    locks: ChunkLocks,
 }
 
 impl Writer<'_> {
-    fn copy_run(&mut self, folder: &Folder, run: &Run, cancel: &Cancel) -> Result<(), Error> {
-        let mut file = folder.read(&run.file)?;
-        let size = file.seek(SeekFrom::End(0)).map_err(failed("read", &run.file))?;
-        file.seek(SeekFrom::Start(run.offset)).map_err(failed("read", &run.file))?;
-        let mut lines = Lines::new(file.take(size.saturating_sub(run.offset)), run.offset);
+    fn copy_stretch(&mut self, folder: &Folder, stretch: &Stretch, cancel: &Cancel) -> Result<(), Error> {
+        let mut file = folder.read(&stretch.file)?;
+        let size = file.seek(SeekFrom::End(0)).map_err(failed("read", &stretch.file))?;
+        file.seek(SeekFrom::Start(stretch.offset)).map_err(failed("read", &stretch.file))?;
+        let mut lines = Lines::new(file.take(size.saturating_sub(stretch.offset)), stretch.offset);
         let mut count = 0_u64;
-        while self.next <= run.last {
+        while self.next <= stretch.last {
             if count % LINES_BETWEEN_CHECKS == 0 {
                 cancel.check()?;
             }
             count += 1;
-            let raw = lines.next().map_err(failed("read", &run.file))?;
+            let raw = lines.next().map_err(failed("read", &stretch.file))?;
             let line = raw.filter(|raw| raw.ended).and_then(|raw| changelog::parse(raw.text));
             match line {
                 Some(line) if line.id == self.next => {
@@ -309,9 +302,9 @@ impl Writer<'_> {
                     self.write(line.change)?;
                 }
                 // Changes below the base, or that another log has given already.
-                Some(line) if line.id < run.first => {}
+                Some(line) if line.id < stretch.first => {}
                 _ => {
-                    let (file, change) = (run.file.clone(), self.next);
+                    let (file, change) = (stretch.file.clone(), self.next);
                     return Err(Error::LogChanged { file, change });
                 }
             }
@@ -320,13 +313,8 @@ impl Writer<'_> {
     }
 
     fn write(&mut self, change: &[u8]) -> Result<(), Error> {
-        let id = self.next + self.jump;
         let put = self.out.put(&[&self.digits, b": ", change, b"\n"]);
         put.map_err(failed("write", OsStr::new(LOG)))?;
-        self.written.first.get_or_insert(id);
-        self.written.last = Some(id);
-        self.written.lines += 1;
-        self.written.bytes += (self.digits.len() + change.len() + 3) as u64;
         self.next += 1;
         count_on(&mut self.digits);
         Ok(())

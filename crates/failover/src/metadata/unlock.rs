@@ -19,13 +19,13 @@ const ANSWER: u64 = 1;
 
 /// The locks of a history, as far as its end matters.
 #[derive(Debug, Default)]
-pub(super) struct Locks {
+pub(super) struct ChunkLocks {
     /// When each chunk was locked, in Unix seconds of the master's clock.
     since: BTreeMap<u64, u64>,
     last_time: u64,
 }
 
-impl Locks {
+impl ChunkLocks {
     /// Takes note of the next change.
     pub(super) fn see(&mut self, line: &Line) {
         if line.time > self.last_time {
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn ending(log: &[&str]) -> Vec<String> {
-        let mut locks = Locks::default();
+        let mut locks = ChunkLocks::default();
         for text in log {
             locks.see(&changelog::parse(text.as_bytes()).unwrap());
         }
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn memory_stays_bounded_over_a_long_history() {
-        let mut locks = Locks::default();
+        let mut locks = ChunkLocks::default();
         for second in 0..100_u64 {
             for chunk in 1..=1000 {
                 let text = format!("6: {}|WRITE(9,0,1,0):{}", 100 + second, second * 1000 + chunk);

@@ -1,4 +1,4 @@
-//! Releases of MooseFS, and what each can do.
+//! Releases of MooseFS, and the abilities of each.
 
 use std::fmt::{self, Display};
 
@@ -16,19 +16,20 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// The first release whose master restores by itself (`-a`) and keeps metadata in the 2.0 format.
+    /// The first release whose master replays change logs when it starts (`-a`), and the first with the 2.0 metadata
+    /// format.
     pub(crate) const AUTO_RESTORE: Self = Self { major: 2, minor: 0, patch: 0 };
-    /// Whether its master loads change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
+    /// The first release with `mfsmaster restore`, which opens no port.
+    pub(crate) const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
+
+    /// Whether its master replays change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
     pub(crate) fn restores_itself(self) -> bool {
         self >= Self::AUTO_RESTORE
     }
 
-    /// The first release with `mfsmaster restore`, which opens no port.
-    pub(crate) const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
-
-    /// Reads what `mfsmaster -v` prints: `version: 3.0.117-1 ; build: 1341`.
+    /// Reads the output of `mfsmaster -v`: `version: 3.0.117-1 ; build: 1341`.
     pub(crate) fn parse(output: &str) -> Result<Self, Error> {
-        let unreadable = || Error::Version(output.trim().to_owned());
+        let unreadable = || Error::Release(output.trim().to_owned());
         let after = output.split("version:").nth(1).ok_or_else(unreadable)?.trim_start();
         let mut parts = after.split(|c: char| !c.is_ascii_digit());
         let mut part = || parts.next().and_then(|text| text.parse::<u16>().ok());
@@ -58,5 +59,20 @@ impl Release {
 impl Display for Release {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_read_from_what_the_daemons_print() {
+        let v = |text: &str| Release::parse(text).unwrap().to_string();
+        assert_eq!(v("version: 3.0.117-1 ; build: 1341\n"), "3.0.117");
+        assert_eq!(v("version: 1.6.27\n"), "1.6.27");
+        assert_eq!(v("version: 4.57.5-1 ; build: 1\n"), "4.57.5");
+        assert!(Release::parse("mfsmaster: unknown option").is_err());
+        assert!(Release::parse("version: 1.6.19").unwrap() < Release::AUTO_RESTORE);
     }
 }

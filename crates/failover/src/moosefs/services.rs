@@ -1,8 +1,8 @@
-//! Starting and stopping the MooseFS daemons by whatever manages services here.
+//! Starts and stops the MooseFS daemons, each by the service manager of this machine.
 //!
-//! A daemon that we start must live where the administrator looks for it and must outlive ucarp: in its systemd unit,
-//! under its init script's pid file, or as the daemon it makes of itself. Which of these it is, is found for each
-//! daemon: a unit on a machine booted with systemd, else an init script, else the daemon's own `start`.
+//! A daemon that we start must be where the administrator looks for it, and must outlive ucarp: in its systemd unit,
+//! under the pid file of its init script, or as the daemon that its own program becomes. Each daemon is looked for in
+//! this order: its unit on a machine that systemd booted, else its init script, else its program.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Display};
@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::machine::config::{Config, ServiceManager};
 use crate::moosefs::Daemon;
+use crate::moosefs::workarounds::restore_dropin;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity};
@@ -21,12 +21,12 @@ mod boot;
 /// Why a daemon could not be started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// `SERVICE_MANAGER` asks for something that is not here.
-    #[error("there is no {manager} named {} for {daemon}; set {key} in mfspromote.cfg", tried.join(" or "))]
+    /// `SERVICE_MANAGER` asks for a unit or script that does not exist.
+    #[error("there is no {manager} named {} for {daemon}; set {key} in mfspromote.cfg to its name", tried.join(" or "))]
     NoService {
         /// `systemd unit` or `init script`
         manager: &'static str,
-        /// The names looked for.
+        /// The names that were looked for.
         tried: Vec<String>,
         /// The daemon.
         daemon: Daemon,
@@ -39,23 +39,18 @@ pub(crate) enum Error {
     /// A command failed or took too long.
     #[error("cannot {verb} {control}")]
     Command {
-        /// `start` or `stop`
+        /// `start`, `stop` or `kill`
         verb: &'static str,
-        /// What was to be started or stopped.
+        /// The daemon, and how it is controlled.
         control: String,
         /// The cause.
         #[source]
         source: process::Error,
     },
-    /// The unit does not say what it runs.
-    #[error("systemd unit {unit} has no plain ExecStart of {program}: {found:?}", program = Daemon::Master.program())]
-    ExecStart {
-        /// The unit.
-        unit: String,
-        /// What `systemctl show` printed.
-        found: String,
-    },
-    /// A file of the service manager could not be written.
+    /// The master's unit cannot be made to restore, or to stop restoring.
+    #[error(transparent)]
+    Dropin(#[from] restore_dropin::Error),
+    /// The pid file of an init script cannot be written.
     #[error("cannot write {}", path.display())]
     Write {
         /// The file.
@@ -64,6 +59,38 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+}
+
+/// Which service manager is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceManager {
+    /// systemd where it booted the machine, else init scripts, else the daemons' own commands.
+    Auto,
+    /// `systemctl`.
+    Systemd,
+    /// `service`, on init scripts.
+    Init,
+    /// `mfsmaster start` and the like.
+    Own,
+}
+
+/// The part of the configuration that is about the daemons.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Which service manager is used.
+    pub(crate) manager: ServiceManager,
+    /// Name of the master's unit or init script, where it is not one of the known ones.
+    pub(crate) master: Option<String>,
+    /// Name of the metalogger's unit or init script.
+    pub(crate) metalogger: Option<String>,
+    /// Name of the CGI server's unit or init script.
+    pub(crate) cgiserv: Option<String>,
+    /// The master's own configuration file.
+    pub(crate) master_cfg: PathBuf,
+    /// How long a start may take, besides the time to load the image.
+    pub(crate) start_timeout: Duration,
+    /// How long a stop may take, besides the time to store the image.
+    pub(crate) stop_timeout: Duration,
 }
 
 /// How one daemon is started and stopped.
@@ -78,7 +105,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    /// The command that makes it start at boot, or not; `None` where nothing is known that would.
+    /// The command that makes it start at boot, or not; `None` where no such command is known.
     pub(crate) fn at_boot(&self, wanted: bool) -> Option<String> {
         let verb = if wanted { "enable" } else { "disable" };
         match self {
@@ -105,9 +132,7 @@ pub(crate) struct Services {
     master: Control,
     metalogger: Control,
     cgiserv: Option<Control>,
-    master_cfg: PathBuf,
-    start_timeout: Duration,
-    stop_timeout: Duration,
+    settings: Settings,
 }
 
 const UNIT_FOLDERS: [&str; 5] = [
@@ -118,23 +143,19 @@ const UNIT_FOLDERS: [&str; 5] = [
     "lib/systemd/system",
 ];
 
-/// The drop-in for the one start that restores.
-const DROPIN: &str = "50-mfs-promote.conf";
-/// How fast an image surely loads and stores: the slowest disk worth a master.
+/// How fast an image is loaded and stored at least: the slowest disk that a master is run on.
 const IMAGE_BYTES_PER_SECOND: u64 = 10_000_000;
 
 impl Services {
     /// Finds how each daemon is controlled on this machine.
-    pub(crate) fn find(config: &Config) -> Result<Self, Error> {
-        let control = |daemon, configured: Option<&String>| control(config.service_manager, daemon, configured);
+    pub(crate) fn find(settings: &Settings) -> Result<Self, Error> {
+        let control = |daemon, name: &Option<String>| control(settings.manager, daemon, name.as_ref());
         Ok(Self {
-            master: control(Daemon::Master, config.master_service.as_ref())?,
-            metalogger: control(Daemon::Metalogger, config.metalogger_service.as_ref())?,
+            master: control(Daemon::Master, &settings.master)?,
+            metalogger: control(Daemon::Metalogger, &settings.metalogger)?,
             // Not every machine has the web interface.
-            cgiserv: control(Daemon::Cgiserv, config.cgiserv_service.as_ref()).ok(),
-            master_cfg: config.master_cfg.clone(),
-            start_timeout: config.start_timeout,
-            stop_timeout: config.stop_timeout,
+            cgiserv: control(Daemon::Cgiserv, &settings.cgiserv).ok(),
+            settings: settings.clone(),
         })
     }
 
@@ -149,111 +170,82 @@ impl Services {
 
     /// How long a start may take that loads an image of `image` bytes.
     pub(crate) fn start_deadline(&self, image: u64) -> Duration {
-        self.start_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+        self.settings.start_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
     }
 
     /// How long a stop may take that stores an image of `image` bytes.
     pub(crate) fn stop_deadline(&self, image: u64) -> Duration {
-        self.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+        self.settings.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
     }
 
     /// Starts the master on a data folder with one complete image, as it is started at boot.
     ///
-    /// Back when the start was ordered (systemd) or the master listens (else).
+    /// Returns when the start was ordered (systemd) or the master listens (else).
     pub(crate) fn start_plain_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        match &self.master {
-            Control::Unit(unit) => systemctl("start", unit, deadline, cancel),
-            Control::Script(name) => {
-                let args = [OsString::from(name), "start".into()];
-                run("start", &self.master, &find("service")?, &args, deadline, cancel)
-            }
-            Control::Own(program) => run("start", &self.master, program, &self.own_start(&[]), deadline, cancel),
-        }
+        start(&self.master, &self.own_start(&[]), deadline, cancel)
     }
 
-    /// The arguments of mfsmaster itself for a start. Always with the verb: that of 1.6 would restart without one.
+    /// The arguments of mfsmaster itself for a start. Always with the verb: 1.6 restarts without one.
     fn own_start(&self, options: &[&str]) -> Vec<OsString> {
         let mut args = Vec::new();
-        if self.master_cfg.exists() {
-            args.extend(["-c".into(), self.master_cfg.clone().into()]);
+        if self.settings.master_cfg.exists() {
+            args.extend(["-c".into(), self.settings.master_cfg.clone().into()]);
         }
         args.extend(options.iter().map(OsString::from));
         args.push("start".into());
         args
     }
 
-    /// Starts the master so that it replays the change logs beside its image, loading it once (`-a`).
+    /// Starts the master so that it replays the change logs beside its image (`-a`). An init script cannot pass that,
+    /// so the program itself is started in its place.
     ///
-    /// Back when the start was ordered (systemd) or the master listens (else): whether it serves, only it can say.
-    /// [`Services::remove_restore_dropin`] ends it, whatever comes of the start.
+    /// Returns when the start was ordered (systemd) or the master listens (else); only the master can say whether it
+    /// serves. Call [`Services::remove_restore_dropin`] afterwards, also if the start fails.
     pub(crate) fn start_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        if let Control::Unit(unit) = &self.master {
-            restore_once(unit, cancel)?;
-            return systemctl("start", unit, deadline, cancel);
+        let args = self.own_start(&["-a"]);
+        match &self.master {
+            Control::Unit(unit) => {
+                restore_dropin::add(unit, cancel)?;
+                start(&self.master, &args, deadline, cancel)
+            }
+            control => run("start", control, &program(Daemon::Master)?, &args, deadline, cancel),
         }
-        run("start", &self.master, &program(Daemon::Master)?, &self.own_start(&["-a"]), deadline, cancel)
     }
 
-    /// Makes later starts of the master's unit plain ones, if [`Services::start_master`] changed them: the unit must go
-    /// on refusing an unclean data folder. Also after a run that was killed; where nothing is left, nothing happens.
-    ///
-    /// A reload of the manager takes some tenths of a second, so this comes after all that clients wait for.
+    /// Makes later starts of the master plain ones again, if [`Services::start_master`] changed them, in this run or in
+    /// one that was killed. Takes some tenths of a second.
     pub(crate) fn remove_restore_dropin(&self) -> Result<(), Error> {
         let Control::Unit(unit) = &self.master else { return Ok(()) };
-        let folder = dropin_folder(unit);
-        if !folder.exists() {
-            return Ok(());
-        }
-        let path = folder.join(DROPIN);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(Error::Write { path, source }),
-            _ => (),
-        }
-        let cancel = Cancel::new();
-        if restores(&show_exec_start(unit, &cancel)?) {
-            daemon_reload(&cancel)?;
-        }
-        // Last, since it is the mark of unfinished work; one with an administrator's files in it stays.
-        let _ = std::fs::remove_dir(&folder);
-        Ok(())
+        Ok(restore_dropin::remove(unit)?)
     }
 
     /// Starts `daemon` as it is started at boot.
     pub(crate) fn start(&self, daemon: Daemon, cancel: &Cancel) -> Result<(), Error> {
         let Some(control) = self.control(daemon) else { return Err(Error::NoProgram(daemon.program())) };
-        match control {
-            Control::Unit(unit) => systemctl("start", unit, self.start_timeout, cancel),
-            Control::Script(name) => {
-                let args = [OsString::from(name), "start".into()];
-                run("start", control, &find("service")?, &args, self.start_timeout, cancel)
-            }
-            Control::Own(path) => run("start", control, path, &["start".into()], self.start_timeout, cancel),
-        }
+        start(control, &["start".into()], self.settings.start_timeout, cancel)
     }
 
-    /// Stops the `daemon` that runs as `identity` and waits until it is gone; killed if it takes longer than `deadline`.
+    /// Stops the `daemon` that runs as `identity` and waits until it has ended; kills it if that takes longer than
+    /// `deadline`.
     pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<(), Error> {
-        let failed = |source| Error::Command { verb: "stop", control: daemon.to_string(), source };
-        let mut patience = deadline;
         if let Some(Control::Unit(unit)) = self.control(daemon) {
-            // A stop is never cut short: half a stop helps nobody.
+            // Not cut short by a signal: no later step expects a daemon that is half stopped.
             if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
                 let pid = identity.pid;
-                log::warn!("{}; killing pid {pid}, which is {}", chain(&e), process::describe(pid));
-                patience = Duration::ZERO;
+                log::warn!("{}; killing {daemon} (pid {pid}): {}", chain(&e), process::describe(pid));
+                return kill(daemon, identity);
             }
         }
-        process::stop(identity, patience, None).map_err(failed)?;
-        Ok(())
+        let stopped = process::stop(identity, deadline);
+        stopped.map(drop).map_err(|source| Error::Command { verb: "stop", control: daemon.to_string(), source })
     }
 
-    /// Kills the `daemon` that runs as `identity`: it writes nothing any more.
+    /// Kills the `daemon` that runs as `identity`, so that it writes nothing more.
     pub(crate) fn kill(&self, daemon: Daemon, identity: Identity) -> Result<(), Error> {
-        let failed = |source| Error::Command { verb: "kill", control: daemon.to_string(), source };
-        process::stop(identity, Duration::ZERO, None).map_err(failed)?;
+        kill(daemon, identity)?;
         match self.control(daemon) {
-            // It may be one that systemd starts again.
-            Some(Control::Unit(unit)) => systemctl("stop", unit, self.stop_timeout, &Cancel::new()),
+            // Its unit may start it again.
+            Some(Control::Unit(unit)) => systemctl("stop", unit, self.settings.stop_timeout, &Cancel::new()),
             _ => Ok(()),
         }
     }
@@ -267,8 +259,8 @@ impl Services {
         }
     }
 
-    /// Tells an init script which process it owns now: we started the master in its place, because a script cannot
-    /// be told to restore.
+    /// Writes the pid file of the master's init script, which did not start the master itself: see
+    /// [`Services::start_master`]. Without it the script would not find the master to stop it.
     pub(crate) fn write_pid_file(&self, pid: u32) -> Result<(), Error> {
         let Control::Script(name) = &self.master else { return Ok(()) };
         let path = PathBuf::from(format!("/run/{name}.pid"));
@@ -276,7 +268,7 @@ impl Services {
     }
 }
 
-/// The first control of `daemon` that exists here, by preference of `manager`.
+/// How `daemon` is controlled on this machine: the first of the ways that `manager` allows.
 fn control(manager: ServiceManager, daemon: Daemon, configured: Option<&String>) -> Result<Control, Error> {
     control_under(Path::new("/"), manager, daemon, configured)
 }
@@ -303,7 +295,7 @@ fn control_under(
     }
 }
 
-/// What distributions and upstream call the services.
+/// The names that distributions and upstream give to the services.
 fn known_names(daemon: Daemon) -> Vec<String> {
     let short = daemon.program().trim_start_matches("mfs");
     ["moosefs-", "mfs", "mfs-"].iter().map(|prefix| format!("{prefix}{short}")).collect()
@@ -325,6 +317,22 @@ fn find(name: &'static str) -> Result<PathBuf, Error> {
     process::find_program(name).ok_or(Error::NoProgram(name))
 }
 
+/// Starts a daemon: a unit and a script know how, the program takes `args`.
+fn start(control: &Control, args: &[OsString], deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+    match control {
+        Control::Unit(unit) => systemctl("start", unit, deadline, cancel),
+        Control::Script(name) => {
+            run("start", control, &find("service")?, &[name.into(), "start".into()], deadline, cancel)
+        }
+        Control::Own(program) => run("start", control, program, args, deadline, cancel),
+    }
+}
+
+fn kill(daemon: Daemon, identity: Identity) -> Result<(), Error> {
+    let killed = process::kill(identity);
+    killed.map(drop).map_err(|source| Error::Command { verb: "kill", control: daemon.to_string(), source })
+}
+
 fn systemctl(verb: &'static str, unit: &str, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
     run(verb, &Control::Unit(unit.to_owned()), &find("systemctl")?, &[verb.into(), unit.into()], deadline, cancel)
 }
@@ -342,51 +350,6 @@ fn run(
         .and_then(process::Finished::success)
         .map(|_| ())
         .map_err(|source| Error::Command { verb, control: control.to_string(), source })
-}
-
-/// Puts a drop-in beside the master's unit that makes it restore (`-a`): units do not pass it.
-fn restore_once(unit: &str, cancel: &Cancel) -> Result<(), Error> {
-    let found = show_exec_start(unit, cancel)?;
-    let argv = argv_of(&found).ok_or_else(|| Error::ExecStart { unit: unit.to_owned(), found: found.clone() })?;
-    if argv.contains(&"-a") {
-        return Ok(());
-    }
-    let folder = dropin_folder(unit);
-    let path = folder.join(DROPIN);
-    let text = format!("[Service]\nExecStart=\nExecStart={} -a {}\n", argv[0], argv[1..].join(" "));
-    std::fs::create_dir_all(&folder)
-        .and_then(|()| std::fs::write(&path, text))
-        .map_err(|source| Error::Write { path: path.clone(), source })?;
-    // A unit that nothing has kept in the manager's memory is read afresh, which saves the reload.
-    if restores(&show_exec_start(unit, cancel)?) { Ok(()) } else { daemon_reload(cancel) }
-}
-
-fn dropin_folder(unit: &str) -> PathBuf {
-    PathBuf::from(format!("/run/systemd/system/{unit}.service.d"))
-}
-
-fn restores(shown: &str) -> bool {
-    argv_of(shown).is_some_and(|argv| argv.contains(&"-a"))
-}
-
-fn daemon_reload(cancel: &Cancel) -> Result<(), Error> {
-    let systemd = Control::Unit("configuration".into());
-    run("reload", &systemd, &find("systemctl")?, &["daemon-reload".into()], Duration::from_secs(30), cancel)
-}
-
-fn show_exec_start(unit: &str, cancel: &Cancel) -> Result<String, Error> {
-    let args = ["show", "--property=ExecStart", "--value", unit].map(OsStr::new);
-    process::run(&find("systemctl")?, &args, Duration::from_secs(30), cancel)
-        .and_then(process::Finished::success)
-        .map(|finished| finished.output)
-        .map_err(|source| Error::Command { verb: "read", control: format!("systemd unit {unit}"), source })
-}
-
-/// The words of `argv[]` in what `systemctl show --property=ExecStart` prints.
-fn argv_of(shown: &str) -> Option<Vec<&str>> {
-    let argv: Vec<&str> = shown.split("argv[]=").nth(1)?.split(" ; ").next()?.split_whitespace().collect();
-    argv.first().filter(|program| program.starts_with('/'))?;
-    Some(argv)
 }
 
 #[cfg(test)]
@@ -433,15 +396,36 @@ mod tests {
         let error = found(here.path(), ServiceManager::Init, Some("theirs")).unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no init script named theirs for mfsmetalogger; set METALOGGER_SERVICE in mfspromote.cfg"
+            "there is no init script named theirs for mfsmetalogger; set METALOGGER_SERVICE in mfspromote.cfg to its \
+             name"
         );
     }
 
     #[test]
-    fn the_words_of_a_unit_are_read_as_systemd_prints_them() {
-        let shown = "{ path=/usr/sbin/mfsmaster ; argv[]=/usr/sbin/mfsmaster -c ${CFGFILE} -f start ; \
-                     ignore_errors=no ; start_time=[n/a] ; pid=0 }\n";
-        assert_eq!(argv_of(shown).unwrap(), ["/usr/sbin/mfsmaster", "-c", "${CFGFILE}", "-f", "start"]);
-        assert_eq!(argv_of("\n"), None);
+    fn a_killed_daemon_writes_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            manager: ServiceManager::Own,
+            master: None,
+            metalogger: None,
+            cgiserv: None,
+            master_cfg: "/nowhere".into(),
+            start_timeout: Duration::ZERO,
+            stop_timeout: Duration::ZERO,
+        };
+        let own = Control::Own("/nowhere".into());
+        let services = Services { master: own.clone(), metalogger: own, cgiserv: None, settings };
+        // As a master stores an image on TERM.
+        let script = "trap 'echo image > metadata.mfs; exit' TERM; echo; while :; do sleep 0.01; done";
+        let mut daemon = std::process::Command::new("/bin/sh")
+            .args(["-c", script])
+            .current_dir(dir.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Read::read_exact(daemon.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        services.kill(Daemon::Master, Identity::of(daemon.id()).unwrap()).unwrap();
+        daemon.wait().unwrap();
+        assert!(!dir.path().join("metadata.mfs").exists());
     }
 }

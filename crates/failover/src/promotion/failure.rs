@@ -2,57 +2,54 @@
 
 use std::time::Duration;
 
-use crate::moosefs;
-use crate::moosefs::services;
+use super::prepare;
+use crate::machine::{self, commit, config, recover};
+use crate::metadata::Version;
+use crate::moosefs::{self, services};
+use crate::policy::Why;
 use crate::sys::cancel::Cancelled;
-
-use crate::election;
-use crate::election::settle;
-use crate::machine;
-use crate::machine::commit;
-use crate::machine::recover;
-use crate::promotion::prepare;
 use crate::sys::text::human;
+use crate::{election, machine::supervisor};
 
 /// Why this machine does not serve. Everything is back in its place when this is returned.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The election went another way, or could not be watched.
+    /// The election went another way, or a check failed.
     #[error(transparent)]
-    Settle(#[from] settle::Error),
-    /// It must not serve now.
+    Election(#[from] election::Failure),
+    /// The configuration.
     #[error(transparent)]
-    Guard(#[from] election::Error),
-    /// No plan, or it could not be staged.
-    #[error(transparent)]
-    Prepare(#[from] prepare::Error),
-    /// Files could not be moved.
-    #[error(transparent)]
-    RunFolder(#[from] commit::Error),
-    /// A daemon could not be started or stopped.
-    #[error(transparent)]
-    Service(#[from] services::Error),
-    /// A daemon could not be looked at.
-    #[error(transparent)]
-    MooseFs(#[from] moosefs::Error),
+    Config(#[from] config::Error),
     /// A part of the machine is missing.
     #[error(transparent)]
     Machine(#[from] machine::Error),
     /// The commit of an earlier run could not be ended.
     #[error("an earlier run was interrupted, and its work can neither be finished nor undone")]
     Recover(#[from] recover::Error),
+    /// No plan, or it could not be staged.
+    #[error(transparent)]
+    Prepare(#[from] prepare::Error),
+    /// Files could not be moved.
+    #[error(transparent)]
+    Commit(#[from] commit::Error),
+    /// A daemon could not be started or stopped.
+    #[error(transparent)]
+    Service(#[from] services::Error),
+    /// A daemon could not be looked at.
+    #[error(transparent)]
+    MooseFs(#[from] moosefs::Error),
     /// The master ended while it was starting.
-    #[error("mfsmaster ended while it was starting; its own log lines say why")]
+    #[error("mfsmaster exited while it was starting; see its log")]
     Died,
     /// The master served and then ended.
-    #[error("mfsmaster ended {} after it began to serve; its own log lines say why", human(*after))]
+    #[error("mfsmaster exited {} after it began to serve; see its log", human(*after))]
     DiedServing {
         /// How long it had served.
         after: Duration,
     },
     /// The master does not answer.
-    #[error("mfsmaster runs but does not answer on port {port} after {}", human(*after))]
-    Mute {
+    #[error("mfsmaster is running but did not answer on port {port} within {}", human(*after))]
+    Unresponsive {
         /// The client port.
         port: u16,
         /// How long it was asked.
@@ -61,25 +58,32 @@ pub(crate) enum Failure {
         #[source]
         source: moosefs::Error,
     },
+    /// The master does not tell its version.
+    #[error("mfsmaster does not tell which version it serves; version {planned} was planned")]
+    NoVersion {
+        /// What it has to serve.
+        planned: Version,
+    },
     /// The master serves less than planned.
-    #[error("mfsmaster serves version {served:?}, planned was {planned}: it did not replay what was staged")]
+    #[error("mfsmaster serves version {served} instead of {planned}: it did not replay the staged change log")]
     Behind {
         /// What it says it serves.
-        served: Option<u64>,
+        served: Version,
         /// What it has to serve.
-        planned: u64,
+        planned: Version,
     },
     /// The master serves another file system.
-    #[error("mfsmaster serves the file system with metaid {served:#x}, planned was {planned:#x}")]
+    #[error("mfsmaster serves the file system with metaid {served:#x} instead of {planned:#x}")]
     Foreign {
         /// What it says it serves.
         served: u64,
         /// What it has to serve.
         planned: u64,
     },
-    /// Something on this machine ends every run.
+    /// The runs of this call are killed.
     #[error(
-        "killed {times} times, and nothing serves here: find out by whom or what (dmesg tells of a lack of memory)"
+        "killed {times} times, and no master serves here (limit {}); the kernel log tells of a lack of memory (dmesg)",
+        supervisor::MOST_KILLS
     )]
     Killed {
         /// How many runs of the same call.
@@ -88,4 +92,28 @@ pub(crate) enum Failure {
     /// Told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
+}
+
+impl Failure {
+    /// The row of the policy table.
+    pub(crate) fn why(&self) -> Why {
+        match self {
+            Self::Election(failure) => failure.why(),
+            Self::Cancelled(_) => Why::Interrupted,
+            Self::Config(_)
+            | Self::Machine(_)
+            | Self::Recover(_)
+            | Self::Prepare(_)
+            | Self::Commit(_)
+            | Self::Service(_)
+            | Self::MooseFs(_)
+            | Self::Died
+            | Self::DiedServing { .. }
+            | Self::Unresponsive { .. }
+            | Self::NoVersion { .. }
+            | Self::Behind { .. }
+            | Self::Foreign { .. }
+            | Self::Killed { .. } => Why::CannotServe,
+        }
+    }
 }

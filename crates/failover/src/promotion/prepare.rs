@@ -1,31 +1,32 @@
-//! Everything of a promotion that touches nothing: inventory, plan, and the copy of the image in the stage.
+//! The part of a promotion that touches nothing which runs: plan, copy of the image, and the clean set in the stage.
 //!
-//! Done while the election settles. When the metalogger has stopped and flushed, the plan is made again from what
-//! lies there then; only if it starts from another image is that copied anew.
+//! Plan and copy are made while the election settles. When the metalogger has stopped and flushed, the plan is made again
+//! from the files as they are then; only if it starts from another image is that copied again.
 
 use crate::machine::config::Config;
-use crate::metadata::{Base, Lineage, Loss, Note, Plan, Refusal, Severity, image, inventory, plan, stage};
+use crate::metadata::{
+    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage,
+};
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 use crate::sys::process;
 use rustix::fs::Stat;
 use std::path::Path;
-use std::sync::mpsc::Sender;
 
 use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
-use crate::machine::emergency;
 use crate::machine::memory;
 use crate::machine::space;
 use crate::moosefs::workarounds::metarestore;
+use crate::sys::logging::chain;
 use crate::sys::text::human;
 
 /// How long `mfsmaster -v` may take.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// The log that a running metalogger appends to.
-const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
+pub(crate) const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
 
 /// Why nothing can be staged.
 #[derive(Debug, thiserror::Error)]
@@ -68,20 +69,19 @@ pub(crate) enum Error {
     Cancelled(#[from] Cancelled),
 }
 
-/// A stage with the image in it, and the plan it was made for.
-pub(crate) struct Prepared {
-    pub(crate) work: RunFolder,
-    plan: Plan,
+/// A plan that can be staged here, and what it was made from.
+#[derive(Debug, Clone)]
+pub(crate) struct Planned {
+    pub(crate) plan: Plan,
     source: Source,
-    jump: u64,
+    jump: EpochJump,
+    /// The release of the master that is to serve it.
     release: Release,
-    /// How many chunks the staged log unlocks behind the plan's end.
-    unlocked: u64,
     loss: Loss,
 }
 
-/// Which file the staged image was copied from.
-#[derive(PartialEq, Eq)]
+/// Which file the image of a plan is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Source {
     name: Option<std::ffi::OsString>,
     inode: u64,
@@ -89,129 +89,127 @@ struct Source {
     modified: (i64, u64),
 }
 
-/// Makes the plan and copies its image into a fresh stage. The metalogger still runs, and may finish a download just
-/// now: then once more. Each plan goes to `planned`.
-pub(crate) fn begin(
-    target: &Machine,
-    id: u64,
-    loss: Loss,
-    planned: &Sender<Plan>,
-    cancel: &Cancel,
-) -> Result<Prepared, Error> {
-    let release = check_release(cancel)?;
-    match try_begin(target, id, loss, release, planned, cancel) {
+/// Makes the plan for the files as they are now, while the metalogger still runs, and checks that it can be staged.
+pub(crate) fn plan(machine: &Machine, loss: Loss, cancel: &Cancel) -> Result<Planned, Error> {
+    plan_for(machine, loss, check_release(cancel)?, cancel)
+}
+
+fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) -> Result<Planned, Error> {
+    let plan = make_plan(machine, loss)?;
+    let source = source_of(machine, &plan)?;
+    let jump = jump_for(&machine.config, &plan);
+    space::check(&machine.data, &plan, jump, cancel)?;
+    emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
+    Ok(Planned { plan, source, jump, release, loss })
+}
+
+/// A run folder with the image of a plan in its stage.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    planned: Planned,
+    folder: RunFolder,
+}
+
+/// Copies the image of the plan into the stage of the run `id`. The metalogger may finish a download just now: then the plan
+/// is made and its image copied once more.
+pub(crate) fn copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+    let (loss, release) = (planned.loss, planned.release);
+    match try_copy(planned, machine, id, cancel) {
         Err(Error::Stage(e @ stage::Error::ImageChanged { .. })) => {
-            log::info!("{}; once more", crate::sys::logging::chain(&e));
-            try_begin(target, id, loss, release, planned, cancel)
+            log::info!("{}; once more", chain(&e));
+            try_copy(plan_for(machine, loss, release, cancel)?, machine, id, cancel)
         }
-        begun => begun,
+        copied => copied,
     }
 }
 
-fn try_begin(
-    target: &Machine,
-    id: u64,
-    loss: Loss,
-    release: Release,
-    planned: &Sender<Plan>,
-    cancel: &Cancel,
-) -> Result<Prepared, Error> {
-    let plan = make_plan(target, loss)?;
-    // The guards want to know it before the copy is done; whether they still listen is their care.
-    let _ = planned.send(plan.clone());
-    let source = source_of(target, &plan)?;
-    let jump = jump_for(&target.config, &plan);
-    space::check(&target.data, &plan, jump, cancel)?;
-    emergency::check(target, &plan, plan.end_version + jump, loss)?;
-    let work = RunFolder::create(&target.data, id)?;
-    let prepared = Prepared { work, plan, source, jump, release, unlocked: 0, loss };
-    match prepared.copy_image(target, cancel) {
-        Ok(()) => Ok(prepared),
+fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+    let folder = RunFolder::create(&machine.data, id)?;
+    match copy_image(&planned, machine, &folder, cancel) {
+        Ok(()) => Ok(Prepared { planned, folder }),
         Err(e) => {
-            prepared.work.discard(&target.data)?;
+            folder.discard(&machine.data)?;
             Err(e)
         }
     }
 }
 
+fn copy_image(planned: &Planned, machine: &Machine, folder: &RunFolder, cancel: &Cancel) -> Result<(), Error> {
+    Ok(stage::copy_image(&machine.data, &planned.plan, &folder.stage, machine.owner, planned.jump, cancel)?)
+}
+
+/// A complete clean set, ready to be moved in.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    pub(crate) folder: RunFolder,
+    pub(crate) plan: Plan,
+    /// The version that a master which has loaded the set answers with.
+    pub(crate) served: Version,
+    /// How many chunks are unlocked whose writers were cut off.
+    pub(crate) unlocked: u64,
+    /// The release of the master that is to serve it.
+    pub(crate) release: Release,
+}
+
 impl Prepared {
     /// What is prepared, for the log.
     pub(crate) fn summary(&self) -> String {
-        format!("{}, {} changes, to version {}", base(&self.plan), self.plan.changes, self.plan.end_version)
+        let plan = &self.planned.plan;
+        format!("{}, {} changes, to version {}", base(plan), plan.changes, plan.end_version)
     }
 
-    /// The version that a master which has loaded the stage answers with.
-    pub(crate) fn served_version(&self) -> u64 {
-        self.plan.end_version + self.jump + self.unlocked
+    pub(crate) fn folder(&self) -> &RunFolder {
+        &self.folder
     }
 
-    /// The release of the master that is to serve it.
-    pub(crate) fn release(&self) -> Release {
-        self.release
-    }
-
-    /// How many chunks are unlocked whose writers were cut off.
-    pub(crate) fn unlocked(&self) -> u64 {
-        self.unlocked
-    }
-
-    /// Completes the stage with what lies in the data folder now, and returns the plan that it follows.
-    pub(crate) fn finish(&mut self, target: &Machine, cancel: &Cancel) -> Result<Plan, Error> {
-        self.plan = make_plan(target, self.loss)?;
-        let source = source_of(target, &self.plan)?;
-        if source != self.source {
-            log::info!("the metalogger has a newer image by now; copying that one");
-            self.work.stage.remove(stage::IMAGE.as_ref())?;
-            self.source = source;
-            self.jump = jump_for(&target.config, &self.plan);
-            space::check(&target.data, &self.plan, self.jump, cancel)?;
-            self.copy_image(target, cancel)?;
+    /// Completes the stage with the files as they are now that the metalogger has stopped.
+    pub(crate) fn stage(self, machine: &Machine, cancel: &Cancel) -> Result<Staged, Error> {
+        let Self { mut planned, folder } = self;
+        planned.plan = make_plan(machine, planned.loss)?;
+        let source = source_of(machine, &planned.plan)?;
+        if source != planned.source {
+            log::info!("metalogger downloaded a newer image; copying it");
+            folder.stage.remove(stage::IMAGE.as_ref())?;
+            planned.source = source;
+            planned.jump = jump_for(&machine.config, &planned.plan);
+            space::check(&machine.data, &planned.plan, planned.jump, cancel)?;
+            copy_image(&planned, machine, &folder, cancel)?;
         }
-        let written = stage::write_log(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?;
-        self.unlocked = written.unlocked;
-        self.work.stage.sync()?;
-        emergency::check(target, &self.plan, self.served_version(), self.loss)?;
-        if !self.release.restores_itself() {
-            self.restore(target, cancel)?;
+        let Planned { plan, jump, release, loss, .. } = planned;
+        let unlocked = stage::write_log(&machine.data, &plan, &folder.stage, machine.owner, jump, cancel)?;
+        folder.stage.sync()?;
+        let served = (plan.end_version + jump).with_changes(unlocked);
+        emergency::check(&machine.data, &machine.config.working_user, &plan, served, loss)?;
+        if !release.restores_itself() {
+            restore(&plan, &folder, release, machine, cancel)?;
         }
-        Ok(self.plan.clone())
+        Ok(Staged { folder, plan, served, unlocked, release })
     }
+}
 
-    /// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
-    fn restore(&self, target: &Machine, cancel: &Cancel) -> Result<(), Error> {
-        let restore = self.work.restore_folder(target.owner)?;
-        let move_all = |from: &Folder, to: &Folder, names: &[&str]| {
-            names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
-        };
-        move_all(&self.work.stage, &restore, &[stage::IMAGE, stage::LOG])?;
-        let deadline = target.services.start_deadline(target.image_size());
-        let took = metarestore::restore(&restore, &self.plan, target.owner, deadline, cancel)?;
-        log::info!("stage: mfsmetarestore {} made one image of it in {}", self.release, human(took));
-        move_all(&restore, &self.work.stage, &[commit::CLEAN_STOP_IMAGE])?;
-        self.work.remove_restore_folder()?;
-        let sessions = match self.plan.lineage {
-            Lineage::Ml => "sessions_ml.mfs",
-            Lineage::Own => commit::SESSIONS,
-        };
-        match stage::copy_file(
-            &target.data,
-            sessions.as_ref(),
-            &self.work.stage,
-            commit::SESSIONS.as_ref(),
-            target.owner,
-        ) {
-            Ok(()) => (),
-            // A master without them makes every client mount anew; one that is not started, too.
-            Err(e) => {
-                log::warn!("no client sessions, so clients have to mount again: {}", crate::sys::logging::chain(&e));
-            }
-        }
-        Ok(self.work.stage.sync()?)
+/// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
+fn restore(plan: &Plan, folder: &RunFolder, release: Release, machine: &Machine, cancel: &Cancel) -> Result<(), Error> {
+    let restore = folder.restore_folder(machine.owner)?;
+    let move_all = |from: &Folder, to: &Folder, names: &[&str]| {
+        names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
+    };
+    move_all(&folder.stage, &restore, &[stage::IMAGE, stage::LOG])?;
+    let deadline = machine.services.start_deadline(machine.image_size());
+    let took = metarestore::restore(&restore, plan, machine.owner, deadline, cancel)?;
+    log::info!("stage: mfsmetarestore {release} merged image and log in {}", human(took));
+    move_all(&restore, &folder.stage, &[commit::CLEAN_STOP_IMAGE])?;
+    folder.remove_restore_folder()?;
+    let sessions = match plan.lineage {
+        Lineage::Ml => "sessions_ml.mfs",
+        Lineage::Own => commit::SESSIONS,
+    };
+    let copied =
+        stage::copy_file(&machine.data, sessions.as_ref(), &folder.stage, commit::SESSIONS.as_ref(), machine.owner);
+    if let Err(e) = copied {
+        // A master without them makes every client mount again; so does one that is not started.
+        log::warn!("no client sessions, so clients have to mount again: {}", chain(&e));
     }
-
-    fn copy_image(&self, target: &Machine, cancel: &Cancel) -> Result<(), Error> {
-        Ok(stage::copy_image(&target.data, &self.plan, &self.work.stage, target.owner, self.jump, cancel)?)
-    }
+    Ok(folder.stage.sync()?)
 }
 
 /// `ml, image metadata_ml.mfs.back of version 7`
@@ -245,26 +243,26 @@ pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
     }
 }
 
-/// The jump of versions for this plan; beyond whatever is lost by it, since other machines may have followed that. A new file system has no version to jump from, and only images of the 2.0 format
-/// are known to bear it.
-pub(crate) fn jump_for(config: &Config, plan: &Plan) -> u64 {
+/// The jump of versions for this plan: beyond the versions that it loses, since other machines may have followed those. A new
+/// file system has no version to jump from, and only images of the 2.0 format are known to bear it.
+pub(crate) fn jump_for(config: &Config, plan: &Plan) -> EpochJump {
     match &plan.base {
         Base::Image { signature, .. } if signature == image::FORMAT_2_0 && config.epoch_jump > 0 => {
-            config.epoch_jump.saturating_add(plan.lost_versions())
+            EpochJump(config.epoch_jump.saturating_add(plan.lost_versions()))
         }
-        Base::Image { .. } | Base::New => 0,
+        Base::Image { .. } | Base::New => EpochJump::NONE,
     }
 }
 
-fn make_plan(target: &Machine, loss: Loss) -> Result<Plan, Error> {
-    Ok(plan::make(&memory::inventory(&target.data, Some(&target.state))?, loss)?)
+fn make_plan(machine: &Machine, loss: Loss) -> Result<Plan, Error> {
+    Ok(plan::make(&memory::inventory(&machine.data, Some(&machine.state))?, loss)?)
 }
 
-fn source_of(target: &Machine, plan: &Plan) -> Result<Source, Error> {
+fn source_of(machine: &Machine, plan: &Plan) -> Result<Source, Error> {
     let Base::Image { name, .. } = &plan.base else {
         return Ok(Source { name: None, inode: 0, size: 0, modified: (0, 0) });
     };
-    let status: Option<Stat> = target.data.status(name)?;
+    let status: Option<Stat> = machine.data.status(name)?;
     Ok(status.map_or(Source { name: None, inode: 0, size: 0, modified: (0, 0) }, |status| Source {
         name: Some(name.clone()),
         inode: status.st_ino,

@@ -1,29 +1,30 @@
 //! `--check-config`: every setting in force, and how each daemon is started.
 
-use std::fmt::Write as _;
-
 use crate::machine::config::Config;
+use crate::machine::notify;
 use crate::moosefs::Daemon;
 use crate::moosefs::services::Services;
+use crate::sys::text::table;
 
 use super::{Result, print};
 
-use crate::machine::notify;
-
-/// Prints every setting in force, aligned, with where it came from.
+/// Prints every setting in force, aligned, with the place it came from and its meaning; then how each daemon is controlled.
 pub(crate) fn check_config(config: &Config) -> Result<bool> {
-    let width = config.in_force.iter().map(|setting| setting.key.len()).max().unwrap_or_default();
-    let value_width = config.in_force.iter().map(|setting| setting.value.len()).max().unwrap_or_default();
-    let mut text = String::new();
-    for setting in &config.in_force {
+    let mut rows = vec![["key", "value", "from", "meaning"].map(str::to_owned)];
+    rows.extend(config.in_force.iter().map(|setting| {
         let value = if setting.value.is_empty() { "-" } else { &setting.value };
-        writeln!(text, "{:width$}  {value:value_width$}  {}", setting.key, setting.origin)?;
-    }
-    let services = Services::find(config)?;
-    for daemon in [Daemon::Master, Daemon::Metalogger, Daemon::Cgiserv] {
-        let control = services.control(daemon).map_or("not installed".to_owned(), ToString::to_string);
-        writeln!(text, "{:width$}  {control}", daemon.program())?;
-    }
+        [setting.key.name.to_owned(), value.to_owned(), setting.origin.to_string(), setting.key.help.to_owned()]
+    }));
+    let mut text = String::new();
+    table(&mut text, &rows);
+    print(&text);
+    let services = Services::find(&config.services)?;
+    let control = |daemon| services.control(daemon).map_or("not installed".to_owned(), ToString::to_string);
+    let daemons = [Daemon::Master, Daemon::Metalogger, Daemon::Cgiserv];
+    let mut rows = vec![["daemon", "controlled by"].map(str::to_owned)];
+    rows.extend(daemons.map(|daemon| [daemon.to_string(), control(daemon)]));
+    let mut text = "\n".to_owned();
+    table(&mut text, &rows);
     print(&text);
     if let Some(command) = &config.notify {
         notify::check(command)?;

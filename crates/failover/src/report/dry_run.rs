@@ -1,252 +1,350 @@
-//! `--dry-run`: what lies in the data folder, what a promotion would make of it, and whether it would succeed.
+//! `--dry-run`: what is in the data folder, what a promotion would make of it, and whether it would succeed.
 
-use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::error::Error;
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::machine::config::Config;
-use crate::metadata::{Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Plan, Refusal, Severity, plan};
+use crate::machine::memory;
+use crate::machine::recover::{self, Interrupted};
+use crate::machine::space::{self, Space};
+use crate::machine::state::State;
+use crate::metadata::inventory::Other;
+use crate::metadata::{
+    Base, Emergency, EpochJump, Image, ImageFile, Inventory, LogFile, Loss, Note, Plan, Refusal, Severity, Version,
+    emergency, plan,
+};
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
-use crate::sys::address;
+use crate::promotion::prepare;
+use crate::report::interrupted::{InterruptedRun, describe};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{Folder, Owner};
 use crate::sys::logging::chain;
-
-use super::{Interrupted, Result, json, open_state, print};
-use crate::machine::emergency;
-use crate::machine::memory;
-use crate::machine::space::{self, Space};
-use crate::promotion::prepare;
-use crate::sys::terminal::Style;
-use crate::sys::text::{bytes, shown, table, when};
+use crate::sys::text::shown;
+use crate::vip::VirtualIp;
 
 /// Everything that a dry run finds out.
-pub(super) struct Findings {
-    pub(super) data_path: PathBuf,
-    pub(super) inventory: Inventory,
-    /// None before the files of an interrupted run are moved back.
-    pub(super) plan: Option<std::result::Result<Planned, Refusal>>,
-    pub(super) emergency: Vec<Emergency>,
+///
+/// Versions, sizes and process ids are numbers, times Unix seconds. A metaid is text as everywhere else (`0x…`): it has
+/// more bits than a JSON number carries safely.
+#[derive(Debug, Serialize)]
+pub(super) struct DryRun {
+    pub(super) would_succeed: bool,
+    /// Everything that a promotion would fail for.
     pub(super) obstacles: Vec<String>,
-    pub(super) interrupted: Vec<Interrupted>,
-    pub(super) master: Option<u32>,
-    pub(super) metalogger: Option<u32>,
+    pub(super) refusal: Option<Refused>,
+    pub(super) data_path: PathBuf,
+    pub(super) images: Vec<ImageRow>,
+    pub(super) change_logs: Vec<LogRow>,
+    pub(super) others: Vec<OtherRow>,
+    pub(super) plan: Option<Planned>,
+    pub(super) emergency_files: Vec<EmergencyRow>,
+    pub(super) master_pid: Option<u32>,
+    pub(super) metalogger_pid: Option<u32>,
+    pub(super) interrupted_runs: Vec<InterruptedRun>,
+}
+
+/// Why there is no plan.
+#[derive(Debug, Serialize)]
+pub(super) struct Refused {
+    reason: &'static str,
+    text: String,
+}
+
+/// An image.
+#[derive(Debug, Serialize)]
+pub(super) struct ImageRow {
+    pub(super) file: String,
+    pub(super) lineage: String,
+    pub(super) state: ImageState,
+    pub(super) version: Option<Version>,
+    pub(super) metaid: Option<String>,
+    /// Why it is incomplete.
+    pub(super) flaw: Option<String>,
+    pub(super) bytes: u64,
+    modified: u64,
+}
+
+/// Whether an image can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ImageState {
+    Complete,
+    /// Of a new file system without any change.
+    New,
+    Incomplete,
+}
+
+/// A change log.
+#[derive(Debug, Serialize)]
+pub(super) struct LogRow {
+    pub(super) file: String,
+    pub(super) lineage: String,
+    pub(super) first: Option<u64>,
+    pub(super) last: Option<u64>,
+    pub(super) last_change_time: Option<u64>,
+    /// Not counted where the image has all of them.
+    pub(super) changes: Option<u64>,
+    pub(super) torn_bytes: Option<u64>,
+    pub(super) damaged_at: Vec<u64>,
+    pub(super) bytes: u64,
+    modified: u64,
+}
+
+/// Another file of the metadata.
+#[derive(Debug, Serialize)]
+pub(super) struct OtherRow {
+    pub(super) file: String,
+    pub(super) what: String,
 }
 
 /// A plan, and what it takes.
+#[derive(Debug, Serialize)]
 pub(super) struct Planned {
-    pub(super) plan: Plan,
-    pub(super) jump: u64,
+    pub(super) lineage: String,
+    /// `None`: a new file system, from its first change.
+    pub(super) base_file: Option<String>,
+    pub(super) base_version: Version,
+    metaid: String,
+    pub(super) runs: Vec<Replay>,
+    pub(super) end_version: Version,
+    pub(super) served_version: Version,
+    pub(super) changes: u64,
+    pub(super) last_change_time: Option<u64>,
+    pub(super) set_aside: Vec<String>,
+    pub(super) notes: Vec<Remark>,
+    image_bytes: u64,
+    change_log_bytes: u64,
+    needed_bytes: u64,
+    free_bytes: u64,
+    #[serde(skip)]
     pub(super) space: Space,
 }
 
-/// Prints what a promotion would do; answers whether it would succeed.
-pub(crate) fn dry_run(
-    config: &Config,
-    address: Option<(&str, Ipv4Addr)>,
-    loss: Loss,
-    json: bool,
-    cancel: &Cancel,
-) -> Result<bool> {
-    let findings = Findings::gather(config, address, loss, cancel)?;
-    print(&if json { json::dry_run(&findings)? } else { findings.render(Style::of_stdout())? });
-    Ok(findings.obstacles.is_empty())
+/// The changes that are replayed from one log.
+#[derive(Debug, Serialize)]
+pub(super) struct Replay {
+    pub(super) file: String,
+    pub(super) first: u64,
+    pub(super) last: u64,
 }
 
-impl Findings {
-    fn gather(config: &Config, address: Option<(&str, Ipv4Addr)>, loss: Loss, cancel: &Cancel) -> Result<Self> {
-        let data = Folder::open(&config.data_path)?;
-        let interrupted = Interrupted::look(&data)?;
-        let (mut inventory, mut plan) = (Inventory::default(), None);
-        if !interrupted.iter().any(Interrupted::moves_files) {
-            inventory = memory::inventory(&data, open_state()?.as_ref())?;
-            plan = match plan::make(&inventory, loss) {
-                Ok(plan) => Some(Ok(Planned::new(&data, plan, config)?)),
-                Err(refusal) => Some(Err(refusal)),
-            };
-        }
-        let mut findings = Self {
-            data_path: data.path().to_owned(),
-            inventory,
-            plan,
-            emergency: emergency::find(&data, config),
-            obstacles: Vec::new(),
-            interrupted,
-            master: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
-            metalogger: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-        };
-        findings.obstacles = findings.find_obstacles(&data, config, address, loss, cancel)?;
-        Ok(findings)
-    }
+/// What the administrator should know about the plan.
+#[derive(Debug, Serialize)]
+pub(super) struct Remark {
+    pub(super) severity: RemarkSeverity,
+    pub(super) text: String,
+}
 
-    /// The plan, if there is one.
-    pub(super) fn planned(&self) -> Option<&Planned> {
-        self.plan.as_ref()?.as_ref().ok()
-    }
+/// How much a remark matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RemarkSeverity {
+    Note,
+    Warning,
+}
 
-    /// Everything a promotion would fail for.
-    fn find_obstacles(
-        &self,
-        data: &Folder,
+/// An emergency image outside the data folder.
+#[derive(Debug, Serialize)]
+pub(super) struct EmergencyRow {
+    file: String,
+    version: Option<Version>,
+    metaid: Option<String>,
+    modified: u64,
+    pub(super) text: String,
+}
+
+impl DryRun {
+    pub(super) fn gather(
         config: &Config,
-        address: Option<(&str, Ipv4Addr)>,
+        vip: Option<&VirtualIp>,
         loss: Loss,
         cancel: &Cancel,
-    ) -> Result<Vec<String>> {
-        let mut obstacles = Vec::new();
-        match &self.plan {
-            Some(Ok(Planned { space, .. })) if !space.fits() => obstacles.push(space::full(data, *space).to_string()),
-            Some(Ok(_)) => (),
-            Some(Err(refusal)) => obstacles.push(refusal.to_string()),
-            None => obstacles.extend(self.interrupted.iter().map(ToString::to_string)),
-        }
-        obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
-        obstacles.extend(Services::find(config).err().map(|e| chain(&e)));
-        let user = &config.working_user;
-        if let Some(owner) = Owner::named(user, config.working_group.as_deref()) {
-            obstacles.extend(self.emergencies(owner.uid, loss));
+    ) -> Result<Self, Box<dyn Error>> {
+        let data = Folder::open(&config.data_path)?;
+        let interrupted = recover::interrupted(&data)?;
+        // Until its files are back, a plan would be one for files that are not going to be there.
+        let moves_files = interrupted.iter().any(Interrupted::moves_files);
+        let inventory = if moves_files {
+            Inventory::default()
         } else {
-            obstacles.push(format!("there is no user {user}: is WORKING_USER in mfsmaster.cfg right?"));
+            memory::inventory(&data, State::open_existing()?.as_ref())?
+        };
+        let plan = (!moves_files).then(|| plan::make(&inventory, loss));
+        let emergency = emergency::find(&data, &config.working_user);
+        let metalogger = moosefs::running(&data, Daemon::Metalogger)?;
+        let mut obstacles = Vec::new();
+        let planned = match &plan {
+            Some(Ok(plan)) => {
+                let jump = prepare::jump_for(config, plan);
+                let space = Space::of(&data, plan, jump)?;
+                if !space.fits() {
+                    obstacles.push(space::full(&data, space).to_string());
+                }
+                obstacles.extend(emergencies(&emergency, plan, jump, &data, loss));
+                Some(Planned::new(plan, jump, space, metalogger.is_some()))
+            }
+            Some(Err(refusal)) => {
+                obstacles.push(refusal.to_string());
+                None
+            }
+            None => {
+                obstacles.extend(interrupted.iter().map(describe));
+                None
+            }
+        };
+        obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
+        obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
+        let user = &config.working_user;
+        if Owner::named(user, config.working_group.as_deref()).is_none() {
+            obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg"));
         }
-        if let Some((name, vip)) = address {
-            if !address::holds(&address::interface(name)?, vip)? {
-                obstacles.push(format!("{vip} is not on {name}: ucarp gives it to the machine that wins"));
+        if let Some(vip) = vip {
+            if !vip.holds()? {
+                let interface = &vip.interface;
+                obstacles
+                    .push(format!("{vip} is not on {interface}; ucarp adds it on the machine that wins the election"));
             }
         }
-        Ok(obstacles)
+        Ok(Self {
+            would_succeed: obstacles.is_empty(),
+            obstacles,
+            refusal: plan.as_ref().and_then(|plan| plan.as_ref().err()).map(Refused::from),
+            data_path: data.path().to_owned(),
+            images: inventory.images.iter().map(ImageRow::from).collect(),
+            change_logs: inventory.logs.iter().map(LogRow::from).collect(),
+            others: inventory.others.iter().map(OtherRow::from).collect(),
+            plan: planned,
+            emergency_files: emergency.iter().map(EmergencyRow::from).collect(),
+            master_pid: moosefs::running(&data, Daemon::Master)?.map(|daemon| daemon.pid),
+            metalogger_pid: metalogger.map(|daemon| daemon.pid),
+            interrupted_runs: interrupted.iter().map(InterruptedRun::from).collect(),
+        })
     }
+}
 
-    /// The images saved in need that a promotion would not pass over.
-    fn emergencies(&self, uid: u32, loss: Loss) -> Vec<String> {
-        let Some(planned) = self.planned() else { return Vec::new() };
-        let judged = |file| emergency::judge(file, &planned.plan, planned.served(), uid, self.data_path.clone());
-        let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
-        let errors = self.emergency.iter().filter_map(judged).filter(|error| !allowed(error));
-        errors.map(|error| error.to_string()).collect()
-    }
-
-    fn render(&self, style: Style) -> Result<String> {
-        let mut text = format!("{}\n", self.data_path.display());
-        if self.plan.is_some() {
-            describe_inventory(&mut text, &self.inventory);
-        }
-        if let Some(planned) = self.planned() {
-            planned.describe(&mut text, self.metalogger.is_some(), style)?;
-        }
-        if !self.emergency.is_empty() {
-            writeln!(text, "\nimages saved in need outside the data folder")?;
-        }
-        for file in &self.emergency {
-            writeln!(text, "  {}  {file}", style.warning("warning   "))?;
-        }
-        for interrupted in self.interrupted.iter().filter(|_| self.plan.is_some()) {
-            writeln!(text, "\ninterrupted run\n  {interrupted}")?;
-        }
-        if let Some(pid) = self.master {
-            writeln!(text, "\nmfsmaster runs here (pid {pid}): a promotion would leave it alone if it lacks nothing")?;
-        }
-        if self.plan.is_none() {
-            writeln!(text, "\n{}", style.bad("no plan can be shown before the files of an interrupted run are back:"))?;
-        } else if self.obstacles.is_empty() {
-            writeln!(text, "\n{}", style.good("a promotion would succeed"))?;
-        } else {
-            writeln!(text, "\n{}", style.bad("a promotion would fail:"))?;
-        }
-        for obstacle in &self.obstacles {
-            writeln!(text, "  {}", style.bad(obstacle))?;
-        }
-        Ok(text)
-    }
+/// The emergency images that stop a promotion.
+fn emergencies(found: &[Emergency], plan: &Plan, jump: EpochJump, data: &Folder, loss: Loss) -> Vec<String> {
+    let judged = found.iter().filter_map(|file| file.judge(plan, plan.end_version + jump, data.path()));
+    let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
+    judged.filter(|error| !allowed(error)).map(|error| error.to_string()).collect()
 }
 
 impl Planned {
-    pub(super) fn new(data: &Folder, plan: Plan, config: &Config) -> Result<Self> {
-        let jump = prepare::jump_for(config, &plan);
-        Ok(Self { space: Space::of(data, &plan, jump)?, plan, jump })
+    fn new(plan: &Plan, jump: EpochJump, space: Space, metalogger_runs: bool) -> Self {
+        Self {
+            lineage: plan.lineage.to_string(),
+            base_file: match &plan.base {
+                Base::Image { name, .. } => Some(shown(name)),
+                Base::New => None,
+            },
+            base_version: plan.base_version,
+            metaid: hex(plan.metaid),
+            runs: plan
+                .stretches
+                .iter()
+                .map(|r| Replay { file: shown(&r.file), first: r.first, last: r.last })
+                .collect(),
+            end_version: plan.end_version,
+            served_version: plan.end_version + jump,
+            changes: plan.changes,
+            last_change_time: plan.last_change_time,
+            set_aside: plan.set_aside.iter().map(|name| shown(name)).collect(),
+            notes: plan.notes.iter().map(|note| Remark::new(note, metalogger_runs)).collect(),
+            image_bytes: space.image,
+            change_log_bytes: space.log,
+            needed_bytes: space.needed(),
+            free_bytes: space.free,
+            space,
+        }
     }
+}
 
-    /// The version that a master would serve.
-    pub(super) fn served(&self) -> u64 {
-        self.plan.end_version.saturating_add(self.jump)
-    }
-
-    fn describe(&self, text: &mut String, metalogger_runs: bool, style: Style) -> Result<()> {
-        let plan = &self.plan;
-        let base = match &plan.base {
-            Base::Image { name, version, .. } => format!("{} ({}, version {version})", shown(name), plan.lineage),
-            Base::New => format!("the first change of a new file system ({})", plan.lineage),
+impl Remark {
+    fn new(note: &Note, metalogger_runs: bool) -> Self {
+        let (severity, text) = prepare::remark(note, metalogger_runs);
+        let severity = match severity {
+            Severity::Info => RemarkSeverity::Note,
+            Severity::Warning => RemarkSeverity::Warning,
         };
-        writeln!(text, "\nplan")?;
-        writeln!(text, "  start from  {base}")?;
-        for run in &plan.runs {
-            writeln!(text, "  replay      {}..{} of {}", run.first, run.last, shown(&run.file))?;
-        }
-        let last = plan.last_change_time.map(|time| format!(", last change {}", when(time))).unwrap_or_default();
-        writeln!(text, "  ends at     version {}, {} changes{last}", plan.end_version, plan.changes)?;
-        if self.jump > 0 {
-            writeln!(text, "  served as   version {} (epoch jump of {})", self.served(), self.jump)?;
-        }
-        self.describe_space(text, style)?;
-        let names: Vec<_> = plan.set_aside.iter().map(|name| shown(name)).collect();
-        writeln!(text, "  set aside   {} files: {}", names.len(), names.join(", "))?;
-        for note in &plan.notes {
-            match prepare::remark(note, metalogger_runs) {
-                (Severity::Warning, note) => writeln!(text, "  {}  {note}", style.warning("warning   "))?,
-                (Severity::Info, note) => writeln!(text, "  note        {note}")?,
-            }
-        }
-        Ok(())
-    }
-
-    fn describe_space(&self, text: &mut String, style: Style) -> Result<()> {
-        let Space { image, log, shared, .. } = self.space;
-        let sharing = if shared { ", which shares its blocks" } else { "" };
-        writeln!(text, "  staged set  image of {}{sharing}, change log of about {}", bytes(image), bytes(log))?;
-        writeln!(text, "  space       {} needed, {} free", bytes(self.space.needed()), bytes(self.space.free))?;
-        if self.space.fits() && !self.space.fits_next_image() {
-            let tight = "the staged set fits, but then not the next image that the master writes within the hour";
-            writeln!(text, "  {}  {tight}", style.warning("warning   "))?;
-        }
-        Ok(())
+        Self { severity, text }
     }
 }
 
-fn describe_inventory(text: &mut String, inventory: &Inventory) {
-    let mut rows = vec![["", "file", "versions", "size", "state"].map(str::to_owned)];
-    rows.extend(inventory.images.iter().map(image_row));
-    rows.extend(inventory.logs.iter().map(log_row));
-    rows.extend(
-        inventory
-            .others
-            .iter()
-            .map(|other| [String::new(), shown(&other.name), String::new(), String::new(), other.what.to_string()]),
-    );
-    table(text, &rows);
+impl From<&Refusal> for Refused {
+    fn from(refusal: &Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::Nothing { .. } => "nothing",
+            Refusal::Metaids { .. } => "metaids",
+            Refusal::Hole { .. } => "hole",
+            Refusal::MlHasMore { .. } => "ml_has_more",
+            Refusal::MlUnusable { .. } => "ml_unusable",
+            Refusal::InTheWay { .. } => "in_the_way",
+            Refusal::Unread { .. } => "unread",
+            Refusal::Unreadable { .. } => "unreadable",
+            Refusal::Cut { .. } => "cut",
+            Refusal::StepBack { .. } => "step_back",
+            Refusal::Unrelated { .. } => "unrelated",
+        };
+        Self { reason, text: refusal.to_string() }
+    }
 }
 
-fn image_row(file: &ImageFile) -> [String; 5] {
-    let (version, state) = match &file.image {
-        Image::New => ("1".to_owned(), "new file system, no change yet".to_owned()),
-        Image::Complete { version, metaid, .. } => (version.to_string(), format!("complete, metaid {metaid:#x}")),
-        Image::Incomplete { reason, .. } => (String::new(), format!("not usable: {reason}")),
-    };
-    [file.lineage.to_string(), shown(&file.name), version, bytes(file.size), state]
+impl From<&ImageFile> for ImageRow {
+    fn from(image: &ImageFile) -> Self {
+        let (state, version, metaid, flaw) = match &image.image {
+            Image::New => (ImageState::New, Some(Version::NEW), None, None),
+            Image::Complete { version, metaid, .. } => (ImageState::Complete, Some(*version), Some(hex(*metaid)), None),
+            Image::Incomplete { reason, .. } => (ImageState::Incomplete, None, None, Some(reason.to_string())),
+        };
+        Self {
+            file: shown(&image.name),
+            lineage: image.lineage.to_string(),
+            state,
+            version,
+            metaid,
+            flaw,
+            bytes: image.size,
+            modified: image.modified,
+        }
+    }
 }
 
-fn log_row(file: &LogFile) -> [String; 5] {
-    let scan = &file.scan;
-    let versions = match (scan.first(), scan.last()) {
-        (Some(first), Some(last)) => format!("{first}..{last}"),
-        _ => String::new(),
-    };
-    let content = match scan.last_time() {
-        Some(time) if !file.scanned => format!("all in the image already, last {}", when(time)),
-        Some(time) => format!("{} changes, last {}", scan.lines, when(time)),
-        None => "empty".to_owned(),
-    };
-    let torn = scan.torn.as_ref().map(|torn| format!(", torn last line of {} bytes", torn.bytes));
-    let damage = scan.damage.first().map(|damage| format!(", damaged at byte {}", damage.offset));
-    let state = content + &torn.unwrap_or_default() + &damage.unwrap_or_default();
-    [file.lineage.to_string(), shown(&file.name), versions, bytes(file.size), state]
+impl From<&LogFile> for LogRow {
+    fn from(log: &LogFile) -> Self {
+        Self {
+            file: shown(&log.name),
+            lineage: log.lineage.to_string(),
+            first: log.scan.first(),
+            last: log.scan.last(),
+            last_change_time: log.scan.last_time(),
+            changes: log.scanned.then_some(log.scan.lines),
+            torn_bytes: log.scan.torn.map(|torn| torn.bytes),
+            damaged_at: log.scan.damage.iter().map(|damage| damage.offset).collect(),
+            bytes: log.size,
+            modified: log.modified,
+        }
+    }
+}
+
+impl From<&Other> for OtherRow {
+    fn from(other: &Other) -> Self {
+        Self { file: shown(&other.name), what: other.what.to_string() }
+    }
+}
+
+impl From<&Emergency> for EmergencyRow {
+    fn from(file: &Emergency) -> Self {
+        let (version, metaid) = match &file.image {
+            Some(Image::Complete { version, metaid, .. }) => (Some(*version), Some(hex(*metaid))),
+            _ => (None, None),
+        };
+        Self { file: shown(file.path.as_os_str()), version, metaid, modified: file.modified, text: file.to_string() }
+    }
+}
+
+fn hex(metaid: u64) -> String {
+    format!("{metaid:#x}")
 }

@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub(crate) use identity::{Identity, Stat, Stopped, all, describe, stop};
+pub(crate) use identity::{Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, stop};
 
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::Owner;
+use crate::sys::text::human;
 use identity::wait_readable;
 
 /// How much of a child's output is kept: its end.
@@ -56,7 +57,7 @@ pub(crate) enum Error {
         name: String,
     },
     /// The program was not done in time and has been ended.
-    #[error("{} was not done after {after:?} ({state}) and was ended", program.display())]
+    #[error("{} was not done after {} ({state}) and was ended", program.display(), human(*after))]
     Deadline {
         /// The program.
         program: PathBuf,
@@ -188,7 +189,7 @@ pub(crate) fn run_with<S: AsRef<OsStr>>(
         return Ok(Finished { program: program.to_owned(), status, output: output.close(), took: start.elapsed() });
     }
     let state = describe(child.id());
-    log::warn!("ending {} after {:?}: {state}", program.display(), start.elapsed());
+    log::warn!("ending {} after {}: {state}", program.display(), human(start.elapsed()));
     end_group(&mut child, &ended, manner.patience);
     log::debug!("{} had printed: {}", program.display(), output.close());
     outcome?;
@@ -210,20 +211,27 @@ fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cance
     }
 }
 
-/// Starts `program` in the background and returns at once. It has no terminal, no input and no output, and the
+/// Starts `program` in the background, with an input, and returns at once. It has no terminal and no output, and the
 /// caller's session; a program that must outlive its caller's session calls setsid(2) itself.
-pub(crate) fn launch<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<u32, Error> {
-    launch_reading(program, args, Stdio::null())
-}
-
-/// As [`launch`], with an input.
 pub(crate) fn launch_reading<S: AsRef<OsStr>>(
     program: &Path,
     args: &[S],
     input: impl Into<Stdio>,
 ) -> Result<u32, Error> {
-    let mut command = command(program, args)?;
-    let child = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    launch_command(program, command(program, args)?.stdin(input))
+}
+
+/// As [`launch_reading`], without an input and with an environment besides PATH and LANG.
+pub(crate) fn launch_with<S: AsRef<OsStr>>(
+    program: &Path,
+    args: &[S],
+    environment: &[(&str, String)],
+) -> Result<u32, Error> {
+    launch_command(program, command(program, args)?.envs(environment.iter().map(|(name, value)| (name, value))))
+}
+
+fn launch_command(program: &Path, command: &mut Command) -> Result<u32, Error> {
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     child.map(|child| child.id()).map_err(|e| spawn(program, e))
 }
 

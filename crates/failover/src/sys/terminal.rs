@@ -1,6 +1,6 @@
-//! The terminal of a person: colours, and a line that shows how long the work at hand has taken.
+//! Standard output and the terminal: a text, its colours, and a line that shows the progress of long work.
 //!
-//! Where standard output or standard error is no terminal there is neither; the log has what matters.
+//! Colours appear only if standard output is a terminal, the progress line only if standard error is one.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -9,16 +9,21 @@ use std::time::{Duration, Instant};
 
 use crate::sys::text::bytes;
 
-/// Between two looks.
+/// How often the progress line is written.
 const STEP: Duration = Duration::from_millis(200);
-/// RunFolder that is done within this is not worth a line.
+/// Shorter work has no progress line.
 const SHORT: Duration = Duration::from_millis(500);
 
-/// RunFolder at hand; its line goes when this value goes.
+/// Prints a text at once. A reader that went away is no error.
+pub(crate) fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Long work in progress; its line disappears when this value is dropped.
 pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Shows that `what` is being done; `done` tells how many bytes of it are, as far as that can be seen.
+    /// Shows `what` and its duration. `done` counts the bytes written, if they can be counted.
     pub(crate) fn show(what: &'static str, done: impl Fn() -> Option<u64> + Send + 'static) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self(None);
@@ -29,7 +34,7 @@ impl Progress {
             while stopped.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
                 if begun.elapsed() > SHORT {
                     let written = done().map(|done| format!(", {} written", bytes(done))).unwrap_or_default();
-                    // Back to the first column, and the rest of the line is erased.
+                    // To the first column, erasing the line.
                     let _ = write!(std::io::stderr(), "\r\x1b[K{what}: {} s{written}", begun.elapsed().as_secs());
                 }
             }
@@ -48,7 +53,7 @@ impl Drop for Progress {
     }
 }
 
-/// Whether to colour.
+/// Whether to use colours.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
     coloured: bool,
@@ -59,6 +64,12 @@ impl Style {
     pub(crate) fn of_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { coloured: std::io::stdout().is_terminal() && !unwanted }
+    }
+
+    /// Never.
+    #[cfg(test)]
+    pub(crate) fn plain() -> Self {
+        Self { coloured: false }
     }
 
     pub(crate) fn good(self, text: &str) -> String {

@@ -1,17 +1,17 @@
-//! How numbers, times and names are written for people: one form for each.
+//! How numbers, times and names are written: one form for each.
 
 use std::ffi::OsStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-/// `2026-11-22 21:04:31 UTC`
+/// A time in Unix seconds: `2026-11-22 21:04:31 UTC`.
 pub(crate) fn when(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
     time.map_or_else(|| format!("at {unix}"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// `12 ms`, `1.26 s`, `12.3 s`, `60 s`, `2.5 min`, `23.5 h`: three digits at most, without zeros at the end.
+/// A duration: `12 ms`, `1.26 s`, `12.3 s`, `60 s`, `2.5 min`, `23.5 h`. At most three digits, without trailing zeros.
 pub(crate) fn human(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let (number, unit) = match time.as_secs() {
@@ -24,12 +24,12 @@ pub(crate) fn human(time: Duration) -> String {
     format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// A file name as text: what is no text in it, or would break a line, is escaped.
+/// A file name as text, with everything escaped that is not text or would break a line.
 pub(crate) fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
-/// Appends rows of equal columns, indented; the first row is the heading. Columns without anything below it are left out.
+/// Appends aligned and indented rows; the first row is the heading. A column with no content below its heading is omitted.
 pub(crate) fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let used = |column: &usize| rows.len() == 1 || rows.iter().skip(1).any(|row| !row[*column].is_empty());
@@ -41,7 +41,17 @@ pub(crate) fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     }
 }
 
-/// `53.1 MB`
+/// `1 file`, `2 files`
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A value for programs, with the line end that people like.
+pub(crate) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("text and numbers, under names") + "\n"
+}
+
+/// A size: `53.1 MB`.
 pub(crate) fn bytes(count: u64) -> String {
     #[allow(clippy::cast_precision_loss)] // three digits are shown
     let count = count as f64;
@@ -66,6 +76,7 @@ mod tests {
 
     #[test]
     fn sizes_and_times_read_well() {
+        assert_eq!([count(1, "file"), count(0, "file")], ["1 file", "0 files"]);
         assert_eq!([bytes(8), bytes(2900), bytes(53_100_000)], ["8 B", "2.9 kB", "53.1 MB"]);
         let times = [0.0, 0.0126, 1.0, 1.256, 3.2, 12.34, 60.0, 119.0, 150.0, 600.0, 84_600.0];
         let read = times.map(|seconds| human(Duration::from_secs_f64(seconds)));

@@ -1,10 +1,10 @@
 //! How a ucarp was started, read from its command line the way its own getopt reads it.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::net::Ipv4Addr;
-use std::str::FromStr;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 /// The letters that take a value. `-m` is missing from the list in ucarp 1.5.2 itself, which then only knows
 /// `--mcastip`; a version that knows it gives it a value.
@@ -37,7 +37,7 @@ const LONG: [(&str, char); 22] = [
 ];
 
 /// What of ucarp's options matters here. The password is never kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of ucarp's")]
 pub(crate) struct Options {
     /// Virtual host id, the number that advertisements carry; 0 if none was given.
@@ -50,8 +50,6 @@ pub(crate) struct Options {
     pub(crate) deadratio: u32,
     /// The virtual address.
     pub(crate) vip: Option<Ipv4Addr>,
-    /// This machine's own address.
-    pub(crate) source: Option<Ipv4Addr>,
     /// The interface; without one ucarp takes the first.
     pub(crate) interface: Option<String>,
     /// Where advertisements go.
@@ -60,10 +58,6 @@ pub(crate) struct Options {
     pub(crate) shutdown_script: bool,
     /// `-P`: takes over from a slower MASTER.
     pub(crate) preempt: bool,
-    /// `-n`: does not run `vip-down` when it starts.
-    pub(crate) neutral: bool,
-    /// `-S`: stays MASTER without a link.
-    pub(crate) ignore_link: bool,
     /// `-x`: the hooks' third argument.
     pub(crate) xparam: Option<String>,
     /// `-u`: called when it becomes MASTER.
@@ -82,13 +76,10 @@ impl Default for Options {
             advskew: 0,
             deadratio: 3,
             vip: None,
-            source: None,
             interface: None,
             group: Ipv4Addr::new(224, 0, 0, 18),
             shutdown_script: false,
             preempt: false,
-            neutral: false,
-            ignore_link: false,
             xparam: None,
             up_script: None,
             down_script: None,
@@ -147,7 +138,6 @@ impl Options {
             'u' => self.up_script = Some(value.to_owned()),
             'd' => self.down_script = Some(value.to_owned()),
             'p' => self.visible_password = true,
-            's' => self.source = value.parse().ok().or(self.source),
             'a' => self.vip = value.parse().ok().or(self.vip),
             'm' => self.group = value.parse().unwrap_or(self.group),
             'v' => self.vhid = byte(value),
@@ -156,8 +146,6 @@ impl Options {
             'r' => self.deadratio = (strtoul(value) & u64::from(u32::MAX)).try_into().unwrap_or_default(),
             'z' => self.shutdown_script = true,
             'P' => self.preempt = true,
-            'n' => self.neutral = true,
-            'S' => self.ignore_link = true,
             _ => {}
         }
     }
@@ -198,94 +186,4 @@ fn strtoul(text: &str) -> u64 {
     let end = digits.find(|c: char| !c.is_digit(base)).unwrap_or(digits.len());
     let number = if end == 0 { 0 } else { u64::from_str_radix(&digits[..end], base).unwrap_or(u64::MAX) };
     if negative { number.wrapping_neg() } else { number }
-}
-
-/// Text that should be options in one word is not.
-#[derive(Debug, thiserror::Error)]
-#[error("not a list of options")]
-pub(crate) struct NotOptions;
-
-impl fmt::Display for Options {
-    /// One word, `KEY=VALUE` with commas. Names from the command line are written in hexadecimal: they may hold any
-    /// character.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "vhid={},advbase={},advskew={},deadratio={},group={}",
-            self.vhid, self.advbase, self.advskew, self.deadratio, self.group
-        )?;
-        for (key, address) in [("vip", self.vip), ("source", self.source)] {
-            if let Some(address) = address {
-                write!(f, ",{key}={address}")?;
-            }
-        }
-        let names = [
-            ("interface", &self.interface),
-            ("xparam", &self.xparam),
-            ("upscript", &self.up_script),
-            ("downscript", &self.down_script),
-        ];
-        for (key, name) in names {
-            if let Some(name) = name {
-                write!(f, ",{key}=")?;
-                name.bytes().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-            }
-        }
-        let flags = [
-            ("shutdown", self.shutdown_script),
-            ("preempt", self.preempt),
-            ("neutral", self.neutral),
-            ("ignoreifstate", self.ignore_link),
-            ("pass", self.visible_password),
-        ];
-        for (key, _) in flags.iter().filter(|(_, set)| *set) {
-            write!(f, ",{key}=1")?;
-        }
-        Ok(())
-    }
-}
-
-impl FromStr for Options {
-    type Err = NotOptions;
-
-    fn from_str(word: &str) -> Result<Self, NotOptions> {
-        let mut options = Self::default();
-        for pair in word.split(',') {
-            let (key, value) = pair.split_once('=').ok_or(NotOptions)?;
-            options.set_named(key, value).ok_or(NotOptions)?;
-        }
-        Ok(options)
-    }
-}
-
-impl Options {
-    fn set_named(&mut self, key: &str, value: &str) -> Option<()> {
-        match key {
-            "vhid" => self.vhid = value.parse().ok()?,
-            "advbase" => self.advbase = value.parse().ok()?,
-            "advskew" => self.advskew = value.parse().ok()?,
-            "deadratio" => self.deadratio = value.parse().ok()?,
-            "group" => self.group = value.parse().ok()?,
-            "vip" => self.vip = Some(value.parse().ok()?),
-            "source" => self.source = Some(value.parse().ok()?),
-            "interface" => self.interface = Some(unhex(value)?),
-            "xparam" => self.xparam = Some(unhex(value)?),
-            "upscript" => self.up_script = Some(unhex(value)?),
-            "downscript" => self.down_script = Some(unhex(value)?),
-            "pass" => self.visible_password = true,
-            "shutdown" => self.shutdown_script = true,
-            "preempt" => self.preempt = true,
-            "neutral" => self.neutral = true,
-            "ignoreifstate" => self.ignore_link = true,
-            _ => return None,
-        }
-        Some(())
-    }
-}
-
-fn unhex(text: &str) -> Option<String> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16);
-    let pairs = text.as_bytes().chunks(2);
-    let bytes = pairs.map(|pair| u8::try_from(digit(pair.first()?)? * 16 + digit(pair.get(1)?)?).ok());
-    String::from_utf8(bytes.collect::<Option<_>>()?).ok()
 }

@@ -1,4 +1,4 @@
-//! The rules, one by one; `tests/lock_storm.rs` has them all at once.
+//! The rules, one by one; `storm` has them all at once.
 
 use super::*;
 use std::process::Command;
@@ -12,28 +12,31 @@ fn locks(path: &Path) -> Locks {
 fn an_older_ticket_gives_up_and_disturbs_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("run");
-    let older = locks(&folder).request(Role::Demotion).unwrap();
-    let newer = locks(&folder).request(Role::Promotion).unwrap();
+    let older = locks(&folder).ask(RunKind::Demotion).unwrap();
+    let newer = locks(&folder).ask(RunKind::Promotion).unwrap();
     let lock = locks(&folder).acquire(&newer, LONG, &Cancel::new()).unwrap();
     let late = locks(&folder).acquire(&older, LONG, &Cancel::new());
     assert!(matches!(late, Err(Error::Superseded)));
     assert!(!lock.superseded());
-    locks(&folder).request(Role::Demotion).unwrap();
+    locks(&folder).ask(RunKind::Demotion).unwrap();
     assert!(lock.superseded());
 }
 
 #[test]
 fn a_run_by_hand_waits_for_nobody_and_gives_way_to_a_hook() {
     let dir = tempfile::tempdir().unwrap();
-    let by_hand = locks(dir.path()).acquire_if_free(Role::Promotion).unwrap();
+    let by_hand = locks(dir.path()).acquire_if_free(RunKind::Promotion).unwrap();
     assert!(!by_hand.superseded());
-    let second = locks(dir.path()).acquire_if_free(Role::Demotion).unwrap_err();
-    assert!(matches!(second, Error::Busy { pid, role: Role::Promotion, .. } if pid == std::process::id()), "{second}");
-    assert!(second.to_string().starts_with("a promotion has been running for 0 s"));
-    locks(dir.path()).request(Role::Demotion).unwrap();
+    let second = locks(dir.path()).acquire_if_free(RunKind::Demotion).unwrap_err();
+    assert!(
+        matches!(second, Error::Busy { pid, kind: RunKind::Promotion, .. } if pid == std::process::id()),
+        "{second}"
+    );
+    assert!(second.to_string().starts_with("a promotion has been running for "));
+    locks(dir.path()).ask(RunKind::Demotion).unwrap();
     assert!(by_hand.superseded());
     drop(by_hand);
-    let after = locks(dir.path()).acquire_if_free(Role::Promotion).unwrap();
+    let after = locks(dir.path()).acquire_if_free(RunKind::Promotion).unwrap();
     assert!(!after.superseded(), "the ticket that was there before is no reason to end");
 }
 
@@ -48,10 +51,10 @@ fn a_holder_that_does_not_end_is_named_after_the_patience() {
         .unwrap();
     std::io::Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     // The lock is held here in the name of another process.
-    let held = locks().acquire_if_free(Role::Promotion).unwrap();
+    let held = locks().acquire_if_free(RunKind::Promotion).unwrap();
     let identity = Identity::of(deaf.id()).unwrap();
-    std::fs::write(dir.path().join(LOCK), format!("{identity} {}\n", Ticket::new(Role::Promotion))).unwrap();
-    let ticket = locks().request(Role::Demotion).unwrap();
+    std::fs::write(dir.path().join(LOCK), format!("{identity} {}\n", Ticket::new(RunKind::Promotion))).unwrap();
+    let ticket = locks().ask(RunKind::Demotion).unwrap();
     let busy = locks().acquire(&ticket, Duration::from_millis(100), &Cancel::new());
     assert!(matches!(busy, Err(Error::Busy { pid, .. }) if pid == deaf.id()));
     drop(held);
@@ -73,7 +76,7 @@ fn a_folder_that_others_can_write_is_refused() {
 
 #[test]
 fn a_ticket_survives_as_one_word() {
-    let ticket = Ticket::new(Role::Demotion);
+    let ticket = Ticket::new(RunKind::Demotion);
     assert_eq!(ticket.to_string().parse::<Ticket>().unwrap(), ticket);
     for wrong in ["", "promotion", "promotion-1", "promotion-1-2-3", "other-1-2", "demotion-x-2"] {
         assert!(wrong.parse::<Ticket>().is_err(), "{wrong}");
@@ -85,36 +88,39 @@ fn one_rehearsal_at_a_time_and_none_beside_a_promotion() {
     let dir = tempfile::tempdir().unwrap();
     let first = locks(dir.path()).rehearse().unwrap();
     let second = locks(dir.path()).rehearse().unwrap_err();
-    assert!(matches!(second, Error::Busy { pid, role: Role::Rehearsal, .. } if pid == std::process::id()), "{second}");
+    assert!(
+        matches!(second, Error::Busy { pid, kind: RunKind::Rehearsal, .. } if pid == std::process::id()),
+        "{second}"
+    );
     assert!(locks(dir.path()).no_rehearsal().unwrap().is_none());
     drop(first);
     assert!(locks(dir.path()).no_rehearsal().unwrap().is_some());
     let dir = tempfile::tempdir().unwrap();
-    let demotion = locks(dir.path()).acquire_if_free(Role::Demotion).unwrap();
+    let demotion = locks(dir.path()).acquire_if_free(RunKind::Demotion).unwrap();
     locks(dir.path()).rehearse().unwrap();
     drop(demotion);
     let dir = tempfile::tempdir().unwrap();
-    let promotion = locks(dir.path()).acquire_if_free(Role::Promotion).unwrap();
-    assert!(matches!(locks(dir.path()).rehearse(), Err(Error::Busy { role: Role::Promotion, .. })));
+    let promotion = locks(dir.path()).acquire_if_free(RunKind::Promotion).unwrap();
+    assert!(matches!(locks(dir.path()).rehearse(), Err(Error::Busy { kind: RunKind::Promotion, .. })));
     let at_work = locks(dir.path()).at_work().unwrap().unwrap();
-    assert_eq!((at_work.pid, at_work.role), (std::process::id(), Role::Promotion));
+    assert_eq!((at_work.pid, at_work.kind), (std::process::id(), RunKind::Promotion));
     // Its work is done, its process lives on.
-    let _place = promotion.release();
+    let _request = promotion.release();
     assert_eq!(locks(dir.path()).at_work().unwrap(), None);
     locks(dir.path()).rehearse().unwrap();
 }
 
 #[test]
 fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
-    for role in [Role::Promotion, Role::Demotion] {
+    for kind in [RunKind::Promotion, RunKind::Demotion] {
         let dir = tempfile::tempdir().unwrap();
         // Ends by itself, and well, if nobody tells it to.
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
-        let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(Role::Rehearsal));
+        let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(RunKind::Rehearsal));
         std::fs::write(dir.path().join(REHEARSAL), line).unwrap();
-        let ticket = locks(dir.path()).request(role).unwrap();
+        let ticket = locks(dir.path()).ask(kind).unwrap();
         let lock = locks(dir.path()).acquire(&ticket, Duration::ZERO, &Cancel::new()).unwrap();
-        if role == Role::Promotion {
+        if kind == RunKind::Promotion {
             assert!(!child.wait().unwrap().success(), "ended by TERM");
         } else {
             assert!(child.try_wait().unwrap().is_none(), "a demotion is no reason");
@@ -126,17 +132,17 @@ fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
 }
 
 #[test]
-fn hooks_take_turns_and_a_stuck_one_is_passed() {
+fn hooks_exclude_each_other_and_a_stuck_one_is_passed() {
     let dir = tempfile::tempdir().unwrap();
-    let first = locks(dir.path()).turn().unwrap();
+    let first = locks(dir.path()).hook_mutex().unwrap();
     let begun = Instant::now();
-    assert!(locks(dir.path()).turn().is_none(), "ucarp waits for a hook: it goes on");
-    assert!(begun.elapsed() >= TURN_PATIENCE);
+    assert!(locks(dir.path()).hook_mutex().is_none(), "ucarp waits for a hook: it goes on");
+    assert!(begun.elapsed() >= timing::HOOK_MUTEX);
     let second = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
-            let turn = locks(dir.path()).turn();
-            locks(dir.path()).request(Role::Demotion).unwrap();
-            turn
+            let mutex = locks(dir.path()).hook_mutex();
+            locks(dir.path()).ask(RunKind::Demotion).unwrap();
+            mutex
         });
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(locks(dir.path()).newest().unwrap(), None, "it waits");

@@ -2,35 +2,18 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::machine::outcome::RunKind;
 
-/// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Becoming the master.
-    Promotion,
-    /// Going back to metalogger duty.
-    Demotion,
-    /// Trying a promotion out: never asked for by ticket, and never in the way of the others.
-    Rehearsal,
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Promotion => "promotion",
-            Self::Demotion => "demotion",
-            Self::Rehearsal => "rehearsal",
-        })
-    }
-}
-
-/// A request, as one word: `ROLE-NANOSECONDS-PID`. No two are the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A request, as one word: `KIND-NANOSECONDS-PID`. No two are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ticket {
     /// What is asked for.
-    pub(crate) role: Role,
+    pub(crate) kind: RunKind,
     /// Nanoseconds since boot.
     pub(crate) issued: u64,
     /// The process that asked.
@@ -38,18 +21,25 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
-    pub(super) fn new(role: Role) -> Self {
+    pub(super) fn new(kind: RunKind) -> Self {
         Self {
-            role,
+            kind,
             issued: u64::try_from(super::since_boot().as_nanos()).unwrap_or(u64::MAX),
             pid: std::process::id(),
         }
     }
 }
 
+impl Ticket {
+    /// How long ago it was issued.
+    pub(crate) fn age(&self) -> Duration {
+        super::since_boot().saturating_sub(Duration::from_nanos(self.issued))
+    }
+}
+
 impl fmt::Display for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.role, self.issued, self.pid)
+        write!(f, "{}-{}-{}", self.kind, self.issued, self.pid)
     }
 }
 
@@ -59,15 +49,15 @@ impl FromStr for Ticket {
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut parts = text.split('-');
         let mut parse = || {
-            let role = match parts.next()? {
-                "promotion" => Role::Promotion,
-                "demotion" => Role::Demotion,
-                "rehearsal" => Role::Rehearsal,
+            let kind = match parts.next()? {
+                "promotion" => RunKind::Promotion,
+                "demotion" => RunKind::Demotion,
+                "rehearsal" => RunKind::Rehearsal,
                 _ => return None,
             };
             let issued = parts.next()?.parse().ok()?;
             let pid = parts.next()?.parse().ok()?;
-            parts.next().is_none().then_some(Ticket { role, issued, pid })
+            parts.next().is_none().then_some(Ticket { kind, issued, pid })
         };
         parse().ok_or_else(|| Error::NotATicket { text: text.to_owned() })
     }

@@ -79,7 +79,7 @@ fn a_whole_log() {
     let text = lines(5..=20, 0);
     let scan = scanned(&text);
     assert_eq!((scan.first(), scan.last(), scan.lines), (Some(5), Some(20), 16));
-    assert_eq!((scan.last_time(), scan.end_of_good()), (Some(1_000_020), text.len() as u64));
+    assert_eq!((scan.last_time(), scan.segments[0].end), (Some(1_000_020), text.len() as u64));
     assert_eq!((scan.torn, scan.damage), (None, vec![]));
     assert_eq!(scanned(""), Scan::default());
 }
@@ -111,7 +111,7 @@ fn every_break() {
         ("same again", after("", &[3]), vec![(1, 3), (3, 3)], Kind::StepBack { expected: 4, found: 3 }),
     ] {
         assert_eq!((ranges(&scan), kinds(&scan)), (expected, vec![kind]), "{what}");
-        assert_eq!((scan.damage[0].offset, scan.end_of_good()), (at, at), "{what}");
+        assert_eq!((scan.damage[0].offset, scan.segments[0].end), (at, at), "{what}");
     }
 }
 

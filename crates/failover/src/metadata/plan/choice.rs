@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 
 use super::{Candidate, Loss};
-use crate::metadata::Lineage;
 use crate::metadata::image::Image;
-use crate::metadata::inventory::{Inventory, Overlap, Role};
+use crate::metadata::inventory::{Inventory, Origin, Overlap};
 use crate::metadata::note::{Choice, Note, Refusal};
+use crate::metadata::{Lineage, Version};
 
 pub(super) type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
 
@@ -32,22 +32,24 @@ pub(super) fn choose<'a>(
     };
     let left_out = |first: u64| {
         let last = inventory.spans(Lineage::Own).iter().map(|s| s.last).max();
-        let last = last.unwrap_or(0).max(own.own_end.saturating_sub(1));
+        let last = last.unwrap_or(0).max(own.own_end.last_change());
         (last >= first).then_some(Note::LeftOut { lineage: Lineage::Own, first, last })
     };
     // What they have in common says nothing about what came later: it has to be the end of one of them.
     let one_history = match inventory.overlap {
-        Overlap::Agree { to, .. } => to + 1 >= ml.end,
+        Overlap::Agree { to, .. } => Version::after(to) >= ml.end,
         Overlap::Image { version } => version >= ml.end,
         Overlap::None | Overlap::Fork { .. } => false,
     };
     let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
     match inventory.overlap {
         Overlap::Fork { at } => ml_with(Choice::OwnForked { at, own_time: own.time, ml_time: ml.time }, left_out(at)),
-        _ if own.end <= ml.end => ml_with(Choice::MlReachesFurther { own: own.own_end }, left_out(ml.end)),
+        _ if own.end <= ml.end => {
+            ml_with(Choice::MlReachesFurther { own: own.own_end }, left_out(ml.end.next_change()))
+        }
         _ if own.end > own.own_end => Ok((Lineage::Own, own, own_alone(own), None)),
         _ if one_history => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
-        _ if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end)),
+        _ if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end.next_change())),
         // A file's date is no proof of that: a copy has a new one.
         _ if !ends_in_a_log(inventory, own) => Err(Refusal::Unrelated { own: own.end, ml: ml.end }),
         _ => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
@@ -61,17 +63,17 @@ fn own_alone(own: &Candidate) -> Choice {
 
 /// Whether a log of this machine's own says when the last change before the end was made.
 fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
-    inventory.spans(Lineage::Own).iter().any(|span| span.last + 1 == own.end)
+    inventory.spans(Lineage::Own).iter().any(|span| Version::after(span.last) == own.end)
 }
 
 /// No kept image is of a higher version than the one that replaced it: one history only goes up.
 pub(super) fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
-    let highest = |role: Role| {
-        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.role == role);
+    let highest = |origin: Origin| {
+        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.origin == origin);
         let versions = images.filter_map(|file| file.base_version().map(|version| (version, &file.name)));
         versions.max_by_key(|(version, _)| *version)
     };
-    match (highest(Role::Current), highest(Role::Previous)) {
+    match (highest(Origin::Current), highest(Origin::Previous)) {
         (Some((current, newer)), Some((previous, older))) if previous > current => {
             Err(Refusal::StepBack { newer: newer.clone(), current, older: older.clone(), previous })
         }
@@ -88,7 +90,7 @@ fn later_history(inventory: &Inventory, own: &Candidate) -> Option<OsString> {
     });
     let log = inventory.spans(Lineage::Ml).into_iter().find(|span| {
         let later = inventory.segment(span).last_time > own.time;
-        span.last >= own.end
+        !own.end.has(span.last)
             || match inventory.overlap {
                 Overlap::Fork { .. } => true,
                 Overlap::None => later,

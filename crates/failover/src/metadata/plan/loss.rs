@@ -1,15 +1,15 @@
 //! What a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
 
 use super::Candidate;
-use crate::metadata::Lineage;
 use crate::metadata::changelog::Kind;
 use crate::metadata::image::{Flaw, Image};
 use crate::metadata::inventory::{ImageFile, Inventory, Overlap, Span, What};
 use crate::metadata::names;
 use crate::metadata::note::{Note, Refusal};
+use crate::metadata::{Lineage, Version};
 
 /// No log holds changes that a plan which ends at `end` leaves behind.
-pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
+pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
     nothing_beyond(inventory, lineage, end)?;
     nothing_unread(inventory, lineage)?;
     if let Some((file, flaw, version)) = later_cut(inventory, lineage, end) {
@@ -22,16 +22,16 @@ pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: u64) ->
 pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let end = chosen.end;
     let mut notes: Vec<Note> = Vec::new();
-    let spans = inventory.spans(lineage).into_iter().map(|span| (end, span));
+    let spans = inventory.spans(lineage).into_iter().map(|span| (end.next_change(), span));
     // Beside own files, all that the metalogger has of another history is lost, also below the end.
     let others = if lineage == Lineage::Own { inventory.spans(Lineage::Ml) } else { Vec::new() };
     let from = match inventory.overlap {
-        Overlap::Agree { .. } | Overlap::Image { .. } => end,
-        Overlap::Fork { at } => at.min(end),
+        Overlap::Agree { .. } | Overlap::Image { .. } => end.next_change(),
+        Overlap::Fork { at } => at.min(end.next_change()),
         Overlap::None => 0,
     };
     let later = |span: &Span| match inventory.overlap {
-        Overlap::None => span.last >= end || inventory.segment(span).last_time > chosen.time,
+        Overlap::None => !end.has(span.last) || inventory.segment(span).last_time > chosen.time,
         Overlap::Agree { .. } | Overlap::Image { .. } | Overlap::Fork { .. } => true,
     };
     let others = others.into_iter().filter(later).map(|span| (from, span));
@@ -44,7 +44,11 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
     };
     let known = later_cut(inventory, lineage, end);
     if let Some((file, _, version)) = known {
-        notes.push(Note::Lost { end, changes: Some((end, version - 1)), file: file.name.clone() });
+        notes.push(Note::Lost {
+            end,
+            changes: Some((end.next_change(), version.last_change())),
+            file: file.name.clone(),
+        });
     } else if lineage == Lineage::Own {
         let images = inventory.images.iter().filter(cut);
         notes.extend(images.map(|i| Note::Lost { end, changes: None, file: i.name.clone() }));
@@ -54,7 +58,7 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
 
 /// The image that is not whole but was to be of the highest version above `end`: a download that was cut off, a disk that
 /// failed.
-fn later_cut(inventory: &Inventory, lineage: Lineage, end: u64) -> Option<(&ImageFile, Flaw, u64)> {
+fn later_cut(inventory: &Inventory, lineage: Lineage, end: Version) -> Option<(&ImageFile, Flaw, Version)> {
     let images = inventory.images.iter().filter(|i| i.lineage == lineage || i.lineage == Lineage::Ml);
     let cut = images.filter_map(|file| match file.image {
         Image::Incomplete { reason, header: Some(header) } => Some((file, reason, header.version)),
@@ -64,8 +68,8 @@ fn later_cut(inventory: &Inventory, lineage: Lineage, end: u64) -> Option<(&Imag
 }
 
 /// No log of the lineage holds changes behind a hole at `end`.
-fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(), Refusal> {
-    let beyond: Vec<Span> = inventory.spans(lineage).into_iter().filter(|s| s.last >= end).collect();
+fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
+    let beyond: Vec<Span> = inventory.spans(lineage).into_iter().filter(|s| !end.has(s.last)).collect();
     let Some(first) = beyond.iter().min_by_key(|s| s.first) else {
         return Ok(());
     };
@@ -74,7 +78,7 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: u64) -> Result<(
     let previous = first.segment.checked_sub(1).map_or(0, |i| log.scan.segments[i].end);
     let damage = log.scan.damage.iter().find(|d| (previous..=segment.start).contains(&d.offset));
     Err(Refusal::Hole {
-        needed: end,
+        needed: end.next_change(),
         first: first.first,
         last: beyond.iter().map(|s| s.last).max().unwrap_or(first.last),
         file: log.name.clone(),
@@ -111,9 +115,9 @@ fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal
 }
 
 /// The own files hold all that the metalogger's logs hold, also behind a hole.
-fn ml_has_no_more(inventory: &Inventory, own: u64) -> Result<(), Refusal> {
+fn ml_has_no_more(inventory: &Inventory, own: Version) -> Result<(), Refusal> {
     let spans = inventory.spans(Lineage::Ml).into_iter();
-    match spans.filter(|s| s.last >= own).max_by_key(|s| s.last) {
+    match spans.filter(|s| !own.has(s.last)).max_by_key(|s| s.last) {
         None => Ok(()),
         Some(Span { log, last, .. }) => Err(Refusal::MlHasMore { own, last, file: inventory.logs[log].name.clone() }),
     }

@@ -35,7 +35,8 @@ impl Blocks {
             // The writer is gone only if it failed.
             let _ = blocks.hand_on();
             drop(blocks);
-            let result = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            // A panic ends the whole process (panic = "abort").
+            let result = writer.join().unwrap();
             result.map_err(failed).and(made)
         })
     }

@@ -1,4 +1,4 @@
-//! What is started at boot: read from the links that `systemctl enable` and `update-rc.d` make.
+//! The services that are started at boot: read from the links that `systemctl enable` and `update-rc.d` make.
 
 use std::path::{Path, PathBuf};
 

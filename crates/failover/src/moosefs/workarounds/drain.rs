@@ -1,67 +1,66 @@
-//! Leaving the virtual address without a loss.
+//! Without this, a busy master loses a change that it acknowledged in about one of twenty failovers by vip-down.
 //!
-//! A master sends an answer to its client, and in the same turn of its loop the change to the metaloggers. If the address
-//! goes between the two, its connections are dead at once: the client has its answer, and nobody has the change. At some
-//! hundred operations in a second that is met about once in twenty times.
+//! A master sends the answer to its client, and in the same pass of its main loop the change to the metaloggers. If the
+//! virtual IP is removed between the two, both connections are dead at once: the client has its answer, and no other
+//! machine has the change.
 //!
-//! So first no segment to a client leaves any more: what is answered from here on is not known to anybody. Then the master
-//! is asked something: when it answers, the turn that may have been under way is over. Then what it has sent to the
-//! metaloggers is waited for until their kernels have it. Only then the address goes. All of it takes some 30 ms; where a
-//! part of it cannot be done, the address goes all the same.
+//! So first a rule of the packet filter stops all segments to clients: no client learns of a change from here on. Then
+//! the master is asked something; its answer shows that the pass that may have been running is over. Then the kernels
+//! of the metaloggers have a moment to acknowledge all that the master has sent to them. Only then the address is
+//! removed. All of it takes some 30 ms. Where a step is impossible, the address is removed without it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::moosefs;
-use crate::sys::address::{self, Interface, Removed};
+use crate::sys::address::{self, Removed};
 use crate::sys::nft::{Held, hold_back};
 use crate::sys::tcp;
+use crate::sys::text::human;
+use crate::vip::VirtualIp;
 
-/// How long the master may take for a turn. With what follows it is less than another hook waits for its own.
-const TURN: Duration = Duration::from_millis(60);
-/// How long metaloggers may take to have what was sent to them: those that do not answer have lost it in any case.
-const UNDER_WAY: Duration = Duration::from_millis(50);
+/// How long the master may take for a pass of its loop. With [`FLUSH`] it is less than another hook waits for the
+/// mutex.
+const LOOP_PASS: Duration = Duration::from_millis(60);
+/// How long metaloggers may take to acknowledge; one that takes longer is dead or cut off, and would not get the
+/// change.
+const FLUSH: Duration = Duration::from_millis(50);
 
-/// Removes `vip` from `interface`, with nothing of the master here on its way: it listens to clients on `port` of `host`,
-/// which is 0.0.0.0 for all of its addresses.
-pub(crate) fn leave(
-    interface: &Interface,
-    vip: Ipv4Addr,
-    host: Ipv4Addr,
-    port: u16,
-) -> Result<Removed, address::Error> {
-    if !address::holds(interface, vip)? {
+/// Removes the address with nothing of the master here on its way: it listens to clients on `port` of `host`, which is
+/// 0.0.0.0 for all of its addresses.
+pub(crate) fn remove_address(vip: &VirtualIp, host: Ipv4Addr, port: u16) -> Result<Removed, address::Error> {
+    if !vip.holds()? {
         return Ok(Removed::NotThere);
     }
-    let held = finish(vip, host, port);
-    let removed = address::remove(interface, vip);
+    let held = drain(vip.address, host, port);
+    let removed = vip.remove();
     drop(held);
     removed
 }
 
-/// Holds answers back, and waits until what goes with the earlier ones has arrived. What it returns is to be kept until the
-/// address is gone.
-fn finish(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<std::os::fd::OwnedFd> {
-    // On the virtual address alone it could not be asked any more.
+/// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers. Answers are held
+/// until the returned descriptor is closed.
+fn drain(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<std::os::fd::OwnedFd> {
+    // A master that listens on the virtual IP alone could not answer through the rule.
     let own = SocketAddrV4::new(if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host }, port);
-    if moosefs::info(own, TURN).is_err() {
+    if moosefs::info(own, LOOP_PASS).is_err() {
         return None;
     }
     let held = hold_back(Held::All, SocketAddrV4::new(vip, port));
-    let held = held.inspect_err(|e| log::debug!("answers are not held back: {e}")).ok()?;
-    let begun = Instant::now();
-    if moosefs::info(own, TURN).is_ok() {
-        while is_under_way(vip, port) && begun.elapsed() < UNDER_WAY {
+    let held = held.inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
+    let start = Instant::now();
+    if moosefs::info(own, LOOP_PASS).is_ok() {
+        while is_unacknowledged(vip, port) && start.elapsed() < FLUSH {
             sleep(Duration::from_millis(1));
         }
     }
-    log::debug!("nothing is under way any more after {:?}", begun.elapsed());
+    log::debug!("waited {} for metaloggers to acknowledge", human(start.elapsed()));
     Some(held)
 }
 
-/// Whether anything that was sent from `vip`, from another port than that of the clients, was not acknowledged yet.
-fn is_under_way(vip: Ipv4Addr, clients: u16) -> bool {
+/// Whether anything that was sent from `vip`, except to clients, is not acknowledged yet.
+fn is_unacknowledged(vip: Ipv4Addr, clients: u16) -> bool {
     let counts = |end: SocketAddrV4| *end.ip() == vip && end.port() != clients;
     tcp::connections().iter().any(|connection| connection.under_way && counts(connection.local))
 }
@@ -76,16 +75,16 @@ mod tests {
     use crate::moosefs::workarounds::tcp_resets::tests::{Net, PORT, VIP};
 
     const METALOGGERS: u16 = 9419;
-    /// How slow the master is between its two words.
+    /// The time between the master's answer and its message to the metalogger.
     const BETWEEN: Duration = Duration::from_millis(5);
 
-    /// A master of one client and one metalogger: in each turn it answers the client and then tells the metalogger; and it
-    /// answers questions.
-    fn serve(questions: &TcpListener, mut client: TcpStream, mut metalogger: TcpStream, over: &AtomicBool) {
+    /// A master of one client and one metalogger: in each pass it answers questions, then the client, and then sends
+    /// the change to the metalogger.
+    fn serve(questions: &TcpListener, mut client: TcpStream, mut metalogger: TcpStream, end: &AtomicBool) {
         questions.set_nonblocking(true).unwrap();
         let mut asking = Vec::new();
-        for turn in 0..u8::MAX {
-            if over.load(Ordering::Relaxed) {
+        for change in 0..u8::MAX {
+            if end.load(Ordering::Relaxed) {
                 return;
             }
             while let Ok((stream, _)) = questions.accept() {
@@ -101,9 +100,9 @@ mod tests {
                 }
                 !asked
             });
-            let _ = client.write_all(&[turn]);
+            let _ = client.write_all(&[change]);
             sleep(BETWEEN);
-            let _ = metalogger.write_all(&[turn]);
+            let _ = metalogger.write_all(&[change]);
         }
     }
 
@@ -119,8 +118,8 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_client_was_answered_the_metalogger_has() {
-        let (net, index) = Net::new();
+    fn the_metalogger_has_every_change_that_the_client_knows_of() {
+        let (net, _) = Net::new();
         let (questions, door) =
             (TcpListener::bind(("0.0.0.0", PORT)).unwrap(), TcpListener::bind((VIP, METALOGGERS)).unwrap());
         let (client, metalogger) = (net.connect(PORT), net.connect(METALOGGERS));
@@ -129,15 +128,15 @@ mod tests {
             stream.set_nodelay(true).unwrap();
         }
         std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
-        let over = AtomicBool::new(false);
+        let end = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| serve(&questions, theirs, others, &over));
-            // In the middle of a turn.
+            scope.spawn(|| serve(&questions, theirs, others, &end));
+            // In the middle of a pass.
             sleep(BETWEEN * 10 + BETWEEN / 3);
-            let interface = Interface { name: "eth0".to_owned(), index };
-            assert_eq!(leave(&interface, VIP, Ipv4Addr::UNSPECIFIED, PORT).unwrap(), Removed::Removed);
+            let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
+            assert_eq!(remove_address(&vip, Ipv4Addr::UNSPECIFIED, PORT).unwrap(), Removed::Removed);
             let [answered, known] = [client, metalogger].map(last);
-            over.store(true, Ordering::Relaxed);
+            end.store(true, Ordering::Relaxed);
             assert!(answered > 3 && known >= answered, "answered {answered}, known {known}");
         });
     }

@@ -1,8 +1,9 @@
-//! Metaloggers that come to an idle master.
+//! Without this, a standby whose metalogger missed a failover can serve the old history at the next one.
 //!
-//! One of 3.x that lacks changes goes on with its old history until it sees a change of the new one; in a file system that
-//! nobody writes to, a second failover could serve the old one before that. So if metaloggers have come and nothing was
-//! changed since, this machine makes a change. A master of 4.x makes one itself every half minute.
+//! A metalogger of 3.x looks at the version of a change when it arrives, not at the master's version when it connects.
+//! One that lacks changes keeps its old history until it receives a change of the new one. On a file system that no
+//! program writes to, a second failover could come before that. So if metaloggers have connected and nothing has
+//! changed since, this machine makes a change itself. A master of 4.x makes one every half minute.
 
 mod session;
 
@@ -10,58 +11,65 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use crate::metadata::Version;
 use crate::moosefs::{self, Info};
 use crate::sys::address;
 use crate::sys::logging::chain;
 
-/// How long a master has to make a change by itself before it counts as idle.
+/// A master without a change for this long is idle.
 const IDLE: Duration = Duration::from_secs(2);
+/// How long the master may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// The generation that needs it.
+/// The major release that needs it.
 const GENERATION: u16 = 3;
 
-/// Who has come, and what was served then.
+/// The metaloggers of other machines that are connected to the master here.
 #[derive(Default)]
-pub(crate) struct Newcomers {
-    looked: Option<Instant>,
-    known: BTreeSet<Ipv4Addr>,
-    came: Option<(Instant, u64)>,
+pub(crate) struct Nudge {
+    polled: Option<Instant>,
+    connected: BTreeSet<Ipv4Addr>,
+    /// When one of them connected, and the version that was served then; none if there was a change since.
+    unaware: Option<(Instant, Version)>,
 }
 
-impl Newcomers {
-    /// Looks, if the last look is long enough ago: `info` is what the master at `address` has just said.
-    pub(crate) fn look(&mut self, address: SocketAddrV4, info: &Info) {
+impl Nudge {
+    /// Makes a change if a metalogger connected and nothing changed since. `info` is the latest answer of the master at
+    /// `address`; call this as often as there is one.
+    pub(crate) fn nudge_if_idle(&mut self, address: SocketAddrV4, info: &Info) {
         let Some(version) = info.metadata_version.filter(|_| info.release.major == GENERATION) else { return };
-        if self.looked.is_some_and(|looked| looked.elapsed() < IDLE) {
+        if self.polled.is_some_and(|polled| polled.elapsed() < IDLE) {
             return;
         }
-        self.looked = Some(Instant::now());
-        let (Ok(own), Ok(mut here)) = (address::own_addresses(), moosefs::metaloggers(address, ANSWER)) else { return };
-        here.retain(|metalogger| !own.contains(metalogger));
-        if self.is_due(here.into_iter().collect(), version, Instant::now()) {
-            match session::make(address, info.release, ANSWER) {
+        self.polled = Some(Instant::now());
+        let (Ok(own), Ok(mut others)) = (address::own_addresses(), moosefs::metaloggers(address, ANSWER)) else {
+            return;
+        };
+        others.retain(|metalogger| !own.contains(metalogger));
+        if self.is_due(others.into_iter().collect(), version, Instant::now()) {
+            match session::open_and_close(address, info.release, ANSWER) {
                 Ok(()) => log::info!(
-                    "nothing was changed since metaloggers came: made a change, so that they see which history is served"
+                    "no changes since a metalogger connected: opened and closed a session, so that it notices the new \
+                     history"
                 ),
                 Err(e) => log::warn!(
-                    "nothing was changed since metaloggers came, and no change could be made: {}; until somebody \
-                     changes something, a standby that lacks changes goes on lacking them",
+                    "no changes since a metalogger connected, and cannot make one: {}; a stale standby stays stale \
+                     until a client changes something",
                     chain(&e)
                 ),
             }
         }
     }
 
-    /// Whether somebody has come who was not here before, and the version has stayed since for long enough.
-    fn is_due(&mut self, here: BTreeSet<Ipv4Addr>, version: u64, now: Instant) -> bool {
-        if !here.is_subset(&self.known) {
-            self.came = Some((now, version));
+    /// Whether a metalogger has connected that was not connected before, and the version has not changed since.
+    fn is_due(&mut self, connected: BTreeSet<Ipv4Addr>, version: Version, now: Instant) -> bool {
+        if !connected.is_subset(&self.connected) {
+            self.unaware = Some((now, version));
         }
-        self.known = here;
-        match self.came {
-            Some((_, then)) if version > then => self.came = None,
+        self.connected = connected;
+        match self.unaware {
+            Some((_, then)) if version > then => self.unaware = None,
             Some((since, _)) if now - since >= IDLE => {
-                self.came = None;
+                self.unaware = None;
                 return true;
             }
             _ => (),
@@ -78,15 +86,15 @@ mod tests {
     const B: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
     #[test]
-    fn a_change_is_made_once_for_those_who_came_to_an_idle_master() {
-        let (mut newcomers, begun) = (Newcomers::default(), Instant::now());
-        let mut due = |here: &[Ipv4Addr], version, seconds| {
-            newcomers.is_due(here.iter().copied().collect(), version, begun + Duration::from_secs(seconds))
+    fn one_change_is_made_for_metaloggers_that_connect_to_an_idle_master() {
+        let (mut nudge, start) = (Nudge::default(), Instant::now());
+        let mut due = |connected: &[Ipv4Addr], version, seconds| {
+            nudge.is_due(connected.iter().copied().collect(), Version(version), start + Duration::from_secs(seconds))
         };
-        assert!(!due(&[], 7, 0) && !due(&[], 7, 10), "nobody is there");
+        assert!(!due(&[], 7, 0) && !due(&[], 7, 10), "none is connected");
         assert!(!due(&[A], 7, 11) && !due(&[A], 7, 12));
         assert!(due(&[A], 7, 13) && !due(&[A], 8, 20), "once");
-        assert!(!due(&[A, B], 8, 21) && !due(&[A, B], 9, 22) && !due(&[A, B], 9, 30), "somebody else made one");
+        assert!(!due(&[A, B], 8, 21) && !due(&[A, B], 9, 22) && !due(&[A, B], 9, 30), "a client made one");
         assert!(!due(&[A], 9, 31) && !due(&[A, B], 9, 32) && due(&[A, B], 9, 35), "it was away");
     }
 }

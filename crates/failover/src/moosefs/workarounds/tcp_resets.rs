@@ -1,14 +1,15 @@
-//! Resets, held back until there is something to connect to.
+//! Without this, clients wait up to two seconds longer: they reconnect before the master listens, and then pause.
 //!
-//! The clients of a master that died go on sending to the virtual address. As soon as it is here, this machine's kernel
-//! answers each of them with a reset, since it knows nothing of their connections; they connect anew, are refused while no
-//! master listens yet, and wait: mfsmount tries every two seconds, and what a program wanted is tried after 0.3, 0.9, 1.8,
-//! 3.0, 4.5 s and so on from that reset (`mfsclient/mastercomm.c`). So the reset must not come before the master listens.
+//! The clients of a dead master keep sending to the virtual IP. Once the address is here, this machine's kernel answers
+//! each of them with a TCP RST, because it does not know their connections. They reconnect, are refused while no master
+//! listens, and pause: mfsmount tries every two seconds, and the request of a program is repeated 0.3, 0.9, 1.8, 3.0,
+//! 4.5 s and so on after that RST (`mfsclient/mastercomm.c`). So the RST must not be sent before the master listens.
 //!
-//! A rule in a table of the kernel's packet filter keeps it back. The table is owned by a socket of this process and
-//! vanishes with it, however it ends. What arrives meanwhile is listened to, and once the master serves each client gets
-//! the very reset that the kernel would have sent. Where the election is lost, none is sent: a connection that came here
-//! astray goes on. A machine that hands over listens, too, for what clients send to it before they know better.
+//! A rule of the kernel's packet filter holds it back. The rule's table is owned by a socket of this process and
+//! vanishes with it, however the process ends. Meanwhile this process records which clients send, and once the master
+//! serves it sends each of them the RST that the kernel would have sent. If the election is lost it sends none: a
+//! connection whose segments reached this machine by mistake continues. In a switchover, the machine that gives the
+//! address up records the clients that still send to it, and resets them when the other machine serves.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -27,22 +28,22 @@ use crate::sys::packet::{
 };
 use crate::sys::tcp;
 
-/// Where the filter finds for whom a packet is (`SKF_AD_OFF + SKF_AD_PKTTYPE` in `linux/filter.h`).
+/// Where the filter finds whether a packet is for this machine (`SKF_AD_OFF + SKF_AD_PKTTYPE` in `linux/filter.h`).
 const PACKET_TYPE: u32 = 0xffff_f004;
-/// For this machine (`PACKET_HOST` in `linux/if_packet.h`).
+/// It is for this machine (`PACKET_HOST` in `linux/if_packet.h`).
 const PACKET_HOST: u32 = 0;
-/// The bit of a segment's flags that the filter does not need.
+/// A segment with this flag belongs to no connection that is lost.
 const SYN: u8 = 0x02;
 /// Length of a TCP header without options.
 const HEADER: usize = 20;
-/// Clients beyond this number are reset by the kernel, when they send again.
+/// Clients beyond this number are left to the kernel, which resets them when they send again.
 const MOST: usize = 100_000;
 
-/// What failed, and why.
+/// Clients cannot be recorded or reset.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation}")]
 pub(crate) struct Error {
-    /// What was tried.
+    /// `listen to clients`, `send TCP RSTs` …
     operation: &'static str,
     /// The kernel's answer.
     #[source]
@@ -53,49 +54,52 @@ fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) ->
     move |source| Error { operation, source: source.into() }
 }
 
-/// Each client that sent something for a connection that is not here, with the place in the stream where it takes a reset.
+/// Each client that sent something for a lost connection, with the sequence number at which it accepts a RST.
 type Clients = BTreeMap<SocketAddrV4, u32>;
 
-/// Listens for clients whose connections are not here any more.
+/// Records the clients that send to a server of which this machine does not know the connections.
 #[derive(Debug)]
 pub(crate) struct ClientListener {
     server: SocketAddrV4,
-    over: Cancel,
-    heard: Option<JoinHandle<Clients>>,
+    end: Cancel,
+    thread: Option<JoinHandle<Clients>>,
 }
 
 impl ClientListener {
-    /// Listens on the interface with the number `index` from now on, for what is sent to `server`.
+    /// Listens from now on, on the interface with the number `index`, for segments to `server`.
     pub(crate) fn open(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
-        let ear = listen(index, server).map_err(failed("listen to clients"))?;
-        let over = Cancel::new();
-        let until = over.clone();
-        let heard = std::thread::spawn(move || hear(&ear, &until));
-        Ok(Self { server, over, heard: Some(heard) })
+        let failed = || failed("listen to clients");
+        let socket = listen(index, server).map_err(failed())?;
+        let end = Cancel::new();
+        let until = end.clone();
+        let thread = std::thread::Builder::new().name("clients".to_owned());
+        let thread = thread.spawn(move || record(&socket, &until)).map_err(failed())?;
+        Ok(Self { server, end, thread: Some(thread) })
     }
 
-    /// Resets everybody who was heard, and returns how many that were. For when they can connect anew.
+    /// Resets all recorded clients and returns how many there were. Call it when they can reconnect.
     pub(crate) fn reset_all(mut self) -> Result<usize, Error> {
+        let failed = || failed("send TCP RSTs");
         let clients = self.stop();
-        let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed("send resets"))?;
-        // The address may be elsewhere.
-        sender.set_header_included_v4(true).map_err(failed("send resets"))?;
-        // Whoever was refused and has connected since sends to the same port.
+        let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed())?;
+        // The virtual IP may be on another machine by now.
+        sender.set_header_included_v4(true).map_err(failed())?;
+        // A client that was refused and has reconnected since was recorded too.
         let connected = tcp::ends_connected_to(self.server.port());
         let lost = || clients.iter().filter(|(client, _)| !connected.contains(client));
-        for (client, place) in lost() {
-            let packet = reset(self.server, *client, *place);
+        for (client, sequence) in lost() {
+            let packet = reset(self.server, *client, *sequence);
             if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
-                log::debug!("no reset to {client}: {e}");
+                log::debug!("cannot send a TCP RST to {client}: {e}");
             }
         }
         Ok(lost().count())
     }
 
-    /// Listens no more, and returns who was heard.
+    /// Stops listening and returns the recorded clients.
     fn stop(&mut self) -> Clients {
-        self.over.cancel();
-        self.heard.take().and_then(|heard| heard.join().ok()).unwrap_or_default()
+        self.end.cancel();
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
 }
 
@@ -105,41 +109,41 @@ impl Drop for ClientListener {
     }
 }
 
-/// Resets being held back. Dropping it lets the kernel send them again, to whoever sends from then on.
+/// Holds RSTs back. Dropping it lets the kernel send them again, to clients that send from then on.
 #[derive(Debug)]
 pub(crate) struct HeldResets {
-    ear: ClientListener,
+    listener: ClientListener,
     table: OwnedFd,
 }
 
 impl HeldResets {
-    /// Holds back the resets from `server`, which the interface with the number `index` has, from now on.
+    /// Holds back the RSTs from `server`, an address of the interface with the number `index`, from now on.
     pub(crate) fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
-        let ear = ClientListener::open(index, server)?;
-        let table = nft::hold_back(Held::Resets, server).map_err(failed("hold resets back"))?;
-        Ok(Self { ear, table })
+        let listener = ClientListener::open(index, server)?;
+        let table = nft::hold_back(Held::Resets, server).map_err(failed("hold TCP RSTs back"))?;
+        Ok(Self { listener, table })
     }
 
-    /// Resets everybody who sent something meanwhile, and returns how many that were.
+    /// Resets all clients that sent something meanwhile, and returns how many there were.
     pub(crate) fn send(self) -> Result<usize, Error> {
-        // The rule would hold these back, too.
+        // The rule would hold these back too.
         drop(self.table);
-        self.ear.reset_all()
+        self.listener.reset_all()
     }
 }
 
 fn listen(index: u32, server: SocketAddrV4) -> std::io::Result<Socket> {
-    let ear = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ETH_P_IP.to_be()))))?;
-    ear.attach_filter(&wanted(server))?;
-    ear.set_nonblocking(true)?;
-    bind(ear.as_raw_fd(), &link_address(index)?)?;
-    Ok(ear)
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(ETH_P_IP.to_be()))))?;
+    socket.attach_filter(&wanted(server))?;
+    socket.set_nonblocking(true)?;
+    bind(socket.as_raw_fd(), &link_address(index)?)?;
+    Ok(socket)
 }
 
 /// "It is for this machine, TCP to `server`, and belongs to a connection", in the kernel's filter language.
 fn wanted(server: SocketAddrV4) -> [SockFilter; 13] {
     [
-        // An interface may be told to hear what is for other machines, too.
+        // A promiscuous interface receives packets for other machines too.
         load_byte(PACKET_TYPE),
         jump_if_equal(PACKET_HOST, 0, 10),
         load_byte(9),
@@ -156,25 +160,26 @@ fn wanted(server: SocketAddrV4) -> [SockFilter; 13] {
     ]
 }
 
-/// Listens until it is over.
-fn hear(ear: &Socket, over: &Cancel) -> Clients {
+/// Records clients until `end`.
+fn record(socket: &Socket, end: &Cancel) -> Clients {
     let mut clients = Clients::new();
     let mut buffer = [0; 128];
     loop {
-        while let Ok(length) = recv(ear.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            if let Some((client, place)) = parse(&buffer[..length]).filter(|_| clients.len() < MOST) {
-                clients.insert(client, place);
+        while let Ok(length) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            if let Some((client, sequence)) = parse(&buffer[..length]).filter(|_| clients.len() < MOST) {
+                clients.insert(client, sequence);
             }
         }
-        if over.is_set() {
+        if end.is_set() {
             return clients;
         }
-        let mut fds = [PollFd::new(ear.as_fd(), PollFlags::POLLIN), PollFd::new(over.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN), PollFd::new(end.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::NONE);
     }
 }
 
-/// Who sent an IP packet with a TCP segment, and the next byte that it expects: there it takes a reset (RFC 5961).
+/// The sender of an IP packet with a TCP segment, and the sequence number that it expects next: the one at which it
+/// accepts a RST (RFC 5961).
 fn parse(packet: &[u8]) -> Option<(SocketAddrV4, u32)> {
     let ip: &[u8; 20] = packet.first_chunk()?;
     let segment: &[u8; HEADER] = packet.get(usize::from(ip[0] & 0x0f) * 4..)?.first_chunk()?;
@@ -184,16 +189,16 @@ fn parse(packet: &[u8]) -> Option<(SocketAddrV4, u32)> {
     (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), expected))
 }
 
-/// The packet that resets a client's connection. The kernel fills the lengths and sums of the IP header in.
-fn reset(server: SocketAddrV4, client: SocketAddrV4, place: u32) -> Vec<u8> {
+/// The packet that resets a client's connection. The kernel fills in the length and the checksum of the IP header.
+fn reset(server: SocketAddrV4, client: SocketAddrV4, sequence: u32) -> Vec<u8> {
     let [from, to] = [server, client].map(|end| end.ip().octets());
     let mut segment = [0; HEADER];
     segment[..2].copy_from_slice(&server.port().to_be_bytes());
     segment[2..4].copy_from_slice(&client.port().to_be_bytes());
-    segment[4..8].copy_from_slice(&place.to_be_bytes());
+    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
     segment[12] = 5 << 4;
     segment[13] = RST;
-    // The checksum covers the addresses, too.
+    // The checksum covers the addresses too.
     let sum = checksum(&[&from[..], &to, &[0, TCP, 0, 20], &segment].concat());
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0][..], &from, &to, &segment].concat()

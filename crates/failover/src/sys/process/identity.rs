@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{Error, io};
 use crate::sys::cancel::{Cancel, Cancelled, timeout};
+use crate::sys::text::human;
 
 /// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
 const AFTER_KILL: Duration = Duration::from_secs(5);
@@ -74,6 +74,15 @@ pub(crate) fn all() -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
+/// The process of the program `name` in this network that was started first, if there is one.
+pub(crate) fn oldest_in_this_network(name: &str) -> Option<Identity> {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let here = network("thread-self");
+    let named = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.comm == name && !stat.has_ended());
+    let found = all().into_iter().filter(|pid| named(pid) && network(&pid.to_string()) == here);
+    found.filter_map(Identity::of).min_by_key(|identity| (identity.start, identity.pid))
+}
+
 /// One process, for good: ids are used again, but not with the same start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
@@ -98,11 +107,6 @@ impl Identity {
     /// Whether it still runs: the same id and the same start time.
     pub(crate) fn is_alive(&self) -> bool {
         Self::of(self.pid) == Some(*self)
-    }
-
-    /// How long ago it was started.
-    pub(crate) fn age(&self) -> Duration {
-        since_boot().saturating_sub(from_ticks(self.start))
     }
 
     /// A hold on the process: from here on its id cannot mean another one. `None` if it has ended.
@@ -154,8 +158,17 @@ impl Handle {
     }
 
     /// Waits until the process has ended, for `patience` at most. Says whether it has.
-    pub(crate) fn wait(&self, patience: Duration, cancel: Option<&Cancel>) -> Result<bool, Cancelled> {
-        wait_readable(&self.fd, patience, cancel)
+    pub(crate) fn wait(&self, patience: Duration) -> bool {
+        wait_readable(&self.fd, patience, None) == Ok(true)
+    }
+
+    fn kill(&self) -> Result<Stopped, Error> {
+        self.signal(Signal::KILL)?;
+        if self.wait(AFTER_KILL) {
+            return Ok(Stopped::Killed);
+        }
+        let pid = self.identity.pid;
+        Err(Error::Unkillable { pid, state: describe(pid) })
     }
 }
 
@@ -166,30 +179,31 @@ pub(crate) enum Stopped {
     AlreadyGone,
     /// TERM was enough.
     OnTerm,
-    /// It ignored TERM; KILL ended it.
+    /// KILL ended it.
     Killed,
 }
 
 /// Ends a process that need not be a child: TERM, and KILL if it is still there after `patience`.
-/// Cancelling ends the wait; no KILL is sent then.
-pub(crate) fn stop(identity: Identity, patience: Duration, cancel: Option<&Cancel>) -> Result<Stopped, Error> {
+pub(crate) fn stop(identity: Identity, patience: Duration) -> Result<Stopped, Error> {
     let Some(process) = identity.open()? else {
         return Ok(Stopped::AlreadyGone);
     };
     process.signal(Signal::TERM)?;
-    if process.wait(patience, cancel)? {
+    if process.wait(patience) {
         return Ok(Stopped::OnTerm);
     }
     log::warn!(
-        "process {} ignored TERM for {patience:?}; sending KILL. It is {}",
+        "process {} ignored TERM for {}; sending KILL. It is {}",
         identity.pid,
+        human(patience),
         describe(identity.pid)
     );
-    process.signal(Signal::KILL)?;
-    if process.wait(AFTER_KILL, None)? {
-        return Ok(Stopped::Killed);
-    }
-    Err(Error::Unkillable { pid: identity.pid, state: describe(identity.pid) })
+    process.kill()
+}
+
+/// Kills a process that need not be a child: it does nothing more, not even what it does on TERM.
+pub(crate) fn kill(identity: Identity) -> Result<Stopped, Error> {
+    identity.open()?.map_or(Ok(Stopped::AlreadyGone), |process| process.kill())
 }
 
 /// What process `pid` is doing, for a diagnostic: its state, how much of the processor it has had, and where in the
@@ -245,11 +259,6 @@ fn from_ticks(ticks: u64) -> Duration {
     Duration::from_millis(ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1))
 }
 
-/// Time since boot, on the clock that start times count on.
-fn since_boot() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,10 +266,9 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn this_process_is_alive_and_young() {
+    fn this_process_is_alive() {
         let me = Identity::current().unwrap();
         assert!(me.is_alive());
-        assert!(me.age() < Duration::from_secs(3600), "{:?}", me.age());
         assert_eq!(me.to_string().parse::<Identity>().unwrap(), me);
     }
 
@@ -269,7 +277,7 @@ mod tests {
         let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let identity = Identity::of(child.id()).unwrap();
         let other = Identity { start: identity.start + 1, ..identity };
-        assert_eq!(stop(other, Duration::ZERO, None).unwrap(), Stopped::AlreadyGone);
+        assert_eq!(stop(other, Duration::ZERO).unwrap(), Stopped::AlreadyGone);
         assert!(identity.is_alive(), "a reused id must never be hit");
         child.kill().unwrap();
         child.wait().unwrap();
@@ -280,7 +288,7 @@ mod tests {
         let mut plain = Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let patience = Duration::from_secs(20);
         let identity = Identity::of(plain.id()).unwrap();
-        assert_eq!(stop(identity, patience, None).unwrap(), Stopped::OnTerm);
+        assert_eq!(stop(identity, patience).unwrap(), Stopped::OnTerm);
         assert!(!identity.is_alive(), "a zombie is not alive");
         plain.wait().unwrap();
 
@@ -289,8 +297,23 @@ mod tests {
             Command::new("/bin/sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
         std::io::Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let identity = Identity::of(deaf.id()).unwrap();
-        assert_eq!(stop(identity, Duration::from_millis(100), None).unwrap(), Stopped::Killed);
+        assert_eq!(stop(identity, Duration::from_millis(100)).unwrap(), Stopped::Killed);
         deaf.wait().unwrap();
+    }
+
+    #[test]
+    fn a_killed_process_does_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = dir.path().join("written");
+        let script = format!("trap 'echo stored > {}; exit' TERM; echo; sleep 60 & wait", written.display());
+        let mut orderly =
+            Command::new("/bin/sh").args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        std::io::Read::read_exact(orderly.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        let identity = Identity::of(orderly.id()).unwrap();
+        assert_eq!(kill(identity).unwrap(), Stopped::Killed);
+        orderly.wait().unwrap();
+        assert!(!written.exists(), "it was told to end in order");
+        assert_eq!(kill(identity).unwrap(), Stopped::AlreadyGone);
     }
 
     #[test]
@@ -313,7 +336,7 @@ mod tests {
         let text = describe(busy.id());
         assert!(text.contains(" state T, ") && text.contains("waiting in do_signal_stop"), "{text}");
         let patience = Duration::from_millis(50);
-        assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience, None).unwrap(), Stopped::Killed);
+        assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience).unwrap(), Stopped::Killed);
         busy.wait().unwrap();
         assert_eq!(describe(u32::MAX), "gone");
     }

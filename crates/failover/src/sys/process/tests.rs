@@ -76,7 +76,7 @@ fn a_daemon_left_behind_is_not_waited_for() {
     assert_eq!(finished.output, "started\n");
     assert!(!has_ended(&pid), "the daemon must live on");
     let daemon = std::fs::read_to_string(&pid).unwrap().trim().parse().unwrap();
-    stop(Identity::of(daemon).unwrap(), LONG, None).unwrap();
+    stop(Identity::of(daemon).unwrap(), LONG).unwrap();
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn can_be_told_apart((a, a_dead): (Piece, bool), (b, b_dead): (Piece, bool)) -> 
 fn staged(data: &Data, plan: &Plan) -> String {
     let dir = tempfile::tempdir().unwrap();
     let stage = Folder::open(dir.path()).unwrap();
-    stage::write_log(&data.folder(), plan, &stage, me(), 0, &Cancel::new()).unwrap();
+    stage::write_log(&data.folder(), plan, &stage, me(), EpochJump::NONE, &Cancel::new()).unwrap();
     std::fs::read_to_string(dir.path().join(stage::LOG)).unwrap()
 }
 
@@ -96,7 +96,7 @@ proptest! {
             Ok(plan) => plan,
             Err(refusal) => return Err(TestCaseError::fail(refusal.to_string())),
         };
-        prop_assert_eq!((plan.lineage, plan.end_version), (Lineage::Ml, end), "{}", plan);
+        prop_assert_eq!((plan.lineage, plan.end_version.0), (Lineage::Ml, end), "{:?}", plan);
         let expected: String = (version..end).map(|id| living(id, fork)).collect();
         prop_assert_eq!(staged(&data, &plan), expected);
     }

@@ -1,16 +1,15 @@
-//! One change in a master's metadata, made from outside.
+//! The change that a [`Nudge`](super::Nudge) makes: it opens a session of a client and closes it again.
 //!
-//! Metaloggers of 3.x look at the version of a change when it comes, not at that of the master when they connect. So one
-//! that lacks changes goes on with an old history until somebody changes something. Opening a session is the smallest
-//! change that the client protocol has: `SESADD`, and `SESDISCONNECTED` when it is closed. The master drops the session
-//! within two minutes. No file is touched. `mfsexports.cfg` has to admit this machine to `/`.
+//! That is the smallest change in the client protocol: `SESADD`, and `SESDISCONNECTED` when it is closed. No file is
+//! touched, and the master drops the session within two minutes. `mfsexports.cfg` must admit this machine to `/`.
 
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::moosefs::{Error, Release, converse};
+use crate::moosefs::info::converse;
+use crate::moosefs::{Error, Release};
 
 const CLTOMA_FUSE_REGISTER: u32 = 400;
 const MATOCL_FUSE_REGISTER: u32 = 401;
@@ -19,16 +18,16 @@ const REGISTER: [u32; 2] = [CLTOMA_FUSE_REGISTER, MATOCL_FUSE_REGISTER];
 const REGISTRATION: &[u8] = b"DjI1GAQDULI5d2YjA26ypc3ovkhjvhciTQVx3CS4nYgtBoUcsljiVpsErJENHaw0";
 const NEW_SESSION: u8 = 2;
 const CLOSE_SESSION: u8 = 6;
-/// Shown by `mfscli -SSE` and the web interface as the place where it is mounted.
+/// `mfscli -SSE` and the web interface show this as the mount point.
 const INFO: &[u8] = b"mfs-promote";
-/// The session's number, after the release, in an answer that is longer than a status.
+/// The session's number in the answer, after the release. A refusal is a status of one byte.
 const ID: Range<usize> = 4..8;
 
 /// Opens a session with the 3.x master at `address` and closes it again, within `patience`.
 ///
 /// # Errors
-/// [`Error::Refused`] if the exports do not admit this machine, [`Error::NoAnswer`] if there is no answer.
-pub(crate) fn make(address: SocketAddrV4, release: Release, patience: Duration) -> Result<(), Error> {
+/// [`Error::Refused`] if the exports do not admit this machine, [`Error::NoAnswer`] without an answer.
+pub(super) fn open_and_close(address: SocketAddrV4, release: Release, patience: Duration) -> Result<(), Error> {
     let opened = session(address, release, patience).map_err(|source| Error::NoAnswer { address, source })?;
     match opened.as_slice() {
         [status] => Err(Error::Refused { address, status: *status }),
@@ -36,7 +35,7 @@ pub(crate) fn make(address: SocketAddrV4, release: Release, patience: Duration) 
     }
 }
 
-/// The answer to the opening; the session is closed again if there is one.
+/// The answer to the opening. The session is closed if there is one.
 fn session(address: SocketAddrV4, release: Release, patience: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + patience;
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), patience)?;
@@ -49,10 +48,10 @@ fn session(address: SocketAddrV4, release: Release, patience: Duration) -> io::R
     Ok(opened)
 }
 
-/// u32 release, u32 length and text of the info, u32 length and path with a zero at its end, u32 session (0: a new one).
+/// u32 release, u32 length and text of the info, u32 length and path with a zero byte at its end, u32 session (0: new).
 fn opening(release: Release) -> Vec<u8> {
     let path: &[u8] = b"/\0";
-    let length = |text: &[u8]| u32::try_from(text.len()).expect("a short text").to_be_bytes();
+    let length = |text: &[u8]| u32::try_from(text.len()).expect("short texts").to_be_bytes();
     [&release.to_wire(), &length(INFO)[..], INFO, &length(path), path, &0_u32.to_be_bytes()].concat()
 }
 
@@ -65,7 +64,7 @@ mod tests {
 
     const RELEASE: Release = Release { major: 3, minor: 0, patch: 117 };
 
-    /// A master that gives these answers, and what it was sent.
+    /// A master that gives these answers, and the requests that it received.
     fn master(answers: Vec<Vec<u8>>) -> (SocketAddrV4, std::thread::JoinHandle<Vec<Vec<u8>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
@@ -88,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_closed_by_the_number_it_was_given() {
+    fn a_session_is_closed_by_its_number() {
         let mut opened = vec![0; 49];
         opened[ID].copy_from_slice(&[0, 0, 0, 7]);
         let (address, asked) = master(vec![opened, vec![0]]);
-        make(address, RELEASE, Duration::from_secs(10)).unwrap();
+        open_and_close(address, RELEASE, Duration::from_secs(10)).unwrap();
         let asked = asked.join().unwrap();
         assert_eq!(asked[0].len(), 77 + INFO.len() + 2 + 4, "the length that a 3.x master reads as a new session");
         assert_eq!(asked[0][64..69], [NEW_SESSION, 0, 3, 0, 234]);
@@ -102,7 +101,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_status() {
         let (address, asked) = master(vec![vec![4]]);
-        let refused = make(address, RELEASE, Duration::from_secs(10));
+        let refused = open_and_close(address, RELEASE, Duration::from_secs(10));
         assert!(matches!(refused, Err(Error::Refused { status: 4, .. })), "{refused:?}");
         assert_eq!(asked.join().unwrap().len(), 1);
     }

@@ -21,12 +21,13 @@ fn must(words: &str) {
     assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// This thread's network: both ends of a cable, the far one with the client's address, and the server's number.
+/// A network of this thread's own: a cable whose far end has the client's address.
 pub(crate) struct Net {
     far: std::process::Child,
 }
 
 impl Net {
+    /// The network, and the number of this end's interface.
     pub(crate) fn new() -> (Self, u32) {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         let far = Command::new("unshare").args(["-n", "sleep", "300"]).spawn().unwrap();
@@ -67,7 +68,7 @@ impl Drop for Net {
     }
 }
 
-/// A client whose server has vanished without a word: its side of the connection is dropped behind a filter.
+/// A client whose server has vanished without closing its connection.
 fn orphan(net: &Net) -> TcpStream {
     let listener = TcpListener::bind((VIP, PORT)).unwrap();
     let client = net.connect(PORT);
@@ -75,19 +76,19 @@ fn orphan(net: &Net) -> TcpStream {
     server.write_all(b"hello").unwrap();
     let mut hello = [0; 5];
     (&client).read_exact(&mut hello).unwrap();
-    // What it sends when it is closed is lost, like the machine.
+    // Segments that the server sends when it is closed are lost, as when its machine dies.
     net.must("nft add table ip lost");
     net.must("nft add chain ip lost input { type filter hook input priority 0 ; }");
     net.must("nft add rule ip lost input tcp sport 9421 drop");
     drop((server, listener));
-    // Gone for good, with all that its kernel would send again.
+    // The server's kernel must not send them again.
     must("ss -K sport = 9421");
     net.must("nft delete table ip lost");
     client.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
     client
 }
 
-/// What the client's next read gives.
+/// The error of the client's next read.
 fn read(mut client: &TcpStream) -> Option<ErrorKind> {
     client.read(&mut [0; 16]).err().map(|e| e.kind())
 }
@@ -102,14 +103,14 @@ fn is_reset(client: &TcpStream) -> bool {
 }
 
 #[test]
-fn a_client_is_reset_when_it_is_told_and_not_before() {
+fn a_client_is_reset_on_request_and_not_before() {
     let (net, index) = Net::new();
     let mut client = orphan(&net);
     let server = SocketAddrV4::new(VIP, PORT);
-    let withheld = HeldResets::begin(index, server).unwrap();
+    let held = HeldResets::begin(index, server).unwrap();
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client), "no reset yet");
-    // A refusal of a new connection is not held back.
+    // The RST that refuses a new connection is not held back.
     let begun = Instant::now();
     let pid = net.far.id();
     let refused = Command::new("nsenter")
@@ -118,47 +119,47 @@ fn a_client_is_reset_when_it_is_told_and_not_before() {
         .unwrap();
     assert!(!refused.status.success() && begun.elapsed() < SOON, "{refused:?}");
 
-    assert_eq!(withheld.send().unwrap(), 1);
+    assert_eq!(held.send().unwrap(), 1);
     assert!(is_reset(&client));
 }
 
 #[test]
-fn without_a_word_the_kernel_resets_whoever_sends_next() {
+fn dropped_unsent_the_kernel_resets_clients_that_send_again() {
     let (net, index) = Net::new();
     let mut client = orphan(&net);
-    let withheld = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    let held = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client));
-    drop(withheld);
-    // Its kernel sends again, and again.
+    drop(held);
+    // The client's kernel repeats its segments.
     assert!(is_reset(&client));
 }
 
 #[test]
 fn a_client_that_is_connected_is_left_alone() {
     let (net, index) = Net::new();
-    let withheld = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
-    // The master listens before it is known that it does.
+    let held = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    // The master listens before this program knows it.
     let listener = TcpListener::bind((VIP, PORT)).unwrap();
     let mut client = net.connect(PORT);
     let (mut server, _) = listener.accept().unwrap();
     client.write_all(b"hello").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
-    assert_eq!(withheld.send().unwrap(), 0);
+    assert_eq!(held.send().unwrap(), 0);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(waits(&client), "not reset");
 }
 
 #[test]
-fn what_is_for_another_machine_is_not_heard() {
+fn packets_for_another_machine_are_not_recorded() {
     let (net, index) = Net::new();
     let client = orphan(&net);
-    let ear = ClientListener::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    let listener = ClientListener::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
     must("ip link set eth0 promisc on");
     net.must("ip neigh replace 172.16.0.99 lladdr 02:00:00:00:00:77 dev eth0");
     (&client).write_all(b"are you there?").unwrap();
     assert!(waits(&client));
-    assert_eq!(ear.reset_all().unwrap(), 0);
+    assert_eq!(listener.reset_all().unwrap(), 0);
 }
 
 proptest! {
@@ -181,14 +182,14 @@ fn a_reset_is_what_the_kernel_would_send() {
 }
 
 #[test]
-fn a_machine_that_gave_the_address_up_resets_whoever_still_sends_to_it() {
+fn clients_that_send_to_an_address_given_up_are_reset() {
     let (net, index) = Net::new();
     let mut client = orphan(&net);
     must("ip addr del 172.16.0.99/16 dev eth0");
     must("ip addr add 172.16.0.11/16 dev eth0");
-    let ear = ClientListener::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    let listener = ClientListener::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
     client.write_all(b"are you there?").unwrap();
-    assert!(waits(&client), "nobody answers");
-    assert_eq!(ear.reset_all().unwrap(), 1);
+    assert!(waits(&client), "no RST yet");
+    assert_eq!(listener.reset_all().unwrap(), 1);
     assert!(is_reset(&client));
 }

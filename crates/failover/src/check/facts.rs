@@ -1,0 +1,279 @@
+//! The facts that a check finds out, before any of them is judged.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::machine::outcome::{Outcome, RunKind, StepName};
+use crate::machine::record::Record;
+use crate::machine::space::Space;
+use crate::metadata::{Lineage, Version};
+use crate::moosefs::Info;
+use crate::ucarp::Options;
+
+use super::finding::{Numbers, Role};
+
+/// A fact, or the reason why it could not be found out.
+pub(super) type Known<T> = Result<T, String>;
+
+/// Everything that was found out.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) vip: Option<Ipv4Addr>,
+    /// Where the serving master is asked.
+    pub(super) server: SocketAddrV4,
+    pub(super) data_path: PathBuf,
+    /// The configured margin of the settle time.
+    pub(super) settle_margin: Duration,
+    pub(super) ucarp: UcarpFacts,
+    pub(super) name: NameFacts,
+    /// Configuration files in which daemons wait longer than a second before they reconnect.
+    pub(super) slow_reconnect: Vec<PathBuf>,
+    pub(super) boot: Vec<BootFault>,
+    pub(super) duty: Duty,
+    pub(super) history: History,
+}
+
+/// The ucarp that calls our hooks.
+#[derive(Debug)]
+pub(super) enum UcarpFacts {
+    /// It runs.
+    One { pid: u32, options: Options, foreign_hooks: Vec<ForeignHook> },
+    /// No ucarp runs at all.
+    None,
+    /// Of `running`, none is for the interface and address of the command line.
+    OtherAddress { name: String, vip: Ipv4Addr, running: usize },
+    /// The command line names no address, and not exactly one calls vip-up.
+    Unclear { running: usize, ours: usize },
+}
+
+/// An option of ucarp that does not start our hook.
+#[derive(Debug)]
+pub(super) struct ForeignHook {
+    pub(super) letter: char,
+    /// The hook that it should start.
+    pub(super) program: &'static str,
+    /// What it starts.
+    pub(super) called: Option<String>,
+}
+
+/// What the name of the master resolves to.
+#[derive(Debug)]
+pub(super) struct NameFacts {
+    pub(super) host: String,
+    pub(super) addresses: Known<Vec<IpAddr>>,
+}
+
+/// A daemon that starts at boot and should not, or the other way round.
+#[derive(Debug)]
+pub(super) struct BootFault {
+    /// `systemd unit moosefs-master`
+    pub(super) daemon: String,
+    pub(super) is_master: bool,
+    /// The command that corrects it, where one is known.
+    pub(super) remedy: Option<String>,
+}
+
+/// The facts of a role.
+#[derive(Debug)]
+pub(super) enum Duty {
+    Serving(Serving),
+    Standby(Box<Standby>),
+}
+
+/// A master runs here.
+#[derive(Debug)]
+pub(super) struct Serving {
+    /// The interface of the virtual IP, and whether the virtual IP is on it. `None` without a ucarp.
+    pub(super) address: Option<(String, Known<bool>)>,
+    pub(super) master: Known<Info>,
+    /// Other machines whose metaloggers are connected.
+    pub(super) metaloggers: Known<Vec<Ipv4Addr>>,
+}
+
+/// No master runs here.
+#[derive(Debug)]
+pub(super) struct Standby {
+    /// The metalogger's process.
+    pub(super) metalogger: Option<u32>,
+    /// What the master at the virtual IP answers.
+    pub(super) master: Known<Info>,
+    pub(super) copy: Result<Copy, NoCopy>,
+    /// When a check last found the copy in sync, Unix seconds.
+    pub(super) in_sync: Option<i64>,
+}
+
+/// Why there is no plan for a promotion.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoCopy {
+    /// The files must not be served.
+    Refused(String),
+    /// The files could not be read.
+    Unknown(String),
+}
+
+/// What a promotion would serve.
+#[derive(Debug)]
+pub(super) struct Copy {
+    pub(super) lineage: Lineage,
+    pub(super) metaid: u64,
+    /// The version after all changes that are here.
+    pub(super) end_version: Version,
+    /// The version after the jump.
+    pub(super) served_version: Version,
+    /// Changes to replay.
+    pub(super) changes: u64,
+    /// `None`: a new file system without an image.
+    pub(super) image_age: Option<Duration>,
+    pub(super) space: Known<Space>,
+    /// What a promotion would warn of.
+    pub(super) warnings: Vec<String>,
+}
+
+/// How the copy compares with the serving master.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Comparison {
+    /// There is no master to compare with.
+    NoMaster(String),
+    /// Another file system, known by its metaid.
+    OtherFileSystem {
+        ours: u64,
+        served: u64,
+    },
+    /// The newest files are this machine's own, not the metalogger's.
+    NotFollowing,
+    /// MooseFS 1.x does not report its version.
+    NoVersion,
+    InSync {
+        served: Version,
+    },
+    Stale {
+        served: Version,
+        lag: u64,
+    },
+}
+
+/// What earlier runs left, and how they ended.
+#[derive(Debug)]
+pub(super) struct History {
+    /// Interrupted runs, and what the next one does about each.
+    pub(super) interrupted: Known<Vec<String>>,
+    /// How many runs have files that are not archived yet.
+    pub(super) not_archived: Known<usize>,
+    /// Oldest first.
+    pub(super) records: Known<Vec<Record>>,
+}
+
+/// How long a takeover takes, part by part.
+#[derive(Debug)]
+pub(super) struct Takeover<'a> {
+    /// Until ucarp declares the master dead.
+    pub(super) dead: Duration,
+    pub(super) settle: Duration,
+    /// Staging and loading, as measured by a run.
+    pub(super) load: Duration,
+    pub(super) measured_by: &'a Record,
+}
+
+impl Takeover<'_> {
+    pub(super) fn total(&self) -> Duration {
+        self.dead + self.settle + self.load
+    }
+}
+
+impl Facts {
+    pub(super) fn role(&self) -> Role {
+        match self.duty {
+            Duty::Serving(_) => Role::Serving,
+            Duty::Standby(_) => Role::Standby,
+        }
+    }
+
+    /// The numbers among the facts.
+    pub(super) fn numbers(&self) -> Numbers {
+        let rehearsed = self.history.rehearsal().filter(|last| last.error.is_none());
+        let mut numbers = Numbers { rehearsed: rehearsed.map(|last| last.started), ..Numbers::default() };
+        match &self.duty {
+            Duty::Serving(serving) => {
+                numbers.master_version = serving.master.as_ref().ok().and_then(|info| info.metadata_version);
+                let metaloggers = serving.metaloggers.as_ref().ok();
+                numbers.standbys = metaloggers.and_then(|machines| u64::try_from(machines.len()).ok());
+            }
+            Duty::Standby(standby) => {
+                numbers.master_version = standby.master.as_ref().ok().and_then(|info| info.metadata_version);
+                numbers.in_sync = standby.in_sync;
+                numbers.takeover_seconds = self.takeover().map(|takeover| takeover.total().as_secs_f64());
+                if let Ok(copy) = &standby.copy {
+                    numbers.copy_version = Some(copy.end_version);
+                    numbers.replay = Some(copy.changes);
+                    numbers.image_age_seconds = copy.image_age.map(|age| age.as_secs());
+                    numbers.lag = match standby.compare(copy) {
+                        Comparison::InSync { .. } => Some(0),
+                        Comparison::Stale { lag, .. } => Some(lag),
+                        _ => None,
+                    };
+                    if let Ok(space) = &copy.space {
+                        numbers.needed_bytes = Some(space.needed());
+                        numbers.free_bytes = Some(space.free);
+                    }
+                }
+            }
+        }
+        numbers
+    }
+
+    /// `None` without ucarp, or if no run here has staged and loaded the metadata yet.
+    pub(super) fn takeover(&self) -> Option<Takeover<'_>> {
+        let UcarpFacts::One { options, .. } = &self.ucarp else { return None };
+        let records = self.history.records.as_ref().ok()?;
+        let (measured_by, load) = records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
+        let settle = options.interval() + self.settle_margin;
+        Some(Takeover { dead: options.dead_time(), settle, load, measured_by })
+    }
+}
+
+impl Standby {
+    pub(super) fn compare(&self, copy: &Copy) -> Comparison {
+        let info = match &self.master {
+            Ok(info) => info,
+            Err(why) => return Comparison::NoMaster(why.clone()),
+        };
+        if let Some(served) = other_file_system(info, copy) {
+            return Comparison::OtherFileSystem { ours: copy.metaid, served };
+        }
+        if copy.lineage == Lineage::Own {
+            return Comparison::NotFollowing;
+        }
+        let Some(served) = info.metadata_version else { return Comparison::NoVersion };
+        match served.changes_since(copy.end_version) {
+            0 => Comparison::InSync { served },
+            lag => Comparison::Stale { served, lag },
+        }
+    }
+}
+
+/// The metaid that is served, if it shows that `copy` is of another file system.
+pub(super) fn other_file_system(info: &Info, copy: &Copy) -> Option<u64> {
+    info.metaid.filter(|metaid| copy.metaid != 0 && *metaid != copy.metaid)
+}
+
+impl History {
+    /// The last promotion, demotion or switchover.
+    pub(super) fn last_run(&self) -> Option<&Record> {
+        self.records.as_ref().ok()?.iter().rev().find(|record| record.kind != RunKind::Rehearsal)
+    }
+
+    /// The last rehearsal that came to a result.
+    pub(super) fn rehearsal(&self) -> Option<&Record> {
+        let has_result = |record: &&Record| record.outcome != Outcome::Cancelled;
+        let records = self.records.as_ref().ok()?.iter().rev();
+        records.filter(|record| record.kind == RunKind::Rehearsal).find(has_result)
+    }
+}
+
+/// How long staging and loading took, in a run that did both.
+fn loading(record: &Record) -> Option<Duration> {
+    let took = |name: StepName| record.steps.iter().find(|step| step.name == name).map(|step| step.ms);
+    let load = took(StepName::Restore).or_else(|| Some(took(StepName::Start)? + took(StepName::Prove)?))?;
+    Some(Duration::from_millis(load + took(StepName::Stage).unwrap_or_default()))
+}

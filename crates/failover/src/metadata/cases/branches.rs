@@ -1,0 +1,244 @@
+//! Two histories in one folder: old stints as master, other file systems, masters that went on in isolation.
+
+use super::case::{Case, Ours, Situation, foreign};
+use super::history::{BASE, History};
+
+/// The living history: the first 120 changes are common, what follows was made ten minutes after the failover.
+fn living() -> History {
+    History::real(167).branch(120, "live", 600, 167)
+}
+
+/// What the old master went on to do after change 120 and nobody has.
+fn dead() -> History {
+    History::real(200)
+}
+
+/// The metalogger's whole set of the living history.
+fn ml() -> Situation {
+    Situation::new(&living()).image("metadata_ml.mfs.back", BASE).log("changelog_ml.0.mfs", BASE..167)
+}
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "own dead branch of the same length",
+        what: "this machine was master until a failover at 120; the same ids stand for other changes in its own log",
+        ours: Ours::Warns("of the own files are set aside"),
+        build: || {
+            ml().stray_image("metadata.mfs.back", &dead(), BASE)
+                .stray_log("changelog.0.mfs", &dead(), BASE..167)
+                .alone()
+        },
+    },
+    Case {
+        name: "own dead branch reaching further",
+        what: "the same, and its own log goes up to 199",
+        ours: Ours::Warns("changes 120 to 199 of the own files are set aside"),
+        build: || {
+            ml().stray_image("metadata.mfs.back", &dead(), BASE)
+                .stray_log("changelog.0.mfs", &dead(), BASE..200)
+                .alone()
+        },
+    },
+    Case {
+        name: "own dead branch, log only",
+        what: "of the old stint only the log is left, up to 199; no own image",
+        ours: Ours::Serves,
+        build: || ml().stray_log("changelog.0.mfs", &dead(), 100..200).alone(),
+    },
+    Case {
+        name: "own dead image",
+        what: "of the old stint only the image is left, of version 190",
+        ours: Ours::Warns("are set aside"),
+        build: || {
+            let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
+            situation.modified(dead().end_time()).alone()
+        },
+    },
+    Case {
+        name: "own dead image, copied since",
+        what: "the same, and the image's file is newer than all changes: somebody has copied it back",
+        ours: Ours::Refuses("no change log shows that they are one history"),
+        build: || {
+            let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
+            situation.modified(living().end_time() + 3600).alone()
+        },
+    },
+    Case {
+        name: "own old stint, all of it earlier",
+        what: "own files that end at 119, and the metalogger's image of 130 with its log",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = situation.log("changelog_ml.0.mfs", 130..167);
+            situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..120).alone()
+        },
+    },
+    Case {
+        name: "own branch after an epoch jump",
+        what: "this machine was promoted in isolation: its own files are a million ids ahead, and older",
+        ours: Ours::Warns("are older and share no change with it"),
+        build: || {
+            let mut image = dead().image(120);
+            image[8..16].copy_from_slice(&1_000_120_u64.to_be_bytes());
+            let situation = ml().stray(&dead()).file("metadata.mfs.back", image);
+            situation.file("changelog.0.mfs", dead().numbered(120..190, 1_000_000)).alone()
+        },
+    },
+    Case {
+        name: "cold start",
+        what: "the last master itself: its own log goes on to 166, the metalogger's copy of the same ends at 149",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&History::real(167)).image("metadata_ml.mfs.back", BASE);
+            let situation = situation.log("changelog_ml.0.mfs", BASE..150);
+            situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..167).alone()
+        },
+    },
+    Case {
+        name: "cold start, newer image",
+        what: "the same, with the own image of a later dump and nothing older",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&History::real(167)).image("metadata_ml.mfs.back", BASE);
+            let situation = situation.log("changelog_ml.0.mfs", BASE..120);
+            situation.image("metadata.mfs.back", 120).log("changelog.0.mfs", 120..167).alone()
+        },
+    },
+    Case {
+        name: "cold start, but the metalogger knows more",
+        what: "own files end at 149; the metalogger's log has a hole from 130 to 139 and goes up to 166",
+        ours: Ours::Serves,
+        build: || {
+            let truth = History::real(167);
+            let log = truth.log(BASE..130) + &truth.log(140..167);
+            let situation = Situation::new(&truth).image("metadata_ml.mfs.back", BASE).file("changelog_ml.0.mfs", log);
+            situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..150).alone()
+        },
+    },
+    Case {
+        name: "the same, with nothing in common at the end",
+        what: "own files end at 135; the metalogger's log has a hole from 130 to 139 and goes up to 166",
+        ours: Ours::Refuses("reaches to change 166"),
+        build: || {
+            let truth = History::real(167);
+            let log = truth.log(BASE..130) + &truth.log(140..167);
+            let situation = Situation::new(&truth).image("metadata_ml.mfs.back", BASE).file("changelog_ml.0.mfs", log);
+            situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..136).alone()
+        },
+    },
+    Case {
+        name: "old logs in common",
+        what: "own files and the metalogger's have the same logs up to 119; then this machine went on alone as a master, up to 189",
+        ours: Ours::Warns("are older and share no change with it"),
+        build: || {
+            let situation = ml().log("changelog_ml.1.mfs", 100..120).log("changelog.1.mfs", 100..120);
+            let situation = situation.stray_image("metadata.mfs.back", &dead(), 180);
+            situation.stray_log("changelog.0.mfs", &dead(), 180..190).alone()
+        },
+    },
+    Case {
+        name: "own image and log, the metalogger's later changes",
+        what: "own files end at 129; the metalogger's log goes from 120 to 166, but it has no image",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&living()).image("metadata.mfs.back", BASE);
+            situation.log("changelog.0.mfs", BASE..130).log("changelog_ml.0.mfs", 120..167).alone()
+        },
+    },
+    Case {
+        name: "own image, the metalogger's changes",
+        what: "an own image of 67 and the metalogger's log from 67 on, but no image of the metalogger",
+        ours: Ours::Refuses("only this machine's own files as master are complete"),
+        build: || {
+            let situation = Situation::new(&living()).image("metadata.mfs.back", BASE);
+            situation.log("changelog_ml.0.mfs", BASE..167).alone()
+        },
+    },
+    Case {
+        name: "both the same",
+        what: "own files and the metalogger's copy of them end alike",
+        ours: Ours::Serves,
+        build: || ml().image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..167).alone(),
+    },
+    Case {
+        name: "own image of another file system",
+        what: "an own image with another metaid, and a good set of the metalogger",
+        ours: Ours::Refuses("two file systems in one folder"),
+        build: || ml().file("metadata.mfs.back", foreign(History::real(167).image(BASE))).alone(),
+    },
+    Case {
+        name: "kept image of another file system",
+        what: "`metadata_ml.mfs.back.1` has another metaid",
+        ours: Ours::Refuses("two file systems in one folder"),
+        build: || ml().file("metadata_ml.mfs.back.1", foreign(History::real(167).image(BASE))).alone(),
+    },
+    Case {
+        name: "own logs of another file system",
+        what: "logs of another master, without its image, with ids from 150 to 199",
+        ours: Ours::Serves,
+        build: || {
+            let alien = History::real(167).branch(68, "alien", 0, 200);
+            ml().stray_log("changelog.0.mfs", &alien, 150..200).alone()
+        },
+    },
+    Case {
+        name: "`MFSM NEW` and two metaids",
+        what: "`MFSM NEW`, and logs that give the file system one metaid and then another",
+        ours: Ours::Refuses("two file systems in one folder"),
+        build: || {
+            let truth = History::real(BASE);
+            let more = "67: 1795387290|SETMETAID(7711129010397896477)\n".to_owned();
+            let situation = Situation::new(&truth).file("metadata_ml.tmp", "MFSM NEW");
+            situation.log("changelog_ml.1.mfs", 1..BASE).file("changelog_ml.0.mfs", more).alone()
+        },
+    },
+    Case {
+        name: "dead branch of the metalogger",
+        what: "the metalogger has followed an old master up to 149, then the new one from 120 on",
+        ours: Ours::Warns("are not those of changelog_ml.0.mfs, which is newer"),
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE);
+            let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..150);
+            situation.log("changelog_ml.0.mfs", 120..167).alone()
+        },
+    },
+    Case {
+        name: "the same, reaching further",
+        what: "the old master's branch goes up to 199",
+        ours: Ours::Warns("are not those of changelog_ml.0.mfs, which is newer"),
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE);
+            let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..200);
+            situation.log("changelog_ml.0.mfs", 120..167).alone()
+        },
+    },
+    Case {
+        name: "another history in one file",
+        what: "the same in a single log, which steps back from 149 to 120 (the metalogger of 1.6.19)",
+        ours: Ours::Warns("which is newer"),
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE).stray(&dead());
+            situation.file("changelog_ml.0.mfs", dead().log(BASE..150) + &living().log(120..167)).alone()
+        },
+    },
+    Case {
+        name: "the metalogger has stepped back",
+        what: "a stale master took over at 120: the newest image is of 130, the one kept before it of 190",
+        ours: Ours::Refuses("metadata_ml.mfs.back.1, though older, is of version 190"),
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = situation.stray_image("metadata_ml.mfs.back.1", &dead(), 190);
+            situation.log("changelog_ml.0.mfs", 130..167).alone()
+        },
+    },
+    Case {
+        name: "image of the new master, log of the old one",
+        what: "the metalogger's image of 130 is of the new master, a log of the old one goes up to 129",
+        ours: Ours::Serves,
+        build: || {
+            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..130);
+            situation.log("changelog_ml.0.mfs", 130..167).alone()
+        },
+    },
+];

@@ -1,0 +1,5 @@
+//! The two hooks as ucarp and as people run them, on the real kernel and under real ucarp.
+
+mod machine;
+mod vip_down;
+mod vip_up;
