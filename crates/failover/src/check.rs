@@ -1,8 +1,8 @@
 //! `--check`: is this machine ready to take over, and how long would that take?
 //!
-//! [`gather`] finds out the facts, [`judge`] answers each question with a text and a level. The worst level is the answer
-//! of all, and the exit code that Nagios knows. People, programs, Nagios and Prometheus get the same answers. Changes
-//! nothing, but notes in the state folder how fresh the copy is, for the check before the next promotion.
+//! [`mod@gather`] finds out the facts, [`mod@judge`] answers each question with a text and a level. The worst level is
+//! the verdict and the exit code, as of a Nagios plugin. People, programs, Nagios and Prometheus get the same answers.
+//! Nothing is changed, but the state folder notes how fresh the copy is, for the check before the next promotion.
 
 mod copy;
 mod facts;

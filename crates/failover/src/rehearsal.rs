@@ -1,8 +1,9 @@
 //! `--rehearse`: stages what a promotion would stage, restores it beside the data, and checks the result.
 //!
 //! Running daemons are not touched: the set is staged into a folder of its own, and `mfsmaster restore` works on that
-//! folder alone. It opens no port, runs at the lowest priority, and is the first process that the kernel kills when memory
-//! runs out. The metalogger keeps writing its logs. A promotion never waits for a rehearsal: it cancels it and continues.
+//! folder alone. It opens no port, runs at the lowest priority, and is the first process that the kernel kills when
+//! memory runs out. The metalogger keeps writing its logs. A promotion never waits for a rehearsal: it cancels it and
+//! continues.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ use crate::promotion::prepare;
 use crate::sys::terminal::{Progress, print};
 use crate::sys::text::{bytes, human};
 
-/// How often the set is staged again if the metalogger changes a file of the plan meanwhile.
+/// Attempts to stage the set; one fails if the metalogger changes a file of the plan.
 const ATTEMPTS: u32 = 3;
 /// At the lowest priority everything may take this much longer.
 const SLOWNESS: u32 = 10;
@@ -200,7 +201,7 @@ impl Rehearsal<'_> {
         Ok(Rehearsed { release, staged, restored, result, counts })
     }
 
-    /// Stages the plan, again if the metalogger changed one of its files meanwhile.
+    /// Stages the plan. Tries again if the metalogger changed one of its files.
     fn stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
         for left in (0..ATTEMPTS).rev() {
             match self.try_stage() {
@@ -255,14 +256,14 @@ impl Rehearsal<'_> {
             .map_err(Failure::Restore)
     }
 
-    /// Has time enough for the lowest priority, and is killed at once when that is over: no file of it is worth keeping.
+    /// Has time enough for the lowest priority. When that is over, it is killed at once: none of its files is needed.
     fn manner(&self) -> RunOptions<'static> {
         let deadline = self.machine.services.start_deadline(self.machine.image_size()) * SLOWNESS;
         RunOptions { patience: Duration::ZERO, ..RunOptions::within(deadline) }
     }
 
-    /// Counts what is in the result, if the program for that is installed. It runs as the user of the daemons because it
-    /// reads all of the image.
+    /// Counts the content of the result, if the program for that is installed. It runs as the user of the daemons,
+    /// because it reads all of the image.
     fn count(&self, folder: &RehearsalFolder) -> Option<String> {
         let program = process::find_program(COUNTER)?;
         let image = folder.restore.path().join(RESULT);
@@ -272,7 +273,7 @@ impl Rehearsal<'_> {
         match counted {
             Ok(finished) => counts(&finished.output),
             Err(e) => {
-                log::warn!("cannot count what is in the result: {}", chain(&e));
+                log::warn!("cannot count the content of the result: {}", chain(&e));
                 None
             }
         }

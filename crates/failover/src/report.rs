@@ -1,7 +1,7 @@
 //! The verbs that change nothing: `--dry-run`, `--status`, `--check-config`.
 //!
-//! [`dry_run`] and [`status`] gather plain data. Programs get it as it is (`--json`), people get what [`text`] makes of
-//! it. The field names are documented in `docs/configuration.md` and stay.
+//! `dry_run` and `status` gather plain data. Programs get it as it is (`--json`); `text` makes the forms for people.
+//! The field names are documented in `docs/configuration.md` and stay.
 
 mod config;
 mod dry_run;

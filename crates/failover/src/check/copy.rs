@@ -47,7 +47,7 @@ pub(super) fn look(
     })
 }
 
-/// Plans once, when the metalogger's log reaches version `served` or `patience` is over. Where the end of that log cannot
+/// Plans once, when the metalogger's log reaches version `served` or `patience` is over. If the end of that log cannot
 /// be read (it has just been rotated, or an image holds all changes), it plans first, and once more at the end.
 fn plan_when_flushed(
     data: &Folder,
@@ -121,7 +121,8 @@ mod tests {
     }
 
     fn changes(ids: std::ops::Range<u64>) -> String {
-        ids.map(|id| format!("{id}: {}|ACCESS(1)\n", 1_795_000_000 + id)).collect()
+        let lines: Vec<_> = ids.map(|id| format!("{id}: {}|ACCESS(1)\n", 1_795_000_000 + id)).collect();
+        lines.concat()
     }
 
     fn end_when_flushed(data: &Folder, served: Option<u64>, patience: Duration) -> u64 {
@@ -135,11 +136,11 @@ mod tests {
         let log = dir.path().join("changelog_ml.0.mfs");
         std::fs::write(dir.path().join("metadata_ml.mfs.back"), image(5)).unwrap();
         std::fs::write(&log, changes(5..10)).unwrap();
-        let (now, brief, long) = (Duration::ZERO, Duration::from_millis(250), Duration::from_secs(60));
-        assert_eq!(end_when_flushed(&data, None, long), 10);
-        assert_eq!(end_when_flushed(&data, Some(10), long), 10);
+        let (now, brief, patient) = (Duration::ZERO, Duration::from_millis(250), Duration::from_secs(60));
+        assert_eq!(end_when_flushed(&data, None, patient), 10);
+        assert_eq!(end_when_flushed(&data, Some(10), patient), 10);
         assert_eq!(end_when_flushed(&data, Some(12), now), 10);
-        assert_eq!(end_when_flushed(&data, Some(12), brief), 10, "what does not come is lacking");
+        assert_eq!(end_when_flushed(&data, Some(12), brief), 10, "changes that do not arrive are lacking");
         let flush = |content: String| {
             let log = log.clone();
             std::thread::spawn(move || {
@@ -148,14 +149,14 @@ mod tests {
             })
         };
         let flushed = flush(changes(10..12));
-        assert_eq!(end_when_flushed(&data, Some(12), long), 12);
+        assert_eq!(end_when_flushed(&data, Some(12), patient), 12);
         flushed.join().unwrap();
         // Just rotated.
         std::fs::rename(&log, dir.path().join("changelog_ml.1.mfs")).unwrap();
         std::fs::write(&log, "").unwrap();
-        assert_eq!(end_when_flushed(&data, Some(12), long), 12);
+        assert_eq!(end_when_flushed(&data, Some(12), patient), 12);
         let flushed = flush(changes(12..14));
-        assert_eq!(end_when_flushed(&data, Some(14), long), 14);
+        assert_eq!(end_when_flushed(&data, Some(14), patient), 14);
         flushed.join().unwrap();
     }
 

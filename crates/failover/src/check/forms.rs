@@ -111,7 +111,7 @@ pub(super) fn json(report: &Report) -> String {
     text::json(&Json { format: FORMAT, level: report.level(), role: *role, findings, numbers })
 }
 
-/// Writes the metrics for the node exporter's textfile collector: a reader finds the old file or the new one, never a part.
+/// Writes the metrics for the node exporter's textfile collector. A reader finds the old file or the new one.
 pub(super) fn write_prometheus(report: &Report, path: &Path) -> Result<(), Error> {
     let failed = |source| Error { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| failed(std::io::ErrorKind::InvalidInput.into()))?;

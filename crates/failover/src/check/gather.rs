@@ -45,15 +45,15 @@ pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<F
     let state = State::open_existing()?;
     let vip = asked.map(|vip| vip.address).or(options.vip);
     let name = name(&config);
-    let serves = moosefs::running(&data, Daemon::Master)?.is_some();
+    let master_runs = moosefs::running(&data, Daemon::Master)?.is_some();
     // A standby that does not know the virtual IP asks where its metalogger does.
     let named = name.addresses.iter().flatten().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,
     });
-    let host = vip.or(named.filter(|_| !serves)).unwrap_or(Ipv4Addr::LOCALHOST);
+    let host = vip.or(named.filter(|_| !master_runs)).unwrap_or(Ipv4Addr::LOCALHOST);
     let server = SocketAddrV4::new(host, config.client_port);
-    let duty = if serves {
+    let duty = if master_runs {
         let interface = asked.map(|vip| vip.interface.as_str()).or(options.interface.as_deref());
         Duty::Serving(serving(interface.zip(vip), server))
     } else {

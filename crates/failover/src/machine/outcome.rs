@@ -1,4 +1,4 @@
-//! What kind a run is, how it ended, and which steps it took: one set of words for the log, the records and the reports.
+//! The kind of a run, its outcome and its steps: one set of words for the log, the records and the reports.
 
 use std::fmt;
 

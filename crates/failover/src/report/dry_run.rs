@@ -27,8 +27,8 @@ use crate::vip::VirtualIp;
 
 /// Everything that a dry run finds out.
 ///
-/// Versions, sizes and process ids are numbers, times Unix seconds. A metaid is text as everywhere else (`0x…`): it has
-/// more bits than a JSON number carries safely.
+/// Versions, sizes and process ids are numbers, times are Unix seconds. A metaid is text (`0x…`) because it has more
+/// bits than a JSON number carries safely.
 #[derive(Debug, Serialize)]
 pub(super) struct DryRun {
     pub(super) would_succeed: bool,

@@ -29,7 +29,7 @@ pub(crate) fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
-/// Appends aligned and indented rows; the first row is the heading. A column with no content below its heading is omitted.
+/// Appends aligned and indented rows; the first row is the heading. Columns that are empty below it are omitted.
 pub(crate) fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
     let used = |column: &usize| rows.len() == 1 || rows.iter().skip(1).any(|row| !row[*column].is_empty());
