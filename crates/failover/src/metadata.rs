@@ -1,9 +1,9 @@
-//! Images and change logs: what lies in a data folder, what to make of it, and the clean set a master starts from.
+//! Images and change logs: which files are in the data folder, which of them to serve, and a clean set for the master.
 //!
-//! Three steps, each a function of what the one before it found: [`inventory::take`] reads the folder,
+//! Three steps, each a function of the result of the one before: [`inventory::take`] reads the folder,
 //! [`plan::make`] decides (no I/O), [`stage::copy_image`] and [`stage::write_log`] write the set. Nothing in the data
-//! folder is ever changed here. Stock `MooseFS` skips a whole change log over a torn last line, merges a dead branch
-//! without a word and takes the 8-byte `MFSM NEW` for a file system; the plan leaves none of these choices to it.
+//! folder is changed here. Stock `MooseFS` skips a whole change log because of a torn last line, merges a dead branch
+//! without a warning and serves the 8 bytes `MFSM NEW` as a file system; the plan leaves it no such choice.
 //!
 //! A [`Version`] V of an image means: all changes below V are in it, the next one needed is V.
 
@@ -42,7 +42,7 @@ pub(crate) use version::{EpochJump, Version};
 pub(crate) enum Lineage {
     /// `metadata.mfs*`, `changelog.N.mfs`: written by this machine's own master.
     Own,
-    /// `metadata_ml*`, `changelog_ml*`: the metalogger's copy of whichever master held the virtual IP.
+    /// `metadata_ml*`, `changelog_ml*`: the metalogger's copy from the master that held the virtual IP.
     Ml,
 }
 

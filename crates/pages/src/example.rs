@@ -5,34 +5,32 @@ use std::fmt::Write as _;
 use crate::Error;
 use crate::markdown;
 
-const SECTION: &str = "## Keys of mfspromote.cfg";
+const SECTION: &str = "Keys of mfspromote.cfg";
 const WIDTH: usize = 80;
 
 /// The example. Every line of it is a comment, so it changes nothing until one is uncommented.
 pub(crate) fn example(reference: &str) -> Result<String, Error> {
-    let section = reference.split_once(SECTION).map(|(_, rest)| rest).ok_or(Error::NoTable(SECTION))?;
-    let section = section.split("\n## ").next().unwrap_or_default();
-    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let rows = markdown::table(reference, SECTION);
+    if rows.is_empty() {
+        return Err(Error::NoTable(SECTION));
+    }
     let mut out = String::from(
         "# Configuration of mfs-promote, vip-up and vip-down: mfspromote.cfg(5).\n\
-         # To be copied to /etc/mfs/mfspromote.cfg, if anything is to be other than here.\n\
-         # mfs-promote --check-config shows what is in force.\n",
+         # Copy it to /etc/mfs/mfspromote.cfg and uncomment what you want to change.\n\
+         # mfs-promote --check-config shows the settings in force.\n",
     );
     for row in rows {
-        let [key, default, meaning] = markdown::cells(row)[..] else { return Err(Error::NoTable(SECTION)) };
-        let key = key.replace('`', "");
-        // A value as it is written, or words about one.
-        let literal = default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
-        let literal = literal.filter(|value| !value.contains('`'));
-        let mut text = meaning.replace('`', "");
-        if literal.is_none() && default != "none" {
-            let _ = write!(text, ". Default: {}", default.replace('`', ""));
+        let [key, default, meaning] = &row[..] else { return Err(Error::NoTable(SECTION)) };
+        let mut text = meaning.words.clone();
+        if !default.is_code && default.words != "none" {
+            let _ = write!(text, ". Default: {}", default.words);
         }
         out.push('\n');
         comment(&text, &mut out);
-        let _ = writeln!(out, "{}", format!("# {key} = {}", literal.unwrap_or_default()).trim_end());
+        let value = if default.is_code { default.words.as_str() } else { "" };
+        let _ = writeln!(out, "{}", format!("# {} = {value}", key.words).trim_end());
     }
-    if out.contains("\n# ") { Ok(out) } else { Err(Error::NoTable(SECTION)) }
+    Ok(out)
 }
 
 /// Words as lines of comment.

@@ -1,5 +1,5 @@
-//! The book agrees with itself and with the programs: every page is in the summary, every link leads somewhere, every
-//! option named exists, and every line that the programs log is explained in docs/troubleshooting.md.
+//! The book agrees with itself and with the programs: every page is in the summary, every link leads somewhere, and every
+//! option that a page names exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -93,88 +93,4 @@ fn every_option_named_exists() {
             assert!(unknown.is_empty(), "{}: {line}: {unknown:?}", page.display());
         }
     }
-}
-
-/// All sources of what is installed, without their tests.
-fn sources(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).expect("sources") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
-            let text = read(&path);
-            let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
-            found.push((path, text));
-        }
-    }
-}
-
-/// The string literal at the beginning of `text`, with what stands for values as `…`.
-fn message(text: &str) -> Option<String> {
-    let mut chars = text.trim_start().strip_prefix('"')?.chars().peekable();
-    let mut message = String::new();
-    loop {
-        match chars.next()? {
-            '"' => return Some(message.trim().to_owned()),
-            '\\' => match chars.next()? {
-                '\n' => while chars.next_if(|c| c.is_whitespace()).is_some() {},
-                other => message.push(other),
-            },
-            '{' if chars.next_if_eq(&'{').is_some() => message.push('{'),
-            '{' => {
-                chars.by_ref().find(|c| *c == '}')?;
-                message.push('…');
-            }
-            '}' => {
-                chars.next_if_eq(&'}');
-                message.push('}');
-            }
-            other => message.push(other),
-        }
-    }
-}
-
-/// Every message that can be logged as a warning or an error, or be part of one, with its file. A plan's notes are
-/// written by `write!`.
-fn messages() -> Vec<(PathBuf, String)> {
-    let mut all = Vec::new();
-    for program in ["failover", "vip-up", "vip-down", "mfs-promote"] {
-        sources(&root().join("crates").join(program).join("src"), &mut all);
-    }
-    let mut found = Vec::new();
-    for (path, text) in &all {
-        let mut marks = vec!["log::warn!(", "log::error!(", "#[error(", " warn(", " report("];
-        if path.ends_with("metadata/note.rs") {
-            marks.extend(["write!(f,", "write!(\n                f,", "f.write_str("]);
-        }
-        let texts = marks.iter().flat_map(|mark| text.split(mark).skip(1)).filter_map(message);
-        // What has no words of its own only passes on another message.
-        let worded = texts.filter(|text| text.contains(|c: char| c.is_alphabetic()) || text.contains("…: …; …"));
-        found.extend(worded.map(|text| (path.clone(), text)));
-    }
-    found
-}
-
-#[test]
-fn every_line_of_the_log_is_explained_and_no_other() {
-    let page = read(&root().join("docs/troubleshooting.md"));
-    let rows = page.lines().filter(|line| line.starts_with("| `"));
-    let cells = rows.map(|row| row[1..].split(" | ").next().unwrap_or_default());
-    let explained: Vec<_> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::trim).collect();
-    let messages = messages();
-    assert!(messages.len() > 150, "the sources are not read as they were: {}", messages.len());
-    let missing: Vec<_> = messages.iter().filter(|(_, message)| !explained.contains(&message.as_str())).collect();
-    assert!(missing.is_empty(), "not in docs/troubleshooting.md: {missing:#?}");
-    let gone: Vec<_> = explained.iter().filter(|line| messages.iter().all(|(_, message)| message != **line)).collect();
-    assert!(gone.is_empty(), "nothing logs this any more: {gone:#?}");
-    let once: BTreeSet<_> = explained.iter().collect();
-    assert_eq!(once.len(), explained.len(), "a line is explained twice");
-}
-
-#[test]
-fn messages_are_read_as_they_are_printed() {
-    let read = |text| message(text).unwrap();
-    assert_eq!(read("\"{} of {file}: {{x}} \\\n      {why:?}\", a)"), "… of …: {x} …");
-    assert_eq!(read("\n    \"plain\""), "plain");
-    assert_eq!(message("transparent)"), None);
 }

@@ -84,7 +84,7 @@ fn pages_name_the_options_of_the_programs_and_no_others() {
     for name in ["mfs-promote", "vip-up", "vip-down"] {
         let page = read(folder.path().join(format!("man/{name}.8")));
         assert_eq!(options(&page), options(&help(name)), "{name}");
-        assert!(!page.contains("hook\\fR"), "what only hooks give is nobody's business");
+        assert!(!page.contains("hook\\fR"), "options for the hooks alone are not documented");
     }
 }
 

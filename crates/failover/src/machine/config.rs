@@ -335,14 +335,14 @@ impl Config {
                 _ => None,
             })?,
             data_path: read.value(master, "DATA_PATH", path)?,
-            working_user: read.value(master, "WORKING_USER", name)?,
+            working_user: read.value(master, "WORKING_USER", text)?,
             working_group: read.optional(master, "WORKING_GROUP", name)?,
             client_host: read.value(master, client_host, |t| match t {
                 "*" => Some(Ipv4Addr::UNSPECIFIED),
                 _ => t.parse().ok(),
             })?,
             client_port: read.value(master, client_port, number)?,
-            master_host: read.value(metalogger, "MASTER_HOST", name)?,
+            master_host: read.value(metalogger, "MASTER_HOST", text)?,
             chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", number)?,
             in_force: read.in_order(),
         };
@@ -405,6 +405,12 @@ fn seconds(text: &str) -> Option<Duration> {
 
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
+}
+
+/// Any text: this program need not be stricter than MooseFS.
+#[expect(clippy::unnecessary_wraps, reason = "as all that read a value")]
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned())
 }
 
 fn name(text: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 //! Reads a log once, in constant memory, and says which stretches of it are good ([`Segment`]), what separates them
 //! ([`Damage`]) and what a crash left at its end ([`Torn`]). Judges lines by their shape alone: arguments differ
 //! between the generations. Names in them are %-escaped (`mfsmaster/changelog.c`), so no control byte and no
-//! unbalanced parenthesis is ever right. That is what tells a torn line to which a restarted metalogger has
+//! unbalanced parenthesis is ever right. This tells a torn line to which a restarted metalogger has
 //! appended from a whole one.
 
 mod line;
@@ -20,7 +20,7 @@ pub(crate) use line::{Line, parse};
 pub(crate) const MAX_LINE: usize = 200_000;
 /// Versions and change ids are below this, so that adding to them never overflows.
 pub(crate) const LIMIT: u64 = 1 << 63;
-/// A log broken more often than this is not read on: nothing sane can be made of it.
+/// A log with more breaks than this is not read to its end.
 const MAX_SEGMENTS: usize = 64;
 const BLOCK: usize = 256 * 1024;
 
@@ -55,11 +55,11 @@ pub(crate) struct Damage {
 /// Kinds of [`Damage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Lines that are none.
+    /// Lines that are no changes.
     Garbage,
     /// A torn line to which a restarted daemon has appended; the appended line is used.
     Glued,
-    /// Ids jump forward: normal after a restart of the metalogger, as long as other logs have what is missing.
+    /// Ids jump forward: normal after a restart of the metalogger, as long as other logs have the missing changes.
     Hole {
         /// The id that should have come.
         expected: u64,
@@ -82,19 +82,19 @@ impl fmt::Display for Damage {
         let Self { offset, bytes, kind } = self;
         match kind {
             Kind::Garbage => write!(f, "{bytes} bytes of garbage at byte {offset}"),
-            Kind::Glued => write!(f, "a torn line of {bytes} bytes at byte {offset}, written on behind it"),
+            Kind::Glued => write!(f, "a torn line of {bytes} bytes at byte {offset}, with a whole line appended to it"),
             Kind::Hole { expected, found } => {
-                write!(f, "change {found} where {expected} should be at byte {offset}")
+                write!(f, "change {found} instead of {expected} at byte {offset}")
             }
             Kind::StepBack { expected, found } => {
-                write!(f, "a step back to change {found} where {expected} should be at byte {offset}")
+                write!(f, "a step back to change {found} instead of {expected} at byte {offset}")
             }
-            Kind::GivenUp => write!(f, "too many breaks, not read from byte {offset} on"),
+            Kind::GivenUp => write!(f, "too many breaks, not read beyond byte {offset}"),
         }
     }
 }
 
-/// A last line without its newline: what a crash leaves, and normal in a copy of a log that is being written.
+/// A last line without its newline: left by a crash, and normal in a copy of a log that is being written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Torn {
     /// Byte offset behind the last newline.
@@ -159,11 +159,11 @@ pub(super) struct Raw<'a> {
 /// The lines of a log, one at a time, in constant memory.
 pub(super) struct Lines<R> {
     reader: R,
-    /// What was read last; lines are given out of it as they lie there.
+    /// The block that was read last; lines are borrowed from it.
     buffer: Vec<u8>,
     /// The part of `buffer` that is not given out yet.
     rest: Range<usize>,
-    /// Where the line that was given out last lies.
+    /// The line that was given out last, as a part of `buffer`.
     line: Range<usize>,
     /// Byte offset of `rest` in the file.
     offset: u64,

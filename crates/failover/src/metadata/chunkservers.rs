@@ -1,4 +1,4 @@
-//! The chunkservers that a history names: machines that the network leads to, known without any configuration.
+//! The chunkservers that a history names: machines on the network that are known without any configuration.
 //!
 //! An image of 2.0 or later lists them in its section `CSDB`: u32 count, then as many entries of one length, each
 //! beginning with u32 address and u16 port (`mfsmaster/csdb.c`, `csdb_store`; later releases only append to an entry).
@@ -15,20 +15,20 @@ use super::plan::{Base, Plan};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 
-/// A list longer than this is none: MooseFS numbers chunkservers with 16 bits.
+/// A longer list is not one of chunkservers: MooseFS numbers them with 16 bits.
 const MAX_LIST: u64 = 4 + 65536 * 64;
 /// `op 1` of `CSDBOP`.
 const REMOVED: u32 = 1;
 const LINES_BETWEEN_CHECKS: u32 = 4096;
 
-/// Why the files cannot be asked.
+/// Why the chunkservers are not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A file could not be opened.
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// Reading failed.
-    #[error("cannot read the chunkservers out of {}", file.display())]
+    #[error("cannot read the chunkservers from {}", file.display())]
     Read {
         /// The file.
         file: std::path::PathBuf,
@@ -51,7 +51,7 @@ pub(crate) fn in_image(folder: &Folder, plan: &Plan) -> Result<BTreeSet<SocketAd
     Ok(list.map(|list| read_list(&list)).unwrap_or_default())
 }
 
-/// What the changes of `plan` make of `known`. Reads all of them: seconds for a day of a busy file system.
+/// Adds to `known`, and removes from it, what the changes of `plan` say. Reads all of them: seconds for a busy day.
 pub(crate) fn after_changes(
     folder: &Folder,
     plan: &Plan,

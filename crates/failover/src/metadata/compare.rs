@@ -25,14 +25,14 @@ pub(super) struct Difference {
     pub(super) times: (u64, u64),
 }
 
-/// What a comparison has shown.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compared {
     /// The same changes, all of them.
     Same,
     /// The first difference.
     Different(Difference),
-    /// A side no longer holds what its scan found: the metalogger rotated it meanwhile.
+    /// A side no longer holds what its scan found: the metalogger has rotated it.
     Unknown,
 }
 

@@ -1,9 +1,10 @@
 //! Emergency images: images that a master saved outside the data folder, and what they mean for a promotion.
 //!
-//! A master that cannot write into its data folder writes `metadata.mfs.emergency` somewhere else (`mfsmaster/metadata.c`,
-//! `meta_emergency_saves`), and `mfsmaster -a` looks in all those places. We never use or move such a file: some of the
-//! places are open to every user. But a plan that ends before one is refused: `mfsmaster -a` would serve that image, or
-//! it holds changes that the data folder lacks. Looking follows no link and opens nothing but a regular file.
+//! A master that cannot write into its data folder writes `metadata.mfs.emergency` somewhere else
+//! (`meta_emergency_saves` in `mfsmaster/metadata.c`), and `mfsmaster -a` looks in all those places. We never use or
+//! move such a file: some of the places are open to every user. But a plan that ends before one is refused: `mfsmaster
+//! -a` would serve that image, or it holds changes that the data folder lacks. Looking follows no link and opens
+//! nothing but a regular file.
 
 use std::fmt;
 use std::fs::File;
@@ -13,6 +14,7 @@ use nix::unistd::User;
 
 use super::Version;
 use super::image::{self, Image};
+use super::note::Changes;
 use super::plan::{Loss, Plan};
 use crate::sys::folder::Folder;
 
@@ -40,9 +42,9 @@ pub(crate) enum Error {
     },
     /// It holds later changes.
     #[error(
-        "{0} is an image of version {version} that a master saved; the files in {1} end at version {end}, so changes \
-         {end} to {2} are only there: move it into {1} to use it, or away to lose them",
-        path.display(), data.display(), version.last_change()
+        "{0} is an image of version {version} that a master saved; the files in {1} end at version {end}, so {2} {3} \
+         only there: move it into {1} to use it, or away to lose them",
+        path.display(), data.display(), only_there(*end, *version), only_there(*end, *version).are()
     )]
     Newer {
         /// Where it is.
@@ -54,6 +56,10 @@ pub(crate) enum Error {
         /// The data folder.
         data: PathBuf,
     },
+}
+
+fn only_there(end: Version, version: Version) -> Changes {
+    Changes(end.next_change(), version.last_change())
 }
 
 /// One emergency image.

@@ -1,4 +1,4 @@
-//! Random damage to real files: whatever lies in a data folder, the readers and the plan neither panic nor use much
+//! Random damage to real files: whatever is in a data folder, the readers and the plan neither panic nor use much
 //! memory.
 //!
 //! Every execution is a function of the seed and its own number; a failure prints both, and they repeat it. The usual

@@ -1,7 +1,7 @@
 //! Metadata images: which version one holds, of which file system, and whether it is whole.
 //!
 //! Reads a few hundred bytes of an image of any size: header, section headers, last 16 bytes. Format: `MooseFS`
-//! `mfsmaster/metadata.c` (`meta_check_metadatafile`) and section 2 of the facts; all integers are big-endian.
+//! `mfsmaster/metadata.c` (`meta_check_metadatafile`); all integers are big-endian.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};

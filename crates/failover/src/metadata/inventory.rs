@@ -1,8 +1,8 @@
-//! What lies in the data folder, with versions, completeness, torn tails and holes.
+//! The files in the data folder, with versions, completeness, torn tails and holes.
 //!
 //! Reads, never writes, and never fails because of what it finds: a folder or link named like an image is listed
-//! under [`Inventory::others`] with the reason. The metalogger may be running meanwhile: a file that vanishes (is
-//! rotated) between listing and reading is simply not there; the stage checks again what the plan relies on.
+//! under [`Inventory::others`] with the reason. The metalogger may be running: a file that vanishes (is rotated)
+//! between listing and reading counts as absent; the stage checks again all that the plan relies on.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -54,9 +54,9 @@ pub(crate) struct ImageFile {
 impl ImageFile {
     /// The version, if this may be a base.
     ///
-    /// A download is written from its beginning to its end, each block flushed and its checksum compared before the next
-    /// is asked for (`mfsmetalogger/masterconn.c`), and the metalogger looks at less of it than [`image::read`] before it
-    /// renames it: a whole one counts. An end of 1.x, sixteen zeros, also lies in the middle of an image: there it does not.
+    /// A complete download counts: the metalogger writes it from its beginning to its end, flushes each block and
+    /// compares its checksum before it asks for the next (`mfsmetalogger/masterconn.c`), and checks less of it than
+    /// [`image::read`] before it renames it. One of 1.x does not: its end, sixteen zeros, also occurs inside an image.
     pub(crate) fn base_version(&self) -> Option<Version> {
         match self.image {
             Image::Complete { signature, .. } if self.origin == Origin::Download && &signature != image::FORMAT_2_0 => {
@@ -89,7 +89,7 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
-    /// Whether it is a copy fetched once (`_ml_back`), not what was heard.
+    /// Whether it is a copy fetched once (`_ml_back`), and not the stream of changes.
     pub(super) fn fetched(&self) -> bool {
         self.rank >= names::FETCHED
     }
@@ -115,7 +115,7 @@ pub(crate) enum What {
     Temporary,
     /// `metadata.mfs.empty` of the distribution's package; never a base, never set aside.
     Template,
-    /// Begins with `metadata` but is no name that `MooseFS` writes; `mfsmaster -a` would look into it all the same.
+    /// Begins with `metadata` but is no name that `MooseFS` uses; `mfsmaster -a` would look into it nevertheless.
     Foreign,
     /// A folder in place of a file.
     Folder,
@@ -126,7 +126,7 @@ pub(crate) enum What {
 }
 
 impl What {
-    /// What a file is that cannot be opened.
+    /// For a file that cannot be opened.
     fn of(error: folder::Error) -> Self {
         match (error.no_plain_file(), error) {
             (Some(what), _) => Self::NotAFile(what),
@@ -143,7 +143,7 @@ impl fmt::Display for What {
             Self::Checksums => "checksums",
             Self::Temporary => "temporary file",
             Self::Template => "template of an empty file system",
-            Self::Foreign => "not a name that MooseFS writes",
+            Self::Foreign => "not a name that MooseFS uses",
             Self::Folder => "a folder",
             Self::NotAFile(what) => what.strip_prefix("is ").unwrap_or(what),
             Self::Unreadable(why) => return write!(f, "cannot be read: {why}"),
@@ -156,7 +156,7 @@ impl fmt::Display for What {
 pub(crate) struct Conflict {
     /// The first id they differ in.
     pub(crate) at: u64,
-    /// The one to believe, as (index into [`Inventory::logs`], index into its segments): the one whose line was
+    /// The one to use, as (index into [`Inventory::logs`], index into its segments): the one whose line was
     /// made later, since a dead branch was written before the failover that made it one.
     pub(crate) kept: (usize, usize),
     /// The other one: from `at` on it is a dead branch.
@@ -169,7 +169,7 @@ pub(crate) enum Overlap {
     /// They have no id in common.
     #[default]
     None,
-    /// They have no id in common, but the same image, byte by byte: a metalogger that had not come to the logs yet.
+    /// They have no id in common, but the same image, byte by byte: the metalogger had not fetched the logs yet.
     Image {
         /// Its version.
         version: Version,
@@ -201,7 +201,7 @@ pub(crate) struct Span {
     pub(crate) last: u64,
 }
 
-/// What lies in the data folder.
+/// The files in the data folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Inventory {
     /// Images, by name.
@@ -214,8 +214,8 @@ pub(crate) struct Inventory {
     pub(crate) conflicts: Vec<Conflict>,
     /// Whether the two lineages are one history.
     pub(crate) overlap: Overlap,
-    /// The unix seconds in which this machine served, if whoever took the inventory knows them: what its metalogger began
-    /// to download then is a copy of `own`, however far it came.
+    /// The unix seconds in which this machine served, if the caller knows them: a download that its metalogger began
+    /// then is a copy of `own`, complete or not.
     pub(crate) served: Range<i64>,
 }
 
@@ -275,7 +275,7 @@ impl Inventory {
         self.others.extend(what.map(|what| Other { name, what }));
     }
 
-    /// Files an image or a log; what it is otherwise.
+    /// Adds an image or a log; returns what anything else is.
     fn try_look_at(&mut self, folder: &Folder, name: &OsStr, kind: Name) -> Result<Option<What>, folder::Error> {
         let Some(status) = folder.status(name)? else {
             return Ok(None);
@@ -306,7 +306,7 @@ impl Inventory {
         None
     }
 
-    /// Adds a log with what its two ends tell; whether to read all of it is decided when all images are known.
+    /// Adds a log by its two ends; whether to read all of it is decided when all images are known.
     fn add_log(&mut self, mut file: File, name: &OsStr, lineage: Lineage, rank: u32) -> Option<What> {
         match peek(&mut file).and_then(|ends| Ok((ends, stamp(&file)?))) {
             Ok((ends, (size, modified))) => self.logs.push(LogFile {
@@ -364,7 +364,7 @@ impl Inventory {
             for b in &spans[index + 1..] {
                 let from = a.first.max(b.first).max(floor);
                 let to = a.last.min(b.last);
-                // What cannot be read a second time is caught by the stage, which reads it a third time.
+                // If it cannot be read now, the stage will notice: it reads it again.
                 let Ok(Compared::Different(difference)) = self.compare(folder, a, b, from, to) else {
                     continue;
                 };
@@ -392,7 +392,7 @@ impl Inventory {
                 match self.compare(folder, &ml, own, from, to) {
                     Ok(Compared::Same) => common = Some(common.map_or((from, to), |(f, t)| (f.min(from), t.max(to)))),
                     Ok(Compared::Different(difference)) => fork = fork.into_iter().chain([difference.at]).min(),
-                    // Nobody has seen that they agree.
+                    // Not known to agree.
                     Ok(Compared::Unknown) | Err(_) => {}
                 }
             }
@@ -423,14 +423,14 @@ impl Inventory {
     }
 }
 
-/// What a log holds, its size in bytes and its modification in Unix seconds.
+/// The content of a log, its size in bytes and its modification in Unix seconds.
 type Whole = (Scan, (u64, u64));
 
 /// All of a log, with its size and modification afterwards.
 fn whole(folder: &Folder, log: &LogFile) -> Result<io::Result<Whole>, folder::Error> {
     let file = folder.read(&log.name)?;
     let scanned = stamp(&file).and_then(|(size, _)| {
-        // What is appended meanwhile comes with the next inventory: somebody may append without end.
+        // Lines appended from now on are left to the next inventory: there may be no end of them.
         let scan = changelog::scan((&file).take(size))?;
         Ok((scan, stamp(&file)?))
     });

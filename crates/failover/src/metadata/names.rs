@@ -1,27 +1,27 @@
-//! Which file names `MooseFS` writes into its data folder, and what each one means.
+//! The file names that `MooseFS` uses in its data folder, and the meaning of each.
 //!
-//! From the table in the facts, section 1 (1.6.19 to 4.59): the one place where a name is taken apart.
+//! As in 1.6.19 to 4.59. Names are taken apart here only.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
 
-/// What an image's name says about how it came to be.
+/// How an image came to be, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// `metadata.mfs`, `metadata.mfs.back`, `metadata_ml.mfs.back`: the one in use.
     Current,
     /// `….back.N`: an older one that was kept.
     Previous,
-    /// `metadata_ml.tmp`: a download, most likely not at its end.
+    /// `metadata_ml.tmp`: a download, most likely incomplete.
     Download,
     /// `.back.tmp` (1.6.19 keeps the only good image there during a dump), `.emergency`, `.XXXXXX` (pushed aside by
     /// `mfsmaster -a`): a complete one counts by its version, as for `mfsmaster` itself.
     Rescue,
 }
 
-/// What a name stands for.
+/// The meaning of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
     Image { lineage: Lineage, origin: Origin },
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_the_facts() {
+    fn every_name_of_every_release() {
         let own = |origin| Some(Name::Image { lineage: Lineage::Own, origin });
         let ml = |origin| Some(Name::Image { lineage: Lineage::Ml, origin });
         let log = |lineage, rank| Some(Name::Log { lineage, rank });

@@ -1,4 +1,4 @@
-//! What a plan tells the administrator: notes beside a plan, and refusals in place of one.
+//! What the administrator reads about a plan: notes beside a plan, and refusals in place of one.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -45,21 +45,21 @@ pub(crate) enum Note {
     Conflict {
         /// The first such id.
         at: u64,
-        /// The log that is believed.
+        /// The log that is used.
         kept: OsString,
         /// The log that is not used from there on.
         dead: OsString,
         /// The last change there.
         last: u64,
     },
-    /// The metalogger's image, and no log of what it has heard since.
+    /// The metalogger's image, without a log of what came after it.
     Unlogged {
         /// The image.
         file: OsString,
         /// When it was downloaded, Unix seconds.
         modified: u64,
     },
-    /// An image that is not whole.
+    /// An incomplete image.
     Incomplete {
         /// The image.
         file: OsString,
@@ -82,11 +82,11 @@ pub(crate) enum Note {
         /// Last one.
         last: u64,
     },
-    /// Something that only the administrator's word (`--allow-data-loss`) lets this plan leave behind.
+    /// Changes that are not served because the administrator allowed it (`--allow-data-loss`).
     Lost {
         /// Where the plan ends.
         end: Version,
-        /// First and last change in the file; none are known of an image that is not whole.
+        /// First and last change in the file; none are known of an incomplete image.
         changes: Option<(u64, u64)>,
         /// The file that is set aside.
         file: OsString,
@@ -150,48 +150,48 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let else_where = |bridged: &bool| {
-            if *bridged { "another log has what is missing" } else { "no log has what is missing" }
-        };
+        let others = |bridged: &bool| if *bridged { "another log has" } else { "no other log has" };
         match self {
             Self::Lineage(choice) => choice.fmt(f),
-            Self::Torn { file, torn, bridged } => {
-                let Torn { offset, bytes } = torn;
-                let file = shown(file);
-                write!(f, "{file}: torn last line cut, {bytes} bytes at byte {offset}; {}", else_where(bridged))
+            Self::Torn { file, torn: Torn { offset, bytes }, bridged } => {
+                let (file, others) = (shown(file), others(bridged));
+                write!(f, "{file}: torn last line of {bytes} bytes at byte {offset} not used; {others} that change")
             }
             Self::Damage { file, damage, bridged } => {
-                write!(f, "{}: {damage}; {}", shown(file), else_where(bridged))
+                write!(f, "{}: {damage}; {} the changes there", shown(file), others(bridged))
             }
             Self::Conflict { at, kept, dead, last } => {
-                let (kept, dead) = (shown(kept), shown(dead));
-                write!(f, "{dead}: changes {at} to {last} are not those of {kept}, which is newer: not used")
+                let (kept, dead, changes) = (shown(kept), shown(dead), Changes(*at, *last));
+                let differ = if at == last { "differs" } else { "differ" };
+                write!(f, "{dead}: {changes} {differ} from those in {kept}, which is newer; not used")
             }
             Self::Unlogged { file, modified } => write!(
                 f,
-                "{} of {} stands alone: either nothing has changed since, or the metalogger has dropped its logs for a \
-                 download that never came, and all changes since are missing",
+                "{} of {} stands alone, without a change log: nothing has changed since then, or all changes since \
+                 then are missing",
                 shown(file),
                 when(*modified)
             ),
             Self::Incomplete { file, flaw } => write!(f, "{}: not used, {flaw}", shown(file)),
             Self::Unreadable { file, why } => write!(f, "{}: not used, cannot be read: {why}", shown(file)),
             Self::LeftOut { lineage, first, last } => {
-                write!(f, "changes {first} to {last} of the {lineage} files are set aside, not used")
+                let changes = Changes(*first, *last);
+                write!(f, "{changes} of the {lineage} files {} set aside, not used", changes.are())
             }
             Self::Lost { end, changes: Some((first, last)), file } => {
-                let file = shown(file);
-                write!(f, "data loss allowed: changes {first} to {last} of {file} are not served: ")?;
+                let changes = Changes(*first, *last);
+                write!(f, "data loss allowed: {changes} of {} {} not served: ", shown(file), changes.are())?;
                 if *first > end.next_change() {
-                    write!(f, "changes {end} to {} are missing", first - 1)
+                    f.write_str(&missing(end.next_change(), first - 1))
                 } else {
-                    write!(f, "they do not belong to what is served up to version {end}")
+                    write!(f, "the served history ends at version {end}")
                 }
             }
-            Self::Lost { end, changes: None, file } => {
-                let file = shown(file);
-                write!(f, "data loss allowed: {file} shows another master since version {end}, and is not whole")
-            }
+            Self::Lost { end, changes: None, file } => write!(
+                f,
+                "data loss allowed: {} is incomplete, but shows that another master served after version {end}",
+                shown(file)
+            ),
         }
     }
 }
@@ -205,41 +205,38 @@ impl fmt::Display for Choice {
             }
             Self::OwnForked { at, own_time, ml_time } => write!(
                 f,
-                "using the metalogger's copy, whose last change is of {}; this machine's own files are a dead branch \
-                 from change {at} on, with the last one of {}",
+                "using the metalogger's copy (last change {}); from change {at} on, this machine's own files are \
+                 another history (last change {})",
                 when(*ml_time),
                 when(*own_time)
             ),
             Self::OwnOlder { own } => write!(
                 f,
-                "using the metalogger's copy; this machine's own files end at version {own} but are older and share \
+                "using the metalogger's copy; this machine's own files end at version {own}, but are older and share \
                  no change with it"
             ),
-            Self::OwnReachesFurther { ml } => write!(
-                f,
-                "using this machine's own files as master: the same history, and the metalogger's copy ends at \
-                 version {ml}"
-            ),
+            Self::OwnReachesFurther { ml } => {
+                write!(f, "using this machine's own files; the metalogger's copy ends earlier, at version {ml}")
+            }
             Self::OwnContinued { own } => write!(
                 f,
-                "using this machine's own files as master up to version {own}, and from there on the metalogger's logs, \
-                 which are the same history"
+                "using this machine's own files up to version {own}, and from there on the metalogger's logs, which \
+                 are the same history"
             ),
-            Self::OnlyOwn => f.write_str(
-                "using this machine's own files as master; the metalogger has no usable copy to compare them with",
-            ),
+            Self::OnlyOwn => {
+                f.write_str("using this machine's own files; the metalogger has no usable copy to compare them with")
+            }
         }
     }
 }
 
-/// Why there is no plan. Each text says what was found and what can be done.
+/// Why there is no plan. Each text says what is wrong, with numbers, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     /// No base.
     #[error(
-        "no usable metadata: no complete image, and no MFSM NEW with a change log from change 1 ({images} images and \
-         {logs} change logs looked at); start mfsmetalogger here and wait for its first download, or copy the \
-         metadata of another machine here"
+        "no usable metadata: no complete image (images: {images}), and no MFSM NEW with change 1 (change logs: \
+         {logs}): start mfsmetalogger and wait for its first download, or copy the metadata of another machine"
     )]
     Nothing {
         /// Images looked at.
@@ -249,8 +246,8 @@ pub(crate) enum Refusal {
     },
     /// Two file systems.
     #[error(
-        "two file systems in one folder: {} is of metaid {first:#x}, {} of {second:#x}; move the files of the wrong \
-         one away",
+        "two file systems in one folder: {} has metaid {first:#x}, {} has metaid {second:#x}: move the files of the \
+         wrong one away",
         shown(first_file),
         shown(second_file)
     )]
@@ -266,9 +263,8 @@ pub(crate) enum Refusal {
     },
     /// Changes that cannot be reached.
     #[error(
-        "changes {needed} to {} are missing, changes {first} to {last} would be lost: {} has them from byte {offset} \
-         on{}; {ELSEWHERE}; {WITHOUT}",
-        first - 1, shown(file), cause(damage.as_ref())
+        "{}, so {} in {} would be lost{}: {REMEDY}",
+        missing(*needed, first - 1), Changes(*first, *last), shown(file), cause(damage.as_ref())
     )]
     Hole {
         /// The first missing change.
@@ -279,15 +275,13 @@ pub(crate) enum Refusal {
         last: u64,
         /// The log that holds `first`.
         file: OsString,
-        /// Where in it, in bytes.
-        offset: u64,
         /// What breaks the log before that place.
         damage: Option<Damage>,
     },
-    /// A log that cannot be read as one, so nobody knows which changes would be lost.
+    /// A log without readable lines: which changes would be lost is unknown.
     #[error(
-        "{} cannot be read as a change log: {damage}; its changes would be lost: copy it from another machine again, \
-         or move it away to go without them",
+        "{} cannot be read as a change log ({damage}), and its changes would be lost: copy it again from another \
+         machine, or move it away to serve without them",
         shown(file)
     )]
     Unread {
@@ -298,8 +292,8 @@ pub(crate) enum Refusal {
     },
     /// A log whose bytes cannot be read.
     #[error(
-        "{} cannot be read: {why}; no newer log goes on from it, so its changes would be lost; {ELSEWHERE}; or move it \
-         away to go without them",
+        "{} cannot be read ({why}), and its changes would be lost: serve on a machine that has them (mfs-promote \
+         --dry-run), or move the file away to serve without them",
         shown(file)
     )]
     Unreadable {
@@ -308,11 +302,11 @@ pub(crate) enum Refusal {
         /// The kernel's answer.
         why: String,
     },
-    /// An image that is not whole shows that there was a later history.
+    /// An incomplete image shows that there was a later history.
     #[error(
-        "{} is not whole ({flaw}), but it was to be version {version}, and all else here ends at version {end}: changes \
-         {end} to {} would be lost; {ELSEWHERE}; {WITHOUT}",
-        shown(file), version.last_change()
+        "{} is incomplete ({flaw}); its header says version {version}, but all other files end at version {end}, so {} \
+         would be lost: {REMEDY}",
+        shown(file), Changes(end.next_change(), version.last_change())
     )]
     Cut {
         /// The image.
@@ -324,11 +318,11 @@ pub(crate) enum Refusal {
         /// Where the plan would end.
         end: Version,
     },
-    /// The own files reach further than the metalogger's copy can, but its logs hold still later changes.
+    /// The own files reach further than the metalogger's copy, but its logs hold later changes behind a hole.
     #[error(
-        "this machine's own files as master end at version {own}; the metalogger's copy has a hole before that, but \
-         {} reaches to change {last}: changes {own} to {last} would be lost; {ELSEWHERE}; {WITHOUT}",
-        shown(file)
+        "this machine's own files end at version {own}; {} of the metalogger reaches change {last}, but changes before \
+         it are missing, so {} would be lost: {REMEDY}",
+        shown(file), Changes(own.next_change(), *last)
     )]
     MlHasMore {
         /// End version of the own files.
@@ -340,8 +334,8 @@ pub(crate) enum Refusal {
     },
     /// A kept image of a higher version than the one that replaced it.
     #[error(
-        "two histories: {} is of version {current}, and {}, though older, is of version {previous}: a master with old \
-         metadata has taken over in between; move the files of the wrong history away",
+        "two histories: {} has version {current}, but the older {} has version {previous}, so a master with old \
+         metadata served in between: move the files of the wrong history away",
         shown(newer),
         shown(older)
     )]
@@ -355,11 +349,11 @@ pub(crate) enum Refusal {
         /// Its version.
         previous: Version,
     },
-    /// A higher own image that nothing ties to the metalogger's copy.
+    /// An own image of a higher version, and no change that it has in common with the metalogger's copy.
     #[error(
-        "this machine's own image as master is of version {own}, the metalogger's copy ends at version {ml}, and no \
-         change log shows that they are one history; move the own metadata files away to use the metalogger's copy, \
-         or the metadata_ml and changelog_ml files to use the own ones"
+        "this machine's own image has version {own}, the metalogger's copy ends at version {ml}, and no change log \
+         shows that they are one history: move metadata.mfs* away to use the copy, or metadata_ml* and changelog_ml* \
+         to use the own image"
     )]
     Unrelated {
         /// Version of the own image.
@@ -369,10 +363,8 @@ pub(crate) enum Refusal {
     },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
-        "only this machine's own files as master are complete (version {own}), but {} shows that the metalogger has \
-         seen another master since, whose changes would be lost; if a master runs, restart mfsmetalogger here: it \
-         downloads the metadata again; if none does, run mfs-promote --dry-run on every other machine and serve on \
-         one that has more; {WITHOUT}",
+        "only this machine's own files are complete (version {own}), but {} shows that another master served since, \
+         and its changes would be lost: restart mfsmetalogger if a master runs; if none does, {REMEDY}",
         shown(file)
     )]
     MlUnusable {
@@ -381,8 +373,8 @@ pub(crate) enum Refusal {
         /// The metalogger's file that shows it.
         file: OsString,
     },
-    /// A link, FIFO or folder that `mfsmaster` would open or run into.
-    #[error("{} {what}, and mfsmaster would open it or run into it; move it away", shown(file))]
+    /// A link, FIFO or folder that `mfsmaster` would open or write to.
+    #[error("{} {what}, and mfsmaster would try to use it: move it away", shown(file))]
     InTheWay {
         /// The object.
         file: OsString,
@@ -391,13 +383,35 @@ pub(crate) enum Refusal {
     },
 }
 
-/// Where what is missing here may be found, and how it gets here.
-const ELSEWHERE: &str = "run mfs-promote --dry-run on every other machine: if one has them, serve there, or copy its \
-    change logs here under free numbers (scp MACHINE:DATA_PATH/changelog_ml.0.mfs DATA_PATH/changelog_ml_back.90.mfs)";
-/// How to go without, by hand.
-const WITHOUT: &str = "to lose them for good, look with mfs-promote --dry-run --allow-data-loss, and where no machine \
-    serves: ip address add ADDRESS dev NAME, mfs-promote --allow-data-loss --interface NAME --vip ADDRESS, then start \
-    ucarp again";
+/// What can be done about changes that would be lost.
+const REMEDY: &str = "run mfs-promote --dry-run on the other machines and serve on one that has them; \
+    mfs-promote --allow-data-loss serves without them";
+
+/// From the first to the last change, in words.
+#[derive(Clone, Copy)]
+pub(super) struct Changes(pub(super) u64, pub(super) u64);
+
+impl Changes {
+    /// The verb for them.
+    pub(super) fn are(self) -> &'static str {
+        if self.0 == self.1 { "is" } else { "are" }
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self(first, last) if first == last => write!(f, "change {first}"),
+            Self(first, last) => write!(f, "changes {first} to {last}"),
+        }
+    }
+}
+
+/// `changes 111 to 120 are missing`
+fn missing(first: u64, last: u64) -> String {
+    let changes = Changes(first, last);
+    format!("{changes} {} missing", changes.are())
+}
 
 fn cause(damage: Option<&Damage>) -> String {
     damage.map(|d| format!(" ({d})")).unwrap_or_default()

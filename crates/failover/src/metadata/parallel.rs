@@ -7,7 +7,7 @@ use std::thread;
 /// More threads than this gain nothing: the disk, or the memory's bandwidth, is the limit by then.
 const MOST: usize = 4;
 
-/// What `work` makes of each thing, beside it and in their order, by as many threads as there are processors.
+/// Runs `work` on each thing, with as many threads as there are processors; results beside the things, in their order.
 pub(super) fn map<T: Send + Sync, R: Send>(things: Vec<T>, work: impl Fn(&T) -> R + Sync) -> Vec<(T, R)> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST).min(things.len());
     if threads <= 1 {

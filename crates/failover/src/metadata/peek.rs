@@ -1,4 +1,4 @@
-//! The two ends of a change log, without reading what lies between.
+//! The two ends of a change log, without reading all of it.
 //!
 //! Change logs of two days can be tens of gigabytes; only those that reach the best image are ever needed.
 

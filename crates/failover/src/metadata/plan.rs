@@ -1,7 +1,7 @@
-//! The plan: one image, one contiguous run of changes, the version it must end at, and the files to set aside.
+//! The plan: one image, one contiguous sequence of changes, the version it must end at, and the files to set aside.
 //!
-//! Pure: a function of the inventory. Within a lineage the complete image with the highest version is the best base:
-//! a lower one whose run gets that far only goes on as this one does. `ml` wins over `own`, unless `own` is the same
+//! Pure: a function of the inventory. Within a lineage the complete image with the highest version is the best base: if
+//! the changes behind a lower one reach that version, both go on alike. `ml` wins over `own`, unless `own` is the same
 //! history and reaches further. Changes that no plan of the lineage reaches are a [`Refusal`], not a footnote, unless
 //! the administrator allows their loss for this one run: then each is named in a note.
 
@@ -33,7 +33,7 @@ pub(crate) enum Base {
         /// The metaid in its header, 0 if none.
         metaid: u64,
     },
-    /// An empty file system, version 1; the run begins with change 1.
+    /// An empty file system, version 1; the first change is number 1.
     New,
 }
 
@@ -42,7 +42,7 @@ pub(crate) enum Base {
 pub(crate) enum Loss {
     /// No: they are a [`Refusal`].
     Refuse,
-    /// Yes, by word of the administrator (`--allow-data-loss`): they are [`Note::Lost`].
+    /// Yes, the administrator allows it (`--allow-data-loss`): they are [`Note::Lost`].
     Allow,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Stretch {
     pub(crate) bytes: u64,
 }
 
-/// What a promotion is going to use.
+/// The metadata that a promotion is going to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Whose files.
@@ -141,7 +141,7 @@ impl Plan {
     }
 }
 
-/// Makes the plan for what lies in the data folder.
+/// Makes the plan for the files in the data folder.
 pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     nothing_in_the_way(inventory)?;
     one_file_system(inventory)?;
@@ -179,7 +179,7 @@ fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {
     let written = ["metadata.mfs", "metadata.mfs.back", "metadata.mfs.back.tmp", "changelog.0.mfs"];
     for other in &inventory.others {
         let in_the_way = match other.what {
-            // Followed if a link, waited on for ever if a FIFO: mfsmaster opens every metadata* and changelog*.
+            // mfsmaster opens every metadata* and changelog*: it follows a link, and waits for ever on a FIFO.
             What::NotAFile(what) => Some(what),
             What::Folder if written.iter().any(|name| other.name == *name) => Some("is a folder"),
             _ => None,
@@ -230,8 +230,8 @@ fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     (has(1) && !has(0)).then(|| Candidate::new(new, version, follow(inventory, &spans, version)))
 }
 
-/// The own files, and all that the metalogger has heard since, if its logs show that it is one history: they hold the
-/// last change of the own files, and no common change differs.
+/// The own files, continued by the metalogger's logs if these show that it is one history: they hold the last change of
+/// the own files, and no common change differs.
 fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     let same = matches!(inventory.overlap, Overlap::Agree { to, .. } if Version::after(to) == own.end);
     if !same {
@@ -244,7 +244,7 @@ fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     Candidate { stretches, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
 }
 
-/// The longest contiguous run of changes from `version` on.
+/// The longest contiguous sequence of changes from `version` on.
 fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
     let mut stretches = Vec::new();
     let (mut end, mut last_change) = (version, None);
@@ -268,7 +268,7 @@ fn follow(inventory: &Inventory, spans: &[Span], version: Version) -> Followed {
     Followed { stretches, end, last_change }
 }
 
-/// About how many bytes so many changes of a segment have.
+/// About how many bytes this number of changes of a segment has.
 fn share(segment: &Segment, changes: u64) -> u64 {
     let all = u128::from(segment.last - segment.first + 1);
     let bytes = u128::from(segment.end - segment.start) * u128::from(changes);
@@ -347,8 +347,8 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
     log.scan.damage.iter().filter_map(note).collect()
 }
 
-/// That the metalogger's image stands alone. It drops its logs before it downloads what another master serves, and until
-/// that is here, an old image is all it has.
+/// A note that the metalogger's image stands alone. The metalogger drops its logs before it downloads the image of
+/// another master; until the download is complete, it has an old image only.
 fn unlogged(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Option<Note> {
     let Base::Image { name, .. } = &chosen.base else { return None };
     let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched());

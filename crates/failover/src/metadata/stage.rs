@@ -1,9 +1,9 @@
 //! The stage: the clean set that a plan writes, `metadata.mfs.back` and one merged `changelog.0.mfs`.
 //!
-//! Under these names the started master at once has a dump and a log that metaloggers can download (facts, section
-//! 4). What is read was judged a while ago and belongs to another user, so all of it is judged again: the staged set
-//! is exactly what the plan says, or an error. A failed step leaves its half-written file in the stage folder, which
-//! the caller made and removes.
+//! Under these names the started master at once has a dump and a log that metaloggers can download. The files were
+//! judged a while ago and belong to another user, so all of them are judged again: the staged set is exactly what the
+//! plan says, or an error. A failed step leaves its half-written file in the stage folder, which the caller made and
+//! removes.
 
 mod blocks;
 
@@ -20,11 +20,10 @@ use super::image::{self, Image};
 use super::plan::{Base, Plan, Stretch};
 use super::unlock::ChunkLocks;
 use super::{EpochJump, Version};
-use crate::sys::text::shown;
-use blocks::Blocks;
-
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::text::shown;
+use blocks::Blocks;
 
 /// Name of the staged image.
 pub(crate) const IMAGE: &str = "metadata.mfs.back";
@@ -56,7 +55,7 @@ pub(crate) enum Error {
         source: io::Error,
     },
     /// The image is no longer what the plan was made from.
-    #[error("{} is not what was planned with: {found}; make a new plan", shown(file))]
+    #[error("{} has changed since the plan was made; it is now: {found}", shown(file))]
     ImageChanged {
         /// The image.
         file: OsString,
@@ -64,7 +63,7 @@ pub(crate) enum Error {
         found: Image,
     },
     /// A log no longer holds what the plan was made from.
-    #[error("{} no longer has change {change}; make a new plan", shown(file))]
+    #[error("{} has changed since the plan was made: change {change} is gone", shown(file))]
     LogChanged {
         /// The log.
         file: OsString,
@@ -72,15 +71,15 @@ pub(crate) enum Error {
         change: u64,
     },
     /// The plan's stretches are not contiguous from its base to its end.
-    #[error("the plan is not contiguous: a stretch begins at {found}, {expected} is needed")]
+    #[error("the plan has a gap: change {expected} is needed, the next stretch begins with {found}")]
     NotContiguous {
         /// The change that is needed.
         expected: u64,
         /// The change the next stretch begins with.
         found: u64,
     },
-    /// A jump on a base whose header cannot be renumbered, or beyond what a version can be.
-    #[error("versions cannot be raised by {jump} on this base")]
+    /// A jump on a base whose header cannot be renumbered, or beyond the highest version.
+    #[error("the version of this image cannot be raised by {jump}: lower EPOCH_JUMP")]
     Jump {
         /// The jump.
         jump: EpochJump,
@@ -135,7 +134,7 @@ pub(crate) fn copy_image(
     finish(stage, &staged, name, owner)
 }
 
-/// Copies a small file as it is, under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
+/// Copies a small file under another name: the client sessions of MooseFS 1.x. Flushed, of `owner`, mode 0640.
 pub(crate) fn copy_file(
     from: &Folder,
     name: &OsStr,
@@ -154,7 +153,7 @@ pub(crate) fn copy_file(
 /// plan's end, then an `UNLOCK` for each chunk that the crash left locked; all ids raised by `jump`, every line ended.
 /// Flushed, of `owner`, mode 0640. Without changes: empty.
 ///
-/// Returns how many chunks it unlocks: so many changes come after the plan's end.
+/// Returns how many chunks it unlocks; there is one change for each behind the plan's end.
 pub(crate) fn write_log(
     folder: &Folder,
     plan: &Plan,
@@ -244,7 +243,7 @@ fn copy(original: &mut File, source: &OsStr, staged: &File, cancel: &Cancel) -> 
     })
 }
 
-/// Says every now and then that there is something to flush.
+/// Asks for a flush now and then.
 struct Flush {
     wanted: mpsc::Sender<()>,
     bytes: u64,
@@ -255,13 +254,13 @@ impl Flush {
         self.bytes += bytes;
         if self.bytes >= BETWEEN_FLUSHES {
             self.bytes = 0;
-            // Nobody listens any more after a failed flush, which is reported at the end.
+            // Without a receiver a flush has failed; that is reported at the end.
             let _ = self.wanted.send(());
         }
     }
 }
 
-/// Writes to `file` while what was written before is flushed: at the end, little is left to wait for.
+/// Writes to `file` while earlier bytes are flushed: at the end, little is left to wait for.
 fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T, Error>) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let (wanted, asked) = mpsc::channel();

@@ -1,4 +1,4 @@
-//! Chunks that a crash left locked for nobody.
+//! Chunks that a crash left locked, without a client that will unlock them.
 //!
 //! For a write the master logs `WRITE(inode,index,…):CHUNK`, which locks the chunk, has a chunkserver make it, answers
 //! the client, and logs `UNLOCK(CHUNK)` when the client is done. If it dies before the answer, the client asks the next
@@ -6,8 +6,8 @@
 //! `mfsmaster/chunks.c`): the one write that a crash cuts in two makes its program hang for two minutes.
 //!
 //! So a staged history ends with an `UNLOCK` for each chunk that was locked within its last second and not unlocked. A
-//! client that did get its answer in that second is not harmed: it goes on writing to the chunkservers and ends with the
-//! same `UNLOCK`. Older locks stay, they belong to clients that are writing.
+//! client that did get its answer in that second is not harmed: it goes on writing to the chunkservers and ends with
+//! the same `UNLOCK`. Older locks stay, they belong to clients that are writing.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ impl ChunkLocks {
     /// Takes note of the next change.
     pub(super) fn see(&mut self, line: &Line) {
         if line.time > self.last_time {
-            // What is older by now will never be unlocked by us: memory holds two seconds of writes.
+            // Older locks are not ours to end: memory holds two seconds of writes.
             self.since.retain(|_, time| *time + ANSWER >= line.time);
         }
         self.last_time = line.time;
@@ -47,7 +47,7 @@ impl ChunkLocks {
     }
 }
 
-/// What a change does to a chunk's lock.
+/// The effect of a change on a chunk's lock.
 #[derive(Debug, PartialEq, Eq)]
 enum Touched {
     Locked(u64),
@@ -55,9 +55,9 @@ enum Touched {
 }
 
 /// `WRITE(…):CHUNK`, `TRUNC(…):CHUNK`, `UNLOCK(CHUNK)`, `CHUNKDEL(CHUNK,VERSION)`: the same from 2.0 to 4.59
-/// (`mfsmaster/restore.c`). To unlock a chunk that is unlocked changes nothing, to unlock one that is gone is an error that
-/// ends the replay (`chunk_mr_unlock`); a master that could not make a chunk drops its lock without a line, and then the
-/// chunk.
+/// (`mfsmaster/restore.c`). To unlock a chunk that is unlocked changes nothing, to unlock one that is gone is an error
+/// that ends the replay (`chunk_mr_unlock`); a master that could not make a chunk drops its lock without a line, and
+/// then the chunk.
 fn chunk_of(op: &[u8]) -> Option<Touched> {
     if let Some(arguments) = op.strip_prefix(b"UNLOCK(") {
         return number(arguments.strip_suffix(b")")?).map(Touched::Unlocked);

@@ -39,7 +39,7 @@ impl Version {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The version after so many changes more.
+    /// The version after `count` more changes.
     pub(crate) fn with_changes(self, count: u64) -> Self {
         Self(self.0.saturating_add(count))
     }

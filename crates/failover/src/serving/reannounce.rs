@@ -36,7 +36,7 @@ impl Reannounce {
     /// Announces the address if another machine did so a moment ago. For a machine that has just seen that it is to serve.
     pub(super) fn answer(&mut self) {
         let Some(link) = &self.link else { return };
-        match link.heard() {
+        match link.last_holder() {
             Ok(Some(mac)) => {
                 self.last = Some(Instant::now());
                 if self.logged.is_none_or(|(known, at)| known != mac || at.elapsed() > LOG_AGAIN) {

@@ -1,22 +1,27 @@
 //! The virtual IP on an interface: looked up, added and removed through rtnetlink.
 //!
 //! Adding and removing can be repeated without harm, and removing one address never takes another with it.
-//! IPv4 only, as ucarp itself. Three kinds of message, so the bytes are written and read here by hand.
+//! IPv4 only, as ucarp itself.
 
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, connect, recv, send, socket,
+use netlink_packet_core::{
+    Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NlasIterator, Parseable as _,
 };
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::libc::{RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTNLGRP_IPV4_IFADDR};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::sys::cancel::{Cancel, timeout};
-use crate::sys::netlink::{self, NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, messages};
+use crate::sys::netlink::{self, Connection, bytes, errno, messages, request};
 
-/// What failed, on which object, and why.
+/// A failed operation, with its object and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// There is no such interface.
@@ -49,7 +54,7 @@ pub(crate) enum Error {
         #[source]
         source: Errno,
     },
-    /// Changes cannot be heard of.
+    /// Changes of addresses cannot be watched.
     #[error("cannot watch the addresses of this machine")]
     Watch(#[source] Errno),
     /// The addresses cannot be read.
@@ -64,7 +69,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// Whether the interface is not there (any more).
+    /// Whether there is no such interface, or not any more.
     pub(crate) fn is_no_interface(&self) -> bool {
         match self {
             Self::NoInterface { .. } => true,
@@ -87,7 +92,7 @@ pub(crate) struct Interface {
 
 /// An address on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Held {
+pub(crate) struct InterfaceAddress {
     /// The address.
     pub(crate) address: Ipv4Addr,
     /// Its prefix length.
@@ -96,9 +101,9 @@ pub(crate) struct Held {
     pub(crate) secondary: bool,
 }
 
-impl Held {
+impl InterfaceAddress {
     /// Whether `other` lies in this address's network.
-    pub(crate) fn contains(&self, other: Ipv4Addr) -> bool {
+    pub(crate) fn contains(self, other: Ipv4Addr) -> bool {
         let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
         (u32::from(self.address) ^ u32::from(other)) & mask == 0
     }
@@ -109,7 +114,7 @@ impl Held {
 pub(crate) enum Added {
     /// The address is new.
     Added,
-    /// The interface had it, with whatever prefix; nothing was changed.
+    /// The interface had it, with this prefix or another. Nothing was changed.
     AlreadyThere,
 }
 
@@ -131,8 +136,8 @@ pub(crate) fn interface(name: &str) -> Result<Interface, Error> {
 }
 
 /// The addresses of `interface`.
-pub(crate) fn list(interface: &Interface) -> Result<Vec<Held>, Error> {
-    Netlink::open().and_then(|netlink| netlink.list(interface)).map_err(cannot_list(interface))
+pub(crate) fn list(interface: &Interface) -> Result<Vec<InterfaceAddress>, Error> {
+    Rtnetlink::open().and_then(|kernel| kernel.list(interface)).map_err(cannot_list(interface))
 }
 
 fn cannot_list(interface: &Interface) -> impl Fn(Errno) -> Error {
@@ -141,55 +146,54 @@ fn cannot_list(interface: &Interface) -> impl Fn(Errno) -> Error {
 
 /// Whether `interface` has the address `vip`.
 pub(crate) fn holds(interface: &Interface, vip: Ipv4Addr) -> Result<bool, Error> {
-    Ok(list(interface)?.iter().any(|held| held.address == vip))
+    Ok(list(interface)?.iter().any(|entry| entry.address == vip))
 }
 
-/// Every address of this machine, to tell its own messages from a rival's.
+/// Every address of this machine, to tell its own messages from those of another machine.
 pub(crate) fn own_addresses() -> Result<Vec<Ipv4Addr>, Error> {
-    let all = Netlink::open().and_then(|netlink| netlink.dump());
+    let all = Rtnetlink::open().and_then(|kernel| kernel.dump());
     let all = all.map_err(|source| Error::List { object: "this machine".to_owned(), source })?;
-    Ok(all.into_iter().map(|(_, held)| held.address).collect())
+    Ok(all.into_iter().map(|(_, entry)| entry.address).collect())
 }
 
 /// The prefix length for `vip`: the configured one, else that of the narrowest own network it lies in, else 32.
-fn prefix_for(held: &[Held], vip: Ipv4Addr, configured: Option<u8>) -> u8 {
-    let networks = held.iter().filter(|held| held.address != vip && held.contains(vip));
-    configured.unwrap_or_else(|| networks.map(|held| held.prefix).max().unwrap_or(32))
+fn prefix_for(own: &[InterfaceAddress], vip: Ipv4Addr, configured: Option<u8>) -> u8 {
+    let networks = own.iter().filter(|entry| entry.address != vip && entry.contains(vip));
+    configured.unwrap_or_else(|| networks.map(|entry| entry.prefix).max().unwrap_or(32))
 }
 
 /// Adds `vip` to `interface`, unless it is there. Its prefix length is the configured one, else that of the narrowest own
 /// network it lies in, else 32.
 pub(crate) fn add(interface: &Interface, vip: Ipv4Addr, configured: Option<u8>) -> Result<Added, Error> {
     // One connection for both: ucarp waits for this.
-    let netlink = Netlink::open().map_err(cannot_list(interface))?;
-    let held = netlink.list(interface).map_err(cannot_list(interface))?;
-    if held.iter().any(|held| held.address == vip) {
+    let kernel = Rtnetlink::open().map_err(cannot_list(interface))?;
+    let own = kernel.list(interface).map_err(cannot_list(interface))?;
+    if own.iter().any(|entry| entry.address == vip) {
         return Ok(Added::AlreadyThere);
     }
-    let prefix = prefix_for(&held, vip, configured);
-    match netlink.change(Change::Add, interface, vip, prefix) {
+    let prefix = prefix_for(&own, vip, configured);
+    match kernel.change(Change::Add, interface, vip, prefix) {
         Ok(()) => Ok(Added::Added),
-        // Somebody was quicker.
+        // Another process has added it meanwhile.
         Err(Errno::EEXIST) => Ok(Added::AlreadyThere),
         Err(source) => Err(Error::Add { vip, prefix, interface: interface.name.clone(), source }),
     }
 }
 
-/// Removes `vip` from `interface`, whatever its prefix, and as often as it is there.
+/// Removes `vip` from `interface`: every entry of it, with any prefix.
 pub(crate) fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Error> {
-    let failed = |source| Error::Remove { vip, interface: interface.name.clone(), source };
-    let before = list(interface)?;
+    let kernel = Rtnetlink::open().map_err(cannot_list(interface))?;
+    let before = kernel.list(interface).map_err(cannot_list(interface))?;
     let mut removed = Removed::NotThere;
-    let netlink = Netlink::open().map_err(failed)?;
-    for entry in before.iter().filter(|held| held.address == vip) {
-        let kept = Promotion::ensure(interface, &before, *entry);
-        let result = netlink.change(Change::Remove, interface, vip, entry.prefix);
+    for entry in before.iter().filter(|entry| entry.address == vip) {
+        let kept = SecondariesKept::ensure(interface, &before, *entry);
+        let result = kernel.change(Change::Remove, interface, vip, entry.prefix);
         drop(kept);
         match result {
             Ok(()) => removed = Removed::Removed,
-            // Gone meanwhile, by another hand: what was wanted.
+            // Another process has removed it meanwhile.
             Err(Errno::EADDRNOTAVAIL) => {}
-            Err(source) => return Err(failed(source)),
+            Err(source) => return Err(Error::Remove { vip, interface: interface.name.clone(), source }),
         }
     }
     Ok(removed)
@@ -197,32 +201,33 @@ pub(crate) fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Er
 
 /// Keeps the other addresses of a network while its first one is removed.
 ///
-/// The kernel removes them along with it, unless `promote_secondaries` is set. Most distributions set it; where it is
-/// not, it is set for the moment.
-struct Promotion(Option<String>);
+/// The kernel removes them with it, unless `promote_secondaries` is set. Most distributions set it. Where it is not set,
+/// this sets it until it is dropped.
+struct SecondariesKept(Option<String>);
 
-impl Promotion {
-    fn ensure(interface: &Interface, held: &[Held], going: Held) -> Self {
-        let others =
-            held.iter().any(|other| other.secondary && other.prefix == going.prefix && going.contains(other.address));
+impl SecondariesKept {
+    fn ensure(interface: &Interface, own: &[InterfaceAddress], leaving: InterfaceAddress) -> Self {
+        let others = own
+            .iter()
+            .any(|other| other.secondary && other.prefix == leaving.prefix && leaving.contains(other.address));
         let path = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
         let is_on = |name: &str| std::fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0");
-        if going.secondary || !others || is_on("all") || is_on(&interface.name) {
+        if leaving.secondary || !others || is_on("all") || is_on(&interface.name) {
             return Self(None);
         }
         let path = path(&interface.name);
         match std::fs::write(&path, "1") {
             Ok(()) => Self(Some(path)),
             Err(e) => {
-                // The address must go whatever it costs: another machine may hold it by now.
-                log::warn!("cannot write {path} ({e}): other addresses may go along with {}", going.address);
+                // The address is removed even so: another machine may have it by now.
+                log::warn!("cannot write {path} ({e}): the kernel may remove other addresses with {}", leaving.address);
                 Self(None)
             }
         }
     }
 }
 
-impl Drop for Promotion {
+impl Drop for SecondariesKept {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
             let _ = std::fs::write(path, "0");
@@ -230,46 +235,33 @@ impl Drop for Promotion {
     }
 }
 
-/// Hears of every change of an IPv4 address on this machine, whoever makes it.
+/// Notices every change of an IPv4 address on this machine, by any process.
 #[derive(Debug)]
-pub(crate) struct Changes(OwnedFd);
+pub(crate) struct Changes(Socket);
 
 impl Changes {
     /// Starts listening: no change from here on is missed.
     pub(crate) fn listen() -> Result<Self, Error> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute);
-        let fd = fd.map_err(Error::Watch)?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, RTMGRP_IPV4_IFADDR)).map_err(Error::Watch)?;
-        Ok(Self(fd))
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.set_non_blocking(true)?;
+            socket.bind_auto()?;
+            socket.add_membership(RTNLGRP_IPV4_IFADDR)?;
+            Ok(Self(socket))
+        };
+        open().map_err(|e| Error::Watch(errno(e)))
     }
 
-    /// Waits for a change, for `time` at most, or until told to stop. What there is now is to be asked: this says only
-    /// that it is worth a look.
+    /// Waits for a change, for `time` at most, or until told to stop. It only says that a look is worth it: the caller then
+    /// asks for the addresses.
     pub(crate) fn wait(&self, time: Duration, cancel: &Cancel) {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN), PollFd::new(cancel.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, timeout(time));
         let mut buffer = [0; 4096];
-        // An overflow (ENOBUFS) is a change too, and ends with the look that follows.
-        while matches!(recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()), Ok(1..)) {}
+        // An overflow (ENOBUFS) is a change too, and the look that follows sees it.
+        while matches!(self.0.recv(&mut &mut buffer[..], 0), Ok(1..)) {}
     }
 }
-
-/// The kernel's bit for the group that is told of IPv4 addresses.
-const RTMGRP_IPV4_IFADDR: u32 = 0x10;
-const NLMSG_DONE: u16 = 3;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_GETADDR: u16 = 22;
-const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_DUMP: u16 = 0x300;
-const IFA_ADDRESS: u16 = 1;
-const IFA_LOCAL: u16 = 2;
-const IFA_F_SECONDARY: u8 = 1;
-const AF_INET: u8 = 2;
-/// Length of `struct ifaddrmsg`.
-const ADDRESS_HEADER: usize = 8;
 
 #[derive(Clone, Copy)]
 enum Change {
@@ -277,48 +269,29 @@ enum Change {
     Remove,
 }
 
-/// A connection to the kernel. One request at a time, so every answer belongs to the last request.
-struct Netlink(OwnedFd);
+/// A connection to the kernel's table of addresses.
+struct Rtnetlink(Connection);
 
-impl Netlink {
+impl Rtnetlink {
     fn open() -> nix::Result<Self> {
-        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-        // Connected to the kernel: no other process can answer in its place.
-        connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self(fd))
+        Connection::open(NETLINK_ROUTE).map(Self)
     }
 
     /// The addresses of `interface`.
-    fn list(&self, interface: &Interface) -> nix::Result<Vec<Held>> {
+    fn list(&self, interface: &Interface) -> nix::Result<Vec<InterfaceAddress>> {
         let own = self.dump()?.into_iter().filter(|(index, _)| *index == interface.index);
-        Ok(own.map(|(_, held)| held).collect())
+        Ok(own.map(|(_, entry)| entry).collect())
     }
 
     /// Every IPv4 address of the machine, with the number of its interface.
-    fn dump(&self) -> nix::Result<Vec<(u32, Held)>> {
+    fn dump(&self) -> nix::Result<Vec<(u32, InterfaceAddress)>> {
+        let all = AddressHeader { family: AddressFamily::Inet, ..AddressHeader::default() };
         loop {
-            self.request(RTM_GETADDR, NLM_F_DUMP, &address_header(0, 0))?;
-            if let Some(addresses) = self.read_dump()? {
+            self.0.send(&request(RTM_GETADDR, NLM_F_DUMP, &bytes(&all)))?;
+            if let Some(addresses) = read_dump(|| self.0.receive())? {
                 return Ok(addresses);
             }
             // The table changed while it was read.
-        }
-    }
-
-    /// `None` if the answer is not consistent.
-    fn read_dump(&self) -> nix::Result<Option<Vec<(u32, Held)>>> {
-        let mut found = Vec::new();
-        let mut consistent = true;
-        loop {
-            for message in messages(&netlink::receive(&self.0)?) {
-                consistent &= message.flags & NLM_F_DUMP_INTR == 0;
-                match message.kind {
-                    NLMSG_DONE => return Ok(consistent.then_some(found)),
-                    NLMSG_ERROR => message.error()?,
-                    RTM_NEWADDR => found.extend(read_address(message.payload)),
-                    _ => {}
-                }
-            }
         }
     }
 
@@ -327,58 +300,59 @@ impl Netlink {
             Change::Add => (RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL),
             Change::Remove => (RTM_DELADDR, 0),
         };
-        let mut payload = address_header(prefix, interface.index);
-        for attribute in [IFA_LOCAL, IFA_ADDRESS] {
-            payload.extend(8_u16.to_ne_bytes());
-            payload.extend(attribute.to_ne_bytes());
-            payload.extend(vip.octets());
-        }
-        self.request(kind, flags | NLM_F_ACK, &payload)?;
+        let mut message = AddressMessage::default();
+        message.header = AddressHeader {
+            family: AddressFamily::Inet,
+            prefix_len: prefix,
+            index: interface.index,
+            ..AddressHeader::default()
+        };
+        message.attributes = vec![AddressAttribute::Local(vip.into()), AddressAttribute::Address(vip.into())];
+        self.0.send(&request(kind, flags | NLM_F_ACK, &bytes(&message)))?;
         loop {
-            for message in messages(&netlink::receive(&self.0)?) {
-                if message.kind == NLMSG_ERROR {
-                    return message.error();
-                }
+            if let Some(result) = messages(&self.0.receive()?).iter().find_map(netlink::result) {
+                return result;
             }
         }
     }
-
-    fn request(&self, kind: u16, flags: u16, payload: &[u8]) -> nix::Result<()> {
-        let message = netlink::frame(kind, flags | NLM_F_REQUEST, payload);
-        send(self.0.as_raw_fd(), &message, MsgFlags::empty()).map(|_| ())
-    }
 }
 
-/// A `struct ifaddrmsg`.
-fn address_header(prefix: u8, index: u32) -> Vec<u8> {
-    let mut header = vec![AF_INET, prefix, 0, 0];
-    header.extend(index.to_ne_bytes());
-    header
+/// Reads a dump to its end. `None` if it is not consistent.
+fn read_dump(mut receive: impl FnMut() -> nix::Result<Vec<u8>>) -> nix::Result<Option<Vec<(u32, InterfaceAddress)>>> {
+    let mut found = Vec::new();
+    let mut consistent = true;
+    loop {
+        for message in messages(&receive()?) {
+            consistent &= message.flags() & NLM_F_DUMP_INTR == 0;
+            if let Some(result) = netlink::result(&message) {
+                return result.map(|()| consistent.then_some(found));
+            }
+            if message.message_type() == RTM_NEWADDR {
+                found.extend(read_address(message.payload()));
+            }
+        }
+    }
 }
 
 /// The interface number and the address in the payload of an `RTM_NEWADDR`.
-fn read_address(payload: &[u8]) -> Option<(u32, Held)> {
-    let [family, prefix, flags, _scope] = *payload.first_chunk()?;
-    let index = u32::from_ne_bytes(*payload.get(4..)?.first_chunk()?);
-    let mut rest = payload.get(ADDRESS_HEADER..)?;
+fn read_address(payload: &[u8]) -> Option<(u32, InterfaceAddress)> {
+    let header = AddressHeader::parse(payload).ok()?;
     let (mut local, mut remote) = (None, None);
-    while let Some(length) = rest.first_chunk().map(|bytes| usize::from(u16::from_ne_bytes(*bytes))) {
-        let Some(value) = rest.get(4..length) else { break };
-        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
-        match kind {
-            IFA_LOCAL => local = value.first_chunk::<4>().copied(),
-            IFA_ADDRESS => remote = value.first_chunk::<4>().copied(),
+    // One by one: an attribute that cannot be read, such as a label that is not UTF-8, does not hide the address.
+    for attribute in NlasIterator::new(payload.get(header.buffer_len()..)?).map_while(Result::ok) {
+        match AddressAttribute::parse(&attribute) {
+            Ok(AddressAttribute::Local(IpAddr::V4(address))) => local = Some(address),
+            Ok(AddressAttribute::Address(IpAddr::V4(address))) => remote = Some(address),
             _ => {}
         }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    let held = Held {
-        // On a point-to-point link the other one is the peer's.
-        address: local.or(remote)?.into(),
-        prefix,
-        secondary: flags & IFA_F_SECONDARY != 0,
+    let entry = InterfaceAddress {
+        // On a point-to-point link the other one is that of the far end.
+        address: local.or(remote)?,
+        prefix: header.prefix_len,
+        secondary: header.flags.contains(AddressHeaderFlags::Secondary),
     };
-    (family == AF_INET).then_some((index, held))
+    (header.family == AddressFamily::Inet).then_some((header.index, entry))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Asking the link whether another machine answers for an address (RFC 5227: ARP probes with sender 0.0.0.0, which
 //! change no neighbour table).
 //!
-//! The kernel of whichever machine has the address answers, also where its ucarp is dead or its programs are stopped. So
-//! does that of this machine, on every other interface of it that is in the same network: those answers are left out.
-//! Closing a packet socket takes some 10 ms: no hook opens one.
+//! The kernel of the machine that has the address answers, even if its ucarp is dead or its programs are stopped. This
+//! machine's kernel answers too, on each of its other interfaces in the same network: those answers are ignored. Closing
+//! a packet socket takes some 10 ms: no hook opens one.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -22,16 +22,16 @@ use crate::sys::packet::{ETH_P_ARP, link_address};
 /// Ethernet, IPv4, lengths 6 and 4.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: [u8; 2] = [0, 1];
-/// Claims that are read in one go.
-const MOST_HEARD: usize = 64;
+/// Announcements that are read at once.
+const MOST_AT_ONCE: usize = 64;
 /// Ethernet header and ARP packet.
 const LENGTH: usize = 14 + 28;
 
-/// What failed, on which interface, and why.
+/// A failed operation, with its interface and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {interface}")]
 pub(crate) struct Error {
-    /// What was tried.
+    /// The operation, followed by a preposition.
     pub(crate) operation: &'static str,
     /// The interface's name.
     pub(crate) interface: String,
@@ -74,13 +74,13 @@ impl Probe {
         Ok(Self { socket, link, own, address, interface: name.to_owned() })
     }
 
-    /// Asks once, and returns who answers within `wait` with a hardware address that is none of this machine's.
+    /// Asks once, and returns the first answer within `wait` of a hardware address that is not one of this machine's.
     pub(crate) fn ask(&self, wait: Duration, cancel: &Cancel) -> Result<Option<Mac>, Error> {
         let failed =
             |e: Errno| Error { operation: "send ARP probes on", interface: self.interface.clone(), source: e.into() };
         let asker = Mac(self.link.addr().ok_or_else(|| failed(Errno::EADDRNOTAVAIL))?);
         match send(self.socket.as_raw_fd(), &request(asker, Ipv4Addr::UNSPECIFIED, self.address), MsgFlags::empty()) {
-            // Without a link there is nobody to answer.
+            // Without a link no machine can answer.
             Ok(_) | Err(Errno::ENETDOWN) => (),
             Err(e) => return Err(failed(e)),
         }
@@ -105,12 +105,14 @@ impl Probe {
         }
     }
 
-    /// Who said last, since this was opened or asked before, that it has the address: an answer, or an announcement to all.
-    pub(crate) fn heard(&self) -> Result<Option<Mac>, Error> {
-        let failed = |e: Errno| Error { operation: "hear ARP on", interface: self.interface.clone(), source: e.into() };
+    /// The last machine that said it has the address, in an answer or an announcement, since this was opened or last
+    /// called.
+    pub(crate) fn last_holder(&self) -> Result<Option<Mac>, Error> {
+        let failed =
+            |e: Errno| Error { operation: "receive ARP on", interface: self.interface.clone(), source: e.into() };
         let mut last = None;
-        // What fills faster than it is read is no news.
-        for _ in 0..MOST_HEARD {
+        // Announcements may arrive faster than they are read.
+        for _ in 0..MOST_AT_ONCE {
             match self.take().map_err(failed)? {
                 Some(mac) => last = Some(mac),
                 None => break,
@@ -119,7 +121,7 @@ impl Probe {
         Ok(last)
     }
 
-    /// Tells everybody that this interface has the address now (a gratuitous request, as ucarp sends it).
+    /// Announces to all machines that this interface has the address now (a gratuitous request, as ucarp sends it).
     pub(crate) fn announce(&self) -> Result<(), Error> {
         let failed = |e: Errno| Error {
             operation: "announce an address on",
@@ -131,13 +133,13 @@ impl Probe {
         send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).map(drop).map_err(failed)
     }
 
-    /// The next answer that has arrived already.
+    /// The sender of the next answer or announcement that has arrived already.
     fn take(&self) -> nix::Result<Option<Mac>> {
         let mut buffer = [0; 128];
         loop {
             match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {
-                    // Between opening and binding, packets of other interfaces were let in too.
+                    // Before it was bound, the socket received packets of other interfaces too.
                     let here = from.is_some_and(|from| from.ifindex() == self.link.ifindex());
                     let holder = holder(&buffer[..length], self.address).filter(|mac| here && !self.own.contains(mac));
                     if holder.is_some() {
@@ -158,7 +160,7 @@ fn own_macs() -> nix::Result<Vec<Mac>> {
     Ok(links.map(Mac).collect())
 }
 
-/// The frame "who has `address`?" to everybody, from `sender`: a probe comes from nobody.
+/// The frame "who has `address`?" to all machines, from `sender`, which is 0.0.0.0 in a probe.
 fn request(own: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend(own.0);
@@ -172,7 +174,7 @@ fn request(own: Mac, sender: Ipv4Addr, address: Ipv4Addr) -> Vec<u8> {
     frame
 }
 
-/// Who says in a frame, request or answer, that it has `address`.
+/// The sender of a frame, request or answer, that says it has `address`.
 fn holder(frame: &[u8], address: Ipv4Addr) -> Option<Mac> {
     let (_, packet) = frame.first_chunk::<LENGTH>()?.split_at(14);
     let says = packet[..6] == KIND && packet[14..18] == address.octets();
@@ -221,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_interface_of_this_machine_in_the_same_network_is_nobody_else() {
+    fn a_second_interface_of_this_machine_in_the_same_network_is_no_other_machine() {
         unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         must("ip link add eth0 type veth peer name eth1");
         must("ip link set eth0 up");
@@ -229,7 +231,7 @@ mod tests {
         must("ip addr add 172.16.0.11/16 dev eth1");
         must("ip addr add 172.16.0.99/16 dev eth0");
         let index = nix::net::if_::if_nametoindex("eth0").unwrap();
-        // One that does not know what is its own, to see that the kernel does answer through eth1.
+        // A probe that does not know its own addresses, to see that the kernel does answer through eth1.
         let seen = Probe { own: Vec::new(), ..Probe::open("eth0", index, VIP).unwrap() };
         let answer = seen.ask(PATIENCE, &Cancel::new()).unwrap();
         assert!(answer.is_some(), "eth1 answers for what eth0 has");
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_probe_claims_nothing_and_an_answer_does() {
+    fn a_probe_does_not_announce_its_sender_and_an_answer_does() {
         let own = Mac([2, 0, 0, 0, 0, 11]);
         let frame = request(own, Ipv4Addr::UNSPECIFIED, VIP);
         assert_eq!((frame.len(), holder(&frame, VIP)), (LENGTH, None));

@@ -1,79 +1,119 @@
-//! Netlink messages, as they are laid out in memory. One request at a time, or one batch: every answer belongs to the last
-//! one, so sequence numbers and ports are not needed.
+//! A connection to the kernel by netlink.
+//!
+//! Only the kernel can answer on it. It carries one request at a time, or one batch: every answer belongs to the last one,
+//! so sequence numbers are not needed.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
 
+use netlink_packet_core::{
+    DoneBuffer, Emitable, ErrorBuffer, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
+};
+use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 
-pub(crate) const NLM_F_REQUEST: u16 = 0x1;
-pub(crate) const NLM_F_ACK: u16 = 0x4;
-pub(crate) const NLM_F_CREATE: u16 = 0x400;
-pub(crate) const NLMSG_ERROR: u16 = 2;
-/// Length of `struct nlmsghdr`.
-const HEADER: usize = 16;
+/// A received message.
+pub(crate) type Message<'a> = NetlinkBuffer<&'a [u8]>;
 
-/// A message with this payload, which is far below 4 GiB.
-pub(crate) fn frame(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(kind.to_ne_bytes());
-    message.extend(flags.to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(payload);
-    message
-}
+/// A connection to the kernel.
+#[derive(Debug)]
+pub(crate) struct Connection(Socket);
 
-/// Waits for the next messages.
-pub(crate) fn receive(fd: &OwnedFd) -> nix::Result<Vec<u8>> {
-    // The kernel never fills more than 32 KiB at once.
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
+impl Connection {
+    /// Connects to the part of the kernel that speaks `protocol`, one of [`netlink_sys::protocols`].
+    pub(crate) fn open(protocol: isize) -> nix::Result<Self> {
+        let socket = Socket::new(protocol).map_err(errno)?;
+        // Port 0 is the kernel. Connected to it, the socket takes no message of another process.
+        socket.connect(&SocketAddr::new(0, 0)).map_err(errno)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends one request or one batch.
+    pub(crate) fn send(&self, messages: &[u8]) -> nix::Result<()> {
+        self.0.send(messages, 0).map(|_| ()).map_err(errno)
+    }
+
+    /// Waits for the next answer, of one or several [`messages`].
+    pub(crate) fn receive(&self) -> nix::Result<Vec<u8>> {
+        // The kernel never fills more than 32 KiB at once.
+        let mut buffer = Vec::with_capacity(64 * 1024);
+        loop {
+            match self.0.recv(&mut buffer, 0).map_err(errno) {
+                Ok(_) => return Ok(buffer),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e),
             }
-            Err(Errno::EINTR) => {}
-            Err(e) => return Err(e),
         }
     }
 }
 
-/// One netlink message.
-pub(crate) struct Message<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) payload: &'a [u8],
+/// The kernel's number in an error of a socket.
+pub(crate) fn errno(error: io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EIO)
 }
 
-impl Message<'_> {
-    /// What an `NLMSG_ERROR` says; number 0 is a plain "done".
-    pub(crate) fn error(&self) -> nix::Result<()> {
-        let number = self.payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
-        match number {
-            Some(0) => Ok(()),
-            Some(number) => Err(Errno::from_raw(-number)),
-            None => Err(Errno::EBADMSG),
-        }
-    }
+/// The request of this kind with this content, which is a multiple of four bytes and far below 4 GiB.
+pub(crate) fn request(kind: u16, flags: u16, content: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = NLM_F_REQUEST | flags;
+    header.length = u32::try_from(header.buffer_len() + content.len()).unwrap_or(u32::MAX);
+    [bytes(&header).as_slice(), content].concat()
 }
 
-/// The messages in `buffer`; ends at the first that is not whole.
+/// A part of a message in bytes.
+pub(crate) fn bytes(part: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; part.buffer_len()];
+    part.emit(&mut bytes);
+    bytes
+}
+
+/// The messages in `buffer`. The list ends at the first that is not whole.
 pub(crate) fn messages(buffer: &[u8]) -> Vec<Message<'_>> {
     let mut found = Vec::new();
     let mut rest = buffer;
-    while let Some((length, kind, flags)) = read_header(rest) {
-        let Some(payload) = rest.get(HEADER..length) else { break };
-        found.push(Message { kind, flags, payload });
+    while let Ok(message) = Message::new_checked(rest) {
+        let length = usize::try_from(message.length()).unwrap_or(usize::MAX);
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        found.push(message);
     }
     found
 }
 
-fn read_header(bytes: &[u8]) -> Option<(usize, u16, u16)> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?);
-    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
-    let flags = u16::from_ne_bytes(*bytes.get(6..)?.first_chunk()?);
-    Some((usize::try_from(length).ok()?, kind, flags))
+/// Whether the request succeeded, if `message` is the one that says so: it ends the answer.
+pub(crate) fn result(message: &Message<'_>) -> Option<nix::Result<()>> {
+    let payload = message.payload();
+    let code = match message.message_type() {
+        NLMSG_ERROR => ErrorBuffer::new_checked(payload).map(|error| error.code().map_or(0, i32::from)),
+        // Nothing in it is a success, too.
+        NLMSG_DONE if payload.is_empty() => Ok(0),
+        NLMSG_DONE => DoneBuffer::new_checked(payload).map(|done| done.code()),
+        _ => return None,
+    };
+    Some(match code {
+        Ok(0..) => Ok(()),
+        Ok(code) => Err(Errno::from_raw(code.saturating_neg())),
+        Err(_) => Err(Errno::EBADMSG),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_result_of_a_request_is_read_from_the_message_that_ends_the_answer() {
+        let read = |kind, payload: &[u8]| {
+            let bytes = [request(kind, 0, payload), request(99, 0, &[])].concat();
+            let all: Vec<_> = messages(&bytes).iter().map(result).collect();
+            assert_eq!((all.len(), all[1]), (2, None));
+            all[0]
+        };
+        for end in [NLMSG_ERROR, NLMSG_DONE] {
+            assert_eq!(read(end, &[0; 4]), Some(Ok(())));
+            assert_eq!(read(end, &(-17_i32).to_ne_bytes()), Some(Err(Errno::EEXIST)));
+        }
+        assert_eq!(read(NLMSG_ERROR, &[]), Some(Err(Errno::EBADMSG)));
+        assert_eq!(read(NLMSG_DONE, &[]), Some(Ok(())));
+        assert_eq!(read(20, &[0; 4]), None);
+    }
 }

@@ -1,26 +1,19 @@
-//! One rule of `nf_tables`, spoken in netlink: it needs no program on the machine, and ends with the socket that made it
-//! (`NFT_TABLE_F_OWNER`, Linux 5.12).
+//! One rule of `nf_tables` that holds segments of a server back. It is made over netlink: it needs no program on the
+//! machine. Its table is owned by the connection that made it (`NFT_TABLE_F_OWNER`, Linux 5.12), and vanishes with it.
 //!
-//! In words of nft: `table ip T { flags owner; chain held { type filter hook output priority 0; ip saddr VIP tcp sport PORT
-//! drop; } }`, for resets with `tcp flags & (rst | ack) == rst` before the `drop`: a reset without ACK answers a segment of
-//! a connection; a refusal of a new one has it, and passes. Numbers are those of `linux/netfilter/nf_tables.h` and
-//! `nfnetlink.h`.
+//! In nft's language: `table ip T { flags owner; chain held { type filter hook output priority 0; ip saddr VIP tcp sport
+//! PORT drop; } }`, for resets with `tcp flags rst / rst,ack` before the `drop`. A reset without ACK answers a segment
+//! of a connection and is held back; the refusal of a new connection has it, and passes. Numbers are those of
+//! `linux/netfilter/nf_tables.h` and `nfnetlink.h`.
 
 use std::net::SocketAddrV4;
-use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, send, socket};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 
-use crate::sys::netlink::{NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR, frame, messages, receive};
+use crate::sys::netlink::{self, Connection, bytes, messages, request};
+use crate::sys::packet::{ACK, RST, TCP};
 
-/// The protocol's number.
-pub(crate) const TCP: u8 = 6;
-/// Bits of a segment's flags.
-pub(crate) const RST: u8 = 0x04;
-pub(crate) const ACK: u8 = 0x10;
-
-const NLM_F_APPEND: u16 = 0x800;
-const NLA_F_NESTED: u16 = 0x8000;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -40,36 +33,37 @@ const TRANSPORT_HEADER: u32 = 2;
 const REGISTER: u32 = 1;
 const VERDICT: u32 = 0;
 
-/// What of a server's segments is held back.
+/// Segments of a server that are held back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum Segments {
     /// Resets of connections.
     Resets,
     /// All.
     All,
 }
 
-/// Makes the rule; it holds until the descriptor is closed.
-pub(crate) fn hold_back(held: Held, server: SocketAddrV4) -> nix::Result<OwnedFd> {
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)?;
-    // An address of its own: the table belongs to it.
-    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-    let table = format!("moosefs-ucarp-{}", std::process::id());
-    let requests = [
-        message(NEW_TABLE, NLM_F_CREATE, &[text(1, &table), number(2, OWNER)].concat()),
-        message(NEW_CHAIN, NLM_F_CREATE, &chain(&table)),
-        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &rule(&table, held, server)),
-    ];
-    let batch = [batch(BATCH_BEGIN), requests.concat(), batch(BATCH_END)].concat();
-    send(fd.as_raw_fd(), &batch, MsgFlags::empty())?;
+/// Makes the rule. It holds until the connection is dropped.
+pub(crate) fn hold_segments(segments: Segments, server: SocketAddrV4) -> nix::Result<Connection> {
+    let kernel = Connection::open(NETLINK_NETFILTER)?;
+    let requests = requests(&format!("moosefs-ucarp-{}", std::process::id()), segments, server);
+    kernel.send(&[border(BATCH_BEGIN), requests.concat(), border(BATCH_END)].concat())?;
     let mut unanswered = requests.len();
     while unanswered > 0 {
-        for answer in messages(&receive(&fd)?).iter().filter(|message| message.kind == NLMSG_ERROR) {
-            answer.error()?;
+        for result in messages(&kernel.receive()?).iter().filter_map(netlink::result) {
+            result?;
             unanswered = unanswered.saturating_sub(1);
         }
     }
-    Ok(fd)
+    Ok(kernel)
+}
+
+/// The requests between the two ends of the batch.
+fn requests(table: &str, segments: Segments, server: SocketAddrV4) -> [Vec<u8>; 3] {
+    [
+        message(NEW_TABLE, NLM_F_CREATE, &[text(1, table), number(2, OWNER)].concat()),
+        message(NEW_CHAIN, NLM_F_CREATE, &chain(table)),
+        message(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, &rule(table, segments, server)),
+    ]
 }
 
 fn chain(table: &str) -> Vec<u8> {
@@ -77,7 +71,7 @@ fn chain(table: &str) -> Vec<u8> {
     [text(1, table), text(3, CHAIN), nested(4, &hook), number(5, ACCEPT), text(7, "filter")].concat()
 }
 
-fn rule(table: &str, held: Held, server: SocketAddrV4) -> Vec<u8> {
+fn rule(table: &str, segments: Segments, server: SocketAddrV4) -> Vec<u8> {
     let mut expressions = vec![
         load(NETWORK_HEADER, 9, 1),
         compare(&[TCP]),
@@ -86,7 +80,7 @@ fn rule(table: &str, held: Held, server: SocketAddrV4) -> Vec<u8> {
         load(TRANSPORT_HEADER, 0, 2),
         compare(&server.port().to_be_bytes()),
     ];
-    if held == Held::Resets {
+    if segments == Segments::Resets {
         let masked = [number(1, REGISTER), number(2, REGISTER), number(3, 1), value(4, &[RST | ACK]), value(5, &[0])];
         expressions.push(load(TRANSPORT_HEADER, 13, 1));
         expressions.push(expression("bitwise", &masked.concat()));
@@ -101,7 +95,7 @@ fn load(from: u32, offset: u32, length: u32) -> Vec<u8> {
     expression("payload", &[number(1, REGISTER), number(2, from), number(3, offset), number(4, length)].concat())
 }
 
-/// Goes on only if the register is equal.
+/// Ends the rule here, without a verdict, unless the register is equal.
 fn compare(bytes: &[u8]) -> Vec<u8> {
     expression("cmp", &[number(1, REGISTER), number(2, 0), value(3, bytes)].concat())
 }
@@ -127,19 +121,18 @@ fn text(kind: u16, text: &str) -> Vec<u8> {
 }
 
 fn attribute(kind: u16, content: &[u8]) -> Vec<u8> {
-    // All of a batch is far below 64 KiB.
-    let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend(content);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+    bytes(&DefaultNla::new(kind, content.to_vec()))
 }
 
 fn message(kind: u16, flags: u16, attributes: &[u8]) -> Vec<u8> {
-    frame(kind, NLM_F_REQUEST | flags | NLM_F_ACK, &[&[NFPROTO_IPV4, 0, 0, 0], attributes].concat())
+    request(kind, flags | NLM_F_ACK, &[&[NFPROTO_IPV4, 0, 0, 0], attributes].concat())
 }
 
-fn batch(kind: u16) -> Vec<u8> {
+/// The begin or the end of a batch.
+fn border(kind: u16) -> Vec<u8> {
     let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
-    frame(kind, NLM_F_REQUEST, &[0, 0, high, low])
+    request(kind, 0, &[0, 0, high, low])
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
-//! What packets and packet sockets have in common: the Internet checksum, the address of an interface, and the few
-//! instructions of the kernel's packet filter (classic BPF) that are used here.
+//! The common parts of packets and packet sockets: numbers of protocols, the Internet checksum, the address of an
+//! interface, and the few instructions of the kernel's packet filter (classic BPF) that are used here.
 
 use nix::errno::Errno;
 use nix::libc;
@@ -10,8 +10,13 @@ use socket2::SockFilter;
 pub(crate) const ETH_P_IP: u16 = 0x0800;
 /// ARP in an Ethernet frame.
 pub(crate) const ETH_P_ARP: u16 = 0x0806;
+/// TCP in an IP packet.
+pub(crate) const TCP: u8 = 6;
+/// Flags of a TCP segment.
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const ACK: u8 = 0x10;
 
-/// The Internet checksum; 0 over bytes that hold their own.
+/// The Internet checksum. It is 0 if the bytes contain their own checksum.
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
@@ -27,7 +32,7 @@ pub(crate) fn link_address(index: u32) -> nix::Result<LinkAddr> {
     all.find(|link| u32::try_from(link.ifindex()) == Ok(index)).ok_or(Errno::ENODEV)
 }
 
-/// Loads the byte at `offset`.
+/// Loads the byte at `offset`. A packet that is too short for a load is dropped.
 pub(crate) fn load_byte(offset: u32) -> SockFilter {
     statement(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, offset)
 }
@@ -37,7 +42,7 @@ pub(crate) fn load_word(offset: u32) -> SockFilter {
     statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
 }
 
-/// Takes the length of the IP header that begins at `offset` as the index of the loads that follow.
+/// Sets the index of the loads that follow to the length of the IP header that begins at `offset`.
 pub(crate) fn index_by_ip_header(offset: u32) -> SockFilter {
     statement(libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH, offset)
 }
@@ -52,17 +57,17 @@ pub(crate) fn load_indexed_half(offset: u32) -> SockFilter {
     statement(libc::BPF_LD | libc::BPF_H | libc::BPF_IND, offset)
 }
 
-/// Skips `equal` instructions if what was loaded is `value`, else `other`.
+/// Skips `equal` instructions if the loaded value is `value`, else `other`.
 pub(crate) fn jump_if_equal(value: u32, equal: u8, other: u8) -> SockFilter {
     SockFilter::new(code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K), equal, other, value)
 }
 
-/// Skips `some` instructions if what was loaded has one of the bits `mask`, else `none`.
+/// Skips `some` instructions if the loaded value has one of the bits `mask`, else `none`.
 pub(crate) fn jump_if_bits(mask: u32, some: u8, none: u8) -> SockFilter {
     SockFilter::new(code(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K), some, none, mask)
 }
 
-/// Hands the whole packet over.
+/// Lets the whole packet through.
 pub(crate) fn accept() -> SockFilter {
     statement(libc::BPF_RET | libc::BPF_K, u32::MAX)
 }
@@ -79,4 +84,57 @@ fn statement(operation: u32, value: u32) -> SockFilter {
 /// The kernel keeps an operation in 16 bits.
 fn code(operation: u32) -> u16 {
     u16::try_from(operation).unwrap_or_default()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use socket2::SockRef;
+
+    use super::*;
+
+    /// Whether the kernel lets `packet` through `program`.
+    pub(crate) fn passes(program: &[SockFilter], packet: &[u8]) -> bool {
+        let (sender, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        SockRef::from(&receiver).attach_filter(program).unwrap();
+        sender.send(packet).unwrap();
+        let mut buffer = [0; 2048];
+        receiver.recv(&mut buffer).is_ok_and(|length| buffer[..length] == *packet)
+    }
+
+    #[test]
+    fn the_checksum_is_that_of_rfc_1071() {
+        // The example of its section 3, and one with a byte alone at the end.
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2]), !0xf201);
+        assert_eq!(checksum(&[0x00, 0x01, 0xff, 0xfe]), 0, "it contains its own");
+        assert_eq!(checksum(&[]), 0xffff);
+    }
+
+    type Load = fn(u32) -> SockFilter;
+
+    #[test]
+    fn the_kernel_runs_each_instruction_as_it_is_described() {
+        // An IP header of 24 bytes, and three more.
+        let packet = [&[0x46, 1, 2, 3, 4, 5], &[0; 18][..], &[7, 8, 9]].concat();
+        assert!(passes(&[accept()], &packet) && !passes(&[reject()], &packet));
+        let loads: [(Load, u32, u32); 4] = [
+            (load_byte, 1, 0x01),
+            (load_word, 2, 0x0203_0405),
+            (load_indexed_byte, 1, 0x08),
+            (load_indexed_half, 1, 0x0809),
+        ];
+        for (load, offset, value) in loads {
+            let program = |value| [index_by_ip_header(0), load(offset), jump_if_equal(value, 0, 1), accept(), reject()];
+            assert!(passes(&program(value), &packet), "{value:x}");
+            assert!(!passes(&program(value + 1), &packet), "{value:x}");
+            assert!(!passes(&program(value), &packet[..1]), "too short for {value:x}");
+        }
+        for (mask, expected) in [(0x42, true), (0x80, false)] {
+            let program = [load_byte(0), jump_if_bits(mask, 0, 1), accept(), reject()];
+            assert_eq!(passes(&program, &packet), expected, "{mask:x}");
+        }
+    }
 }

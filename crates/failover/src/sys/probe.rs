@@ -1,8 +1,9 @@
-//! Whether anything beyond this machine can be reached.
+//! Whether this machine reaches another one.
 //!
-//! An answer proves a path through the network, whatever it says: a port that refuses is as good as one that accepts.
-//! Silence proves nothing by itself; what to make of it is the caller's care.
+//! Any answer proves a path through the network: a port that refuses is as good as one that accepts. Silence alone proves
+//! nothing: the caller decides what follows from it.
 
+use std::fmt::Display;
 use std::io::{self, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::mpsc;
@@ -11,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::sys::packet::checksum;
+
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 
-/// Asks all of them at once, and returns the first that answers to a connection attempt within `patience`: accepting
-/// or refusing. The attempts that are still under way end by themselves.
+/// Asks all of them at once, and returns the first that accepts or refuses a connection within `patience`. Attempts that
+/// are still running end by themselves.
 pub(crate) fn first_port(
     addresses: impl IntoIterator<Item = SocketAddrV4>,
     patience: Duration,
@@ -28,13 +31,13 @@ pub(crate) fn first_echo(addresses: impl IntoIterator<Item = Ipv4Addr>, patience
     first(addresses, patience, move |address| match echo(*address, patience) {
         Ok(answered) => answered,
         Err(e) => {
-            log::debug!("no echo request to {address}: {e}");
+            log::debug!("cannot send an ICMP echo request to {address}: {e}");
             false
         }
     })
 }
 
-fn first<T: Copy + Send + 'static>(
+fn first<T: Copy + Display + Send + 'static>(
     addresses: impl IntoIterator<Item = T>,
     patience: Duration,
     answers: impl Fn(&T) -> bool + Clone + Send + 'static,
@@ -42,12 +45,15 @@ fn first<T: Copy + Send + 'static>(
     let (found, first) = mpsc::channel();
     for address in addresses {
         let (found, answers) = (found.clone(), answers.clone());
-        thread::spawn(move || {
+        let asking = thread::Builder::new().name("probe".to_owned()).spawn(move || {
             if answers(&address) {
-                // Nobody waits any more if another one was quicker.
+                // This fails if another machine was quicker: the receiver is gone.
                 let _ = found.send(address);
             }
         });
+        if let Err(e) = asking {
+            log::warn!("cannot start a thread to ask {address}, which counts as no answer: {e}");
+        }
     }
     drop(found);
     // Ends early when the last attempt has ended without an answer.
@@ -61,14 +67,15 @@ fn port(address: SocketAddrV4, patience: Duration) -> bool {
     }
 }
 
-/// RFC 792. A raw socket gets every reply of the machine: this one's carries its own identifier.
+/// Asks by an ICMP echo request (RFC 792). A raw socket receives all replies to this machine: the identifier tells
+/// which is the reply to this process.
 fn echo(address: Ipv4Addr, patience: Duration) -> io::Result<bool> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))?;
     let id = std::process::id().to_le_bytes();
-    // The address as the payload: two requests of this process to different machines are told apart.
+    // The address as the payload tells apart the replies to requests of this process to several machines.
     let mut request = vec![ECHO_REQUEST, 0, 0, 0, id[0], id[1], 0, 1];
     request.extend(address.octets());
-    let sum = crate::sys::packet::checksum(&request).to_be_bytes();
+    let sum = checksum(&request).to_be_bytes();
     request[2..4].copy_from_slice(&sum);
     socket.connect(&SocketAddr::from((address, 0)).into())?;
     socket.send(&request)?;
@@ -112,13 +119,13 @@ mod tests {
         drop(listener);
         assert_eq!(first_port([open], PATIENCE), Some(open), "refused");
         assert_eq!(first_port([], PATIENCE), None);
-        // A network of its own without any route: nobody is there.
+        // A network of its own without any route.
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         assert!(!port(open, PATIENCE));
     }
 
     #[test]
-    fn an_echo_comes_back_from_a_machine_that_is_there() {
+    fn a_machine_that_is_there_returns_an_echo() {
         assert_eq!(first_echo([Ipv4Addr::LOCALHOST], PATIENCE), Some(Ipv4Addr::LOCALHOST));
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         assert!(echo(Ipv4Addr::new(192, 0, 2, 1), PATIENCE).is_err());

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-/// The machines that are connected to a port of this one: the kernel's table, established connections only. A machine that
-/// was cut off stays in it until its silence has been noticed.
+/// The machines with an established connection to a port of this one. A machine that was cut off is among them until the
+/// kernel gives its connection up.
 pub(crate) fn connected_to(port: u16) -> BTreeSet<Ipv4Addr> {
     ends_connected_to(port).into_iter().map(|end| *end.ip()).collect()
 }
@@ -24,14 +24,14 @@ pub(crate) struct Connection {
     pub(crate) under_way: bool,
 }
 
-/// All of them.
+/// All established connections of this machine.
 pub(crate) fn connections() -> Vec<Connection> {
     let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
     table.lines().filter_map(parse).collect()
 }
 
-/// `N: LOCAL REMOTE STATE TX:RX …`, with addresses as `0B0010AC:24CC`: the address as the machine's own number, ports and
-/// lengths not.
+/// `N: LOCAL REMOTE STATE TX:RX …`. An end is `0B0010AC:24CC`: the address in the machine's byte order, the port as a plain
+/// number.
 fn parse(line: &str) -> Option<Connection> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let mut end = || {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_connected_is_read_from_the_kernel() {
+    fn connected_machines_are_read_from_the_kernel() {
         let listener = std::net::TcpListener::bind("127.0.0.3:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert!(connected_to(address.port()).is_empty());
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_under_way_is_read_from_the_kernel() {
+    fn unacknowledged_data_is_read_from_the_kernel() {
         let line = |state: &str, queue: &str| {
             format!("   0: 630010AC:24CB 0C0010AC:B0D2 {state} {queue}:00000000 00:00000000 00000000     0        0 1")
         };

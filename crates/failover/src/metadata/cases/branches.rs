@@ -1,21 +1,21 @@
-//! Two histories in one folder: old stints as master, other file systems, masters that went on in isolation.
+//! Two histories in one folder: files of a former master, other file systems, masters that went on in isolation.
 
 use super::case::{Case, Ours, Situation, foreign};
 use super::history::{BASE, History};
 
-/// The living history: the first 120 changes are common, what follows was made ten minutes after the failover.
-fn living() -> History {
+/// The valid history: the first 120 changes are common, the others were made ten minutes after the failover.
+fn valid() -> History {
     History::real(167).branch(120, "live", 600, 167)
 }
 
-/// What the old master went on to do after change 120 and nobody has.
+/// The changes of the old master after change 120, which no client relies on.
 fn dead() -> History {
     History::real(200)
 }
 
-/// The metalogger's whole set of the living history.
+/// The metalogger's whole set of the valid history.
 fn ml() -> Situation {
-    Situation::new(&living()).image("metadata_ml.mfs.back", BASE).log("changelog_ml.0.mfs", BASE..167)
+    Situation::new(&valid()).image("metadata_ml.mfs.back", BASE).log("changelog_ml.0.mfs", BASE..167)
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -41,13 +41,13 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "own dead branch, log only",
-        what: "of the old stint only the log is left, up to 199; no own image",
+        what: "of its time as master only the log is left, up to 199; no own image",
         ours: Ours::Serves,
         build: || ml().stray_log("changelog.0.mfs", &dead(), 100..200).alone(),
     },
     Case {
         name: "own dead image",
-        what: "of the old stint only the image is left, of version 190",
+        what: "of its time as master only the image is left, of version 190",
         ours: Ours::Warns("are set aside"),
         build: || {
             let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
@@ -56,19 +56,19 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "own dead image, copied since",
-        what: "the same, and the image's file is newer than all changes: somebody has copied it back",
+        what: "the same, and the image's file is newer than all changes: it was copied back",
         ours: Ours::Refuses("no change log shows that they are one history"),
         build: || {
             let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
-            situation.modified(living().end_time() + 3600).alone()
+            situation.modified(valid().end_time() + 3600).alone()
         },
     },
     Case {
-        name: "own old stint, all of it earlier",
+        name: "own older files, all of them earlier",
         what: "own files that end at 119, and the metalogger's image of 130 with its log",
         ours: Ours::Serves,
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", 130);
             let situation = situation.log("changelog_ml.0.mfs", 130..167);
             situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..120).alone()
         },
@@ -76,7 +76,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "own branch after an epoch jump",
         what: "this machine was promoted in isolation: its own files are a million ids ahead, and older",
-        ours: Ours::Warns("are older and share no change with it"),
+        ours: Ours::Warns("older and share no change with it"),
         build: || {
             let mut image = dead().image(120);
             image[8..16].copy_from_slice(&1_000_120_u64.to_be_bytes());
@@ -105,7 +105,7 @@ pub(super) const CASES: &[Case] = &[
         },
     },
     Case {
-        name: "cold start, but the metalogger knows more",
+        name: "cold start, but the metalogger has more",
         what: "own files end at 149; the metalogger's log has a hole from 130 to 139 and goes up to 166",
         ours: Ours::Serves,
         build: || {
@@ -118,7 +118,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "the same, with nothing in common at the end",
         what: "own files end at 135; the metalogger's log has a hole from 130 to 139 and goes up to 166",
-        ours: Ours::Refuses("reaches to change 166"),
+        ours: Ours::Refuses("reaches change 166"),
         build: || {
             let truth = History::real(167);
             let log = truth.log(BASE..130) + &truth.log(140..167);
@@ -128,8 +128,8 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "old logs in common",
-        what: "own files and the metalogger's have the same logs up to 119; then this machine went on alone as a master, up to 189",
-        ours: Ours::Warns("are older and share no change with it"),
+        what: "both have the same logs up to 119; then this machine went on alone as a master, up to 189",
+        ours: Ours::Warns("older and share no change with it"),
         build: || {
             let situation = ml().log("changelog_ml.1.mfs", 100..120).log("changelog.1.mfs", 100..120);
             let situation = situation.stray_image("metadata.mfs.back", &dead(), 180);
@@ -141,16 +141,16 @@ pub(super) const CASES: &[Case] = &[
         what: "own files end at 129; the metalogger's log goes from 120 to 166, but it has no image",
         ours: Ours::Serves,
         build: || {
-            let situation = Situation::new(&living()).image("metadata.mfs.back", BASE);
+            let situation = Situation::new(&valid()).image("metadata.mfs.back", BASE);
             situation.log("changelog.0.mfs", BASE..130).log("changelog_ml.0.mfs", 120..167).alone()
         },
     },
     Case {
         name: "own image, the metalogger's changes",
         what: "an own image of 67 and the metalogger's log from 67 on, but no image of the metalogger",
-        ours: Ours::Refuses("only this machine's own files as master are complete"),
+        ours: Ours::Refuses("only this machine's own files are complete"),
         build: || {
-            let situation = Situation::new(&living()).image("metadata.mfs.back", BASE);
+            let situation = Situation::new(&valid()).image("metadata.mfs.back", BASE);
             situation.log("changelog_ml.0.mfs", BASE..167).alone()
         },
     },
@@ -195,9 +195,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "dead branch of the metalogger",
         what: "the metalogger has followed an old master up to 149, then the new one from 120 on",
-        ours: Ours::Warns("are not those of changelog_ml.0.mfs, which is newer"),
+        ours: Ours::Warns("differ from those in changelog_ml.0.mfs, which is newer"),
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE);
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", BASE);
             let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..150);
             situation.log("changelog_ml.0.mfs", 120..167).alone()
         },
@@ -205,9 +205,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "the same, reaching further",
         what: "the old master's branch goes up to 199",
-        ours: Ours::Warns("are not those of changelog_ml.0.mfs, which is newer"),
+        ours: Ours::Warns("differ from those in changelog_ml.0.mfs, which is newer"),
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE);
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", BASE);
             let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..200);
             situation.log("changelog_ml.0.mfs", 120..167).alone()
         },
@@ -217,16 +217,16 @@ pub(super) const CASES: &[Case] = &[
         what: "the same in a single log, which steps back from 149 to 120 (the metalogger of 1.6.19)",
         ours: Ours::Warns("which is newer"),
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", BASE).stray(&dead());
-            situation.file("changelog_ml.0.mfs", dead().log(BASE..150) + &living().log(120..167)).alone()
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", BASE).stray(&dead());
+            situation.file("changelog_ml.0.mfs", dead().log(BASE..150) + &valid().log(120..167)).alone()
         },
     },
     Case {
         name: "the metalogger has stepped back",
         what: "a stale master took over at 120: the newest image is of 130, the one kept before it of 190",
-        ours: Ours::Refuses("metadata_ml.mfs.back.1, though older, is of version 190"),
+        ours: Ours::Refuses("the older metadata_ml.mfs.back.1 has version 190"),
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", 130);
             let situation = situation.stray_image("metadata_ml.mfs.back.1", &dead(), 190);
             situation.log("changelog_ml.0.mfs", 130..167).alone()
         },
@@ -236,7 +236,7 @@ pub(super) const CASES: &[Case] = &[
         what: "the metalogger's image of 130 is of the new master, a log of the old one goes up to 129",
         ours: Ours::Serves,
         build: || {
-            let situation = Situation::new(&living()).image("metadata_ml.mfs.back", 130);
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", 130);
             let situation = situation.stray_log("changelog_ml.1.mfs", &dead(), BASE..130);
             situation.log("changelog_ml.0.mfs", 130..167).alone()
         },

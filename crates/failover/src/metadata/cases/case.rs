@@ -1,4 +1,4 @@
-//! What a case is.
+//! The parts of a case.
 
 use std::ops::Range;
 
@@ -9,15 +9,15 @@ use super::master::{Content, Set};
 pub(super) struct Case {
     /// Its name.
     pub(super) name: &'static str,
-    /// What lies in the data folder, in words.
+    /// The files in the data folder, in words.
     pub(super) what: &'static str,
-    /// What our plan must come to.
+    /// The result that our plan must have.
     pub(super) ours: Ours,
     /// The folder; more than one for a family of cases that must all come out alike.
     pub(super) build: fn() -> Vec<Situation>,
 }
 
-/// What our plan must come to. Wherever it serves, it must hold the whole living history and nothing else.
+/// The result that our plan must have. Where it serves, it must hold the whole valid history and nothing else.
 pub(super) enum Ours {
     /// A plan without any warning.
     Serves,
@@ -29,9 +29,9 @@ pub(super) enum Ours {
 
 /// A data folder, and what is known about it.
 pub(super) struct Situation {
-    /// The living history as far as whole lines and images in this folder show it: what a master must come up with.
+    /// The valid history as far as whole lines and images in this folder show it: a master must serve exactly this.
     pub(super) truth: History,
-    /// Other histories of which something lies here: none of it may come back.
+    /// Other histories with files in this folder: none of their changes may be served.
     pub(super) strays: Vec<History>,
     pub(super) set: Set,
 }
@@ -42,13 +42,13 @@ impl Situation {
         Self { truth: truth.clone(), strays: Vec::new(), set }
     }
 
-    /// An image of the living history.
+    /// An image of the valid history.
     pub(super) fn image(self, name: &str, version: u64) -> Self {
         let bytes = self.truth.image(version);
         self.file(name, bytes)
     }
 
-    /// A change log of the living history.
+    /// A change log of the valid history.
     pub(super) fn log(self, name: &str, ids: Range<u64>) -> Self {
         let text = self.truth.log(ids);
         self.file(name, text)

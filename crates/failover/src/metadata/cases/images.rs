@@ -96,7 +96,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "logs dropped, the download whole",
-        what: "the metalogger has dropped its logs to download version 167; `metadata_ml.tmp` is whole, `metadata_ml.mfs.back` is of 67",
+        what: "the metalogger has dropped its logs to download 167, which is whole; `metadata_ml.mfs.back` is of 67",
         ours: Ours::Warns("metadata_ml.tmp of"),
         build: || Situation::new(&History::real(167)).image(ML, BASE).image("metadata_ml.tmp", 167).alone(),
     },
@@ -173,7 +173,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "emergency image",
         what: "a master with a full disk has saved version 167 as `metadata.mfs.emergency`; its dump is of 67",
-        ours: Ours::Warns("this machine's own files as master"),
+        ours: Ours::Warns("this machine's own files"),
         build: || {
             let situation = Situation::new(&History::real(167)).image("metadata.mfs.back", BASE);
             situation.image("metadata.mfs.emergency", 167).alone()
@@ -182,7 +182,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a crash during the dump",
         what: "a master's old dump of 67 with all logs, and half of the new one in `metadata.mfs.back.tmp`",
-        ours: Ours::Warns("this machine's own files as master"),
+        ours: Ours::Warns("this machine's own files"),
         build: || {
             let situation = Situation::new(&History::real(167)).image("metadata.mfs.back", BASE);
             let situation = situation.file("metadata.mfs.back.tmp", half(150));
@@ -192,7 +192,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "stopped in good order",
         what: "a master's own `metadata.mfs` of 167, its dump of 67 and its logs",
-        ours: Ours::Warns("this machine's own files as master"),
+        ours: Ours::Warns("this machine's own files"),
         build: || {
             let situation = Situation::new(&History::real(167)).image("metadata.mfs", 167);
             situation.image("metadata.mfs.back", BASE).log("changelog.0.mfs", BASE..167).alone()

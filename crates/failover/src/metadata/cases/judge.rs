@@ -1,5 +1,5 @@
 //! Runs one folder both ways, stock `mfsmaster` on the files themselves and on what our plan stages from them, and
-//! judges both by what the folder's living history is known to be.
+//! judges both by the valid history of the folder.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -45,8 +45,7 @@ pub(super) fn judge(case: &Case) -> Finding {
 
 type Promoted = Result<(Plan, Staged), Refusal>;
 
-/// Our promotion, which must be the same in whatever order the files are found, and if wished what stock `mfsmaster`
-/// does with them.
+/// Our promotion, which must be the same in any order of the files, and if wished the result of stock `mfsmaster`.
 fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
     let mut found = BTreeSet::new();
     let mut promoted: Option<Promoted> = None;
@@ -64,7 +63,7 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
                 }));
             }
         }
-        // Only between different histories can the order decide; and who hangs once hangs again.
+        // The order matters only between different histories; a master that hangs once hangs again.
         let again = !situation.strays.is_empty() && !found.contains(&Stock::Hangs);
         if stock_too && (!backwards || again) {
             found.insert(Stock::restore(&master, situation));
@@ -73,7 +72,7 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
     (promoted.expect("one run"), found)
 }
 
-/// What our plan staged, and what the real master made of it.
+/// The set that our plan staged, and the result of the real master.
 struct Staged {
     log: String,
     jump: EpochJump,
@@ -101,7 +100,7 @@ impl Staged {
     }
 }
 
-/// Many cases stage the very same two files, which is what they are about: one run of the master proves it for all.
+/// Many cases stage the same two files, on purpose: one run of the master proves it for all.
 fn load(master: &Master, set: (Vec<u8>, Vec<u8>)) -> Arc<Loaded> {
     type Known = HashMap<(Vec<u8>, Vec<u8>), Arc<Loaded>>;
     static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
@@ -149,14 +148,14 @@ fn check(expected: &Ours, promoted: &Promoted, situation: &Situation) -> Result<
     }
 }
 
-/// The staged set is the living history, all of it and nothing else, and so is what the real master makes of it.
+/// The staged set is the valid history, all of it and nothing else, and so is what the real master makes of it.
 fn check_staged(plan: &Plan, staged: &Staged, situation: &Situation) -> Result<(), String> {
     let (truth, loaded) = (&situation.truth, &staged.loaded);
     if plan.end_version != Version(truth.version()) {
         return Err(format!("ends at {} and not at {}:\n{plan:#?}", plan.end_version, truth.version()));
     }
     if staged.log != truth.numbered(plan.base_version.0..plan.end_version.0, staged.jump.0) {
-        return Err(format!("the staged log is not the living history:\n{plan:#?}"));
+        return Err(format!("the staged log is not the valid history:\n{plan:#?}"));
     }
     let version = plan.end_version + staged.jump;
     let expected = Image::Complete { signature: *b"MFSM 2.0", version, metaid: METAID };
@@ -173,7 +172,7 @@ fn warnings(plan: &Plan) -> Vec<String> {
     warnings.map(ToString::to_string).collect()
 }
 
-/// Changes of the living history that an image of these names and this version lacks.
+/// Changes of the valid history that an image of these names and this version lacks.
 fn lost(names: &HashSet<String>, version: u64, situation: &Situation) -> Vec<u64> {
     let missing = |id: u64| situation.truth.name(id).is_some_and(|name| !names.contains(name));
     (1..situation.truth.version()).filter(|id| *id >= version || missing(*id)).collect()
@@ -181,9 +180,9 @@ fn lost(names: &HashSet<String>, version: u64, situation: &Situation) -> Vec<u64
 
 /// How many changes of other histories are in it.
 fn strays(names: &HashSet<String>, situation: &Situation) -> usize {
-    let living: HashSet<&str> = situation.truth.names().collect();
+    let valid: HashSet<&str> = situation.truth.names().collect();
     let strays: HashSet<&str> = situation.strays.iter().flat_map(History::names).collect();
-    strays.difference(&living).filter(|name| names.contains(**name)).count()
+    strays.difference(&valid).filter(|name| names.contains(**name)).count()
 }
 
 fn in_words(promoted: &Promoted, alone: bool) -> String {
@@ -194,9 +193,9 @@ fn in_words(promoted: &Promoted, alone: bool) -> String {
         }
         Ok((plan, _)) => format!("version {}, and a warning that names the cut", plan.end_version),
         Err(refusal) => {
-            // Without what is to be done: that is long, and much the same everywhere.
+            // Without the remedy, which is much the same everywhere.
             let text = refusal.to_string();
-            let remedies = ["; copy ", "; move ", "; let ", "; start ", ": copy "];
+            let remedies = [": copy ", ": move ", ": restart ", ": run ", ": serve ", ": start "];
             let end = remedies.iter().filter_map(|remedy| text.find(remedy)).min();
             format!("refuses: {}", &text[..end.unwrap_or(text.len())])
         }
@@ -230,7 +229,7 @@ impl Stock {
         let Some(image) = master.restored_bytes() else {
             return Self::NoImage;
         };
-        // Read by hand: a version that nobody would take for one is a result, too.
+        // Read without checks: an impossible version is a result, too.
         let version = u64::from_be_bytes(image[8..16].try_into().expect("eight bytes"));
         let names = names(&image);
         Self::Serves { version, lost: lost(&names, version, situation), strays: strays(&names, situation) }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::case::{Case, Ours, Situation};
 use super::history::{BASE, History};
 
-/// The metalogger's image and logs of the living history that ends at 167.
+/// The metalogger's image and logs of the valid history that ends at 167.
 fn ml(logs: &[(&str, Range<u64>)]) -> Situation {
     let situation = Situation::new(&History::real(167)).image("metadata_ml.mfs.back", BASE);
     logs.iter().fold(situation, |situation, (name, ids)| situation.log(name, ids.clone()))

@@ -1,4 +1,4 @@
-//! Sets of files, and the real `mfsmaster` that is let loose on them.
+//! Sets of files, and the real `mfsmaster` that is run on them.
 
 use std::fs::File;
 use std::os::unix::fs::{chown, symlink};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::metadata::{Image, image};
 use crate::sys::folder::Owner;
 
-/// A restore of these sets takes a fraction of a second; what is not done by then waits for something.
+/// A restore of these sets takes a fraction of a second; one that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What one name in a data folder is.

@@ -33,12 +33,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "a FIFO",
-        what: "`metadata_ml.mfs.back.2` is a FIFO that nobody writes to",
+        what: "`metadata_ml.mfs.back.2` is a FIFO without a writer",
         ours: Ours::Refuses("metadata_ml.mfs.back.2 is not a regular file"),
         build: || ml().with("metadata_ml.mfs.back.2", Content::Fifo).alone(),
     },
     Case {
-        name: "a folder that is in nobody's way",
+        name: "a folder that is not in the way",
         what: "`metadata_ml.mfs.back.1` is a folder",
         ours: Ours::Serves,
         build: || ml().with("metadata_ml.mfs.back.1", Content::Folder).alone(),

@@ -12,7 +12,7 @@ pub(super) fn render(parts: &[(&str, &[Case])], findings: &[Finding]) -> String 
     let mut page = INTRODUCTION.to_owned();
     let mut findings = findings.iter();
     for (title, cases) in parts {
-        write!(page, "\n## {title}\n\n| case | what lies there | truth | stock mfsmaster | mfs-promote |\n").unwrap();
+        write!(page, "\n## {title}\n\n| case | files | truth | stock mfsmaster | mfs-promote |\n").unwrap();
         page.push_str("|---|---|---|---|---|\n");
         for (case, finding) in cases.iter().zip(&mut findings) {
             let Finding { truth, stock, ours, .. } = finding;

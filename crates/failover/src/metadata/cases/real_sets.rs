@@ -1,4 +1,4 @@
-//! The real sets in `testdata`: mfsmaster itself loads everything that we stage from them, changes of all kinds included.
+//! The real sets in `testdata`, with changes of all kinds: mfsmaster itself loads everything that we stage from them.
 
 use std::os::unix::fs::MetadataExt;
 

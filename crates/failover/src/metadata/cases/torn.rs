@@ -21,7 +21,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "torn last line",
         what: "the metalogger's log ends within a line; one folder for every byte that the line can be cut at",
-        ours: Ours::Warns("torn last line cut"),
+        ours: Ours::Warns("torn last line of"),
         build: || {
             let (whole, truth) = (History::real(167), History::real(166));
             let cuts = 1..whole.line(166).len();
@@ -41,7 +41,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "torn line in a rotated log",
         what: "`changelog_ml.1.mfs` ends within line 120, `changelog_ml.0.mfs` begins with 121",
-        ours: Ours::Refuses("changes 120 to 120 are missing"),
+        ours: Ours::Refuses("change 120 is missing"),
         build: || {
             let truth = History::real(167);
             let rotated = truth.log(BASE..120) + &part(&truth, 120, 20);
@@ -51,7 +51,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "rotated without a final newline",
         what: "`changelog_ml.1.mfs` ends with all of line 120 but its newline, the next log begins with 121",
-        ours: Ours::Refuses("changes 120 to 120 are missing"),
+        ours: Ours::Refuses("change 120 is missing"),
         build: || {
             let truth = History::real(167);
             let rotated = truth.log(BASE..121);
@@ -61,7 +61,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a master's own torn log",
         what: "only a crashed master's own files; its log ends within a line",
-        ours: Ours::Warns("torn last line cut"),
+        ours: Ours::Warns("torn last line of"),
         build: || {
             let (whole, truth) = (History::real(167), History::real(166));
             let log = truth.log(BASE..166) + &part(&whole, 166, 30);
@@ -111,7 +111,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "written on without the torn change",
         what: "behind the torn line 150 the log goes on with 151",
-        ours: Ours::Refuses("changes 150 to 150 are missing"),
+        ours: Ours::Refuses("change 150 is missing"),
         build: || {
             let truth = History::real(167);
             let log = truth.log(BASE..150) + &part(&truth, 150, 12) + &truth.log(151..167);
@@ -121,7 +121,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "NULs at the end",
         what: "a power cut has left 4,096 NUL bytes behind the last line",
-        ours: Ours::Warns("torn last line cut"),
+        ours: Ours::Warns("torn last line of"),
         build: || {
             let truth = History::real(167);
             ml(&truth, truth.log(BASE..167) + &nuls(4096)).alone()
@@ -160,7 +160,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a log of NULs",
         what: "all of `changelog_ml.0.mfs` is NUL bytes, `changelog_ml.1.mfs` is whole",
-        ours: Ours::Warns("torn last line cut, 3000 bytes"),
+        ours: Ours::Warns("torn last line of 3000 bytes"),
         build: || {
             let truth = History::real(121);
             ml(&truth, nuls(3000)).log("changelog_ml.1.mfs", BASE..121).alone()
@@ -169,7 +169,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "garbage in the middle",
         what: "line 110 has become something else",
-        ours: Ours::Refuses("changes 110 to 110 are missing"),
+        ours: Ours::Refuses("change 110 is missing"),
         build: || {
             let truth = History::real(167);
             ml(&truth, truth.log(BASE..110) + "%!PS-Adobe-3.0\n" + &truth.log(111..167)).alone()
@@ -186,7 +186,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "a remark at the end",
-        what: "somebody has added `# copied by hand` to the log",
+        what: "a line `# copied by hand` was added to the log",
         ours: Ours::Warns("17 bytes of garbage"),
         build: || {
             let truth = History::real(167);
@@ -205,7 +205,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "one wrong bit in an id",
         what: "line 110 says 910",
-        ours: Ours::Refuses("changes 110 to 110 are missing"),
+        ours: Ours::Refuses("change 110 is missing"),
         build: || {
             let truth = History::real(167);
             ml(&truth, truth.log(BASE..167).replace("\n110: ", "\n910: ")).alone()
@@ -214,7 +214,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a huge id",
         what: "line 110 says 18446744073709551615",
-        ours: Ours::Refuses("changes 110 to 110 are missing"),
+        ours: Ours::Refuses("change 110 is missing"),
         build: || {
             let truth = History::real(167);
             ml(&truth, truth.log(BASE..167).replace("\n110: ", "\n18446744073709551615: ")).alone()
@@ -233,7 +233,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a line of 250,000 bytes",
         what: "line 110 is longer than any that MooseFS writes",
-        ours: Ours::Refuses("changes 110 to 110 are missing"),
+        ours: Ours::Refuses("change 110 is missing"),
         build: || {
             let truth = History::real(167);
             let long = format!("110: 1795387281|A({})\n", "x".repeat(250_000));

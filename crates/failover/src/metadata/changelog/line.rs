@@ -93,9 +93,9 @@ fn is_nested(text: &[u8]) -> bool {
     }
 }
 
-/// What a name consists of.
+/// The characters of a name.
 const NAME: [bool; 256] = table(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_");
-/// What the numbers of a result consist of.
+/// The characters of the numbers of a result.
 const RESULT: [bool; 256] = table(b"0123456789,-");
 
 const fn table(bytes: &[u8]) -> [bool; 256] {
@@ -112,7 +112,7 @@ const fn table(bytes: &[u8]) -> [bool; 256] {
 fn has_any(text: &[u8], marks: impl Fn(u64) -> u64) -> bool {
     const HIGHEST: u64 = 0x8080_8080_8080_8080;
     let Some(last) = text.last_chunk() else {
-        // Filled up with what nobody looks for.
+        // Padded with blanks, which no search marks.
         let mut short = [b' '; 8];
         short[..text.len()].copy_from_slice(text);
         return marks(u64::from_le_bytes(short)) & HIGHEST != 0;
@@ -137,7 +137,7 @@ fn is_zero(word: u64) -> u64 {
     word.wrapping_sub(0x0101_0101_0101_0101) & !word
 }
 
-/// Skips a balanced `( … )`; what is left behind it.
+/// Skips a balanced `( … )`; returns the rest.
 fn group(text: &[u8]) -> Option<&[u8]> {
     if text.first() != Some(&b'(') {
         return None;
@@ -171,7 +171,11 @@ mod tests {
     proptest! {
         #[test]
         fn an_operation_is_known_by_eight_bytes_as_by_each(
-            name in "[A-Z0-9_]{0,9}", arguments in "[a-z(),:\\-]{0,20}", result in "[:0-9,()-]{0,6}", at in 0_usize..40, byte: u8,
+            name in "[A-Z0-9_]{0,9}",
+            arguments in "[a-z(),:\\-]{0,20}",
+            result in "[:0-9,()-]{0,6}",
+            at in 0_usize..40,
+            byte: u8,
         ) {
             let mut text = format!("{name}({arguments}){result}").into_bytes();
             prop_assert_eq!(is_operation(&text), is_operation_slowly(&text));

@@ -10,7 +10,7 @@ use crate::metadata::{Lineage, Version};
 
 pub(super) type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
 
-/// The lineage to serve, why, and what of the other one is left out.
+/// The lineage to serve, why, and which part of the other one is left out.
 pub(super) fn choose<'a>(
     inventory: &Inventory,
     own: Option<&'a Candidate>,
@@ -35,7 +35,7 @@ pub(super) fn choose<'a>(
         let last = last.unwrap_or(0).max(own.own_end.last_change());
         (last >= first).then_some(Note::LeftOut { lineage: Lineage::Own, first, last })
     };
-    // What they have in common says nothing about what came later: it has to be the end of one of them.
+    // Common changes show one history only if they include the end of one of them: later ones may differ.
     let one_history = match inventory.overlap {
         Overlap::Agree { to, .. } => Version::after(to) >= ml.end,
         Overlap::Image { version } => version >= ml.end,

@@ -1,4 +1,4 @@
-//! What a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
+//! Changes that a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
 
 use super::Candidate;
 use crate::metadata::changelog::Kind;
@@ -18,7 +18,7 @@ pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: Version
     if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
 }
 
-/// What a plan leaves behind that only the administrator can allow: one note for each file.
+/// Changes that a plan leaves behind because the administrator allows it: one note for each file.
 pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Vec<Note> {
     let end = chosen.end;
     let mut notes: Vec<Note> = Vec::new();
@@ -56,8 +56,8 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
     notes
 }
 
-/// The image that is not whole but was to be of the highest version above `end`: a download that was cut off, a disk that
-/// failed.
+/// The incomplete image with the highest version above `end` in its header: a download that was cut off, or a failed
+/// disk.
 fn later_cut(inventory: &Inventory, lineage: Lineage, end: Version) -> Option<(&ImageFile, Flaw, Version)> {
     let images = inventory.images.iter().filter(|i| i.lineage == lineage || i.lineage == Lineage::Ml);
     let cut = images.filter_map(|file| match file.image {
@@ -82,7 +82,6 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Resu
         first: first.first,
         last: beyond.iter().map(|s| s.last).max().unwrap_or(first.last),
         file: log.name.clone(),
-        offset: segment.start,
         damage: damage.copied(),
     })
 }

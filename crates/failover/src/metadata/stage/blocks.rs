@@ -1,5 +1,5 @@
-//! Writing a file in blocks, by another thread than the one that makes them: while one block is judged and put together,
-//! the one before it is on its way into the page cache.
+//! Writing a file in blocks, with one thread to make them and another to write them: while one block is judged and put
+//! together, the one before it goes into the page cache.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,8 +18,8 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Runs `put_all`, and writes to `file` meanwhile what it puts; `wrote` is told of each block's bytes. All of it is written
-    /// when this returns. Where writing failed, that is the error, and `put_all` was told by one of its own.
+    /// Runs `put_all`, and writes what it puts to `file` at the same time; `wrote` is called with the size of each
+    /// block. All is written when this returns. If writing fails, that is the error, and `put` fails too.
     pub(super) fn write<T, E>(
         file: &File,
         wrote: impl FnMut(u64) + Send,

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use crate::moosefs;
 use crate::sys::address::{self, Removed};
-use crate::sys::nft::{Held, hold_back};
+use crate::sys::netlink::Connection;
+use crate::sys::nft::{Segments, hold_segments};
 use crate::sys::tcp;
 use crate::sys::text::human;
 use crate::vip::VirtualIp;
@@ -41,13 +42,13 @@ pub(crate) fn remove_address(vip: &VirtualIp, host: Ipv4Addr, port: u16) -> Resu
 
 /// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers. Answers are held
 /// until the returned descriptor is closed.
-fn drain(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<std::os::fd::OwnedFd> {
+fn drain(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<Connection> {
     // A master that listens on the virtual IP alone could not answer through the rule.
     let own = SocketAddrV4::new(if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host }, port);
     if moosefs::info(own, LOOP_PASS).is_err() {
         return None;
     }
-    let held = hold_back(Held::All, SocketAddrV4::new(vip, port));
+    let held = hold_segments(Segments::All, SocketAddrV4::new(vip, port));
     let held = held.inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
     let start = Instant::now();
     if moosefs::info(own, LOOP_PASS).is_ok() {

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::thread::JoinHandle;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -21,7 +21,9 @@ use nix::sys::socket::{MsgFlags, bind, recv};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::sys::cancel::Cancel;
-use crate::sys::nft::{self, ACK, Held, RST, TCP};
+use crate::sys::netlink::Connection;
+use crate::sys::nft::{self, Segments};
+use crate::sys::packet::{ACK, RST, TCP};
 use crate::sys::packet::{
     ETH_P_IP, accept, checksum, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
     load_indexed_byte, load_indexed_half, load_word, reject,
@@ -113,14 +115,14 @@ impl Drop for ClientListener {
 #[derive(Debug)]
 pub(crate) struct HeldResets {
     listener: ClientListener,
-    table: OwnedFd,
+    table: Connection,
 }
 
 impl HeldResets {
     /// Holds back the RSTs from `server`, an address of the interface with the number `index`, from now on.
     pub(crate) fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
         let listener = ClientListener::open(index, server)?;
-        let table = nft::hold_back(Held::Resets, server).map_err(failed("hold TCP RSTs back"))?;
+        let table = nft::hold_segments(Segments::Resets, server).map_err(failed("hold TCP RSTs back"))?;
         Ok(Self { listener, table })
     }
 

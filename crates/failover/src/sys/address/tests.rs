@@ -24,8 +24,8 @@ fn network(addresses: &[&str]) -> Interface {
     interface("eth0").unwrap()
 }
 
-fn held(address: &str, prefix: u8) -> Held {
-    Held { address: address.parse().unwrap(), prefix, secondary: false }
+fn entry(address: &str, prefix: u8) -> InterfaceAddress {
+    InterfaceAddress { address: address.parse().unwrap(), prefix, secondary: false }
 }
 
 #[test]
@@ -37,12 +37,12 @@ fn adding_twice_is_adding_once() {
     assert_eq!(add(&eth0, VIP, Some(24)).unwrap(), Added::AlreadyThere, "another prefix too");
     let list = list(&eth0).unwrap();
     assert_eq!(list.len(), 2);
-    assert!(list.contains(&Held { address: VIP, prefix: 16, secondary: true }));
+    assert!(list.contains(&InterfaceAddress { address: VIP, prefix: 16, secondary: true }));
     assert!(own_addresses().unwrap().contains(&VIP));
 }
 
 #[test]
-fn a_change_is_heard_of_at_once_and_silence_is_not() {
+fn the_wait_ends_at_a_change_and_not_before() {
     let eth0 = network(&["172.16.0.11/16"]);
     let (changes, cancel) = (Changes::listen().unwrap(), Cancel::new());
     let waited = |time| {
@@ -55,7 +55,7 @@ fn a_change_is_heard_of_at_once_and_silence_is_not() {
     assert!(waited(60_000) < Duration::from_secs(30));
     remove(&eth0, VIP).unwrap();
     assert!(waited(60_000) < Duration::from_secs(30));
-    assert!(waited(50) >= Duration::from_millis(50), "each change is heard of once");
+    assert!(waited(50) >= Duration::from_millis(50), "each change ends one wait");
     cancel.cancel();
     assert!(waited(60_000) < Duration::from_secs(30));
 }
@@ -67,21 +67,33 @@ fn removing_what_is_absent_is_fine() {
 }
 
 #[test]
-fn every_entry_goes_whatever_its_prefix() {
+fn every_entry_is_removed_with_any_prefix() {
     let eth0 = network(&["172.16.0.11/16", "172.16.0.99/16", "172.16.0.99/27", "172.16.0.99/32"]);
     assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
     assert!(!holds(&eth0, VIP).unwrap());
-    assert_eq!(list(&eth0).unwrap(), [held("172.16.0.11", 16)]);
+    assert_eq!(list(&eth0).unwrap(), [entry("172.16.0.11", 16)]);
 }
 
 #[test]
-fn the_first_address_of_a_network_goes_alone() {
+fn an_entry_whose_label_is_not_utf8_is_seen_and_removed() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let eth0 = network(&["172.16.0.11/16"]);
+    let label = std::ffi::OsStr::from_bytes(b"eth0:\xff");
+    let status = Command::new("ip").args(["addr", "add", "172.16.0.99/16", "dev", "eth0", "label"]).arg(label).status();
+    assert!(status.unwrap().success());
+    assert!(holds(&eth0, VIP).unwrap());
+    assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
+    assert_eq!(list(&eth0).unwrap(), [entry("172.16.0.11", 16)]);
+}
+
+#[test]
+fn the_first_address_of_a_network_is_removed_alone() {
     for promotes in ["0", "1"] {
         let eth0 = network(&["172.16.0.99/16", "172.16.0.11/16", "172.16.0.12/16"]);
         let setting = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
         std::fs::write(setting, promotes).unwrap();
         assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
-        let left: Vec<_> = list(&eth0).unwrap().iter().map(|held| held.address).collect();
+        let left: Vec<_> = list(&eth0).unwrap().iter().map(|entry| entry.address).collect();
         assert_eq!(left, [Ipv4Addr::new(172, 16, 0, 11), Ipv4Addr::new(172, 16, 0, 12)]);
         assert_eq!(std::fs::read_to_string(setting).unwrap().trim(), promotes);
     }
@@ -110,20 +122,37 @@ fn hundreds_of_addresses_are_listed() {
 
 #[test]
 fn the_prefix_is_the_configured_one_or_that_of_the_narrowest_own_network() {
-    let own = [held("172.16.0.11", 16), held("172.16.0.12", 24), held("10.0.0.1", 8), held("172.16.0.99", 30)];
+    let own = [entry("172.16.0.11", 16), entry("172.16.0.12", 24), entry("10.0.0.1", 8), entry("172.16.0.99", 30)];
     assert_eq!(prefix_for(&own, VIP, None), 24);
     assert_eq!(prefix_for(&own, VIP, Some(20)), 20);
     assert_eq!(prefix_for(&own, Ipv4Addr::new(192, 168, 0, 1), None), 32);
     assert_eq!(prefix_for(&[], VIP, None), 32);
-    assert_eq!(prefix_for(&[held("1.2.3.4", 0)], VIP, None), 0);
+    assert_eq!(prefix_for(&[entry("1.2.3.4", 0)], VIP, None), 0);
+}
+
+#[test]
+fn a_dump_that_changed_while_it_was_read_does_not_count() {
+    use netlink_packet_core::NLMSG_DONE;
+    let dump = |interrupted, code: i32| {
+        let mut message = AddressMessage::default();
+        message.header = AddressHeader { family: AddressFamily::Inet, prefix_len: 16, index: 7, ..Default::default() };
+        message.attributes = vec![AddressAttribute::Local(VIP.into())];
+        let first = request(RTM_NEWADDR, interrupted, &bytes(&message));
+        let mut parts = [first, request(NLMSG_DONE, 0, &code.to_ne_bytes())].into_iter();
+        read_dump(|| Ok(parts.next().unwrap()))
+    };
+    assert_eq!(dump(0, 0), Ok(Some(vec![(7, entry("172.16.0.99", 16))])));
+    assert_eq!(dump(NLM_F_DUMP_INTR, 0), Ok(None));
+    assert_eq!(dump(0, -105), Err(Errno::ENOBUFS), "the kernel gave up");
 }
 
 proptest! {
     #[test]
-    fn whatever_arrives_is_read_without_a_panic(bytes: Vec<u8>) {
-        for message in messages(&bytes) {
-            let _ = read_address(message.payload);
-            let _ = message.error();
+    fn all_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
+        let _ = read_address(&bytes);
+        for message in messages(&bytes).into_iter().chain(messages(&request(RTM_NEWADDR, 0, &bytes))) {
+            let _ = read_address(message.payload());
+            let _ = netlink::result(&message);
         }
     }
 }

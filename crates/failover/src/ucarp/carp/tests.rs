@@ -38,6 +38,15 @@ fn what_ucarp_refuses_is_refused() {
     assert_eq!(parse(&packet()[..55]), None);
 }
 
+#[test]
+fn the_filter_lets_only_the_protocol_through() {
+    use crate::sys::packet::tests::passes;
+    let mut other = packet();
+    assert!(passes(&filter(), &other));
+    other[9] = 6;
+    assert!(!passes(&filter(), &other));
+}
+
 proptest! {
     #[test]
     fn no_packet_makes_it_panic(bytes: Vec<u8>, at in 0..56_usize, value: u8) {

@@ -12,8 +12,8 @@ const END: u64 = 60;
 /// A piece of a history as a file holds it: first and last change, and how many bytes of the line behind them.
 type Piece = (u64, u64, usize);
 
-/// The living history: another one than the dead branch from `fork` on, and later.
-fn living(id: u64, fork: u64) -> String {
+/// The valid history: another one than the dead branch from `fork` on, and later.
+fn valid(id: u64, fork: u64) -> String {
     line(id, u64::from(id >= fork))
 }
 
@@ -21,7 +21,7 @@ fn living(id: u64, fork: u64) -> String {
 fn file(mut pieces: Vec<(Piece, bool)>, fork: u64) -> String {
     // A log that ends lower than it has been is one of two histories, not a piece of one.
     pieces.sort_by_key(|((_, last, _), _)| *last);
-    let text = |id, dead| if dead { line(id, 0) } else { living(id, fork) };
+    let text = |id, dead| if dead { line(id, 0) } else { valid(id, fork) };
     let mut log = String::new();
     for ((first, last, _), dead) in &pieces {
         log.extend((*first..=*last).map(|id| text(id, *dead)));
@@ -45,10 +45,10 @@ fn staged(data: &Data, plan: &Plan) -> String {
 }
 
 proptest! {
-    /// However the living history is cut up, torn and repeated, and whatever of a dead branch lies between its pieces or
-    /// among the own files: what is staged is the living history, all of it and nothing else.
+    /// However the valid history is cut up, torn and repeated, and whatever of a dead branch lies between its pieces or
+    /// among the own files: what is staged is the valid history, all of it and nothing else.
     #[test]
-    fn no_line_of_a_dead_branch_and_every_line_of_the_living_history(
+    fn no_line_of_a_dead_branch_and_every_line_of_the_valid_history(
         version in 1_u64..50,
         fork in 2_u64..50,
         cuts in prop::collection::vec((0_u64..12, 0_u64..6), 1..8),
@@ -56,7 +56,7 @@ proptest! {
         own in prop::collection::vec(piece(), 0..3),
         own_image in prop::option::of(1_u64..80),
     ) {
-        // The living history from the image on: pieces that overlap, each of the files holds one.
+        // The valid history from the image on: pieces that overlap, each of the files holds one.
         let mut files: Vec<Vec<(Piece, bool)>> = Vec::new();
         let (mut end, mut torn) = (version, 5);
         for (length, back) in cuts {
@@ -77,7 +77,7 @@ proptest! {
                 }
             }
         }
-        prop_assume!(end > fork, "only then anything here is of the living history and not of the dead branch");
+        prop_assume!(end > fork, "only then anything here is of the valid history and not of the dead branch");
         let count = files.len();
         let mut data = Data::new().image(ML, version, 1);
         for (number, pieces) in files.into_iter().enumerate() {
@@ -97,7 +97,7 @@ proptest! {
             Err(refusal) => return Err(TestCaseError::fail(refusal.to_string())),
         };
         prop_assert_eq!((plan.lineage, plan.end_version.0), (Lineage::Ml, end), "{:?}", plan);
-        let expected: String = (version..end).map(|id| living(id, fork)).collect();
+        let expected: String = (version..end).map(|id| valid(id, fork)).collect();
         prop_assert_eq!(staged(&data, &plan), expected);
     }
 }

@@ -170,6 +170,27 @@ proptest! {
 }
 
 #[test]
+fn the_filter_lets_segments_of_connections_to_the_server_through() {
+    let server = SocketAddrV4::new(VIP, PORT);
+    let client = SocketAddrV4::new(CLIENT.parse().unwrap(), 40_000);
+    let passes = |packet: &[u8]| crate::sys::packet::tests::passes(&wanted(server), packet);
+    // A segment to the server, and one with an option in its IP header.
+    let mut segment = reset(client, server, 1);
+    segment[33] = ACK;
+    assert!(passes(&segment));
+    let mut longer = [&segment[..20], &[0; 4], &segment[20..]].concat();
+    longer[0] = 0x46;
+    assert!(passes(&longer));
+    // Protocol, address, port, and the flags of a new connection and of a reset.
+    for (at, value) in [(9, 17), (19, 98), (23, 0xce), (33, SYN), (33, RST | ACK)] {
+        let mut other = segment.clone();
+        other[at] = value;
+        assert!(!passes(&other), "byte {at}");
+    }
+    assert!(!passes(&segment[..33]), "cut short");
+}
+
+#[test]
 fn a_reset_is_what_the_kernel_would_send() {
     let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
     let packet = reset(server, client, 7);
