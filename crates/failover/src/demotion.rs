@@ -170,7 +170,7 @@ impl Demotion<'_> {
 
     fn stop_master(&mut self, machine: &Machine) -> Result<Demoted, Failure> {
         if machine.running(Daemon::Master)?.is_none() {
-            memory::serves_no_more(&machine.state);
+            memory::stopped_serving(&machine.state);
             self.run.done(StepName::Check, format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
@@ -178,7 +178,7 @@ impl Demotion<'_> {
         if self.vip_comes_back(grace)? {
             return Ok(Demoted::Kept);
         }
-        memory::serves_no_more(&machine.state);
+        memory::stopped_serving(&machine.state);
         machine.stop(Daemon::Master)?;
         self.run.done(StepName::Stop, format_args!("mfsmaster stopped"));
         if machine.running(Daemon::Metalogger)?.is_none() {
@@ -203,7 +203,7 @@ impl Demotion<'_> {
     /// Whether the ucarp that called steps down for a switchover.
     fn is_switchover(&self, machine: &Machine) -> bool {
         let ucarp = self.call.and_then(|call| call.ucarp.as_ref());
-        let taken = ucarp.map(|ucarp| machine.state.take_hand_over(ucarp.identity())).transpose();
+        let taken = ucarp.map(|ucarp| machine.state.take_switchover(ucarp.identity())).transpose();
         taken.unwrap_or_else(|e| {
             log::warn!("{}", chain(&e));
             None

@@ -62,7 +62,7 @@ pub(crate) struct Checked(pub(crate) String);
 impl<'a> Election<'a> {
     /// The election that the ucarp with these options has won.
     pub(crate) fn new(machine: &'a Machine, vip: &'a VirtualIp, options: &'a Options, loss: Loss) -> Self {
-        let remembered = memory::recall(&machine.state).heard;
+        let remembered = memory::recall(&machine.state).peers;
         Self { machine, vip, options, loss, remembered, seen: Mutex::default() }
     }
 

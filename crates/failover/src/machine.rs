@@ -11,6 +11,7 @@ pub(crate) mod lock;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod outcome;
+pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
 pub(crate) mod run;

@@ -122,7 +122,7 @@ enum Promoted {
 fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock: Lock, cancel: &Cancel) -> bool {
     let notified = match promoted {
         Promoted::Serving => {
-            memory::turn(&machine.state);
+            memory::role_changed(&machine.state);
             memory::forget_freshness(&machine.state);
             run.record.outcome = Outcome::Serving;
             Some(notify::tell(&machine.config, Event::Promotion, Some(&call.interface), &run.record, run.elapsed()))
@@ -155,8 +155,8 @@ enum News {
 fn note(failure: &Failure, state: &State) -> News {
     match failure.why() {
         Why::Isolated if !memory::isolated(state) => return News::Known,
-        Why::StaleCopy => memory::yielded_behind(state),
-        why if why.policy().counts => memory::turn(state),
+        Why::StaleCopy => memory::stepped_down_stale(state),
+        why if why.policy().counts => memory::role_changed(state),
         _ => (),
     }
     News::New
@@ -411,7 +411,7 @@ impl Promotion<'_> {
             let checked = checking.and_then(|checking| checking.join().unwrap_or_default());
             (settling.join().unwrap_or_default(), prepared, checked)
         });
-        memory::hear(&machine.state, election.other_masters());
+        memory::remember_masters(&machine.state, election.other_masters());
         let (Some((settled, settled_in)), Some((prepared, prepared_in)), Some(checked)) = (settled, prepared, checked)
         else {
             return Err(race.first_error().expect("a part that did not end has failed"));
@@ -540,7 +540,7 @@ impl Promotion<'_> {
     /// The new history is this machine's now. A serving master is not stopped for a journal that stays: the next run finds a
     /// master that runs or has written, and keeps it.
     fn finish(&self, committed: Committed) {
-        memory::serves(&self.machine.state);
+        memory::serving(&self.machine.state);
         if let Err(e) = committed.journal.finish() {
             log::error!("{}", chain(&e));
         }
@@ -549,7 +549,7 @@ impl Promotion<'_> {
     /// What belongs to a serving master but is not needed to serve: failures are logged, not fatal.
     fn start_companions(&mut self) {
         let machine = self.machine;
-        memory::serves(&machine.state);
+        memory::serving(&machine.state);
         let warn = |what: &str, e: &dyn std::error::Error| log::warn!("{what}: {}", chain(e));
         if let Ok(Some(master)) = machine.running(Daemon::Master) {
             if let Err(e) = machine.services.write_pid_file(master.pid) {

@@ -246,7 +246,7 @@ impl Rehearsal<'_> {
     /// Restores the staged set. Returns how long that took.
     fn restore(&self, folder: &RehearsalFolder) -> Result<Duration, Failure> {
         let Machine { data, config, owner, .. } = self.machine;
-        let cfg = folder.hand_over(data, config, *owner)?;
+        let cfg = folder.give_to_daemon_user(data, config, *owner)?;
         let program = process::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
         log::info!("restoring with {} at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];

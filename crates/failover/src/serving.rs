@@ -31,8 +31,9 @@ use crate::election::peers;
 use crate::machine::call::Call;
 use crate::machine::config::PingNodes;
 use crate::machine::lock::Request;
+use crate::machine::memory::Memory;
 use crate::machine::notify;
-use crate::machine::state::{Memory, Record};
+use crate::machine::record::Record;
 use crate::machine::step_down::step_down;
 use crate::machine::{Machine, memory};
 use crate::moosefs::workarounds::nudge::Nudge;
@@ -150,7 +151,7 @@ impl<'a> Serving<'a> {
         log::error!("stopped serving: {}", chain(&failure));
         let policy = failure.why().policy();
         if policy.counts {
-            memory::turn(&self.machine.state);
+            memory::role_changed(&self.machine.state);
         }
         if let Some(how) = policy.step_down {
             step_down(how, &self.vip, self.ucarp, Some(&self.request), Level::Warn);
@@ -189,7 +190,7 @@ impl<'a> Serving<'a> {
         }
         let _mutex = self.request.hook_mutex();
         if !self.request.superseded() {
-            memory::learn(&self.machine.state, others);
+            memory::remember_standbys(&self.machine.state, others);
         }
     }
 

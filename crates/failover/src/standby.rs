@@ -54,12 +54,12 @@ impl<'a> Standby<'a> {
         while self.is_on_duty(ucarp) {
             let Ok(heard) = others.wait(timing::MONITOR, self.cancel) else { return };
             if let Some(other) = heard.filter(|other| known.replace(*other) != Some(*other)) {
-                self.remember(|state| memory::hear(state, [other]));
+                self.remember(|state| memory::remember_masters(state, [other]));
             }
             if Instant::now() >= ask_at {
                 let copying: Vec<Ipv4Addr> = peers::copying_from(&self.vip, self.machine.config.client_port);
                 if !copying.is_empty() {
-                    self.remember(|state| memory::learn(state, copying));
+                    self.remember(|state| memory::remember_standbys(state, copying));
                 }
                 freshness.look(self.machine, &self.vip, self.cancel);
                 ask_at = Instant::now() + ASK_EVERY;

@@ -113,7 +113,7 @@ pub(crate) fn switch_over(config: Config, vip: Option<&VirtualIp>, cancel: &Canc
     let begun = stopping.and_then(|()| work.step_down(&mut run));
     if begun.is_err() {
         // If ucarp steps down next, it does so for another reason.
-        if let Err(e) = machine.state.take_hand_over(ucarp.identity()) {
+        if let Err(e) = machine.state.take_switchover(ucarp.identity()) {
             log::warn!("{}", chain(&e));
         }
     }
@@ -184,7 +184,7 @@ impl Switchover<'_> {
         self.cancel.check()?;
         let pid = self.machine.running(Daemon::Master)?;
         let master = pid.map(|identity| identity.open()).transpose()?.flatten();
-        self.machine.state.begin_hand_over(self.ucarp.identity())?;
+        self.machine.state.note_switchover(self.ucarp.identity())?;
         if let Some(master) = master {
             master.signal(rustix::process::Signal::TERM)?;
         }

@@ -4,9 +4,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::machine::config::Config;
-use crate::machine::memory;
+use crate::machine::memory::{self, Freshness};
 use crate::machine::space::Space;
-use crate::machine::state::{Freshness, State};
+use crate::machine::state::State;
 use crate::metadata::inventory::end_of_copy;
 use crate::metadata::{Base, Inventory, Loss, Plan, Severity, Version, emergency, plan};
 use crate::moosefs::Info;
@@ -88,11 +88,11 @@ fn image_age(inventory: &Inventory, plan: &Plan) -> Option<Duration> {
 /// first. Returns when the copy was last in sync. A note that cannot be kept changes nothing about the answers.
 pub(super) fn note_freshness(state: Option<&State>, master: Option<&Info>, copy: Option<&Copy>) -> Option<i64> {
     // One that cannot be read is reported by the next promotion.
-    let before = state.and_then(|state| state.freshness().ok().flatten()).and_then(|noted| noted.in_sync);
+    let before = state.and_then(|state| memory::freshness(state).ok().flatten()).and_then(|noted| noted.in_sync);
     let (Some(info), Some(copy)) = (master, copy) else { return before };
     let Some(now) = compared(info, copy, before, chrono::Utc::now().timestamp()) else { return before };
     // The first check on a machine makes the folder.
-    if let Err(e) = State::open().and_then(|state| state.note_freshness(&now)) {
+    if let Err(e) = State::open().and_then(|state| memory::note_freshness(&state, &now)) {
         log::warn!("cannot record the served version: {}", chain(&e));
     }
     now.in_sync

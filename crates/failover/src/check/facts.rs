@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::machine::outcome::{Outcome, RunKind, StepName};
+use crate::machine::record::Record;
 use crate::machine::space::Space;
-use crate::machine::state::Record;
 use crate::metadata::{Lineage, Version};
 use crate::moosefs::Info;
 use crate::ucarp::Options;

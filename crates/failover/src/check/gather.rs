@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::machine::commit;
 use crate::machine::config::Config;
+use crate::machine::record;
 use crate::machine::recover;
 use crate::machine::state::State;
 use crate::moosefs::cfg;
@@ -178,6 +179,6 @@ fn history(data: &Folder, state: Option<&State>) -> History {
     History {
         interrupted: known(recover::interrupted(data)).map(|found| found.iter().map(describe_interrupted).collect()),
         not_archived: known(commit::runs(data)).map(|runs| runs.len()),
-        records: known(state.map_or(Ok(Vec::new()), State::records)),
+        records: known(state.map_or(Ok(Vec::new()), record::all)),
     }
 }

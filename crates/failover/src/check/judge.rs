@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::machine::outcome::Outcome;
-use crate::machine::state::Record;
+use crate::machine::record::Record;
 use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
 

@@ -11,7 +11,7 @@ use crate::machine::state::State;
 /// Fails if the limit is reached.
 pub(crate) fn check(config: &Config, state: &State) -> Result<(), Failure> {
     let now = chrono::Utc::now().timestamp();
-    let changes = memory::recall(state).turns_within(config.flap_window, now);
+    let changes = memory::recall(state).role_changes_within(config.flap_window, now);
     if changes >= config.flap_limit {
         return Err(Failure::Flapping { changes, window: config.flap_window });
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::{Election, Failure, POLL};
 use crate::machine::config::Config;
-use crate::machine::state::Memory;
+use crate::machine::memory::Memory;
 use crate::metadata::inventory::end_of_copy;
 use crate::metadata::{Plan, Version};
 use crate::moosefs::{self, Info, MasterAt};
@@ -225,7 +225,7 @@ fn judge(address: Ipv4Addr, seen: &Seen) -> Result<Judgement, Failure> {
 /// Where a master of another machine may run: `PEERS` and the MASTERs heard ever, none of this machine's own addresses.
 pub(crate) fn addresses(config: &Config, memory: &Memory) -> Result<BTreeSet<Ipv4Addr>, address::Error> {
     let own = address::own_addresses()?;
-    let known = config.peers.iter().chain(&memory.heard).copied();
+    let known = config.peers.iter().chain(&memory.peers).copied();
     Ok(known.filter(|address| !own.contains(address)).collect())
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::{Election, Failure};
 use crate::machine::config::IfStale;
-use crate::machine::memory;
-use crate::machine::state::{Freshness, State};
+use crate::machine::memory::{self, Freshness};
+use crate::machine::state::State;
 use crate::metadata::{Plan, Version};
 use crate::sys::logging::chain;
 use crate::timing;
@@ -23,7 +23,7 @@ pub(super) fn check(election: &Election<'_>, plan: &Plan) -> Result<String, Fail
         return Ok("the copy was never compared with a serving master".to_owned());
     };
     let window = timing::SAME_ELECTION + 2 * election.options.dead_time();
-    let stepped_down = memory::recall(state).yielded_behind;
+    let stepped_down = memory::recall(state).stepped_down_stale;
     let verdict = judge(&noted, plan.end_version, stepped_down, window, chrono::Utc::now().timestamp());
     match (verdict, election.machine.config.if_stale) {
         (Verdict::Fresh, _) => Ok(format!("the copy has version {}, served when it was last compared", noted.served)),
@@ -64,7 +64,7 @@ fn judge(noted: &Freshness, ours: Version, stepped_down: Option<i64>, window: Du
 
 /// The last comparison, if it was with this file system.
 fn noted(state: &State, plan: &Plan) -> Option<Freshness> {
-    let noted = state.freshness().unwrap_or_else(|e| {
+    let noted = memory::freshness(state).unwrap_or_else(|e| {
         log::warn!("cannot tell whether the copy is stale: {}", chain(&e));
         None
     })?;

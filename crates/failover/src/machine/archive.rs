@@ -1,8 +1,8 @@
-//! What was set aside, as a verified `metabak.<unix time>.tar.xz`.
+//! Packs the files that were set aside into a verified `metabak.<unix time>.tar.xz`.
 //!
 //! The archive is written under a temporary name, flushed, read back and compared byte by byte with the files it was
-//! made from, and only then named. Whoever removes the originals afterwards removes nothing that is not in it.
-//! Killed at any point it leaves the originals and at most a `.partial` file, which the next run replaces.
+//! made from. Only then does it get its name, so files that are removed after that are in it. A run that is killed
+//! leaves the originals, and at most a `.partial` file, which the next run replaces.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -28,7 +28,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Folder(#[from] folder::Error),
     /// Listing the originals failed.
-    #[error("cannot list what was set aside")]
+    #[error("cannot list the files that were set aside")]
     Walk(#[from] walkdir::Error),
     /// Reading, packing or writing failed.
     #[error("cannot write {}", archive.display())]
@@ -48,7 +48,7 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    /// The archive reads back, but does not hold what was set aside.
+    /// The archive can be read back, but its files are not those that were set aside.
     #[error("{} does not hold {name:?} as it was set aside", archive.display())]
     Differs {
         /// The archive.
@@ -56,16 +56,17 @@ pub(crate) enum Error {
         /// The first file that is missing or different.
         name: OsString,
     },
-    /// Told to stop; the next run archives.
+    /// The run must stop; the next one archives.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
-/// Packs every file of `aside` into the folder `backup` as `STEM.tar.xz` or `STEM.tlz`, and verifies it.
+/// Packs every file of `aside` into the folder `backup` as `STEM.tar.xz` or `STEM.tlz`, verifies it, and returns its
+/// name.
 ///
-/// An archive of that name that already holds every file of `aside` (a run was killed between naming it and
-/// removing the originals) is taken as it is. One that holds anything else (the clock was set back to an earlier run) stays,
-/// and the new one is `STEM-2`, or the next number that is free.
+/// An archive of that name that already holds every file of `aside` is taken as it is: a run was killed before it
+/// removed the originals. An archive that holds other files stays (the clock was set back to an earlier run), and the
+/// new one is `STEM-2`, or the next number that is free.
 pub(crate) fn write(
     aside: &Folder,
     backup: &Folder,
@@ -101,7 +102,7 @@ pub(crate) fn write(
             Ok(name)
         });
     if written.is_err() {
-        // Best effort: a partial file that stays is replaced by the next run.
+        // If this fails, the next run replaces the partial file.
         let _ = backup.remove(&partial);
     }
     written
@@ -115,15 +116,13 @@ fn encoder(format: ArchiveFormat, level: u32) -> Result<Stream, xz2::stream::Err
     }
 }
 
-/// The names of the files in `aside`.
+/// The names of all entries of `aside`. One that is not a plain file fails when it is read, so nothing that was set
+/// aside can be missing in an archive without an error.
 fn originals(aside: &Folder) -> Result<BTreeSet<OsString>, Error> {
-    // Through the descriptor: the path of the folder could lead elsewhere by now.
+    // By the descriptor: the path of the folder may lead to another one by now.
     let root = format!("/proc/self/fd/{}/", aside.as_fd().as_raw_fd());
-    let mut names = BTreeSet::new();
-    for entry in WalkDir::new(root).min_depth(1).max_depth(1).follow_root_links(true) {
-        names.insert(entry?.file_name().to_owned());
-    }
-    Ok(names)
+    let entries = WalkDir::new(root).min_depth(1).max_depth(1).follow_root_links(true).into_iter();
+    entries.map(|entry| Ok(entry?.file_name().to_owned())).collect()
 }
 
 fn pack(
@@ -154,7 +153,7 @@ fn pack(
     file.get_ref().sync_all().map_err(failed)
 }
 
-/// Reads the archive `name` back and compares every file of `aside` with what it holds.
+/// Reads the archive `name` back and compares its files with those in `aside`.
 fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Result<(), Error> {
     let archive = backup.path().join(name);
     let failed = |source: io::Error| Error::ReadBack { archive: archive.clone(), source };
@@ -174,7 +173,7 @@ fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Res
             return Err(differs(member));
         }
     }
-    // The reader stops at tar's end mark: the checksums of the packed stream come after it.
+    // The reader stops at the end mark of tar; the checksums of the packed stream come after it.
     io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(failed)?;
     match missing.first() {
         Some(name) => Err(differs(name)),
@@ -182,7 +181,7 @@ fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Res
     }
 }
 
-/// A decoder for what the file begins with: xz, or lzma which has no signature.
+/// A decoder for the format of the file: xz by its signature, else lzma, which has none.
 fn decoder(mut file: File) -> io::Result<XzDecoder<BufReader<File>>> {
     const MEMORY_LIMIT: u64 = 128 << 20;
     let mut signature = [0; 6];
@@ -290,7 +289,7 @@ mod tests {
         let place = place();
         let first = archive(&place, ArchiveFormat::TarXz).unwrap();
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
-        // A part of the originals is removed already: what is left is still all in the archive.
+        // A part of the originals is removed already. All that are left are in the archive.
         place.aside.remove("changelog_ml.0.mfs".as_ref()).unwrap();
         assert_eq!(archive(&place, ArchiveFormat::TarXz).unwrap(), first);
         std::fs::write(place.dir.path().join("aside/changelog_ml.0.mfs"), "1: 1|SETMETAID(8)\n").unwrap();

@@ -1,9 +1,9 @@
 //! The folders of runs inside the data folder, and the renames of a commit.
 //!
 //! `DATA_PATH/mfs-promote/<run>/stage` is where the clean set is prepared, `…/aside` where everything else goes, and
-//! `…/journal.json` says what is moved. All of it lies in the data folder so that a rename is enough, and belongs to root
-//! alone (0700) so that no other user can change what was checked. Nothing is deleted from `aside` before a verified
-//! archive holds it.
+//! `…/journal.json` names the files that are moved. All of it lies in the data folder so that a rename is enough, and
+//! belongs to root alone (0700) so that no other user can change what was checked. Nothing is deleted from `aside`
+//! before a verified archive holds it.
 //!
 //! A commit is described in the journal before its first rename. Until a master may have started, it is undone by the
 //! same renames the other way. After that, the files decide: a history that the master has written to is kept. Undoing
@@ -12,18 +12,18 @@
 //! What a power cut can leave. The journal is written under another name, flushed, renamed, and its folder flushed, all
 //! before the first file moves; and it is removed only after all moves were flushed. So:
 //!
-//! - With a journal in phase `moving`, each file is in one of its two places, in any combination: the renames are flushed
-//!   together, and their order says nothing. The journal names all of them.
+//! - With a journal in phase `moving`, each file is in one of its two places, in any combination: the renames are
+//!   flushed together, and their order says nothing. The journal names all of them.
 //! - With a journal in phase `starting`, every rename is on the disk.
 //! - A journal is the old text or the new one, never half of it.
-//! - A run without a journal has not moved any file yet, or it has ended. Its stage is a copy, which can go. What it has
-//!   set aside belongs into the archive.
+//! - A run without a journal has not moved any file yet, or it has ended. Its stage is a copy, which can go. The files
+//!   it has set aside belong in the archive.
 //!
-//! A journal that is missing while files are half moved, or that cannot be read, is therefore no trace of a run that was
-//! interrupted. A damaged disk leaves it, or an administrator. (The user of the daemons owns the data folder and can
-//! rename `mfs-promote` as a whole, with the journal in it, but cannot change what is in it.) Such a run is an error that
-//! names the folder, and nothing in it is touched: without a journal no rule knows which of two files is the newer one,
-//! and archiving `aside` would let the next promotion plan without changes that were served.
+//! A journal that is missing while files are half moved, or that cannot be read, is therefore no trace of a run that
+//! was interrupted. A damaged disk leaves it, or an administrator. (The user of the daemons owns the data folder and
+//! can rename `mfs-promote` as a whole, with the journal in it, but cannot change what is in it.) Such a run is an
+//! error that names the folder, and nothing in it is touched: without a journal no rule knows which of two files is the
+//! newer one, and archiving `aside` would let the next promotion plan without changes that were served.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -95,9 +95,10 @@ pub(crate) enum Error {
     /// The folder of all runs was made by another user.
     #[error("{} belongs to another user, so mfs-promote did not make it; move it away", .0.display())]
     Foreign(PathBuf),
-    /// An archive there could be exchanged before what is in it is removed.
+    /// An archive there could be exchanged before the originals are removed.
     #[error(
-        "{path} can be changed by others than root, so no archive is safe in it; run: chown root {path} && chmod 700 {path}",
+        "{path} can be changed by others than root, so no archive is safe in it; run: chown root {path} && chmod 700 \
+         {path}",
         path = .0.display()
     )]
     Unsafe(PathBuf),
@@ -117,8 +118,8 @@ pub(crate) struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder of the run that started at `id`, in unix seconds. If there was a run in that second already, the
-    /// next free second names it.
+    /// Makes the folder of the run that started at `id`, in unix seconds. If there was a run in that second already,
+    /// the next free second names it.
     pub(crate) fn create(data: &Folder, id: u64) -> Result<Self, Error> {
         let root = match open_root(data)? {
             Some(root) => root,
@@ -194,13 +195,13 @@ impl RunFolder {
     }
 }
 
-/// What becomes of a run that was interrupted, or failed.
+/// How a run is ended that was interrupted, or failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
     /// Its master runs, and goes on.
     KeepRunning,
-    /// Its master has written and does not run any more. That history stays in place, and what was set aside will be
-    /// archived.
+    /// Its master has written and does not run any more. That history stays in place, and the files set aside
+    /// will be archived.
     Keep,
     /// Every file goes back to where it was.
     RollBack,
@@ -214,8 +215,8 @@ pub(crate) struct Unfinished {
     journal: Journal,
 }
 
-/// The runs that were interrupted, the newest first: a later run has built on what an earlier one left, so it is undone
-/// before that one. More than one is not to be expected, as each run ends those before it first.
+/// The runs that were interrupted, the newest first: a later run has built on the files of an earlier one, so it is
+/// undone before that. More than one is not to be expected, because each run first ends those before it.
 pub(crate) fn unfinished(data: &Folder) -> Result<Vec<Unfinished>, Error> {
     let mut found = Vec::new();
     for id in runs(data)?.into_iter().rev() {
@@ -238,12 +239,12 @@ impl Unfinished {
         self.id
     }
 
-    /// What it was about to change.
+    /// Its journal.
     pub(crate) fn journal(&self) -> &Journal {
         &self.journal
     }
 
-    /// What must become of it. A roll-back that was interrupted is judged as a roll-back again.
+    /// How it must be ended. A roll-back that was interrupted is found to be a roll-back again.
     pub(crate) fn recovery(&self, data: &Folder) -> Result<Recovery, Error> {
         if self.journal.phase == Phase::Starting && moosefs::running(data, Daemon::Master)?.is_some() {
             return Ok(Recovery::KeepRunning);
@@ -251,8 +252,8 @@ impl Unfinished {
         Ok(if self.master_wrote(data)? { Recovery::Keep } else { Recovery::RollBack })
     }
 
-    /// Moves every file back to where it was; no master may run. Killed at any point, the next call goes on. The journal
-    /// stays until [`Unfinished::finish`]: there may be more to undo than files.
+    /// Moves every file back to where it was; no master may run. Killed at any point, the next call goes on. The
+    /// journal stays until [`Unfinished::finish`]: there may be more to undo than files.
     pub(crate) fn roll_back(&self, data: &Folder) -> Result<(), Error> {
         // Only moved: until all is back, a staged file that is not in the stage tells that a master has written.
         if let Some(stage) = open(&self.run, STAGE)? {
@@ -267,8 +268,8 @@ impl Unfinished {
         remove_files(&self.run, STAGE)
     }
 
-    /// The run has ended: a master serves, or everything is as it was. Removes the journal; what is still set aside can
-    /// be archived from now on.
+    /// The run has ended: a master serves, or everything is as it was. Removes the journal. From now on, files that are
+    /// still set aside can be archived.
     pub(crate) fn finish(self) -> Result<(), Error> {
         // First: files in the stage and set aside without a journal are those of a run that lost its journal.
         remove_files(&self.run, STAGE)?;
@@ -347,8 +348,8 @@ fn names_of(file: &StagedFile) -> &[&str] {
     }
 }
 
-/// Under which name a staged file lies in the data folder. One that is in the stage still is not there, even if a number is
-/// the same: the folder may have been copied since.
+/// Under which name a staged file lies in the data folder. One that is in the stage still is not there, even if a
+/// number is the same: the folder may have been copied since.
 fn place_of<'a>(data: &Folder, stage: Option<&Folder>, file: &'a StagedFile) -> Result<Option<&'a str>, Error> {
     if stage.map_or(Ok(None), |stage| stage.status(file.name.as_ref()))?.is_some() {
         return Ok(None);
@@ -365,8 +366,8 @@ fn size_of(data: &Folder, name: &str) -> Result<Option<u64>, Error> {
     Ok(data.status(name.as_ref())?.and_then(|status| u64::try_from(status.st_size).ok()))
 }
 
-/// Removes what ended runs have staged, and their folders if nothing is set aside in them. A run that was killed leaves
-/// a stage, which takes room that the next one needs.
+/// Removes the stages of ended runs, and their folders if nothing is set aside in them. A run that was killed leaves a
+/// stage, which takes room that the next one needs.
 pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
     runs(data)?.into_iter().try_for_each(|id| remove_run(data, id))?;
     match open_root(data)? {
@@ -375,14 +376,14 @@ pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
     }
 }
 
-/// Archives what ended runs have set aside, removes the originals, and returns the names of the archives. A run that
-/// still has its journal is left to the next run: what it has set aside may have to come back.
+/// Archives the files that ended runs have set aside, removes the originals, and returns the names of the archives. A
+/// run that still has its journal is left to the next run: its files may have to go back.
 pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel) -> Result<Vec<String>, Error> {
     let mut archives = Vec::new();
     for id in runs(data)? {
         let Some(run) = open_run(data, id)? else { continue };
         if Journal::exists(&run)? {
-            log::warn!("the run of {} still has its journal; the next run archives what it has set aside", when(id));
+            log::warn!("the run of {} still has its journal; the next run archives its files", when(id));
             continue;
         }
         if let Some(aside) = open(&run, ASIDE)? {
@@ -482,8 +483,8 @@ fn remove_files(run: &Folder, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what an ended run has staged, and its folder if nothing is set aside in it, and the folder of all runs if this
-/// was the last one. A run with a journal has not ended, and stays as it is.
+/// Removes the stage of an ended run, its folder if nothing is set aside in it, and the folder of all runs if this was
+/// the last one. A run with a journal has not ended, and stays as it is.
 fn remove_run(data: &Folder, id: u64) -> Result<(), Error> {
     let (Some(root), Some(run)) = (open_root(data)?, open_run(data, id)?) else { return Ok(()) };
     if Journal::exists(&run)? {

@@ -1,4 +1,5 @@
-//! The journal of a run: what it is about to change. It lies in the folder of the run, beside the files it describes.
+//! The journal of a run: the files that it is about to move. It lies in the folder of the run, beside the files it
+//! describes.
 
 use std::ffi::OsStr;
 
@@ -9,15 +10,15 @@ use crate::sys::folder::Folder;
 
 const NAME: &str = "journal.json";
 
-/// What a promotion has begun. It is written before the metalogger is stopped and before the first rename. It is removed
-/// when a master serves, or when every file is back in its place and the metalogger runs again.
+/// The work that a promotion has begun. It is written before the metalogger is stopped and before the first rename. It
+/// is removed when a master serves, or when every file is back in its place and the metalogger runs again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
     /// How far the run has come.
     pub(crate) phase: Phase,
     /// Names in the data folder that are moved aside. For people: bytes that are no UTF-8 are replaced.
     pub(crate) set_aside: Vec<String>,
-    /// What is moved in.
+    /// Files that are moved in.
     pub(crate) staged: Vec<StagedFile>,
     /// Whether the metalogger ran before.
     pub(crate) metalogger_ran: bool,

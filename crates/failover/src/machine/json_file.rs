@@ -29,7 +29,7 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    /// Its text is not what a run of mfs-promote wrote.
+    /// No run of mfs-promote wrote this text.
     #[error("{} is damaged", path.display())]
     Damaged {
         /// The file.
@@ -67,7 +67,8 @@ pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, value: &T) -> R
     Ok(folder.sync()?)
 }
 
-/// Removes the file `name`, and the half-written text of a run that was killed; flushes the folder. Neither has to exist.
+/// Removes the file `name`, and the half-written text of a run that was killed; flushes the folder. Neither has to
+/// exist.
 pub(crate) fn remove(folder: &Folder, name: &OsStr) -> Result<(), Error> {
     remove_if_present(folder, &new_name(name))?;
     remove_if_present(folder, name)?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::machine::config::Config;
 use crate::machine::outcome::RunKind;
-use crate::machine::state::Record;
+use crate::machine::record::Record;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};

@@ -1,6 +1,6 @@
 //! Ends what a run has begun that was killed, lost power, or failed just now.
 //!
-//! The files decide what becomes of it, see [`Recovery`]. The journal goes last, when the metalogger runs again: if a
+//! The files decide how, see [`Recovery`]. The journal goes last, when the metalogger runs again: if a
 //! recovery is killed before, the next run goes on with it.
 
 use crate::machine::Machine;
@@ -24,12 +24,12 @@ pub(crate) enum Error {
     MooseFs(#[from] moosefs::Error),
 }
 
-/// An interrupted run, and what must become of it.
+/// An interrupted run, and how it must be ended.
 #[derive(Debug)]
 pub(crate) struct Interrupted {
     /// The run.
     pub(crate) run: Unfinished,
-    /// What the next promotion or demotion does about it.
+    /// How the next promotion or demotion ends it.
     pub(crate) recovery: Recovery,
 }
 
@@ -53,8 +53,8 @@ pub(crate) fn interrupted(data: &Folder) -> Result<Vec<Interrupted>, Error> {
     Ok(found)
 }
 
-/// Ends the runs that were interrupted: finished if their master runs or has written, else undone. Removes what runs have
-/// staged that were killed before that.
+/// Ends the runs that were interrupted: finished if their master runs or has written, else undone. Removes the stages
+/// of runs that were killed before they moved files.
 ///
 /// A promotion that fails is undone by the same call: it kills the master that it started, and its own journal says the
 /// rest.
@@ -72,15 +72,15 @@ pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(),
         }
         moved?;
         unfinished.finish()?;
-        let what = match recovery {
+        let end = match recovery {
             Recovery::KeepRunning => "its master runs, and is kept",
             Recovery::Keep => "its master had written, so that history is kept",
             Recovery::RollBack => "every file is where it was",
         };
         if id == run.id() {
-            run.done(StepName::RollBack, format_args!("{what}"));
+            run.done(StepName::RollBack, format_args!("{end}"));
         } else {
-            run.done(StepName::Recover, format_args!("the run of {} was interrupted: {what}", when(id)));
+            run.done(StepName::Recover, format_args!("the run of {} was interrupted: {end}", when(id)));
         }
     }
     Ok(commit::sweep(&machine.data)?)

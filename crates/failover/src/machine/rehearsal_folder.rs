@@ -1,9 +1,9 @@
 //! The folder of a rehearsal: `DATA_PATH/mfs-rehearsal/restore`.
 //!
-//! Beside the data, on the same file system, so that the rehearsal meets the same disk; under a name of its own, so that
-//! nobody takes it for the work of a promotion: nothing in it is ever archived, all of it is a copy. The outer folder is
-//! root's alone, so that what root made cannot be exchanged; the inner one is given to the user of the daemons once
-//! the set is staged. The configuration lies where only root can write: `mfsmaster` reads it as root.
+//! It lies in the data folder so that the rehearsal meets the same disk, and apart from the folders of promotions
+//! because all in it is a copy and nothing is ever archived. The outer folder belongs to root alone, so no other user
+//! can exchange the inner one, which is given to the user of the daemons once the set is staged. The configuration lies
+//! where only root can write, because `mfsmaster` reads it as root.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,39 +22,39 @@ const CONFIG: &str = "rehearsal.cfg";
 /// How a rehearsal's lines are marked in the system log.
 const IDENT: &str = "mfs-rehearsal";
 
-/// Why there is no such folder, or why it cannot be removed.
+/// Why the folder cannot be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// A file or folder.
     #[error(transparent)]
     Folder(#[from] folder::Error),
-    /// The lock's folder.
+    /// The folder of the lock.
     #[error(transparent)]
     Lock(#[from] lock::Error),
-    /// Whether a restore still runs.
+    /// Whether a restore still runs is not known.
     #[error(transparent)]
     MooseFs(#[from] moosefs::Error),
     /// A restore that does not end.
-    #[error("the restore of an earlier rehearsal cannot be ended")]
+    #[error("cannot kill the restore of an earlier rehearsal")]
     Process(#[from] process::Error),
-    /// Made by somebody else.
-    #[error("{} was not made by a rehearsal of ours: move it away", .0.display())]
+    /// Another user made the folder.
+    #[error("{} belongs to another user, so no rehearsal made it; move it away", .0.display())]
     Foreign(PathBuf),
-    /// The folder is not where its path leads.
-    #[error("{} is not the folder that was made for the rehearsal", .0.display())]
+    /// The path leads to another folder.
+    #[error("{} was exchanged for another folder during the rehearsal; find out which program did that", .0.display())]
     Exchanged(PathBuf),
     /// The configuration cannot be written.
     #[error("cannot write {}", path.display())]
     Config {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
 }
 
-/// A fresh rehearsal folder.
+/// A new rehearsal folder.
 #[derive(Debug)]
 pub(crate) struct RehearsalFolder {
     /// Where the set is staged and restored.
@@ -62,18 +62,19 @@ pub(crate) struct RehearsalFolder {
 }
 
 impl RehearsalFolder {
-    /// Makes the folder; the caller has removed what an earlier rehearsal left.
+    /// Makes the folder; the caller has removed that of an earlier rehearsal.
     pub(crate) fn create(data: &Folder) -> Result<Self, Error> {
         let root = data.make_subfolder(ROOT.as_ref(), 0o700)?;
-        // The user of the daemons passes through, and sees and changes nothing.
+        // The user of the daemons passes through, and sees and changes nothing in it.
         root.let_through()?;
         Ok(Self { restore: root.make_subfolder(RESTORE.as_ref(), 0o700)? })
     }
 
     /// Gives the staged set to the user of the daemons, writes the configuration of the restore, and returns its path.
-    pub(crate) fn hand_over(&self, data: &Folder, config: &Config, owner: Owner) -> Result<PathBuf, Error> {
+    pub(crate) fn give_to_daemon_user(&self, data: &Folder, config: &Config, owner: Owner) -> Result<PathBuf, Error> {
         self.restore.give_away(owner)?;
-        // A restore on a data folder in use ends its master: no doubt is left about which folder the path means.
+        // A restore on a data folder in use ends its master, so make sure that the path still leads to the folder we
+        // made.
         let by_path = Folder::open(self.restore.path())?;
         if identity(&by_path)? != identity(&self.restore)? || identity(&by_path)? == identity(data)? {
             return Err(Error::Exchanged(self.restore.path().to_owned()));
@@ -88,8 +89,8 @@ impl RehearsalFolder {
     }
 }
 
-/// What the restore's `mfsmaster` is told. It would raise its own priority and spare itself from the kernel's killer of
-/// processes when memory runs out: both belong to the daemons at work.
+/// The configuration of the `mfsmaster` that restores. By default it would raise its own priority and protect itself
+/// from the OOM killer; only the daemons at work may do that.
 fn configuration(config: &Config, data_path: &Path) -> String {
     let mut text = format!("WORKING_USER = {}\n", config.working_user);
     if let Some(group) = &config.working_group {
@@ -100,22 +101,23 @@ fn configuration(config: &Config, data_path: &Path) -> String {
     text
 }
 
-/// Removes what rehearsals left, unless one runs. Says whether there is nothing left.
+/// Removes the folder of an earlier rehearsal, unless one runs. Says whether nothing is left.
 pub(crate) fn sweep(data: &Folder) -> Result<bool, Error> {
     if !exists(data)? {
         return Ok(true);
     }
-    let Some(_nobody) = Locks::system()?.no_rehearsal()? else { return Ok(false) };
+    let Some(_no_rehearsal) = Locks::system()?.no_rehearsal()? else { return Ok(false) };
     remove(data)?;
     Ok(true)
 }
 
-/// Whether there is a rehearsal's folder.
+/// Whether the folder is there.
 fn exists(data: &Folder) -> Result<bool, Error> {
     Ok(data.status(ROOT.as_ref())?.is_some())
 }
 
-/// Removes the folder with all that is in it, after ending what still works in it. The caller holds the right to.
+/// Kills a restore that still works in the folder, and removes it with all files in it. The caller holds the right to
+/// rehearse.
 pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
     let config = Path::new(lock::FOLDER).join(CONFIG);
     match std::fs::remove_file(&config) {
@@ -142,10 +144,10 @@ pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
     Ok(data.remove_subfolder(ROOT.as_ref())?)
 }
 
-/// Kills the restore that a killed rehearsal left running.
+/// Kills a restore that a killed rehearsal has left running.
 fn end_restore(data: &Folder, restore: &Folder) -> Result<(), Error> {
     let Some(restore) = moosefs::running(restore, Daemon::Master)? else { return Ok(()) };
-    // Never the machine's master, whatever the lock file there is a link to.
+    // Never the master of this machine, even if the lock file there is a link to its own.
     if moosefs::running(data, Daemon::Master)? != Some(restore) {
         process::kill(restore)?;
     }
@@ -172,12 +174,12 @@ mod tests {
     fn only_the_inner_folder_is_given_away_and_all_of_it_goes() {
         let (dir, data) = data();
         std::fs::write(dir.path().join("metadata_ml.mfs.back"), "").unwrap();
-        let scratch = RehearsalFolder::create(&data).unwrap();
-        scratch.restore.give_away(Owner { uid: 7, gid: 7 }).unwrap();
+        let folder = RehearsalFolder::create(&data).unwrap();
+        folder.restore.give_away(Owner { uid: 7, gid: 7 }).unwrap();
         let status = |name: &str| std::fs::metadata(dir.path().join(name)).unwrap();
         assert_eq!((status(ROOT).uid(), status(ROOT).mode() & 0o777), (0, 0o711));
         assert_eq!((status("mfs-rehearsal/restore").uid(), status("mfs-rehearsal/restore").mode() & 0o777), (7, 0o700));
-        std::fs::write(scratch.restore.path().join("metadata.mfs"), "").unwrap();
+        std::fs::write(folder.restore.path().join("metadata.mfs"), "").unwrap();
         assert!(RehearsalFolder::create(&data).is_err(), "never two in one");
         remove(&data).unwrap();
         remove(&data).unwrap();
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn a_restore_left_at_work_is_ended_and_a_master_at_work_is_not() {
         let (dir, data) = data();
-        let scratch = RehearsalFolder::create(&data).unwrap();
+        let folder = RehearsalFolder::create(&data).unwrap();
         let code = "import fcntl,sys,time; f=open(sys.argv[1],'w'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); time.sleep(600)";
         let hold = |folder: &Path| {
             let mut holder = std::process::Command::new("python3")
@@ -210,7 +212,7 @@ mod tests {
             std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
             holder
         };
-        let mut restore = hold(scratch.restore.path());
+        let mut restore = hold(folder.restore.path());
         // Collected here as init would collect an orphan.
         let collected = std::thread::spawn(move || restore.wait().unwrap());
         remove(&data).unwrap();
@@ -218,8 +220,8 @@ mod tests {
         assert!(data.names().unwrap().is_empty());
 
         let mut master = hold(dir.path());
-        let scratch = RehearsalFolder::create(&data).unwrap();
-        std::fs::hard_link(dir.path().join(".mfsmaster.lock"), scratch.restore.path().join(".mfsmaster.lock")).unwrap();
+        let folder = RehearsalFolder::create(&data).unwrap();
+        std::fs::hard_link(dir.path().join(".mfsmaster.lock"), folder.restore.path().join(".mfsmaster.lock")).unwrap();
         remove(&data).unwrap();
         assert!(master.try_wait().unwrap().is_none(), "the master at work is not a restore");
         master.kill().unwrap();

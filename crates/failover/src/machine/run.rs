@@ -7,7 +7,8 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::machine::outcome::{RunKind, StepName};
-use crate::machine::state::{Record, State, Step};
+use crate::machine::record::{self, Record, Step};
+use crate::machine::state::State;
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
@@ -69,7 +70,7 @@ impl Run {
     /// Logs the summary, keeps the record and returns it. A record that cannot be kept changes nothing about the run.
     pub(crate) fn end(mut self, state: Option<&State>) -> Record {
         self.log_end();
-        if let Some(Err(e)) = state.map(|state| state.keep_record(&self.record)) {
+        if let Some(Err(e)) = state.map(|state| record::keep(state, &self.record)) {
             log::warn!("cannot keep the record of this run: {}", chain(&e));
         }
         self.record.clone()
@@ -138,6 +139,6 @@ mod tests {
         let mut run = run();
         run.record.outcome = Outcome::SteppedDown;
         let kept = run.end(Some(&state));
-        assert_eq!(state.records().unwrap(), [kept]);
+        assert_eq!(record::all(&state).unwrap(), [kept]);
     }
 }

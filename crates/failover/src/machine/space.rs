@@ -3,26 +3,26 @@
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
+use crate::machine::rehearsal_folder;
 use crate::metadata::{Base, EpochJump, Plan, image};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
-
-use crate::machine::rehearsal_folder;
+use crate::sys::logging::chain;
 use crate::sys::text::bytes;
 
-/// How long room may take to be made: what a rehearsal used, and gives back when it is told to end.
+/// How long a rehearsal may take to give back its room after it was cancelled.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What staging a plan takes, and what there is.
+/// The room that staging a plan needs, and the room that is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Space {
-    /// The staged image.
+    /// Bytes of the staged image.
     pub(crate) image: u64,
-    /// The staged change log, about.
+    /// Bytes of the staged change log, about.
     pub(crate) log: u64,
     /// Whether the staged image shares the blocks of the original.
     pub(crate) shared: bool,
-    /// What user mfs can still write.
+    /// Bytes that the user of the daemons can still write.
     pub(crate) free: u64,
 }
 
@@ -40,32 +40,32 @@ impl Space {
         Ok(Self { image, log: plan.log_bytes(jump), shared, free: data.free()? })
     }
 
-    /// The staged set.
+    /// Bytes of the staged set.
     pub(crate) fn staged(&self) -> u64 {
         self.image.saturating_add(self.log)
     }
 
-    /// What has to be free for it.
+    /// Bytes that must be free for it.
     pub(crate) fn needed(&self) -> u64 {
         if self.shared { self.log } else { self.staged() }
     }
 
-    /// Whether it is.
+    /// Whether they are.
     pub(crate) fn fits(&self) -> bool {
         self.needed() <= self.free
     }
 
-    /// Whether the master, once it serves, has room for its next image: it writes a whole one before the old one goes.
+    /// Whether the master then has room for its next image: it writes the new one before it removes the old one.
     pub(crate) fn fits_next_image(&self) -> bool {
         self.needed().saturating_add(self.staged()) <= self.free
     }
 
-    /// Whether there is room for a rehearsal (staged set and result) beside that of a promotion.
+    /// Whether a rehearsal (staged set and result) leaves enough room for a promotion meanwhile.
     pub(crate) fn fits_rehearsal(&self) -> bool {
         self.rehearsal() <= self.free
     }
 
-    /// What a rehearsal wants to be free.
+    /// Bytes that must be free for a rehearsal.
     pub(crate) fn rehearsal(&self) -> u64 {
         self.needed().saturating_mul(2).saturating_add(self.staged())
     }
@@ -77,11 +77,11 @@ impl Display for Space {
     }
 }
 
-/// Why nothing is staged.
+/// Why a plan cannot be staged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// It would not fit.
-    #[error("staging needs {} and {} are free in {}: make room there", bytes(*needed), bytes(*free), path.display())]
+    /// It does not fit.
+    #[error("not enough space in {}: {} needed, {} free", path.display(), bytes(*needed), bytes(*free))]
     Full {
         /// Bytes needed.
         needed: u64,
@@ -90,15 +90,15 @@ pub(crate) enum Error {
         /// The data folder.
         path: std::path::PathBuf,
     },
-    /// The file system cannot be asked.
+    /// The free space is not known.
     #[error(transparent)]
     Folder(#[from] folder::Error),
-    /// Told to stop.
+    /// The run must stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
 }
 
-/// Checks that the plan can be staged; takes back what a rehearsal used, if that is what is missing.
+/// Checks that the plan can be staged. If room is missing, removes what a rehearsal has used.
 pub(crate) fn check(data: &Folder, plan: &Plan, jump: EpochJump, cancel: &Cancel) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -107,7 +107,7 @@ pub(crate) fn check(data: &Folder, plan: &Plan, jump: EpochJump, cancel: &Cancel
             return Ok(());
         }
         let swept = rehearsal_folder::sweep(data).unwrap_or_else(|e| {
-            log::warn!("what a rehearsal left cannot be removed: {}", crate::sys::logging::chain(&e));
+            log::warn!("cannot remove the files of a rehearsal: {}", chain(&e));
             true
         });
         let space = Space::of(data, plan, jump)?;
@@ -121,7 +121,7 @@ pub(crate) fn check(data: &Folder, plan: &Plan, jump: EpochJump, cancel: &Cancel
     }
 }
 
-/// That it does not fit, with the numbers.
+/// The error of a plan that does not fit.
 pub(crate) fn full(data: &Folder, space: Space) -> Error {
     Error::Full { needed: space.needed(), free: space.free, path: data.path().to_owned() }
 }
@@ -148,6 +148,6 @@ mod tests {
         let data = Folder::open(dir.path()).unwrap();
         let space = Space { image: 53_100_000, log: 0, shared: false, free: 8_000_000 };
         let text = full(&data, space).to_string();
-        assert!(text.starts_with("staging needs 53.1 MB and 8.0 MB are free in "), "{text}");
+        assert!(text.ends_with(": 53.1 MB needed, 8.0 MB free"), "{text}");
     }
 }

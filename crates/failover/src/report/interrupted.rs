@@ -4,16 +4,18 @@ use serde::Serialize;
 
 use crate::machine::commit::Recovery;
 use crate::machine::journal::{Journal, Phase};
-use crate::machine::recover::Interrupted;
+use crate::machine::recover::{self, Interrupted};
+use crate::sys::logging::chain;
 use crate::sys::text::{count, when};
 
 /// An interrupted run, for programs.
 #[derive(Debug, Serialize)]
 pub(super) struct InterruptedRun {
-    started: u64,
-    phase: Phase,
+    /// `None`, as the next two, if its journal is unusable.
+    started: Option<u64>,
+    phase: Option<Phase>,
     /// How many files it set aside.
-    set_aside: usize,
+    set_aside: Option<usize>,
     /// What the next run does about it.
     pub(super) text: String,
 }
@@ -22,11 +24,18 @@ impl From<&Interrupted> for InterruptedRun {
     fn from(interrupted: &Interrupted) -> Self {
         let journal = interrupted.run.journal();
         Self {
-            started: interrupted.run.id(),
-            phase: journal.phase,
-            set_aside: journal.set_aside.len(),
+            started: Some(interrupted.run.id()),
+            phase: Some(journal.phase),
+            set_aside: Some(journal.set_aside.len()),
             text: describe(interrupted),
         }
+    }
+}
+
+impl InterruptedRun {
+    /// One that no run can end.
+    pub(super) fn unusable(error: &recover::Error) -> Self {
+        Self { started: None, phase: None, set_aside: None, text: chain(error) }
     }
 }
 

@@ -11,8 +11,9 @@ use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::lock::{self, AtWork, Locks};
 use crate::machine::outcome::RunKind;
+use crate::machine::record::{self, Record};
 use crate::machine::recover;
-use crate::machine::state::{Record, State};
+use crate::machine::state::State;
 use crate::metadata::Version;
 use crate::moosefs::{self, Daemon};
 use crate::report::interrupted::InterruptedRun;
@@ -71,7 +72,11 @@ impl Status {
         let data = Folder::open(&config.data_path)?;
         let state = State::open_existing()?;
         let at_work = if Path::new(lock::FOLDER).exists() { Locks::system()?.at_work()? } else { None };
-        let interrupted = if at_work.is_none() { recover::interrupted(&data)? } else { Vec::new() };
+        let interrupted_runs = match recover::interrupted(&data) {
+            _ if at_work.is_some() => Vec::new(),
+            Ok(found) => found.iter().map(InterruptedRun::from).collect(),
+            Err(e) => vec![InterruptedRun::unusable(&e)],
+        };
         Ok(Self {
             data_path: data.path().to_owned(),
             master: moosefs::running(&data, Daemon::Master)?.map(|daemon| Master::ask(config, daemon.pid)),
@@ -79,8 +84,8 @@ impl Status {
             ucarp: Ucarp::all().into_iter().map(UcarpRow::from).collect(),
             not_archived: commit::runs(&data)?.len(),
             at_work: at_work.map(RunAtWork::from),
-            interrupted_runs: interrupted.iter().map(InterruptedRun::from).collect(),
-            runs: state.map(|state| state.records()).transpose()?.unwrap_or_default(),
+            interrupted_runs,
+            runs: state.as_ref().map(record::all).transpose()?.unwrap_or_default(),
         })
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::dry_run::{DryRun, ImageRow, ImageState, LogRow, OtherRow, Planned, RemarkSeverity};
 use super::status::{Master, Status, UcarpRow};
 use crate::machine::outcome::RunKind;
+use crate::machine::record::Record;
 use crate::machine::space::Space;
-use crate::machine::state::Record;
 use crate::sys::terminal::Style;
 use crate::sys::text::{bytes, count, human, table, when};
 
@@ -205,7 +205,7 @@ fn record_row(record: &Record) -> [String; 6] {
 mod tests {
     use super::*;
     use crate::machine::outcome::{Outcome, StepName};
-    use crate::machine::state::Step;
+    use crate::machine::record::Step;
     use crate::metadata::Version;
     use crate::report::status::RunAtWork;
 

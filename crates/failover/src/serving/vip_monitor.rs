@@ -114,7 +114,7 @@ impl Serving<'_> {
             }
             let patience = if claimed { timing::OTHER_DECIDES + options.interval() * 2 } else { Duration::ZERO };
             if let Some(other) = self.other_that_goes_on(ucarp, &mut others, patience) {
-                memory::hear(&self.machine.state, [other]);
+                memory::remember_masters(&self.machine.state, [other]);
                 self.step_aside(ucarp, &format!("{other} advertises it"));
                 return None;
             }
@@ -187,7 +187,7 @@ impl Serving<'_> {
         log::error!("releasing {}: {why}, and no ucarp manages it here", self.vip);
         let ticket = self.request.ask(RunKind::Demotion).inspect_err(|e| log::warn!("{}", chain(e))).ok();
         drop(mutex);
-        if let Err(e) = self.machine.state.begin_hand_over(ucarp.identity()) {
+        if let Err(e) = self.machine.state.note_switchover(ucarp.identity()) {
             log::warn!("the master will be stopped only after the full grace: {}", chain(&e));
         }
         let demotion = Call { kind: RunKind::Demotion, ticket, killed: 0, ..self.call.clone() };

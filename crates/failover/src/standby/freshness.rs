@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
-use crate::machine::state::Freshness;
+use crate::machine::memory::{self, Freshness};
 use crate::metadata::inventory::end_of_copy;
 use crate::moosefs;
 use crate::sys::cancel::Cancel;
@@ -43,7 +43,7 @@ impl Watch {
             log::info!("the copy here is in sync again, at version {served}");
         }
         self.stale = stale;
-        if let Err(e) = machine.state.note_freshness(&compared) {
+        if let Err(e) = memory::note_freshness(&machine.state, &compared) {
             log::warn!("cannot record the served version: {}", chain(&e));
         }
     }
@@ -66,7 +66,7 @@ fn compare(machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<Freshn
         moosefs::info(master, ANSWER).ok()?;
     }
     let now = chrono::Utc::now().timestamp();
-    let before = machine.state.freshness().ok().flatten().and_then(|noted| noted.in_sync);
+    let before = memory::freshness(&machine.state).ok().flatten().and_then(|noted| noted.in_sync);
     let in_sync = if reached >= served { Some(now) } else { before.filter(|before| *before != now) };
     Some(Freshness { compared: now, served, metaid: info.metaid, in_sync })
 }

@@ -1,25 +1,29 @@
 //! File access inside a folder that another user can write.
 //!
-//! The data folder belongs to the user of the MooseFS daemons, we run as root. So every access goes through a
-//! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, nothing but a
-//! regular file is ever opened, and opening never blocks. Renames never replace what is there. A second name of a file
-//! that belongs to somebody else is not read either: it is a file from outside. Neither is a file of holes, which has no
-//! end for all purposes and costs whoever made it nothing.
+//! The data folder belongs to the user of the MooseFS daemons, and we run as root. So every access goes through a
+//! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, only regular files
+//! are opened, and opening never blocks. Renames never replace a file. Two kinds of regular files are refused: a hard
+//! link to a file of another user, which comes from outside, and a file of holes, which costs nothing to make and takes
+//! for ever to read.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
 use rustix::io::Errno;
 
 /// More entries than this are no data folder of MooseFS, which has some hundred; listing them would take memory without
 /// end.
 const MOST_NAMES: usize = 100_000;
-/// A file may have holes of so many bytes in all: what a crash leaves at the end of one is far less.
+/// A file may have holes of this many bytes in all. The hole that a crash leaves at the end of a file is far smaller.
 const MOST_HOLES: u64 = 1 << 30;
+
+/// How often a lock that is held by another process is tried.
+const LOCK_STEP: Duration = Duration::from_millis(1);
 
 /// What failed, on which object, and why.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +31,7 @@ pub(crate) enum Error {
     /// A system call failed.
     #[error("cannot {operation} {}", path.display())]
     Io {
-        /// What was tried: `open`, `rename` …
+        /// `open`, `rename` …
         operation: &'static str,
         /// The object it was tried on.
         path: PathBuf,
@@ -47,15 +51,15 @@ pub(crate) enum Error {
         /// The object.
         path: PathBuf,
     },
-    /// One of several names of a file that belongs to somebody else than the folder.
-    #[error("{} is a second name of a file of another user (uid {uid}); move it away", path.display())]
+    /// A hard link to a file of another user than the folder's.
+    #[error("{} is a hard link to a file of another user (uid {uid}); move it away", path.display())]
     ForeignLink {
         /// The object.
         path: PathBuf,
-        /// Whose file it is.
+        /// The owner of the file.
         uid: u32,
     },
-    /// A file that was hardly ever written.
+    /// A file of holes.
     #[error("{} is {size} bytes long and most of them were never written; move it away", path.display())]
     Holes {
         /// The object.
@@ -64,13 +68,13 @@ pub(crate) enum Error {
         size: u64,
     },
     /// More entries than a data folder can have.
-    #[error("{} has more than {MOST_NAMES} entries; move away what does not belong there", path.display())]
+    #[error("{} has more than {MOST_NAMES} entries; move files of other programs away", path.display())]
     TooMany {
         /// The folder.
         path: PathBuf,
     },
-    /// What was made is not what is there now.
-    #[error("{} was exchanged by somebody while it was made; move it away", path.display())]
+    /// Another folder lies in the place of the one that was made.
+    #[error("another program exchanged {} while it was made; move it away", path.display())]
     Exchanged {
         /// The object.
         path: PathBuf,
@@ -78,11 +82,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What lies where a plain file of the folder's own belongs, in words; `None` if that is not what is wrong.
+    /// In words, the kind of file that is refused; `None` for any other error.
     pub(crate) fn no_plain_file(&self) -> Option<&'static str> {
         match self {
             Self::NotAFile { .. } => Some("is not a regular file"),
-            Self::ForeignLink { .. } => Some("is a second name of another user's file"),
+            Self::ForeignLink { .. } => Some("is a hard link to a file of another user"),
             Self::Holes { .. } => Some("consists of holes"),
             _ => None,
         }
@@ -140,12 +144,12 @@ impl Folder {
         Ok(names)
     }
 
-    /// What the folder itself is.
+    /// Owner, mode and numbers of the folder itself.
     pub(crate) fn own_status(&self) -> Result<Stat, Error> {
         rustix::fs::fstat(&self.fd).map_err(|e| io("look at", &self.path, e))
     }
 
-    /// What `name` is, links not followed; `None` if it is not there.
+    /// Kind, owner, size and numbers of `name`, links not followed; `None` if it is not there.
     pub(crate) fn status(&self, name: &OsStr) -> Result<Option<Stat>, Error> {
         let path = self.checked(name)?;
         match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -203,11 +207,11 @@ impl Folder {
         rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)).map_err(|e| io("make folder", &path, e))?;
         self.sync()?;
         let new = self.subfolder(name)?;
-        // Who can rename here can have put another one in its place; of root's there is none but this.
+        // A user who can rename here can have put another folder in its place, but not an empty one of root.
         if new.is_ours()? && new.names()?.is_empty() { Ok(new) } else { Err(Error::Exchanged { path }) }
     }
 
-    /// Whether nobody but this process's user can change what lies in the folder.
+    /// Whether only the user of this process can change the files in the folder.
     pub(crate) fn is_ours(&self) -> Result<bool, Error> {
         let status = self.own_status()?;
         Ok(status.st_uid == rustix::process::geteuid().as_raw() && status.st_mode & 0o022 == 0)
@@ -221,7 +225,7 @@ impl Folder {
             .map_err(|e| io("rename", &path, e))
     }
 
-    /// Renames `name` to `new_name` in this folder, replacing what is there: for our own files only.
+    /// Renames `name` to `new_name` in this folder, replacing a file of that name: for our own files only.
     pub(crate) fn replace(&self, name: &OsStr, new_name: &OsStr) -> Result<(), Error> {
         let path = self.checked(name)?;
         self.checked(new_name)?;
@@ -253,7 +257,7 @@ impl Folder {
             .map_err(|e| io("change the owner of", &self.path, e))
     }
 
-    /// Lets other users pass through to what is below, and see and change nothing here (mode 0711).
+    /// Lets other users pass through to folders below, and see and change nothing here (mode 0711).
     pub(crate) fn let_through(&self) -> Result<(), Error> {
         rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(0o711)).map_err(|e| io("change the mode of", &self.path, e))
     }
@@ -272,6 +276,24 @@ impl Folder {
         unnamed.is_ok_and(|unnamed| rustix::fs::ioctl_ficlone(&unnamed, &original).is_ok())
     }
 
+    /// Locks the file `name`, which is made if it is absent, against other processes and threads that lock it. Waits
+    /// for `patience` at most; `None` if the lock is held for longer. Dropping the file releases the lock.
+    pub(crate) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = rustix::fs::openat(&self.fd, name, flags, mode).map_err(|e| io("open", &path, e))?;
+        let end = Instant::now() + patience;
+        loop {
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(File::from(fd))),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < end => std::thread::sleep(LOCK_STEP),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+                Err(e) => return Err(io("lock", &path, e)),
+            }
+        }
+    }
+
     /// Flushes the folder's own entries to disk.
     pub(crate) fn sync(&self) -> Result<(), Error> {
         rustix::fs::fsync(&self.fd).map_err(|e| io("flush", &self.path, e))
@@ -286,7 +308,7 @@ impl Folder {
     }
 }
 
-/// Who a file belongs to.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Owner {
     /// User id.

@@ -1,4 +1,4 @@
-//! What another user may put into a folder, and what must not come of it.
+//! Files that another user may put into a folder, and how root is protected from them.
 
 use super::*;
 use std::os::unix::fs::symlink;
@@ -85,7 +85,7 @@ fn endless_names_are_given_up() {
 }
 
 #[test]
-fn a_folder_of_somebody_else_is_told_from_ours() {
+fn a_folder_of_another_user_is_told_from_ours() {
     let (dir, folder) = of_another_user();
     assert!(!folder.is_ours().unwrap());
     assert!(folder.make_subfolder("new".as_ref(), 0o700).unwrap().is_ours().unwrap());
@@ -111,6 +111,18 @@ fn asking_for_space_leaves_nothing_behind() {
     let _ = folder.shares_blocks("a".as_ref());
     assert!(!folder.shares_blocks("absent".as_ref()));
     assert_eq!(folder.names().unwrap(), ["a"]);
+}
+
+#[test]
+fn a_lock_is_held_by_one_at_a_time() {
+    let (_dir, folder) = scratch();
+    let held = folder.lock("lock".as_ref(), Duration::ZERO).unwrap();
+    assert!(held.is_some() && folder.lock("lock".as_ref(), Duration::from_millis(20)).unwrap().is_none());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| folder.lock("lock".as_ref(), Duration::from_secs(60)).unwrap().is_some());
+        drop(held);
+        assert!(waiting.join().unwrap());
+    });
 }
 
 #[test]
