@@ -90,6 +90,11 @@ impl SingleMachine {
         self.work.path()
     }
 
+    /// A folder of its disk, as seen from the host.
+    pub fn disk(&self, path: &str) -> PathBuf {
+        self.machine.disk(path)
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.machine.disk(DATA)
