@@ -4,7 +4,6 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lab::log_lines::JOURNAL;
 use lab::trace::{Call, Fault};
 use lab::{Result, SingleMachine, SingleMachines, TracedRun, VIP};
 
@@ -68,7 +67,7 @@ impl fmt::Display for Operation {
     }
 }
 
-fn promotion() -> Vec<&'static str> {
+pub(crate) fn promotion() -> Vec<&'static str> {
     vec!["mfs-promote", "--interface", "eth0", "--vip", "172.16.0.99"]
 }
 
@@ -222,9 +221,9 @@ impl TestMachine {
 
     /// `--status` reports an interrupted run exactly if a journal is there.
     fn status_agrees(&self) -> std::result::Result<(), String> {
-        let journal = self.machine.state().join(JOURNAL).exists();
+        let journal = self.machine.journal().is_some();
         let status = self.ask(&["mfs-promote", "--status", "--json"])?;
-        let reported = !status["interrupted_run"].is_null();
+        let reported = status["interrupted_runs"].as_array().is_some_and(|runs| !runs.is_empty());
         if journal == reported {
             Ok(())
         } else {
@@ -246,7 +245,6 @@ impl TestMachine {
     /// Nothing is left of any run, and the metalogger runs.
     fn is_clean(&self) -> std::result::Result<(), String> {
         let left: Vec<PathBuf> = ["mfs-promote", "mfs-rehearsal"].map(|name| self.machine.data().join(name)).into();
-        let left = left.into_iter().chain([self.machine.state().join(JOURNAL)]);
         if let Some(left) = left.into_iter().find(|path: &PathBuf| Path::exists(path)) {
             return Err(format!("{} is left", left.display()));
         }

@@ -24,14 +24,17 @@ use crate::SOON;
 /// The pages whose commands are run, in this order.
 const STORIES: [&str; 2] = ["howto.md", "operations.md"];
 /// The pages in which every block of commands must be tried somewhere.
-const STRICT: [&str; 7] = [
+const STRICT: [&str; 10] = [
     "howto.md",
     "operations.md",
     "troubleshooting.md",
     "limits.md",
     "alternatives.md",
     "configuration.md",
-    "architecture.md",
+    "overview.md",
+    "safety.md",
+    "moosefs.md",
+    "security.md",
 ];
 
 /// A comment and the lines of the block behind it, if one follows.

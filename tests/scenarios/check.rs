@@ -31,7 +31,7 @@ fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys(
     let standby = check(&cluster, "m2")?;
     assert_eq!(standby["role"], "standby");
     assert!(said(&standby, "ucarp").starts_with(log_lines::CHECK_UCARP), "{standby:#}");
-    assert_eq!(said(&standby, "name"), "ok: mfsmaster is 172.16.0.99");
+    assert_eq!(said(&standby, "name"), "ok: mfsmaster resolves to 172.16.0.99");
     assert!(said(&standby, "copy").starts_with(log_lines::IN_SYNC), "{standby:#}");
     assert!(said(&standby, "plan").contains(log_lines::CHECK_WOULD_SERVE), "{standby:#}");
     assert_eq!(standby["lag"], 0);
@@ -42,15 +42,11 @@ fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys(
     assert_eq!(rehearsed.status.code(), Some(0), "{rehearsed:?}");
     let standby = check(&cluster, "m2")?;
     assert!(standby["takeover_seconds"].as_f64().is_some_and(|seconds| seconds > 4.0), "{standby:#}");
-    assert_eq!(said(&standby, "settings"), "ok: as in the last rehearsal or promotion");
-    cluster.must("m2", &["sh", "-c", "echo '# new' >> /etc/mfs/mfsexports.cfg"])?;
-    let changed = said(&check(&cluster, "m2")?, "settings");
-    assert!(changed.starts_with(log_lines::SETTINGS_CHANGED), "{changed}");
 
     let server = check(&cluster, "m1")?;
     assert_eq!((&server["role"], &server["standbys"]), (&"serving".into(), &1.into()));
     assert_eq!(said(&server, "address"), "ok: 172.16.0.99 is on eth0");
-    assert_eq!(said(&server, "standbys"), "ok: 172.16.0.12 copy from here");
+    assert_eq!(said(&server, "standbys"), "ok: the metalogger of 172.16.0.12 is connected");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ pub const PROMOTION_STARTED: &str = "promotion started";
 /// `vip-down` has started a demotion.
 pub const DEMOTION_STARTED: &str = "vip-down.*demotion started";
 /// A hook has started a run; captures its process id.
-pub const RUN_STARTED: &str = r"(?:promotion|demotion) started \(process ([0-9]+)\)";
+pub const RUN_STARTED: &str = r"(?:promotion|demotion) started \(pid ([0-9]+)\)";
 /// A promotion has ended; its outcome follows.
 pub const PROMOTION_ENDED: &str = "promotion ended: ";
 /// A demotion has ended; its outcome follows.
@@ -25,7 +25,7 @@ pub const ALREADY_SERVING: &str = "promotion ended: already serving";
 /// Either of the two.
 pub const SERVING_OR_ALREADY: &str = "promotion ended: (already )?serving";
 /// Outcome: ucarp stepped down once.
-pub const STEPPED_DOWN: &str = "promotion ended: yielded";
+pub const STEPPED_DOWN: &str = "promotion ended: stepped down";
 /// Outcome: ucarp was stopped.
 pub const UCARP_STOPPED: &str = "promotion ended: stopped";
 /// Outcome: the master was stopped.
@@ -35,14 +35,14 @@ pub const NOTHING_TO_DEMOTE: &str = "demotion ended: nothing to demote";
 /// Outcome of a rehearsal that made way for a promotion.
 pub const REHEARSAL_CANCELLED: &str = "rehearsal ended: cancelled";
 /// A run was killed, and the supervisor has started it again.
-pub const KILLED_AND_RESTARTED: &str = "was killed; it is begun again";
+pub const KILLED_AND_RESTARTED: &str = "was killed; restarting it";
 // Steps of a promotion.
 /// The image is copied.
 pub const PREPARED: &str = "prepare: ";
 /// The hold-off is over, or another MASTER was heard.
 pub const SETTLE: &str = "settle: ";
 /// The hold-off is over.
-pub const SETTLED: &str = "settle: no rival heard";
+pub const SETTLED: &str = "settle: no other MASTER for";
 /// The metalogger is stopped.
 pub const METALOGGER_STOPPED: &str = "metalogger: stopped";
 /// The files to serve are staged.
@@ -70,72 +70,73 @@ pub const PROVED_1_6: &str = "prove: MooseFS 1.6.27 answers";
 /// The master was watched for its first seconds.
 pub const WATCHED: &str = "watch: ";
 /// Stale connections of clients were reset.
-pub const CLIENTS_RESET: &str = "clients: [0-9]+ told to connect anew";
+pub const CLIENTS_RESET: &str = "clients: sent TCP RST to [0-9]+ stale connections";
 /// The roll-back is done.
 pub const ROLLED_BACK: &str = "roll-back: every file is where it was";
 /// A change was made for the metaloggers' sake.
-pub const CHANGE_MADE: &str = "nothing was changed since metaloggers came: made a change";
+pub const CHANGE_MADE: &str = "no changes since a metalogger connected: opened and closed a session";
 /// The archive is written.
 pub const ARCHIVED: &str = "archive: .* read back and compared";
 /// A promotion cancels a rehearsal.
-pub const REHEARSAL_TOLD: &str = "telling the running rehearsal";
+pub const REHEARSAL_TOLD: &str = "stopping the running rehearsal";
 // Steps of a demotion.
 /// The demotion waits for the address to come back.
-pub const GRACE_BEGUN: &str = "waiting .* in case";
+pub const GRACE_BEGUN: &str = "waiting .* before stopping the master, in case ucarp is only restarting";
 /// The wait is over.
 pub const GRACE_OVER: &str = "grace: ";
 /// The address has come back.
-pub const ADDRESS_BACK: &str = "grace: the address is back|promotion ended: already serving";
+pub const ADDRESS_BACK: &str = "grace: .* is back; the master was not touched|promotion ended: already serving";
 /// The master is stopped.
 pub const MASTER_STOPPED: &str = "stop: mfsmaster stopped";
 /// m2 waits for the master of m1 to stop.
-pub const PEER_WAITS: &str = "172.16.0.12 goes on claiming 172.16.0.99: it waits for this master";
+pub const PEER_WAITS: &str = "172.16.0.12 keeps advertising 172.16.0.99: it is waiting for this master to stop";
 // Failures of a promotion.
 /// A promotion failed; the reason follows.
 pub const PROMOTION_FAILED: &str = "promotion failed: ";
 /// The master cannot be started.
 pub const CANNOT_START: &str = "promotion failed: cannot start .*mfsmaster";
 /// The master exited while it started.
-pub const ENDED_WHILE_STARTING: &str = "promotion failed: mfsmaster ended while it was starting";
+pub const ENDED_WHILE_STARTING: &str = "promotion failed: mfsmaster exited while it was starting";
 /// The master exited in its first seconds.
-pub const ENDED_AFTER_PROOF: &str = "promotion failed: mfsmaster ended .* after it began to serve";
+pub const ENDED_AFTER_PROOF: &str = "promotion failed: mfsmaster exited .* after it began to serve";
 /// The master does not answer.
-pub const DOES_NOT_ANSWER: &str = "promotion failed: mfsmaster runs but does not answer on port 9421";
+pub const DOES_NOT_ANSWER: &str = "promotion failed: mfsmaster is running but did not answer on port 9421";
 /// The master serves less than planned.
-pub const SERVES_LESS: &str = "promotion failed: mfsmaster serves version .* it did not replay what was staged";
+pub const SERVES_LESS: &str = "promotion failed: mfsmaster serves version .* it did not replay the staged change log";
 /// The files cannot be served.
 pub const NO_PLAN: &str = "promotion failed: no promotion from the files here";
 /// They belong to different file systems.
 pub const NO_PLAN_METAID: &str = "promotion failed: no promotion from the files here.*metaid";
 /// The copy is stale.
-pub const STALE: &str = "promotion failed: the copy here is behind: version [0-9]+ was served at ";
+pub const STALE: &str = "promotion failed: the copy here is stale: version [0-9]+ was served at ";
 /// The copy is stale, and no better one took over.
-pub const LAST_RESORT: &str = "the copy here is behind: .* it serves as the last resort";
+pub const LAST_RESORT: &str = "the copy here is stale: .* this one is served as a last resort";
 /// The run was killed three times.
 pub const KILLED_TOO_OFTEN: &str = "promotion failed: killed 3 times";
 /// Flapping, with `FLAP_LIMIT = 2`.
-pub const ROLE_CHANGES_2: &str = "promoted or yielded 2 times";
+pub const ROLE_CHANGES_2: &str = "flapping: 2 role changes within";
 /// The same, as the reason of a failure.
-pub const FLAPPING_2: &str = "promotion failed: this machine was promoted or yielded 2 times";
+pub const FLAPPING_2: &str = "promotion failed: flapping: 2 role changes within";
 /// The same, with `FLAP_LIMIT = 3`.
-pub const FLAPPING_3: &str = "promotion failed: this machine was promoted or yielded 3 times";
+pub const FLAPPING_3: &str = "promotion failed: flapping: 3 role changes within";
 /// The master on m1 is alive, or another machine has the address.
 pub const M1_ALIVE_OR_ADDRESS_TAKEN: &str =
     "promotion failed: .*(alive on 172.16.0.11 at version|answers for 172.16.0.99)";
 /// m3 has the address.
 pub const ADDRESS_TAKEN_BY_M3: &str = r"another machine \(02:00:00:00:00:0d\) answers for 172.16.0.99";
 /// The master on m1 is alive and has what is known here.
-pub const M1_ALIVE_WAITING: &str = "a master is alive on 172.16.0.11 .*waiting for it to stop";
+pub const M1_ALIVE_WAITING: &str =
+    "the master on 172.16.0.11 has the same version as this machine; waiting for it to stop";
 /// A stale master runs here, the living one is on m1.
-pub const STALE_MASTER_M1_ALIVE: &str = "mfsmaster runs here at version .* one is alive on 172.16.0.11";
+pub const STALE_MASTER_M1_ALIVE: &str = "mfsmaster runs here at version .* and one on 172.16.0.11 at version";
 /// The master on m1 is hung.
-pub const M1_HUNG: &str = "the master on 172.16.0.11 accepts connections and answers nothing";
+pub const M1_HUNG: &str = "the master on 172.16.0.11 hangs \\(accepts connections, no reply\\); ignoring it";
 /// The configuration has an unknown key.
 pub const UNKNOWN_KEY: &str = "unknown key NONSENSE";
 /// A step took too long and is cancelled.
-pub const STEP_TIMED_OUT: &str = r#"the step "prepare" is not done after .*told to end.*state D"#;
+pub const STEP_TIMED_OUT: &str = r#"step "prepare" has taken .*; cancelling it.*state D"#;
 /// The cancelled step does not stop.
-pub const STEP_DOES_NOT_STOP: &str = r#"the step "prepare" is not done .*does not end"#;
+pub const STEP_DOES_NOT_STOP: &str = r#"step "prepare" has taken .*, and does not stop"#;
 /// A restore took too long.
 pub const RESTORE_TIMED_OUT: &str = "mfsmaster was not done after 2s .*state R, [0-9.]+ s of processor time";
 /// The metalogger had to be killed.
@@ -150,52 +151,53 @@ pub const UCARP_BACKUP: &str = "ucarp.*Switching to state: BACKUP";
 /// ucarp is BACKUP, or reports that it is.
 pub const UCARP_BACKUP_ANY: &str = "ucarp.*BACKUP";
 /// ucarp was stopped.
-pub const NO_MORE_ELECTIONS: &str = "takes no part in elections until it is started again";
+pub const NO_MORE_ELECTIONS: &str = "takes no part in elections until ucarp is started again";
 /// ucarp had to be killed.
-pub const UCARP_KILLED: &str = "ignored TERM and was killed: start it again";
+pub const UCARP_KILLED: &str = "ignored TERM and was killed; start it again";
 /// The address was removed.
 pub const ADDRESS_REMOVED: &str = "172.16.0.99 removed from eth0";
 // While a machine serves.
 /// m1 is remembered as the MASTER.
-pub const M1_REMEMBERED: &str = "172.16.0.11 advertises itself .*remembered";
+pub const M1_REMEMBERED: &str = "172.16.0.11 advertises as MASTER; will be queried";
 /// m2 is remembered as a standby.
-pub const M2_REMEMBERED: &str = "metalogger of 172.16.0.12 copies from the master; remembered";
+pub const M2_REMEMBERED: &str = "metalogger of 172.16.0.12 copies from the master; will be queried";
 /// The address was removed by another program, and restored.
-pub const ADDRESS_PUT_BACK: &str = "172.16.0.99 was taken off eth0 by something else .*put back";
+pub const ADDRESS_PUT_BACK: &str = "another program removed 172.16.0.99 from eth0; restored";
 /// The same, too often.
-pub const ADDRESS_REMOVED_AGAIN: &str = "172.16.0.99 was taken off eth0 4 times within";
+pub const ADDRESS_REMOVED_AGAIN: &str = "172.16.0.99 was removed from eth0 4 times in ";
 /// ucarp was killed and left the address behind.
-pub const UCARP_GONE: &str = "ucarp .* is gone and has left 172.16.0.99 here";
+pub const UCARP_GONE: &str = "ucarp .* exited without removing 172.16.0.99";
 /// ucarp is stopped by a signal and leaves the address behind.
-pub const UCARP_SUSPENDED: &str = "ucarp .* was stopped by a signal and has left";
+pub const UCARP_SUSPENDED: &str = "ucarp .* is stopped by a signal and manages 172.16.0.99 no more";
 /// The address is released, since m2 advertises.
-pub const ADDRESS_RELEASED_TO_M2: &str = "gives 172.16.0.99 up: 172.16.0.12 claims it";
+pub const ADDRESS_RELEASED_TO_M2: &str = "releasing 172.16.0.99: 172.16.0.12 advertises it";
 /// No other machine takes over, so this one keeps serving.
-pub const NO_SUCCESSOR: &str = "no other machine takes over: this one serves on 172.16.0.99";
+pub const NO_SUCCESSOR: &str = "no other machine took over; continuing to serve 172.16.0.99 without ucarp";
 /// m2 announces the address, too, and was answered.
-pub const M2_ANNOUNCES: &str = "02:00:00:00:00:0c announces 172.16.0.99 too; answered";
+pub const M2_ANNOUNCES: &str = "02:00:00:00:00:0c also announces 172.16.0.99; re-sending gratuitous ARP";
 /// The serving master has exited.
-pub const MASTER_EXITED: &str = "serves no more: mfsmaster has ended";
+pub const MASTER_EXITED: &str = "stopped serving: mfsmaster exited and has not been running";
 /// The serving master does not respond.
-pub const MASTER_SILENT: &str = "serves no more: mfsmaster runs, but has answered nobody";
+pub const MASTER_SILENT: &str = "stopped serving: mfsmaster is running but has not responded";
 /// What a hung process does: it is stopped by a signal.
 pub const MASTER_STATE_T: &str = "mfsmaster [0-9]+ state T";
 /// This machine stopped serving because another one does.
-pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "this machine serves no more: |mfsmaster runs here .* one is alive on";
+pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "stopped serving: |mfsmaster runs here at version .*, and one on ";
 /// The same, and the other one is m2.
-pub const STOPPED_SERVING_OR_M2_ALIVE: &str = "this machine serves no more: |one is alive on 172.16.0.12";
+pub const STOPPED_SERVING_OR_M2_ALIVE: &str =
+    "stopped serving: |mfsmaster runs here at version .*, and one on 172.16.0.12";
 // Names that scenarios use.
 /// The verb of a switchover.
-pub const SWITCHOVER: &str = "--hand-over";
+pub const SWITCHOVER: &str = "--switchover";
 /// The key that names ping nodes.
-pub const PING_NODES: &str = "WITNESSES";
+pub const PING_NODES: &str = "PING_NODES";
 /// The process that supervises a run.
-pub const SUPERVISOR: &str = "mfs-stand-in";
+pub const SUPERVISOR: &str = "mfs-supervisor";
 /// The field of `--check --json` with the time at which the copy was last in sync.
-pub const IN_SYNC_FIELD: &str = "in_step";
+pub const IN_SYNC_FIELD: &str = "in_sync";
 /// In the data folder while a promotion runs.
 pub const RUN_FOLDER: &str = "mfs-promote/";
-/// In the state folder while a run moves files.
+/// In the folder of a run, beside the files that it moves.
 pub const JOURNAL: &str = "journal.json";
 /// In the data folder while a rehearsal runs.
 pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
@@ -210,13 +212,11 @@ pub const OUTCOME_STOPPED: &str = "stopped";
 /// A row of `--status`.
 pub const STATUS_SERVING: &str = "  promotion  serving ";
 /// `--status` and `--dry-run` about an interrupted run.
-pub const INTERRUPTED_MOVING: &str = "while it moved files";
+pub const INTERRUPTED_MOVING: &str = "while moving files";
 /// The same, when its journal cannot be read.
-pub const JOURNAL_DAMAGED: &str = "is damaged";
+pub const JOURNAL_DAMAGED: &str = "cannot be read";
 /// The same, when its journal is gone.
-pub const JOURNAL_LOST: &str = "its journal is lost";
-/// `--dry-run` about the campaign's files.
-pub const PLANNED_796: &str = "ends at     version 796, 729 changes";
+pub const JOURNAL_LOST: &str = "its journal is gone";
 /// A switchover that was done; the address of the other machine comes before it.
 pub const SWITCHED_OVER: &str = " serves on 172.16.0.99; no master answered for ";
 /// A switchover on a machine that does not serve.
@@ -230,11 +230,11 @@ pub const VIP_NOT_SET: &str = "VIP is not set in /etc/default/moosefs-ucarp";
 /// The unit before its interface is there.
 pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
 /// The unit of ucarp is stopped instead of its process.
-pub const UNIT_STOPPED: &str = "is told to stop";
+pub const UNIT_STOPPED: &str = "stop ordered";
 /// The unit beside a ucarp that was started in another way.
 pub const ANOTHER_UCARP: &str = "calls its hooks. End that ucarp";
 /// `--check`
-pub const CHECK_UCARP: &str = "ok: process ";
+pub const CHECK_UCARP: &str = "ok: running, pid ";
 /// `--dry-run`
 pub const WOULD_SUCCEED: &str = "a promotion would succeed";
 /// `--rehearse`
@@ -250,7 +250,7 @@ pub const TORN_LOGGED: &str = "torn.*12 bytes";
 /// `--dry-run`: the plan starts from a copy of a promoted master.
 pub const NEW_HISTORY: &str = "(ml, version 10";
 /// `--dry-run` about a hard link.
-pub const SECOND_NAME: &str = "metadata.mfs.back.7 is a second name of another user's file";
+pub const SECOND_NAME: &str = "metadata.mfs.back.7 is a hard link to a file of another user";
 /// A program was started by another user.
 pub const NOT_ROOT: &str = "must run as root";
 /// The advice about files that others can write.
@@ -266,27 +266,25 @@ pub const LOSS_ADVICE: &str = "mfs-promote --allow-data-loss";
 /// A promotion in spite of missing changes.
 pub const LOSS_WARNED: &str = "warn: plan: data loss";
 /// `--check`
-pub const NO_UCARP: &str = "critical: no ucarp runs here";
+pub const NO_UCARP: &str = "critical: not running: this machine will not take over; start ucarp";
 /// `--check`
-pub const IN_SYNC: &str = "ok: in step with 172.16.0.99:9421 at version ";
+pub const IN_SYNC: &str = "ok: in sync with 172.16.0.99:9421 at version ";
 /// `--check`
 pub const CHECK_WOULD_SERVE: &str = "ok: would serve version 1000";
 /// `--check`
 pub const LACKS: &str = "critical: lacks ";
 /// `--check --nagios`
 pub const NAGIOS_LACKS: &str = "MFS-PROMOTE CRITICAL - standby, copy: lacks ";
-/// `--check`
-pub const SETTINGS_CHANGED: &str = "warning: mfsexports.cfg changed since";
 /// `--check` about a wrapper around the hook.
 pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
 /// The command of `NOTIFY` took too long.
 pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done after 30s";
 /// The event and the reason that `NOTIFY` got: this machine is isolated.
-pub const NOTIFIED_ISOLATED: &str = "yield: this machine is isolated";
+pub const NOTIFIED_ISOLATED: &str = "step-down: this machine is isolated";
 /// The same: another master is alive.
-pub const NOTIFIED_PEER_ALIVE: &str = "yield: a master is alive";
+pub const NOTIFIED_PEER_ALIVE: &str = "step-down: a master is alive";
 /// The arguments of `NOTIFY` after ucarp was stopped.
-pub const NOTIFIED_STOP: &str = "resign resign m2 eth0 172.16.0.99";
+pub const NOTIFIED_STOP: &str = "stop stop m2 eth0 172.16.0.99";
 /// The arguments of `NOTIFY` after a demotion.
 pub const NOTIFIED_DEMOTION: &str = "demotion demotion m2 eth0 172.16.0.99 ";
 /// The reason that `NOTIFY` got.

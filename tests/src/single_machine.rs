@@ -162,14 +162,20 @@ impl SingleMachine {
         Ok(())
     }
 
+    /// The journal of an interrupted run, if there is one.
+    pub fn journal(&self) -> Option<PathBuf> {
+        let runs = fs::read_dir(self.data().join("mfs-promote")).ok()?;
+        runs.flatten().map(|run| run.path().join(JOURNAL)).find(|journal| journal.exists())
+    }
+
     /// The journal knows staged files by their numbers on the disk, and copies have others.
     fn renumber(&self) -> Result<()> {
         use std::os::unix::fs::MetadataExt;
-        let path = self.state().join(JOURNAL);
-        let Ok(text) = fs::read(&path) else { return Ok(()) };
+        let Some(path) = self.journal() else { return Ok(()) };
+        let text = fs::read(&path).map_err(file("read", &path))?;
         let damaged = |e: serde_json::Error| Error::Programs(format!("{}: {e}", path.display()));
         let mut journal: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
-        let stage = self.data().join(format!("mfs-promote/{}/stage", journal["run"]));
+        let stage = path.with_file_name("stage");
         for staged in journal["staged"].as_array_mut().into_iter().flatten() {
             let name = staged["name"].as_str().unwrap_or_default().to_owned();
             let places = [stage.join(&name), self.data().join(&name)];
