@@ -52,8 +52,8 @@ fn an_interrupted_run_is_reported_and_recovered_and_left_alone_without_its_journ
             if said != log_lines::INTERRUPTED_MOVING {
                 for refused in [&["mfs-promote", "--demote"][..], &promotion()] {
                     machine.address(true)?;
-                    let (succeeded, text) = machine.run(refused)?;
-                    assert!(!succeeded && text.contains(said), "{text}");
+                    let (succeeded, output) = machine.run(refused)?;
+                    assert!(!succeeded && output.contains(said), "{output}");
                 }
                 machine.address(false)?;
                 fs::write(&journal, &whole).expect("a journal");

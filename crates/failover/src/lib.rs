@@ -1,24 +1,31 @@
 //! The MooseFS failover: everything behind the three programs `vip-up`, `vip-down` and `mfs-promote`.
 //!
-//! Each room below owns one thing. A room imports only from rooms above it in this table, never from those below;
-//! `scripts/check` proves it. The programs call the three functions at the end; all else is private to the library.
+//! Each room below owns one thing. A room imports only from rooms above it in this table, never from those below; a test
+//! (`tests/layers.rs`) reads the table and proves it. The programs call the three functions at the end; all else is private
+//! to the library.
 //!
 //! | room | owns |
 //! |---|---|
 //! | `sys` | the kernel, and nothing of MooseFS: netlink, packets, processes, folders of another user, signals, log, text |
+//! | `timing` | the durations that depend on each other |
 //! | `ucarp` | the ucarp that called: its identity, its options, its advertisements |
+//! | `vip` | the virtual IP: an address on an interface, as ucarp names it |
 //! | `metadata` | images, change logs, the plan of what to serve, and the clean set for a master to start from |
 //! | `moosefs` | the daemons: releases, what a master answers, services, and the workarounds |
 //! | `machine` | what this machine keeps: configuration, lock, journal, memory, archive |
+//! | `policy` | the table of failures, and what follows from each |
+//! | `switchover` | a planned change of the master |
 //! | `election` | the settle time and the checks before serving |
 //! | `serving` | the role of a machine that serves: it monitors master, virtual IP and network |
+//! | `standby` | the role of a machine that does not: it notes how fresh its copy is |
 //! | `promotion` | the transition to the master |
 //! | `demotion` | the transition to a standby |
-//! | `switchover` | a planned change of the master |
 //! | `rehearsal` | a real restore beside the data |
 //! | `report` | `--dry-run`, `--status`, `--check-config` |
 //! | `check` | `--check` |
-//! | `verbs` | what a command line asks for |
+//! | `cli` | the command lines of the three programs |
+//! | `hooks` | `vip-up` and `vip-down` |
+//! | `verbs` | `mfs-promote`: one function for each thing that it can be asked for |
 
 mod check;
 pub mod cli;
