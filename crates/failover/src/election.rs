@@ -113,7 +113,7 @@ impl<'a> Election<'a> {
         if self.vip.holds()? { Ok(()) } else { Err(Failure::Lost { vip: self.vip.clone() }) }
     }
 
-    fn hear(&self, other: Ipv4Addr) {
+    fn note_master(&self, other: Ipv4Addr) {
         self.seen(|seen| seen.other_masters.insert(other));
     }
 

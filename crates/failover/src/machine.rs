@@ -104,7 +104,7 @@ impl Machine {
         moosefs::running(&self.data, daemon)
     }
 
-    /// Asks the master on this machine; where it listens on all addresses, on one that nobody takes away.
+    /// Asks the master on this machine; where it listens on all addresses, on one that is never removed.
     pub(crate) fn ask_master(&self) -> Result<Info, moosefs::Error> {
         let host = self.config.client_host;
         let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host };

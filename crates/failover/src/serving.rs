@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use log::Level;
 
 use crate::election;
-use crate::election::isolation::Known;
+use crate::election::isolation::PingTargets;
 use crate::election::peers;
 use crate::machine::call::Call;
 use crate::machine::config::PingNodes;
@@ -54,7 +54,7 @@ use failure::Failure;
 use reannounce::Reannounce;
 
 /// Between two questions to the master which metaloggers copy from it.
-const LEARN_EVERY: Duration = Duration::from_secs(2);
+const STANDBYS_EVERY: Duration = Duration::from_secs(2);
 /// The port that is asked of a machine that was connected: a chunkserver accepts, any other machine refuses, which is an
 /// answer too.
 const ASKED_PORT: u16 = 9422;
@@ -106,9 +106,9 @@ impl<'a> Serving<'a> {
     }
 
     fn look_around(&self, ucarp: &Ucarp) -> Option<Failure> {
-        let (mut known, mut nudge) = (Known::default(), Nudge::default());
+        let (mut known, mut nudge) = (PingTargets::default(), Nudge::default());
         let (mut answered, mut last_answer) = (Instant::now(), None);
-        let (mut learnt, mut health): (Option<Instant>, _) = (None, Health::new(Instant::now()));
+        let (mut remembered, mut health): (Option<Instant>, _) = (None, Health::new(Instant::now()));
         let mut reannounce = self.machine.config.arp_probe.then(|| Reannounce::listen(&self.vip));
         let mut looked = Instant::now();
         while self.is_on_duty() && self.cancel.sleep(timing::MONITOR).is_ok() {
@@ -120,9 +120,9 @@ impl<'a> Serving<'a> {
             let info = self.machine.ask_master().ok();
             if let Some(info) = &info {
                 nudge.nudge_if_idle(self.vip.port(self.port()), info);
-                if learnt.is_none_or(|last| last.elapsed() >= LEARN_EVERY) {
-                    self.learn(&peers);
-                    learnt = Some(Instant::now());
+                if remembered.is_none_or(|last| last.elapsed() >= STANDBYS_EVERY) {
+                    self.remember_standbys(&peers);
+                    remembered = Some(Instant::now());
                 }
             }
             let silent = answered.elapsed();
@@ -169,7 +169,7 @@ impl<'a> Serving<'a> {
     }
 
     /// Machines that can be asked now. One that was connected once stays known when it is not any more.
-    fn refresh(&self, known: &mut Known, peers: &BTreeSet<Ipv4Addr>) {
+    fn refresh(&self, known: &mut PingTargets, peers: &BTreeSet<Ipv4Addr>) {
         let Ok(own) = address::own_addresses() else { return };
         let PingNodes::Any(configured) = &self.machine.config.ping_nodes else { return };
         let ports = [self.machine.config.chunkserver_port, self.port()];
@@ -180,16 +180,11 @@ impl<'a> Serving<'a> {
         known.configured.clone_from(configured);
     }
 
-    /// Remembers the machines whose metaloggers copy from here. Under the mutex of the hooks, so that the memory of a later
-    /// run is not overwritten.
-    fn learn(&self, known: &BTreeSet<Ipv4Addr>) {
+    /// Remembers the machines whose metaloggers copy from here.
+    fn remember_standbys(&self, known: &BTreeSet<Ipv4Addr>) {
         let mut others = peers::copying_from(&self.vip, self.port());
         others.retain(|machine| !known.contains(machine));
-        if others.is_empty() {
-            return;
-        }
-        let _mutex = self.request.hook_mutex();
-        if !self.request.superseded() {
+        if !others.is_empty() {
             memory::remember_standbys(&self.machine.state, others);
         }
     }

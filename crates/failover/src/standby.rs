@@ -10,7 +10,6 @@
 //!
 //! The role ends with the next call of a hook.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use crate::election::peers;
@@ -54,13 +53,11 @@ impl<'a> Standby<'a> {
         while self.is_on_duty(ucarp) {
             let Ok(heard) = others.wait(timing::MONITOR, self.cancel) else { return };
             if let Some(other) = heard.filter(|other| known.replace(*other) != Some(*other)) {
-                self.remember(|state| memory::remember_masters(state, [other]));
+                memory::remember_masters(&self.machine.state, [other]);
             }
             if Instant::now() >= ask_at {
-                let copying: Vec<Ipv4Addr> = peers::copying_from(&self.vip, self.machine.config.client_port);
-                if !copying.is_empty() {
-                    self.remember(|state| memory::remember_standbys(state, copying));
-                }
+                let copying = peers::copying_from(&self.vip, self.machine.config.client_port);
+                memory::remember_standbys(&self.machine.state, copying);
                 freshness.look(self.machine, &self.vip, self.cancel);
                 ask_at = Instant::now() + ASK_EVERY;
             }
@@ -69,13 +66,5 @@ impl<'a> Standby<'a> {
 
     fn is_on_duty(&self, ucarp: &Ucarp) -> bool {
         !self.cancel.is_set() && !self.request.superseded() && ucarp.is_alive()
-    }
-
-    /// Under the mutex of the hooks, so that the memory of a later run is not overwritten.
-    fn remember(&self, change: impl FnOnce(&crate::machine::state::State)) {
-        let _mutex = self.request.hook_mutex();
-        if !self.request.superseded() {
-            change(&self.machine.state);
-        }
     }
 }

@@ -1,5 +1,4 @@
-//! The durations that the safety argument rests on, in one table: they are compared here, and the tests below say how they
-//! depend on each other. `docs/safety.md` has the argument.
+//! The durations that the safety argument rests on, in one table. The tests below say how they depend on each other. `docs/safety.md` has the argument.
 //!
 //! Times of ucarp come from its own options: [`interval`](crate::ucarp::Options::interval) and
 //! [`dead_time`](crate::ucarp::Options::dead_time). Waits that decide nothing stay where they are used.
@@ -12,10 +11,16 @@ const fn ms(milliseconds: u64) -> Duration {
 
 // The hooks.
 
-/// A hook waits for another one at most so long: ucarp advertises nothing meanwhile.
+/// How long a hook waits for another one at most: ucarp advertises nothing meanwhile.
 pub(crate) const HOOK_MUTEX: Duration = ms(200);
 /// How long a run waits for the one before it, which may have to roll back and end a master that is loading.
 pub(crate) const LOCK: Duration = ms(120_000);
+
+/// While a hook removes the virtual IP: how long the master may take for one pass of its loop.
+pub(crate) const DRAIN_LOOP_PASS: Duration = ms(60);
+/// How long metaloggers may then take to acknowledge. One that takes longer is dead or cut off, and would not get the
+/// change.
+pub(crate) const DRAIN_ACKNOWLEDGED: Duration = ms(50);
 
 // The election.
 
@@ -39,7 +44,7 @@ pub(crate) const PEER_CONNECT: Duration = ms(400);
 pub(crate) const PEER_CONNECT_AGAIN: Duration = ms(1500);
 /// How long a master may take to answer once it has accepted the connection.
 pub(crate) const PEER_ANSWER: Duration = ms(1000);
-/// A peer's master that accepts connections and answers nothing for so long hangs, and serves no client.
+/// A peer's master that accepts connections and does not answer within this hangs, and serves no client.
 pub(crate) const PEER_HUNG: Duration = ms(3000);
 /// A metalogger writes to its disk once a second what a stopping master has sent. Longer behind is not following.
 pub(crate) const METALOGGER_FLUSH: Duration = ms(2000);
@@ -52,7 +57,7 @@ pub(crate) const SAME_ELECTION: Duration = ms(60_000);
 
 // A promotion.
 
-/// A daemon that does not run so long after its start was ordered has died.
+/// A daemon that does not run when this has passed since its start was ordered has exited.
 pub(crate) const START_GRACE: Duration = ms(2000);
 /// A master that exits over something it finds wrong does so within this after it began to serve.
 pub(crate) const EARLY_EXIT: Duration = ms(3000);
@@ -68,7 +73,7 @@ pub(crate) const GRACE_MARGIN: Duration = ms(1000);
 /// Within this another MASTER finds that it lacks changes, and steps down. One that goes on waits for the master here to
 /// stop.
 pub(crate) const OTHER_DECIDES: Duration = ms(3000);
-/// Other MASTERs that come and go prolong the grace to so many at most.
+/// Other MASTERs that come and go prolong the grace to this many at most.
 pub(crate) const GRACES: u32 = 4;
 
 // A serving machine.
@@ -94,8 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_waits_for_another_one_is_back_before_anybody_misses_an_advertisement() {
+    fn a_hook_that_waits_for_another_one_is_back_before_an_advertisement_is_missed() {
         assert!(all_options().all(|options| HOOK_MUTEX * 2 < options.interval()));
+        assert!(DRAIN_LOOP_PASS * 2 + DRAIN_ACKNOWLEDGED < HOOK_MUTEX, "what a hook does while it has the mutex");
     }
 
     #[test]
@@ -108,10 +114,9 @@ mod tests {
     #[test]
     fn the_grace_of_a_demotion_outlasts_a_restart_of_ucarp_and_the_decision_of_another_master() {
         for options in all_options() {
-            let grace = options.dead_time() + options.interval() + GRACE_MARGIN;
-            assert!(grace > options.dead_time() + options.interval());
-            assert!(OTHER_DECIDES >= PEER_CONNECT * 2 + PEER_ANSWER, "it has asked us by then");
+            assert!(crate::demotion::grace(&options) > options.dead_time() + options.interval());
         }
+        assert!(OTHER_DECIDES >= PEER_CONNECT * 2 + PEER_ANSWER, "it has asked us by then");
     }
 
     #[test]

@@ -27,7 +27,7 @@ const MOST_NAMED: usize = 4;
 
 /// The machines that may prove that this one is not cut off.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
+pub(crate) struct PingTargets {
     /// Chunkservers on other machines.
     pub(crate) chunkservers: BTreeSet<SocketAddrV4>,
     /// Where masters of other machines would listen: a refusal is an answer.
@@ -36,7 +36,7 @@ pub(crate) struct Known {
     pub(crate) configured: Vec<Ipv4Addr>,
 }
 
-impl Known {
+impl PingTargets {
     /// Whether silence would mean anything. A peer's does not: it may be the machine that has just died.
     pub(crate) fn any(&self) -> bool {
         !self.chunkservers.is_empty() || !self.configured.is_empty()
@@ -67,7 +67,7 @@ impl Known {
         port.or_else(|| echo.ok()?.join().ok().flatten().map(|address| (address, address.to_string())))
     }
 
-    /// All that [`Known::first_answer`] asks.
+    /// All that [`PingTargets::first_answer`] asks.
     fn asked(&self) -> impl Iterator<Item = Ipv4Addr> {
         self.ports().into_iter().map(|address| *address.ip()).chain(self.configured.clone())
     }
@@ -97,7 +97,7 @@ pub(super) fn check(
     let elsewhere = |known: BTreeSet<SocketAddrV4>| known.into_iter().filter(|at| !own.contains(at.ip())).collect();
     let data = &machine.data;
     let in_image = chunkservers::in_image(data, plan)?;
-    let mut known = Known {
+    let mut known = PingTargets {
         chunkservers: elsewhere(in_image.clone()),
         peers: election.candidates(own).into_iter().map(|address| SocketAddrV4::new(address, port)).collect(),
         configured: configured.clone(),

@@ -30,7 +30,7 @@ pub(super) fn wait(election: &Election<'_>, cancel: &Cancel) -> Result<String, F
             return Ok(in_words(known, silence));
         }
         let Some(other) = others.wait(left.min(POLL), cancel)? else { continue };
-        election.hear(other);
+        election.note_master(other);
         if known.replace(other) != Some(other) {
             log::info!("{other} also advertises as MASTER; waiting for one side to step down");
         }

@@ -1,7 +1,7 @@
 //! One promotion or demotion at a time on a machine; the last one asked for decides.
 //!
 //! A hook asks by writing a [`Ticket`], which takes the place of any earlier one: the order of the writes is the order
-//! of the calls. The background work that carries the newest ticket tells whoever holds the lock to roll back and end,
+//! of the calls. The background work that carries the newest ticket tells the run that holds the lock to roll back and end,
 //! and takes it; work whose ticket was replaced gives up. So of any number of calls the last one acts, and never two
 //! at once.
 
@@ -230,7 +230,7 @@ impl Locks {
         }
     }
 
-    /// Takes the lock if nobody holds it, for a run by hand: it disturbs nobody, and a later hook still comes first.
+    /// Takes the lock if it is free, for a run by hand: it disturbs no other run, and a later hook still comes first.
     pub(crate) fn acquire_if_free(self, kind: RunKind) -> Result<Lock, Error> {
         let file = self.lock_file()?;
         if try_lock(&file)? {
@@ -259,7 +259,7 @@ impl Locks {
         Ok(lock)
     }
 
-    /// The right to rehearse, for one at a time. No promotion waits for it: whoever takes the lock for one tells the
+    /// The right to rehearse, for one at a time. No promotion waits for it: the run that takes the lock for one tells the
     /// rehearsal to end, and goes on at once. [`Error::Busy`] while another rehearsal or a promotion runs.
     pub(crate) fn rehearse(&self) -> Result<Rehearsing, Error> {
         let Some(rehearsing) = self.no_rehearsal()? else {
@@ -290,7 +290,7 @@ impl Locks {
         }
     }
 
-    /// The newest ticket; none if nobody has asked since the machine started.
+    /// The newest ticket; none if there was no call since the machine started.
     fn newest(&self) -> Result<Option<Ticket>, Error> {
         let mut text = String::new();
         let read = match self.folder.read(TICKET.as_ref()) {
@@ -380,7 +380,7 @@ pub(crate) struct HookMutex {
     _file: File,
 }
 
-/// The right to rehearse, or a hold on nobody rehearsing. Dropping it releases it.
+/// The right to rehearse, or the right to keep others from rehearsing. Dropping it releases it.
 #[derive(Debug)]
 pub(crate) struct Rehearsing {
     file: File,

@@ -317,7 +317,7 @@ fn has_members(group: u32) -> bool {
     identity::all().into_iter().filter_map(Stat::of).any(|stat| stat.group == group && !stat.has_ended())
 }
 
-/// Where a child's output goes: a file in memory. A pipe would block a child that prints much while nobody reads,
+/// Where a child's output goes: a file in memory. A pipe would block a child that prints much that is not read at once,
 /// and break under a daemon that still holds it; this does neither.
 struct Output(File);
 

@@ -1,7 +1,7 @@
 //! Hearing CARP advertisements: who else says that it holds the virtual address.
 //!
 //! It listens where ucarp itself listens, on a packet socket: an ordinary raw socket hears nothing behind a firewall
-//! that does not know protocol 112, or behind a strict reverse-path filter, and "no rival" would be wrong there.
+//! that does not know protocol 112, or behind a strict reverse-path filter, and "no other MASTER" would be wrong there.
 //! Packets of this machine's own ucarp are not heard; a switch that returns them makes them heard, so callers compare
 //! sources with the machine's own addresses all the same. Closing a packet socket takes some 10 ms: no hook opens one.
 

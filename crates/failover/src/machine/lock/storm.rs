@@ -22,7 +22,7 @@ fn contend(folder: &Path, ticket: &Ticket) {
         Ok(lock) => {
             log("begin");
             let work = cancel.sleep(Duration::from_secs(2));
-            // Rolling back takes its time, and nobody may begin before it is done.
+            // Rolling back takes its time, and no other run may begin before it is done.
             std::thread::sleep(Duration::from_millis(30));
             let done = work.is_ok() && !lock.superseded();
             log(if done { "done" } else { "undone" });

@@ -114,7 +114,7 @@ fn one_rehearsal_at_a_time_and_none_beside_a_promotion() {
 fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
     for kind in [RunKind::Promotion, RunKind::Demotion] {
         let dir = tempfile::tempdir().unwrap();
-        // Ends by itself, and well, if nobody tells it to.
+        // Ends by itself, and well, if it gets no signal.
         let mut child = Command::new("sleep").arg("10").spawn().unwrap();
         let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(RunKind::Rehearsal));
         std::fs::write(dir.path().join(REHEARSAL), line).unwrap();

@@ -19,14 +19,8 @@ use crate::sys::netlink::Connection;
 use crate::sys::nft::{Segments, hold_segments};
 use crate::sys::tcp;
 use crate::sys::text::human;
+use crate::timing;
 use crate::vip::VirtualIp;
-
-/// How long the master may take for a pass of its loop. With [`FLUSH`] it is less than another hook waits for the
-/// mutex.
-const LOOP_PASS: Duration = Duration::from_millis(60);
-/// How long metaloggers may take to acknowledge; one that takes longer is dead or cut off, and would not get the
-/// change.
-const FLUSH: Duration = Duration::from_millis(50);
 
 /// Removes the address with nothing of the master here on its way: it listens to clients on `port` of `host`, which is
 /// 0.0.0.0 for all of its addresses.
@@ -45,14 +39,14 @@ pub(crate) fn remove_address(vip: &VirtualIp, host: Ipv4Addr, port: u16) -> Resu
 fn drain(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<Connection> {
     // A master that listens on the virtual IP alone could not answer through the rule.
     let own = SocketAddrV4::new(if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host }, port);
-    if moosefs::info(own, LOOP_PASS).is_err() {
+    if moosefs::info(own, timing::DRAIN_LOOP_PASS).is_err() {
         return None;
     }
     let held = hold_segments(Segments::All, SocketAddrV4::new(vip, port));
     let held = held.inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
     let start = Instant::now();
-    if moosefs::info(own, LOOP_PASS).is_ok() {
-        while is_unacknowledged(vip, port) && start.elapsed() < FLUSH {
+    if moosefs::info(own, timing::DRAIN_LOOP_PASS).is_ok() {
+        while is_unacknowledged(vip, port) && start.elapsed() < timing::DRAIN_ACKNOWLEDGED {
             sleep(Duration::from_millis(1));
         }
     }
