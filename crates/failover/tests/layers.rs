@@ -76,13 +76,11 @@ fn expand<'a>(mut rest: &'a str, before: &[String], found: &mut Vec<Vec<String>>
         let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
         path.push(rest[..end].to_owned());
         rest = &rest[end..];
-        match rest.strip_prefix("::") {
-            Some(behind) => rest = behind,
-            None => {
-                found.push(path);
-                return rest;
-            }
-        }
+        let Some(behind) = rest.strip_prefix("::") else {
+            found.push(path);
+            return rest;
+        };
+        rest = behind;
     }
 }
 
@@ -132,7 +130,9 @@ fn no_files_import_each_other_in_a_circle() {
         }
         for module in idle {
             arrows.remove(module);
-            arrows.values_mut().for_each(|targets| targets.retain(|target| *target != module));
+            for targets in arrows.values_mut() {
+                targets.retain(|target| *target != module);
+            }
         }
     }
     let left: Vec<_> = arrows
