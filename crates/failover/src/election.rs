@@ -9,7 +9,7 @@
 //! Otherwise a machine whose network comes back in between would take the silence of the time before for a death.
 //!
 //! To add a check: a file here with one function, a line in [`Election::check`], a variant of [`Failure`] with its
-//! [`Why`](crate::policy::Why), a row in `docs/safety.md`.
+//! [`Why`](crate::policy::Why), and the places that `docs/overview.md` names at its end.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

@@ -1,6 +1,6 @@
 //! The MooseFS failover: everything behind the three programs `vip-up`, `vip-down` and `mfs-promote`.
 //!
-//! Each room below owns one thing. A room imports only from rooms above it in this table, never from those below; a test
+//! Each room (a module at this level) owns one thing. A room imports only from rooms above it in this table, never from those below; a test
 //! (`tests/layers.rs`) reads the table and proves it. The programs call the three functions at the end; all else is private
 //! to the library.
 //!
@@ -17,7 +17,7 @@
 //! | `switchover` | a planned change of the master |
 //! | `election` | the settle time and the checks before serving |
 //! | `serving` | the role of a machine that serves: it monitors master, virtual IP and network |
-//! | `standby` | the role of a machine that does not: it notes how fresh its copy is |
+//! | `standby` | the role of a machine that does not serve: it records who serves, and how fresh its copy is |
 //! | `promotion` | the transition to the master |
 //! | `demotion` | the transition to a standby |
 //! | `rehearsal` | a real restore beside the data |

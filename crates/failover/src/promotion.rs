@@ -1,5 +1,6 @@
-//! The transition to the master. [`promote`] is its frame, [`Promotion::steps`] the order of the work: each step takes what
-//! the one before it made. If one fails, [`undo`](Promotion::undo) puts everything back, and the policy decides the rest.
+//! The transition to the master. [`promote`] is the entry point, [`Promotion::steps`] the order of the work: each step takes
+//! what the one before it made. If one fails, [`undo`](Promotion::undo) recovers as the next run would after a crash at that
+//! step, and the [policy](crate::policy) decides what follows.
 
 mod failure;
 pub(crate) mod prepare;
@@ -36,13 +37,13 @@ use crate::vip::VirtualIp;
 pub(crate) use failure::Failure;
 use prepare::{Prepared, Staged};
 
-/// Between two questions to a starting master.
+/// Pause between two requests to a starting master.
 const ASK_EVERY: Duration = Duration::from_millis(10);
-/// Between two looks at a new master.
+/// Pause between two looks at a new master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Makes this machine the master, and stays as long as it serves. On failure everything is put back, the address goes, and
-/// ucarp steps down. Says whether this machine serves, or a later call decides.
+/// Makes this machine the master, and stays as long as it serves. On failure the files are put back, the address is removed,
+/// and ucarp steps down or is stopped. Returns true if this machine served, or if a later call has taken over.
 pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: &Supervisor) -> bool {
     let vip = call.virtual_ip();
     let lock = match call.take_lock(origin, cancel) {
@@ -53,7 +54,10 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
         }
         Err(why) if origin.is_hook() => {
             let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
-            drop(Ending::of(call, None, None).fail(&mut run, Why::CannotServe, &chain(&why)));
+            let config = call.load_config().ok();
+            let notified = Ending::of(call, config.as_ref(), None).fail(&mut run, Why::CannotServe, &chain(&why));
+            run.end(State::open().ok().as_ref());
+            drop(notified);
             return false;
         }
         Err(why) => {
@@ -93,13 +97,14 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
     match promoted {
         Ok(promoted) => serve(call, promoted, &machine, run, lock, cancel),
         Err(failure) => {
-            let quiet = note(&failure, &machine.state) == News::Known;
-            let ending = Ending { quiet, ..Ending::of(call, Some(&machine.config), Some(lock.request())) };
+            // A step that is cancelled fails in its own words.
             let why = match failure.why() {
                 _ if cancel.signalled() => Why::Interrupted,
                 _ if cancel.is_set() => Why::TimedOut,
                 why => why,
             };
+            let quiet = note(why, &machine.state) == News::Known;
+            let ending = Ending { quiet, ..Ending::of(call, Some(&machine.config), Some(lock.request())) };
             let notified = ending.fail(&mut run, why, &chain(&failure));
             run.end((!quiet).then_some(&machine.state));
             lock.release();
@@ -109,7 +114,7 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
     }
 }
 
-/// How a promotion went well.
+/// How a promotion succeeded.
 #[derive(Clone, Copy)]
 enum Promoted {
     /// A new master was started.
@@ -118,7 +123,7 @@ enum Promoted {
     AlreadyServing,
 }
 
-/// The role: the monitor begins at once, the archive and the end of the transition come beside it.
+/// The role: monitoring begins at once, while the replaced files are archived and the lock is released.
 fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock: Lock, cancel: &Cancel) -> bool {
     let notified = match promoted {
         Promoted::Serving => {
@@ -147,13 +152,13 @@ fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock:
 #[derive(PartialEq, Eq)]
 enum News {
     New,
-    /// It is the end that the promotion before had, and it was reported then.
+    /// The promotion before ended in the same way, and that was reported.
     Known,
 }
 
-/// Leaves for the checks of later promotions how this one failed.
-fn note(failure: &Failure, state: &State) -> News {
-    match failure.why() {
+/// Records for the checks of later promotions how this one failed.
+fn note(why: Why, state: &State) -> News {
+    match why {
         Why::Isolated if !memory::isolated(state) => return News::Known,
         Why::StaleCopy => memory::stepped_down_stale(state),
         why if why.policy().counts => memory::role_changed(state),
@@ -198,7 +203,7 @@ impl<'a> Ending<'a> {
     }
 }
 
-/// A bound on each step: what no cancelling ends, the end of this process does.
+/// A bound on each step: if cancelling does not stop it, this process exits.
 fn watch_time(
     call: &Call,
     config: Option<&Config>,
@@ -218,7 +223,7 @@ fn watch_time(
     })
 }
 
-/// No step of a promotion takes this long, whatever the daemons do, besides the time for its image.
+/// No step of a promotion takes this long, whatever the daemons do; the time to load its image is added.
 fn allowance(config: Option<&Config>) -> Duration {
     config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
 }
@@ -317,7 +322,7 @@ impl Promotion<'_> {
     }
 
     /// Whether a master runs here that has everything this machine knows of: then ucarp was only restarted. One that lacks
-    /// changes is stale, started by mistake: it is ended. If a living master of another machine has the missing changes,
+    /// changes is stale, started by mistake: it is killed. If a living master of another machine has the missing changes,
     /// this machine must not serve at all.
     fn already_serving(&mut self) -> Result<bool, Failure> {
         let machine = self.machine;
@@ -457,7 +462,7 @@ impl Promotion<'_> {
         Ok(staged)
     }
 
-    /// Moves everything else out of the data folder and the clean set in.
+    /// Moves all other files out of the data folder, and the clean set into it.
     fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
         let Staged { folder, plan, served, release, .. } = staged;
@@ -537,8 +542,8 @@ impl Promotion<'_> {
         Ok(())
     }
 
-    /// The new history is this machine's now. A serving master is not stopped for a journal that stays: the next run finds a
-    /// master that runs or has written, and keeps it.
+    /// The new history is this machine's now. If the journal cannot be removed, the master still serves: the next run finds
+    /// that it runs or has written, and keeps it.
     fn finish(&self, committed: Committed) {
         memory::serving(&self.machine.state);
         if let Err(e) = committed.journal.finish() {
@@ -571,8 +576,8 @@ impl Promotion<'_> {
         machine.remove_restore_dropin();
     }
 
-    /// Puts everything back: ends a master that this run started, then recovers as the next run would after a crash here.
-    /// The journal tells what there is to undo, and stays for the next run if that fails.
+    /// Kills a master that this run started, then recovers as the next run would after a crash here: the journal says which
+    /// files to move back, and stays for the next run if that fails.
     fn undo(&mut self, reached: Reached) {
         if reached == Reached::Nothing {
             return;

@@ -11,7 +11,7 @@ use crate::sys::cancel::Cancelled;
 use crate::sys::text::human;
 use crate::{election, machine::supervisor};
 
-/// Why this machine does not serve. Everything is back in its place when this is returned.
+/// Why this machine does not serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The election went another way, or a check failed.
