@@ -68,19 +68,3 @@ fn an_interrupted_run_is_reported_and_recovered_and_left_alone_without_its_journ
     }
     Ok(())
 }
-
-#[test]
-fn a_run_that_cannot_take_its_lock_removes_the_address() -> Result<()> {
-    let machines = lab::SingleMachines::reserve()?;
-    let test = TestMachine::start(&machines)?;
-    let machine = test.machine();
-    machine.address(true)?;
-    machine.must(&["install", "-d", "-m", "777", "/run/moosefs-ucarp"])?;
-    // As a hook calls it.
-    let call =
-        r#"{"kind":"promotion","interface":"eth0","vip":"172.16.0.99","config":null,"ticket":null,"ucarp":null}"#;
-    let (done, _) = machine.run(&["mfs-promote", "--call", call])?;
-    let addresses = machine.must(&["ip", "addr", "show", "dev", "eth0"])?;
-    assert!(!done && !addresses.contains("172.16.0.99"), "{addresses}");
-    Ok(())
-}

@@ -7,6 +7,7 @@
 //! The normal form injects faults for two minutes, in an order that a seed repeats. `LAB_CAMPAIGN=SECONDS` takes another
 //! time, `LAB_CAMPAIGN=all` injects every fault.
 
+mod broken;
 mod interrupted;
 mod test_machine;
 mod verdict;

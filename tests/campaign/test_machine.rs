@@ -24,7 +24,7 @@ const CONFIG: &[(&str, &str)] = &[
     ("mfsmetalogger.cfg", "MASTER_RECONNECTION_DELAY = 1\n"),
     ("mfsexports.cfg", "* / rw,alldirs,admin,maproot=0:0\n"),
     // The switch answers for the rest of the world.
-    ("mfspromote.cfg", "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nWITNESSES = 172.16.0.1\n"),
+    ("mfspromote.cfg", "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nPING_NODES = 172.16.0.1\n"),
 ];
 
 /// A run into which faults are injected.

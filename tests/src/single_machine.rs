@@ -60,7 +60,7 @@ impl SingleMachines {
         Hooks::ours()?.install([&machine].into_iter())?;
         let switch = Switch::start(work.path())?;
         machine.boot(&switch)?;
-        Ok(SingleMachine { machine, _switch: switch, work, _lock: Arc::clone(&self.lock) })
+        Ok(SingleMachine { machine, events, _switch: switch, work, _lock: Arc::clone(&self.lock) })
     }
 }
 
@@ -68,6 +68,7 @@ impl SingleMachines {
 #[derive(Debug)]
 pub struct SingleMachine {
     machine: Machine,
+    events: Arc<EventLog>,
     _switch: Switch,
     work: WorkFolder,
     _lock: Arc<HostLock>,
@@ -98,6 +99,11 @@ impl SingleMachine {
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.machine.disk(DATA)
+    }
+
+    /// All that its programs have logged so far.
+    pub fn log(&self) -> String {
+        self.events.since(0).iter().map(|event| format!("{}\n", event.text)).collect()
     }
 
     /// The state folder.

@@ -100,7 +100,7 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
 const EXPLANATION: &str = "
 From its start until it is collected, 300 calls of each, in a network namespace with a veth pair. The address is really
 added each time and removed again untimed; what follows in the background (mfs-promote, `setup.sh`) is a stand-in, and the
-hook's caller is the benchmark, not ucarp. ucarp is silent towards its rivals for as long as this takes.
+hook's caller is the benchmark, not ucarp. ucarp is silent towards other machines for as long as this takes.
 ";
 
 /// Times calls of the kinds, one after the other, in namespaces that end with this process.
