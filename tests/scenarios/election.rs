@@ -86,7 +86,7 @@ fn preempted_during_the_settle_time() -> Result<()> {
     cluster.isolate("m1")?;
     cluster.wait_for_log("m2", log_lines::UCARP_MASTER, SOON)?;
     cluster.heal("m1")?;
-    cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
+    cluster.wait_for_log("m2", log_lines::SUPERSEDED, SOON)?;
     cluster.wait_for_log("m2", log_lines::NOTHING_TO_DEMOTE, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert_eq!(cluster.daemon("m2", "mfsmetalogger")?, metalogger, "no daemon was touched");

@@ -26,6 +26,8 @@ pub const ALREADY_SERVING: &str = "promotion ended: already serving";
 pub const SERVING_OR_ALREADY: &str = "promotion ended: (already )?serving";
 /// Outcome: ucarp stepped down once.
 pub const STEPPED_DOWN: &str = "promotion ended: stepped down";
+/// Outcome: a later call of a hook decided.
+pub const SUPERSEDED: &str = "promotion ended: superseded";
 /// Outcome: ucarp was stopped.
 pub const UCARP_STOPPED: &str = "promotion ended: stopped";
 /// Outcome: the master was stopped.
@@ -138,7 +140,7 @@ pub const STEP_TIMED_OUT: &str = r#"step "prepare" has taken .*; cancelling it.*
 /// The cancelled step does not stop.
 pub const STEP_DOES_NOT_STOP: &str = r#"step "prepare" has taken .*, and does not stop"#;
 /// A restore took too long.
-pub const RESTORE_TIMED_OUT: &str = "mfsmaster was not done after 2s .*state R, [0-9.]+ s of processor time";
+pub const RESTORE_TIMED_OUT: &str = "mfsmaster was not done after 2[.0]* s .*state R, [0-9.]+ s of processor time";
 /// The metalogger had to be killed.
 pub const METALOGGER_KILLED: &str = "ignored TERM for .*sending KILL.*mfsmetalogger [0-9]+ state T";
 /// The master was serving before the run, on MooseFS 1.6.
@@ -278,7 +280,7 @@ pub const NAGIOS_LACKS: &str = "MFS-PROMOTE CRITICAL - standby, copy: lacks ";
 /// `--check` about a wrapper around the hook.
 pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
 /// The command of `NOTIFY` took too long.
-pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done after 30s";
+pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done after 30[.0]* s";
 /// The event and the reason that `NOTIFY` got: this machine is isolated.
 pub const NOTIFIED_ISOLATED: &str = "step-down: this machine is isolated";
 /// The same: another master is alive.

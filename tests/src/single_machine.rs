@@ -103,7 +103,8 @@ impl SingleMachine {
 
     /// All that its programs have logged so far.
     pub fn log(&self) -> String {
-        self.events.since(0).iter().map(|event| format!("{}\n", event.text)).collect()
+        let texts: Vec<_> = self.events.since(0).into_iter().map(|event| event.text).collect();
+        texts.join("\n")
     }
 
     /// The state folder.

@@ -39,7 +39,7 @@ impl Watchdog {
         let now = Instant::now();
         let shared = Arc::new((Mutex::new(Step { name, begun: now, until: now + time, over: false }), Condvar::new()));
         let (watched, cancel) = (Arc::clone(&shared), cancel.clone());
-        std::thread::spawn(move || {
+        let watching = std::thread::Builder::new().spawn(move || {
             while let Some(late) = wait(&watched) {
                 if !cancel.is_set() {
                     log::error!("{late}; cancelling it. {}", threads());
@@ -51,6 +51,9 @@ impl Watchdog {
                 return on_timeout(lock(&watched.0).name);
             }
         });
+        if let Err(e) = watching {
+            log::warn!("no thread for the time limits of this run, so a step that hangs is not cancelled: {e}");
+        }
         Self(shared)
     }
 

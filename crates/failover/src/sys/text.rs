@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 /// A time in Unix seconds: `2026-11-22 21:04:31 UTC`.
 pub(crate) fn when(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|seconds| DateTime::<Utc>::from_timestamp(seconds, 0));
-    time.map_or_else(|| format!("at {unix}"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
+    time.map_or_else(|| format!("second {unix} since 1970"), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
 /// A duration: `12 ms`, `1.26 s`, `12.3 s`, `60 s`, `2.5 min`, `23.5 h`. At most three digits, without trailing zeros.
