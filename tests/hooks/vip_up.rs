@@ -1,7 +1,6 @@
 //! `vip-up` as ucarp and as people run it, on the real kernel.
 
 use std::os::unix::net::UnixDatagram;
-use std::time::{Duration, Instant};
 
 use serde_json::json;
 
