@@ -45,54 +45,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Makes this machine the master, and stays as long as it serves. On failure the files are put back, the address is removed,
 /// and ucarp steps down or is stopped. Returns true if this machine served, or if a later call has taken over.
 pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: &Supervisor) -> bool {
-    let vip = call.virtual_ip();
     let lock = match call.take_lock(origin, cancel) {
         Ok(lock) => lock,
-        Err(lock::Error::Superseded) => {
-            log::info!("promotion skipped: superseded by a later call");
-            return true;
-        }
-        Err(why) if origin.is_hook() => {
-            let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
-            let config = call.load_config().ok();
-            let notified = Ending::of(call, config.as_ref(), None).fail(&mut run, Why::CannotServe, &chain(&why));
-            run.end(State::open().ok().as_ref());
-            drop(notified);
-            return false;
-        }
-        Err(why) => {
-            log::error!("{}", chain(&why));
-            return false;
-        }
+        Err(why) => return without_lock(call, origin, &why),
     };
     let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
     let config = call.load_config();
     let known = config.as_ref().ok().cloned();
     let watchdog = watch_time(call, known.as_ref(), lock.request(), cancel, supervisor);
-    let opened = config.map_err(Failure::from).and_then(|config| Ok(Machine::open(config)?));
-    let machine = match opened {
+    let machine = match config.map_err(Failure::from).and_then(|config| Ok(Machine::open(config)?)) {
         Ok(machine) => machine,
         Err(failure) => {
             let ending = Ending::of(call, known.as_ref(), Some(lock.request()));
-            let notified = ending.fail(&mut run, failure.why(), &chain(&failure));
-            run.end(State::open().ok().as_ref());
+            let notified = ending.end(run, failure.why(), &chain(&failure), State::open().ok().as_ref());
             lock.release();
             drop(notified);
             return false;
         }
     };
-    let options = call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default();
-    let promoted = Promotion {
+    let promotion = Promotion {
         call,
         machine: &machine,
-        vip: &vip,
-        options: &options,
+        vip: &call.virtual_ip(),
+        options: &call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default(),
         origin,
         cancel,
         run: &mut run,
         watchdog: &watchdog,
-    }
-    .promote();
+    };
+    let promoted = promotion.promote();
     drop(watchdog);
     match promoted {
         Ok(promoted) => serve(call, promoted, &machine, run, lock, cancel),
@@ -105,13 +86,29 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
             };
             let quiet = note(why, &machine.state) == News::Known;
             let ending = Ending { quiet, ..Ending::of(call, Some(&machine.config), Some(lock.request())) };
-            let notified = ending.fail(&mut run, why, &chain(&failure));
-            run.end((!quiet).then_some(&machine.state));
+            let notified = ending.end(run, why, &chain(&failure), Some(&machine.state));
             lock.release();
             drop(notified);
             false
         }
     }
+}
+
+/// A run that cannot take its lock: a later call has taken over, or the address must not stay here without a master.
+fn without_lock(call: &Call, origin: Origin, why: &lock::Error) -> bool {
+    if matches!(why, lock::Error::Superseded) {
+        log::info!("promotion skipped: superseded by a later call");
+        return true;
+    }
+    if origin.is_hook() {
+        let run = Run::begin(RunKind::Promotion, Some(call.vip));
+        let config = call.load_config().ok();
+        let ending = Ending::of(call, config.as_ref(), None);
+        drop(ending.end(run, Why::CannotServe, &chain(why), State::open().ok().as_ref()));
+    } else {
+        log::error!("{}", chain(why));
+    }
+    false
 }
 
 /// How a promotion succeeded.
@@ -181,8 +178,8 @@ impl<'a> Ending<'a> {
         Self { call, config, request, quiet: false }
     }
 
-    /// Logs why, steps down as the policy says, and tells `NOTIFY`.
-    fn fail(&self, run: &mut Run, why: Why, text: &str) -> Option<Notified> {
+    /// Logs why, steps down as the policy says, keeps the record in `state`, and runs `NOTIFY`.
+    fn end(self, mut run: Run, why: Why, text: &str, state: Option<&State>) -> Option<Notified> {
         let policy = why.policy();
         run.record.error = Some(text.to_owned());
         if self.request.is_some_and(Request::superseded) {
@@ -198,8 +195,11 @@ impl<'a> Ending<'a> {
             Some(StepDown::StopUcarp) => Outcome::Stopped,
             None => Outcome::Superseded,
         };
-        let config = self.config.filter(|_| done.is_some() && !self.quiet)?;
-        Some(notify::tell(config, policy.event, Some(&self.call.interface), &run.record, run.elapsed()))
+        let config = self.config.filter(|_| done.is_some() && !self.quiet);
+        let notified = config
+            .map(|config| notify::tell(config, policy.event, Some(&self.call.interface), &run.record, run.elapsed()));
+        run.end(state.filter(|_| !self.quiet));
+        notified
     }
 }
 
@@ -213,12 +213,11 @@ fn watch_time(
 ) -> Watchdog {
     let (call, known, request, supervisor) = (call.clone(), config.cloned(), request.clone(), supervisor.clone());
     Watchdog::watch(StepName::Recover, allowance(config), cancel, move |step| {
-        let mut run = Run::under_way(RunKind::Promotion, Some(call.vip));
+        let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
-        let notified = Ending::of(&call, known.as_ref(), Some(&request)).fail(&mut run, Why::TimedOut, &text);
-        run.end(State::open().ok().as_ref());
+        let ending = Ending::of(&call, known.as_ref(), Some(&request));
+        drop(ending.end(run, Why::TimedOut, &text, State::open().ok().as_ref()));
         supervisor.dismiss();
-        drop(notified);
         std::process::exit(1)
     })
 }
