@@ -242,10 +242,12 @@ impl Machine {
         self.init().map(Daemon::all_in).unwrap_or_default()
     }
 
-    /// The main process of a daemon: the one whose parent is another program.
+    /// The main process of a daemon: the one whose parent is another program. Of several it is the one started last: the run
+    /// of a standby ends a moment after the promotion that supersedes it has begun.
     pub fn daemon(&self, program: &str) -> Option<Daemon> {
         let all: Vec<Daemon> = self.processes().into_iter().filter(|process| process.name == program).collect();
-        all.iter().find(|one| all.iter().all(|other| other.pid != one.parent)).cloned()
+        let main = all.iter().filter(|one| all.iter().all(|other| other.pid != one.parent));
+        main.max_by_key(|one| one.pid).cloned()
     }
 }
 
