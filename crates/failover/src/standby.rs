@@ -47,7 +47,7 @@ impl<'a> Standby<'a> {
         let Some(ucarp) = self.ucarp else { return };
         let mut others = self.vip.other_masters(&ucarp.options);
         let mut freshness = freshness::Watch::default();
-        // The machine that has just won announces itself at once, and needs a moment to serve.
+        // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
         let mut known = None;
         while self.is_on_duty(ucarp) {
