@@ -11,7 +11,7 @@ use crate::machine::record::{self, Record, Step};
 use crate::machine::state::State;
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
-use crate::sys::text::human;
+use crate::sys::text::{count, human};
 
 /// A run in progress.
 #[derive(Debug)]
@@ -57,7 +57,9 @@ impl Run {
     /// Ends the step in which the connections of clients were reset.
     pub(crate) fn clients_reset(&mut self, reset: Result<usize, tcp_resets::Error>) {
         match reset {
-            Ok(clients) => self.done(StepName::Clients, format_args!("sent TCP RST to {clients} stale connections")),
+            Ok(clients) => {
+                self.done(StepName::Clients, format_args!("sent TCP RST to {}", count(clients, "stale connection")))
+            }
             Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(&e)),
         }
     }
