@@ -58,7 +58,7 @@ impl Run {
     pub(crate) fn clients_reset(&mut self, reset: Result<usize, tcp_resets::Error>) {
         match reset {
             Ok(clients) => {
-                self.done(StepName::Clients, format_args!("sent TCP RST to {}", count(clients, "stale connection")))
+                self.done(StepName::Clients, format_args!("sent TCP RST to {}", count(clients, "stale connection")));
             }
             Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(&e)),
         }
