@@ -103,7 +103,7 @@ fn a_failover_ends_a_rehearsal_and_does_not_wait_for_it() -> Result<()> {
     cluster.expect("the rehearsal to be over", SOON, || rehearsal_cancelled(&cluster))?;
     assert!(cluster.daemon("m2", "tail").is_err(), "its restore was killed");
     nothing_left(&cluster, "m2")?;
-    let runs = json(&cluster, "m2", "--status", "sorted((r[\"role\"], r[\"outcome\"]) for r in d[\"runs\"])[1:]")?;
+    let runs = json(&cluster, "m2", "--status", "sorted((r[\"kind\"], r[\"outcome\"]) for r in d[\"runs\"])[1:]")?;
     assert_eq!(runs, "[('promotion', 'serving'), ('rehearsal', 'cancelled')]");
     let archives = archived(&cluster, "m2")?;
     assert!(!archives.contains(REHEARSAL_FOLDER), "{archives}");
@@ -188,7 +188,7 @@ fn listings_for_programs_agree_with_those_for_people() -> Result<()> {
     }
     let metalogger = of("d[\"metalogger_pid\"]")?;
     assert_eq!(
-        json(&cluster, "m2", "--status", "d[\"metalogger_pid\"], d[\"master\"], d[\"runs\"][0][\"role\"]")?,
+        json(&cluster, "m2", "--status", "d[\"metalogger_pid\"], d[\"master\"], d[\"runs\"][0][\"kind\"]")?,
         format!("{metalogger} None demotion")
     );
     let version = cluster.master_version("m1")?.to_string();

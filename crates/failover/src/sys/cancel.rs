@@ -84,7 +84,7 @@ impl Cancel {
         let flag = cancel.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || {
             for signal in signals.forever() {
-                log::info!("signal {signal} received");
+                log::info!("{} received", signal_hook::low_level::signal_name(signal).unwrap_or("a signal"));
                 flag.0.signalled.store(true, Ordering::SeqCst);
                 flag.cancel();
             }

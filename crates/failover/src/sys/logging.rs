@@ -1,18 +1,22 @@
 //! Where messages go: syslog and journald through `/dev/log`, or standard error.
 //!
-//! A log that is down must never hold up or end the work: what cannot be sent at once is dropped.
+//! A log that is down must never hold up or end the work. A message waits a moment for a daemon that is busy; if it still
+//! takes none, messages are dropped without waiting until it does.
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use env_logger::{Builder, Target};
 use log::{Level, LevelFilter};
 
 /// The socket that syslogd and journald both listen on.
 const SOCKET: &str = "/dev/log";
+/// How long one message waits for a busy daemon, whose queue may be ten messages long.
+const BUSY: Duration = Duration::from_millis(20);
 /// syslog's facility `daemon`.
 const FACILITY: u8 = 3;
 /// Longest message; syslog daemons cut at about this size.
@@ -104,19 +108,18 @@ struct Log {
 impl Log {
     fn open(path: &Path) -> std::io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_nonblocking(true)?;
+        socket.set_write_timeout(Some(BUSY))?;
         socket.connect(path)?;
         Ok(Self { socket, path: path.to_owned() })
     }
 
     fn send(&mut self, message: &[u8]) {
-        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected};
+        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected, WouldBlock};
 
-        let Err(error) = self.socket.send(message) else {
-            return;
-        };
+        let sent = self.socket.send(message).map_err(|e| e.kind());
+        let _ = self.socket.set_nonblocking(sent == Err(WouldBlock));
         // The daemon was restarted: its socket is a new one under the old name.
-        if matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected) {
+        if matches!(sent, Err(ConnectionRefused | ConnectionReset | NotConnected)) {
             if let Ok(log) = Self::open(&self.path) {
                 *self = log;
                 let _ = self.socket.send(message);
@@ -169,10 +172,30 @@ mod tests {
     }
 
     #[test]
-    fn a_daemon_that_does_not_read_holds_nobody_up() {
+    fn a_busy_daemon_gets_every_message() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let server = UnixDatagram::bind(&path).unwrap();
+        let mut log = Log::open(&path).unwrap();
+        let reader = std::thread::spawn(move || {
+            for number in 0..200 {
+                if number % 50 == 0 {
+                    std::thread::sleep(BUSY / 4);
+                }
+                assert_eq!(receive(&server), number.to_string());
+            }
+        });
+        for number in 0..200 {
+            log.write_all(number.to_string().as_bytes()).unwrap();
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_read_delays_no_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _stuck = UnixDatagram::bind(&path).unwrap();
         let mut log = Log::open(&path).unwrap();
         for _ in 0..10_000 {
             log.write_all(&[b'x'; 1000]).unwrap();
