@@ -10,7 +10,7 @@ use crate::metadata::Loss;
 use crate::report::Form;
 use crate::vip::VirtualIp;
 
-/// Add the virtual address and start the promotion of this machine in the background.
+/// Add the virtual IP and start the promotion of this machine in the background.
 ///
 /// ucarp runs this when the machine becomes MASTER (ucarp -u /usr/bin/vip-up). If nothing could be started that would
 /// serve on the address, the address is removed again and the calling ucarp is stopped, so that another machine takes
@@ -22,7 +22,7 @@ pub struct VipUp {
     pub(crate) words: HookWords,
 }
 
-/// Remove the virtual address and start the demotion of this machine in the background.
+/// Remove the virtual IP and start the demotion of this machine in the background.
 ///
 /// ucarp runs this when the machine becomes BACKUP, and each time ucarp starts (ucarp -d /usr/bin/vip-down). Where the
 /// address is not there and no master runs, nothing happens. It works without any configuration file. Messages go to
@@ -37,9 +37,9 @@ pub struct VipDown {
 /// The three words with which ucarp calls a hook.
 #[derive(Debug, Args)]
 pub(crate) struct HookWords {
-    /// Interface of the virtual address
+    /// Interface of the virtual IP
     pub(crate) interface: String,
-    /// The virtual address (IPv4)
+    /// Virtual IP (IPv4)
     pub(crate) vip: Ipv4Addr,
     /// Use the configuration /etc/mfs/mfspromote-XPARAM.cfg (ucarp -x)
     pub(crate) xparam: Option<String>,

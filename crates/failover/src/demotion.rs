@@ -1,4 +1,4 @@
-//! The transition to a standby. [`demote`] is its frame, [`Demotion::steps`] and what they call the order of the work.
+//! The transition to a standby. [`demote`] is the entry point, [`Demotion::steps`] the order of the work.
 //!
 //! The hook has removed the address already, so the master serves no client. ucarp does not say why it called the hook: it
 //! was restarted beside a healthy master, and the address comes back after ucarp's dead time; or another machine won. The
@@ -28,7 +28,7 @@ use crate::sys::text::human;
 use crate::timing;
 use crate::ucarp::Options;
 
-/// Between two looks whether the address is back.
+/// Pause between two looks for the address.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Why a demotion failed.
@@ -48,7 +48,7 @@ pub(crate) enum Failure {
     Cancelled(#[from] Cancelled),
 }
 
-/// How a demotion went well.
+/// How a demotion succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demoted {
     /// No master was running.
@@ -60,7 +60,7 @@ enum Demoted {
 }
 
 /// Stops the master, unless the address comes back within the grace, and stays as a standby. `call` is that of a hook; an
-/// administrator names a configuration at most. Says whether it went well, or a later call decides.
+/// administrator names a configuration at most. Returns true if it succeeded, or if a later call has taken over.
 pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel) -> bool {
     let file = call.map_or(config, |call| call.config.as_deref());
     let config = file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
@@ -132,7 +132,7 @@ fn take_lock(call: Option<&Call>, cancel: &Cancel) -> Result<Option<Lock>, lock:
     }
 }
 
-/// Puts the outcome into the record, logs a failure, and says what `NOTIFY` is told.
+/// Puts the outcome into the record, logs a failure, and returns the event for `NOTIFY`.
 fn note(run: &mut Run, demoted: &Result<Demoted, Failure>, request: Option<&Request>) -> Option<Event> {
     let (outcome, event) = match demoted {
         Ok(Demoted::NothingToDo) => (Outcome::NothingToDemote, None),

@@ -26,7 +26,7 @@ use crate::vip::VirtualIp;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Adds the virtual address and starts the promotion. If nothing could be started that would serve on the address, it is
+/// Adds the virtual IP and starts the promotion. If nothing could be started that would serve on the address, it is
 /// removed again and the calling ucarp stopped.
 pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCode {
     begin("vip-up");
@@ -54,7 +54,7 @@ pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCod
     ExitCode::SUCCESS
 }
 
-/// Removes the virtual address and starts the demotion. Goes on past every error and reports them all.
+/// Removes the virtual IP and starts the demotion. Goes on past every error and reports them all.
 pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> ExitCode {
     begin("vip-down");
     let words = match parsed {

@@ -1,4 +1,4 @@
-//! Hearing CARP advertisements: who else says that it holds the virtual address.
+//! Hearing CARP advertisements: who else says that it holds the virtual IP.
 //!
 //! It listens where ucarp itself listens, on a packet socket: an ordinary raw socket hears nothing behind a firewall
 //! that does not know protocol 112, or behind a strict reverse-path filter, and "no other MASTER" would be wrong there.

@@ -47,7 +47,7 @@ pub(crate) struct Options {
     pub(crate) advskew: u8,
     /// How many intervals without an advertisement mean death.
     pub(crate) deadratio: u32,
-    /// The virtual address.
+    /// The virtual IP.
     pub(crate) vip: Option<Ipv4Addr>,
     /// The interface; without one ucarp takes the first.
     pub(crate) interface: Option<String>,

@@ -143,7 +143,7 @@ times. The client makes up to 200 metadata operations and 200 writes a second.
 
 - detection: from the cut to ucarp's line \"Switching to state: MASTER\". The hooks have no part in it; the cut comes at any
   moment of the second between two advertisements, which alone scatters it by a second, and with it the client's times.
-- takeover: from that line to the first answer on port 9421 through the virtual address, asked every 10 to 30 ms.
+- takeover: from that line to the first answer on port 9421 through the virtual IP, asked every 10 to 30 ms.
 - client without ...: the longest wait for an acknowledgement from the cut until 3 s after the client works again.
 - lost: acknowledged, and not there when the file system is mounted anew at the end. MooseFS acknowledges before it
   replicates, so what was acknowledged within 100 ms of the cut may have existed on the lost machine only; it is counted apart.
