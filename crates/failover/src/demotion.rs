@@ -62,11 +62,7 @@ enum Demoted {
 /// Stops the master, unless the address comes back within the grace, and stays as a standby. `call` is that of a hook; an
 /// administrator names a configuration at most. Returns true if it succeeded, or if a later call has taken over.
 pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel) -> bool {
-    let file = call.map_or(config, |call| call.config.as_deref());
-    let config = file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
-        log::error!("going on with the defaults: {}", chain(&e));
-        Config::fallback()
-    });
+    let config = load_config(call, config);
     let lock = match take_lock(call, cancel) {
         Ok(lock) => lock,
         Err(lock::Error::Superseded) => {
@@ -115,6 +111,15 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
         Standby::of(call, &machine, request, cancel).stay();
     }
     demoted.is_ok()
+}
+
+/// The configuration, or the defaults where it cannot be used.
+fn load_config(call: Option<&Call>, file: Option<&Path>) -> Config {
+    let file = call.map_or(file, |call| call.config.as_deref());
+    file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
+        log::error!("going on with the defaults: {}", chain(&e));
+        Config::fallback()
+    })
 }
 
 /// Takes the lock. A hook's demotion goes on without it where its files are broken: the master must stop.

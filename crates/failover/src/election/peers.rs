@@ -59,19 +59,7 @@ pub(super) fn check(
         }
         while let Ok((address, presence)) = answered.recv_timeout(POLL) {
             let Some(peer) = peers.get_mut(&address) else { continue };
-            let seen = Seen {
-                presence,
-                waited: peer.since.elapsed(),
-                was_equal: peer.equal,
-                metaid: plan.metaid,
-                ours: reach(election, plan),
-                stops_within: election.options.dead_time()
-                    + election.options.interval()
-                    + timing::GRACE_MARGIN
-                    + 2 * timing::OTHER_SKEW,
-                arp_probe: election.machine.config.arp_probe,
-            };
-            match judge(address, &seen)? {
+            match judge(address, &Seen::of(peer, presence, election, plan))? {
                 Judgement::AskAgain { equal } => {
                     if equal && !std::mem::replace(&mut peer.equal, true) {
                         log::info!(
@@ -153,6 +141,21 @@ struct Seen {
     stops_within: Duration,
     /// Whether the address itself is asked for by ARP.
     arp_probe: bool,
+}
+
+impl Seen {
+    fn of(peer: &Peer, presence: MasterAt, election: &Election<'_>, plan: &Plan) -> Self {
+        let options = election.options;
+        Self {
+            presence,
+            waited: peer.since.elapsed(),
+            was_equal: peer.equal,
+            metaid: plan.metaid,
+            ours: reach(election, plan),
+            stops_within: options.dead_time() + options.interval() + timing::GRACE_MARGIN + 2 * timing::OTHER_SKEW,
+            arp_probe: election.machine.config.arp_probe,
+        }
+    }
 }
 
 /// What is known of a peer now.

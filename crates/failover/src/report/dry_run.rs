@@ -19,6 +19,7 @@ use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
 use crate::promotion::prepare;
 use crate::report::interrupted::{InterruptedRun, describe};
+use crate::sys::address;
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{Folder, Owner};
 use crate::sys::logging::chain;
@@ -195,19 +196,7 @@ impl DryRun {
                 None
             }
         };
-        obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
-        obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
-        let user = &config.working_user;
-        if Owner::named(user, config.working_group.as_deref()).is_none() {
-            obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg"));
-        }
-        if let Some(vip) = vip {
-            if !vip.holds()? {
-                let interface = &vip.interface;
-                obstacles
-                    .push(format!("{vip} is not on {interface}; ucarp adds it on the machine that wins the election"));
-            }
-        }
+        obstacles.extend(of_machine(config, vip, cancel)?);
         Ok(Self {
             would_succeed: obstacles.is_empty(),
             obstacles,
@@ -223,6 +212,24 @@ impl DryRun {
             interrupted_runs: interrupted.iter().map(InterruptedRun::from).collect(),
         })
     }
+}
+
+/// What a promotion would fail for besides its metadata.
+fn of_machine(config: &Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Result<Vec<String>, address::Error> {
+    let mut obstacles = Vec::new();
+    obstacles.extend(prepare::check_release(cancel).err().map(|e| chain(&e)));
+    obstacles.extend(Services::find(&config.services).err().map(|e| chain(&e)));
+    let user = &config.working_user;
+    if Owner::named(user, config.working_group.as_deref()).is_none() {
+        obstacles.push(format!("there is no user {user}; correct WORKING_USER in mfsmaster.cfg"));
+    }
+    if let Some(vip) = vip {
+        if !vip.holds()? {
+            let interface = &vip.interface;
+            obstacles.push(format!("{vip} is not on {interface}; ucarp adds it on the machine that wins the election"));
+        }
+    }
+    Ok(obstacles)
 }
 
 /// The emergency images that stop a promotion.
