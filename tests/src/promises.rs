@@ -156,6 +156,7 @@ struct Machine {
     holds: bool,
     listens: bool,
     cut: bool,
+    off: bool,
     unserved: Span,
     runs: BTreeMap<String, Run>,
     call: Option<Call>,
@@ -206,8 +207,10 @@ impl Judge<'_> {
             "listens on 9421" => machine.listens = true,
             "does not listen on 9421 any more" => machine.listens = false,
             "network whole again" | "thawed" => machine.cut = false,
-            "power off" => (machine.cut, machine.runs, machine.call) = (true, BTreeMap::new(), None),
-            "power on" => (machine.cut, machine.disturbed) = (false, Some(at)),
+            "power off" => {
+                (machine.off, machine.cut, machine.runs, machine.call) = (true, true, BTreeMap::new(), None);
+            }
+            "power on" => (machine.off, machine.cut, machine.disturbed) = (false, false, Some(at)),
             "SIGKILL to mfs-promote" => machine.runs.clear(),
             "SIGKILL to ucarp" => machine.call = None,
             _ => (),
@@ -236,7 +239,9 @@ impl Judge<'_> {
     fn see_ucarp(&mut self, event: &Event, text: &str) {
         if let Some((_, line)) = text.split_once("Spawning [") {
             let line = line.trim_end_matches(']').to_owned();
-            self.machine(event).call = Some(Call { spawned: event.at, line, process: None });
+            let machine = self.machine(event);
+            // Its processes end one after the other: a ucarp may see the interface go first.
+            machine.call = (!machine.off).then(|| Call { spawned: event.at, line, process: None });
         }
     }
 

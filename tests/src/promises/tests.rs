@@ -55,6 +55,16 @@ fn a_takeover_breaks_nothing() {
 }
 
 #[test]
+fn a_hook_of_a_machine_without_power_is_no_hook() {
+    let dying = TAKEOVER.replace(
+        "    10.1 m1 lab: does not hold",
+        "    10.0 m1 ucarp[8]: [WARNING] Spawning [/usr/bin/vip-down eth0 172.16.0.99]\n    10.1 m1 lab: does not hold",
+    );
+    assert!(trace(&dying).judge().broken.is_empty(), "{}", trace(&dying).judge());
+    assert!(broken(&trace(&dying.replace("10.0 m1 lab: power off", "10.0 m1 lab: nothing"))).contains("said nothing"));
+}
+
+#[test]
 fn two_that_serve_are_seen_although_one_serves_at_the_end() {
     let both = "
         0.0 m1 lab: holds the address
