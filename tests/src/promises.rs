@@ -152,6 +152,7 @@ struct Call {
 }
 
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is seen by itself")]
 struct Machine {
     holds: bool,
     listens: bool,
@@ -241,7 +242,7 @@ impl Judge<'_> {
             let line = line.trim_end_matches(']').to_owned();
             let machine = self.machine(event);
             // Its processes end one after the other: a ucarp may see the interface go first.
-            machine.call = (!machine.off).then(|| Call { spawned: event.at, line, process: None });
+            machine.call = (!machine.off).then_some(Call { spawned: event.at, line, process: None });
         }
     }
 

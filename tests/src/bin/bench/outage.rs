@@ -148,7 +148,7 @@ times. The client makes up to 200 metadata operations and 200 writes a second.
 - lost: acknowledged, and not there when the file system is mounted anew at the end. MooseFS acknowledges before it
   replicates, so what was acknowledged within 100 ms of the cut may have existed on the lost machine only; it is counted apart.
 - Where the client did not go on within three minutes of the takeover, its waits count as long as we watched: they are longer.
-- The steps are the times that mfs-promote logs. prepare and guards run beside settle; their times are counted as it logs them.
+- The steps are the times that mfs-promote logs. prepare and checks run beside settle; their times are counted as it logs them.
 ";
 
 const RECOMMENDED: &str = "
