@@ -72,7 +72,7 @@ pub const PROVED_1_6: &str = "prove: MooseFS 1.6.27 answers";
 /// The master was watched for its first seconds.
 pub const WATCHED: &str = "watch: ";
 /// Stale connections of clients were reset.
-pub const CLIENTS_RESET: &str = "clients: sent TCP RST to [0-9]+ stale connections?";
+pub const CLIENTS_RESET: &str = "clients: stale connections ended by TCP RST: [0-9]+";
 /// The roll-back is done.
 pub const ROLLED_BACK: &str = "roll-back: every file is where it was";
 /// A change was made for the metaloggers' sake.

@@ -11,7 +11,7 @@ use crate::machine::record::{self, Record, Step};
 use crate::machine::state::State;
 use crate::moosefs::workarounds::tcp_resets;
 use crate::sys::logging::chain;
-use crate::sys::text::{count, human};
+use crate::sys::text::human;
 
 /// A run in progress.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Run {
     pub(crate) fn clients_reset(&mut self, reset: Result<usize, tcp_resets::Error>) {
         match reset {
             Ok(clients) => {
-                self.done(StepName::Clients, format_args!("sent TCP RST to {}", count(clients, "stale connection")));
+                self.done(StepName::Clients, format_args!("stale connections ended by TCP RST: {clients}"));
             }
             Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(&e)),
         }
