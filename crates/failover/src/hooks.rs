@@ -100,7 +100,7 @@ fn begin(name: &str) {
     if std::io::stderr().is_terminal() {
         logging::to_stderr(name, 0);
     } else {
-        logging::to_syslog(name);
+        logging::to_syslog(name, logging::HOOK_PATIENCE);
     }
 }
 

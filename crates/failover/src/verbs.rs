@@ -64,7 +64,7 @@ fn begin() -> Result<Cancel> {
 
 /// The background work of a hook. It leaves ucarp's unit first: until then it blocks the signals that end that unit.
 fn run_call(call: &Call) -> Result<bool> {
-    logging::to_syslog(NAME);
+    logging::to_syslog(NAME, logging::RUN_PATIENCE);
     // Fails only if this process leads a group already, which is as good.
     let _ = nix::unistd::setsid();
     if call.killed > 0 {

@@ -15,8 +15,10 @@ use log::{Level, LevelFilter};
 
 /// The socket that syslogd and journald both listen on.
 const SOCKET: &str = "/dev/log";
-/// How long one message waits for a busy daemon, whose queue may be ten messages long.
-const BUSY: Duration = Duration::from_millis(20);
+/// How long a message of a hook waits for a busy daemon, whose queue may be ten messages long: ucarp waits too.
+pub(crate) const HOOK_PATIENCE: Duration = Duration::from_millis(20);
+/// How long one of a run does.
+pub(crate) const RUN_PATIENCE: Duration = Duration::from_millis(250);
 /// syslog's facility `daemon`.
 const FACILITY: u8 = 3;
 /// Longest message; syslog daemons cut at about this size.
@@ -24,8 +26,8 @@ const LONGEST: usize = 8192;
 
 /// Sends messages to syslog, or to standard error where there is no `/dev/log`.
 /// The first call of this or [`to_stderr`] counts.
-pub(crate) fn to_syslog(ident: &str) {
-    let Ok(log) = Log::open(Path::new(SOCKET)) else {
+pub(crate) fn to_syslog(ident: &str, patience: Duration) {
+    let Ok(log) = Log::open(Path::new(SOCKET), patience) else {
         return to_stderr(ident, 0);
     };
     let tag = format!("{ident}[{}]", std::process::id());
@@ -103,14 +105,15 @@ fn severity(level: Level) -> u8 {
 struct Log {
     socket: UnixDatagram,
     path: PathBuf,
+    patience: Duration,
 }
 
 impl Log {
-    fn open(path: &Path) -> std::io::Result<Self> {
+    fn open(path: &Path, patience: Duration) -> std::io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(BUSY))?;
+        socket.set_write_timeout(Some(patience))?;
         socket.connect(path)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), patience })
     }
 
     fn send(&mut self, message: &[u8]) {
@@ -120,7 +123,7 @@ impl Log {
         let _ = self.socket.set_nonblocking(sent == Err(WouldBlock));
         // The daemon was restarted: its socket is a new one under the old name.
         if matches!(sent, Err(ConnectionRefused | ConnectionReset | NotConnected)) {
-            if let Ok(log) = Self::open(&self.path) {
+            if let Ok(log) = Self::open(&self.path, self.patience) {
                 *self = log;
                 let _ = self.socket.send(message);
             }
@@ -160,7 +163,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let first = UnixDatagram::bind(&path).unwrap();
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path, HOOK_PATIENCE).unwrap();
         log.write_all(b"one").unwrap();
         assert_eq!(receive(&first), "one");
         drop(first);
@@ -176,11 +179,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let server = UnixDatagram::bind(&path).unwrap();
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path, HOOK_PATIENCE).unwrap();
         let reader = std::thread::spawn(move || {
             for number in 0..200 {
                 if number % 50 == 0 {
-                    std::thread::sleep(BUSY / 4);
+                    std::thread::sleep(HOOK_PATIENCE / 4);
                 }
                 assert_eq!(receive(&server), number.to_string());
             }
@@ -196,7 +199,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let _stuck = UnixDatagram::bind(&path).unwrap();
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path, HOOK_PATIENCE).unwrap();
         for _ in 0..10_000 {
             log.write_all(&[b'x'; 1000]).unwrap();
         }
@@ -207,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let server = UnixDatagram::bind(&path).unwrap();
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path, HOOK_PATIENCE).unwrap();
         log.write_all("ä".repeat(LONGEST).as_bytes()).unwrap();
         assert_eq!(receive(&server), "ä".repeat(LONGEST / 2));
     }
