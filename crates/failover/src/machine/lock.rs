@@ -161,26 +161,15 @@ impl Locks {
     ///
     /// `None`, with a warning, if another hook holds it for too long or it cannot be taken: the address is more urgent then.
     pub(crate) fn hook_mutex(&self) -> Option<HookMutex> {
-        self.take_hook_mutex().unwrap_or_else(|e| {
-            log::warn!("{}; continuing without the mutex of the hooks", chain(&e));
-            None
-        })
-    }
-
-    fn take_hook_mutex(&self) -> Result<Option<HookMutex>, Error> {
-        let file = self.open_file(HOOK_MUTEX, OFlags::RDWR | OFlags::CREATE)?;
-        let end = Instant::now() + timing::HOOK_MUTEX;
-        while !try_lock(&file)? {
-            if Instant::now() >= end {
-                log::warn!(
-                    "another hook has held the mutex for more than {}; continuing without it",
-                    human(timing::HOOK_MUTEX)
-                );
-                return Ok(None);
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        match self.folder.lock(HOOK_MUTEX.as_ref(), timing::HOOK_MUTEX) {
+            Ok(Some(file)) => return Some(HookMutex { _file: file }),
+            Ok(None) => log::warn!(
+                "another hook has held the mutex for more than {}; continuing without it",
+                human(timing::HOOK_MUTEX)
+            ),
+            Err(e) => log::warn!("{}; continuing without the mutex of the hooks", chain(&e)),
         }
-        Ok(Some(HookMutex { _file: file }))
+        None
     }
 
     /// Asks for `kind`: from here on this is the newest request. Takes no lock, so it never waits.
