@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod arp;
 pub(crate) mod cancel;
 pub(crate) mod folder;
+pub(crate) mod json_file;
 pub(crate) mod logging;
 pub(crate) mod netlink;
 pub(crate) mod nft;

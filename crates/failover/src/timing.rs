@@ -13,9 +13,16 @@ const fn ms(milliseconds: u64) -> Duration {
 
 /// How long a hook waits for another one at most: ucarp advertises nothing meanwhile.
 pub(crate) const HOOK_MUTEX: Duration = ms(200);
-/// How long a run waits for the one before it, which may have to roll back and end a master that is loading.
-pub(crate) const LOCK: Duration = ms(120_000);
+/// Added to the time of a clean stop of the master: how long a run waits for the one before it, which may have to stop the
+/// master, or to roll back and end one that is loading.
+pub(crate) const LOCK_MARGIN: Duration = ms(60_000);
+/// How long the size of the image may take to be read for that. A disk that takes longer does not answer, and the run before
+/// will not end either.
+pub(crate) const IMAGE_SIZE: Duration = ms(2000);
 
+/// How long a hook waits for the kernel to close the lease; it takes a millisecond, and longer while another program changes
+/// the packet filter.
+pub(crate) const HOOK_LEASE: Duration = ms(80);
 /// While a hook removes the virtual IP: how long the master may take for one pass of its loop.
 pub(crate) const DRAIN_LOOP_PASS: Duration = ms(60);
 /// How long metaloggers may then take to acknowledge. One that takes longer is dead or cut off, and would not get the
@@ -44,16 +51,25 @@ pub(crate) const PEER_CONNECT: Duration = ms(400);
 pub(crate) const PEER_CONNECT_AGAIN: Duration = ms(1500);
 /// How long a master may take to answer once it has accepted the connection.
 pub(crate) const PEER_ANSWER: Duration = ms(1000);
+/// Between two questions to the same peer, where somebody waits for the answer.
+pub(crate) const ASK_AGAIN: Duration = ms(100);
 /// A peer's master that accepts connections and does not answer within this hangs, and serves no client.
 pub(crate) const PEER_HUNG: Duration = ms(3000);
 /// A metalogger writes to its disk once a second what a stopping master has sent. Longer behind is not following.
 pub(crate) const METALOGGER_FLUSH: Duration = ms(2000);
 /// How long one ARP probe waits; an answer takes a millisecond.
 pub(crate) const ARP_ANSWER: Duration = ms(150);
-/// How long after the election another machine may take to remove the virtual IP.
-pub(crate) const REMOVING_VIP: Duration = ms(2000);
+/// How long after the election the virtual IP may still be on another machine: one on which everything was killed loses it
+/// when its lifetime ends, which the kernel counts in whole seconds.
+pub(crate) const REMOVING_VIP: Duration = ms(12_000);
 /// After this time and two dead times, a step-down for a stale copy belonged to another election.
 pub(crate) const SAME_ELECTION: Duration = ms(60_000);
+
+/// A copy that lacks more changes than this, or is older than [`LAST_RESORT_AGE`], is not served as a last resort: an
+/// administrator decides whether to go back as far. A busy cluster makes some hundred changes in a second.
+pub(crate) const LAST_RESORT_CHANGES: u64 = 100_000;
+/// How long before the last comparison with a serving master such a copy may have been complete.
+pub(crate) const LAST_RESORT_AGE: Duration = ms(600_000);
 
 // A promotion.
 
@@ -66,15 +82,50 @@ pub(crate) const CANCEL_GRACE: Duration = ms(10_000);
 /// How long ucarp may take to run `vip-down` and end before it is killed: with its link down it ignores signals.
 pub(crate) const UCARP_STOP: Duration = ms(3000);
 
+// A serving machine's lease: the time in which it may answer clients without new proof that it is heard.
+
+/// Between two renewals.
+pub(crate) const LEASE_RENEWED: Duration = ms(250);
+/// What is kept free between the end of a lease and the moment in which another machine can begin to serve: answers that are
+/// under way, and the kernel's clock.
+const LEASE_GUARD: Duration = ms(250);
+/// However ucarp's options are: no machine begins to serve sooner than this after the one before was last heard.
+const SOONEST_TAKEOVER: Duration = ms(1250);
+/// A machine of which no heartbeat came for this long does not send any more: ten of them are missing.
+pub(crate) const HEARTBEAT_LOST: Duration = ms(1000);
+
+/// How soon after the last sign that it was heard another machine can begin to serve: `dead` (`advbase` times `deadratio`)
+/// after its last advertisement, which may have been as old as its interval, and after the settle time, an interval
+/// without that `skew` and the margin.
+fn soonest_takeover(dead: Duration, skew: Duration, settle_margin: Duration) -> Duration {
+    (dead + settle_margin).saturating_sub(skew).max(SOONEST_TAKEOVER)
+}
+
+/// How long the kernel keeps a lease after a renewal, on a machine with these options of ucarp. Twice that is less than
+/// [`soonest_takeover`]: a process that is paused between its proof and the renewal renews at the last moment of the lease
+/// before.
+pub(crate) fn lease(dead: Duration, skew: Duration, settle_margin: Duration) -> Duration {
+    soonest_takeover(dead, skew, settle_margin).saturating_sub(LEASE_GUARD) / 2
+}
+
+/// How long no other MASTER must be heard until an election has settled: an interval and the margin, and longer where
+/// ucarp's options would let a machine begin to serve before the lease of another one has ended.
+pub(crate) fn settle(dead: Duration, interval: Duration, settle_margin: Duration) -> Duration {
+    let soonest = (dead + settle_margin).saturating_sub(OTHER_SKEW);
+    interval + settle_margin + SOONEST_TAKEOVER.saturating_sub(soonest)
+}
+
+/// How long the kernel keeps the virtual IP of a machine on which nothing renews it.
+pub(crate) const VIP_LIFETIME: Duration = ms(10_000);
+/// The same where the kernel has no packet filter, and this is the lease.
+pub(crate) const VIP_LIFETIME_ALONE: Duration = ms(2000);
+
 // A demotion.
 
 /// Added to ucarp's dead time and interval: the time in which a restarted ucarp is MASTER again.
 pub(crate) const GRACE_MARGIN: Duration = ms(1000);
-/// Within this another MASTER finds that it lacks changes, and steps down. One that goes on waits for the master here to
-/// stop.
+/// MooseFS 1.6 tells no version: there another MASTER that goes on for this long is taken to lack nothing.
 pub(crate) const OTHER_DECIDES: Duration = ms(3000);
-/// Other MASTERs that come and go prolong the grace to this many at most.
-pub(crate) const GRACES: u32 = 4;
 
 // A serving machine.
 
@@ -101,7 +152,10 @@ mod tests {
     #[test]
     fn a_hook_that_waits_for_another_one_is_back_before_an_advertisement_is_missed() {
         assert!(all_options().all(|options| HOOK_MUTEX * 2 < options.interval()));
-        assert!(DRAIN_LOOP_PASS * 2 + DRAIN_ACKNOWLEDGED < HOOK_MUTEX, "what a hook does while it has the mutex");
+        assert!(
+            HOOK_LEASE + DRAIN_LOOP_PASS + DRAIN_ACKNOWLEDGED < HOOK_MUTEX,
+            "what a hook does while it has the mutex"
+        );
     }
 
     #[test]
@@ -117,6 +171,22 @@ mod tests {
             assert!(crate::demotion::grace(&options) > options.dead_time() + options.interval());
         }
         assert!(OTHER_DECIDES >= PEER_CONNECT * 2 + PEER_ANSWER, "it has asked us by then");
+    }
+
+    #[test]
+    fn a_lease_has_ended_before_another_machine_begins_to_serve() {
+        let margin = ms(250);
+        for server in all_options() {
+            let lease = lease(server.dead(), server.skew(), margin);
+            assert!(lease > LEASE_RENEWED * 3 / 2, "{server:?}: {lease:?}");
+            // With a dead time below an interval every standby is MASTER again and again.
+            let alike = |other: &Options| other.dead() == server.dead() && other.dead() >= server.interval();
+            for other in all_options().filter(alike) {
+                let elected = other.dead_time().saturating_sub(server.interval());
+                let begins = elected + settle(other.dead(), other.interval(), margin);
+                assert!(lease * 2 + LEASE_GUARD <= begins, "{server:?} and {other:?}: {lease:?} twice, {begins:?}");
+            }
+        }
     }
 
     #[test]

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use crate::sys::address::{self, Added, Interface, Removed};
 use crate::sys::arp::{self, Probe};
+use crate::sys::logging::chain;
 use crate::ucarp::{Options, OtherMasters};
 
 /// The virtual IP of this machine. The interface is known by its name: it can go and come back under another number.
@@ -34,9 +36,15 @@ impl VirtualIp {
         address::holds(&self.find_interface()?, self.address)
     }
 
-    /// Adds the address with the configured prefix length, or that of the interface's own network.
-    pub(crate) fn add(&self, prefix: Option<u8>) -> Result<Added, address::Error> {
-        address::add(&self.find_interface()?, self.address, prefix)
+    /// Adds the address with the configured prefix length, or that of the interface's own network. The kernel removes it after
+    /// `lifetime` unless it is [kept](Self::keep).
+    pub(crate) fn add(&self, prefix: Option<u8>, lifetime: Option<Duration>) -> Result<Added, address::Error> {
+        address::add(&self.find_interface()?, self.address, prefix, lifetime)
+    }
+
+    /// Gives the address another lifetime from now on, or none. Says whether it is here.
+    pub(crate) fn keep(&self, lifetime: Option<Duration>) -> Result<bool, address::Error> {
+        address::keep(&self.find_interface()?, self.address, lifetime)
     }
 
     /// Removes the address. Without its interface it is not there.
@@ -53,9 +61,16 @@ impl VirtualIp {
         Ok(Probe::open(&interface.name, interface.index, self.address)?)
     }
 
+    /// Announces the address on the link: a machine that asked for it in vain need not ask again.
+    pub(crate) fn announce(&self) {
+        if let Err(e) = self.arp().and_then(|arp| Ok(arp.announce()?)) {
+            log::warn!("{}", chain(&e));
+        }
+    }
+
     /// Listens for other machines that advertise the address.
     pub(crate) fn other_masters(&self, options: &Options) -> OtherMasters {
-        OtherMasters::listen_if_possible(&self.interface, options)
+        OtherMasters::listen_if_possible(&self.interface, self.address, options)
     }
 
     /// A port of the master that serves on the address.

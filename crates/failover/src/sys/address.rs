@@ -1,25 +1,41 @@
 //! The virtual IP on an interface: looked up, added and removed through rtnetlink.
 //!
-//! Adding and removing can be repeated without harm, and removing one address never takes another with it.
+//! Adding and removing can be repeated without harm, and the end of one address never takes another with it.
 //! IPv4 only, as ucarp itself.
+//!
+//! An address can have a lifetime. The kernel counts in seconds, looks once in a second at most, and takes a quarter of a
+//! second for nothing (`check_lifetime` in `net/ipv4/devinet.c`): the address goes between 0.25 s before the end of its
+//! lifetime and 1.25 s after it. Seen were 0.0 to 0.4 s after it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    Emitable as _, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NlasIterator, Parseable as _,
+    DefaultNla, Emitable as _, NLA_F_NESTED, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL,
+    NLM_F_REPLACE, NlasIterator, Parseable as _,
 };
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressHeader, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeader, AddressHeaderFlags, AddressMessage, CacheInfo,
+};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
-use nix::libc::{RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTNLGRP_IPV4_IFADDR};
+use nix::libc::{RTM_DELADDR, RTM_GETADDR, RTM_NEWADDR, RTM_SETLINK, RTNLGRP_IPV4_IFADDR};
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::sys::cancel::{Cancel, timeout};
 use crate::sys::netlink::{self, Connection, bytes, errno, messages, request};
+
+/// A lifetime without an end (`INFINITY_LIFE_TIME` in the kernel).
+const FOR_EVER: u32 = u32::MAX;
+
+/// Attributes of a link (`linux/if_link.h`, `linux/ip.h`).
+const IFLA_AF_SPEC: u16 = 26;
+const AF_INET: u16 = 2;
+const IFLA_INET_CONF: u16 = 1;
+const PROMOTE_SECONDARIES: u16 = 20;
 
 /// A failed operation, with its object and the kernel's answer.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +53,17 @@ pub(crate) enum Error {
         vip: Ipv4Addr,
         /// Its prefix length.
         prefix: u8,
+        /// The interface's name.
+        interface: String,
+        /// The kernel's answer.
+        #[source]
+        source: Errno,
+    },
+    /// The lifetime of an address cannot be changed.
+    #[error("cannot keep {vip} on {interface}")]
+    Keep {
+        /// The address.
+        vip: Ipv4Addr,
         /// The interface's name.
         interface: String,
         /// The kernel's answer.
@@ -73,9 +100,10 @@ impl Error {
     pub(crate) fn is_no_interface(&self) -> bool {
         match self {
             Self::NoInterface { .. } => true,
-            Self::Add { source, .. } | Self::Remove { source, .. } | Self::List { source, .. } => {
-                *source == Errno::ENODEV
-            }
+            Self::Add { source, .. }
+            | Self::Keep { source, .. }
+            | Self::Remove { source, .. }
+            | Self::List { source, .. } => *source == Errno::ENODEV,
             Self::Watch(_) => false,
         }
     }
@@ -114,7 +142,7 @@ impl InterfaceAddress {
 pub(crate) enum Added {
     /// The address is new.
     Added,
-    /// The interface had it, with this prefix or another. Nothing was changed.
+    /// The interface had it, with this prefix or another. It has the new lifetime.
     AlreadyThere,
 }
 
@@ -162,22 +190,38 @@ fn prefix_for(own: &[InterfaceAddress], vip: Ipv4Addr, configured: Option<u8>) -
     configured.unwrap_or_else(|| networks.map(|entry| entry.prefix).max().unwrap_or(32))
 }
 
-/// Adds `vip` to `interface`, unless it is there. Its prefix length is the configured one, else that of the narrowest own
-/// network it lies in, else 32.
-pub(crate) fn add(interface: &Interface, vip: Ipv4Addr, configured: Option<u8>) -> Result<Added, Error> {
+/// Adds `vip` to `interface`; one that is there gets the new lifetime. Its prefix length is the configured one, else that of the narrowest own
+/// network it lies in, else 32. The kernel removes it after `lifetime`, in whole seconds, unless it is [kept](keep).
+pub(crate) fn add(
+    interface: &Interface,
+    vip: Ipv4Addr,
+    configured: Option<u8>,
+    lifetime: Option<Duration>,
+) -> Result<Added, Error> {
     // One connection for both: ucarp waits for this.
     let kernel = Rtnetlink::open().map_err(cannot_list(interface))?;
     let own = kernel.list(interface).map_err(cannot_list(interface))?;
-    if own.iter().any(|entry| entry.address == vip) {
+    if lifetime.is_some() {
+        // It may be the first one when it expires: a restart of the network adds the others anew.
+        kernel.promote_secondaries(interface);
+    }
+    if kernel.keep(interface, vip, &own, lifetime)? {
         return Ok(Added::AlreadyThere);
     }
     let prefix = prefix_for(&own, vip, configured);
-    match kernel.change(Change::Add, interface, vip, prefix) {
+    match kernel.change(Change::Add(lifetime), interface, vip, prefix) {
         Ok(()) => Ok(Added::Added),
         // Another process has added it meanwhile.
         Err(Errno::EEXIST) => Ok(Added::AlreadyThere),
         Err(source) => Err(Error::Add { vip, prefix, interface: interface.name.clone(), source }),
     }
+}
+
+/// Gives `vip` another lifetime from now on, or none. Says whether it is there: one that has expired is not added again.
+pub(crate) fn keep(interface: &Interface, vip: Ipv4Addr, lifetime: Option<Duration>) -> Result<bool, Error> {
+    let kernel = Rtnetlink::open().map_err(cannot_list(interface))?;
+    let own = kernel.list(interface).map_err(cannot_list(interface))?;
+    kernel.keep(interface, vip, &own, lifetime)
 }
 
 /// Removes `vip` from `interface`: every entry of it, with any prefix.
@@ -186,10 +230,10 @@ pub(crate) fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Er
     let before = kernel.list(interface).map_err(cannot_list(interface))?;
     let mut removed = Removed::NotThere;
     for entry in before.iter().filter(|entry| entry.address == vip) {
-        let kept = SecondariesKept::ensure(interface, &before, *entry);
-        let result = kernel.change(Change::Remove, interface, vip, entry.prefix);
-        drop(kept);
-        match result {
+        if is_first_of_others(&before, *entry) {
+            kernel.promote_secondaries(interface);
+        }
+        match kernel.change(Change::Remove, interface, vip, entry.prefix) {
             Ok(()) => removed = Removed::Removed,
             // Another process has removed it meanwhile.
             Err(Errno::EADDRNOTAVAIL) => {}
@@ -199,40 +243,10 @@ pub(crate) fn remove(interface: &Interface, vip: Ipv4Addr) -> Result<Removed, Er
     Ok(removed)
 }
 
-/// Keeps the other addresses of a network while its first one is removed.
-///
-/// The kernel removes them with it, unless `promote_secondaries` is set. Most distributions set it. Where it is not set,
-/// this sets it until it is dropped.
-struct SecondariesKept(Option<String>);
-
-impl SecondariesKept {
-    fn ensure(interface: &Interface, own: &[InterfaceAddress], leaving: InterfaceAddress) -> Self {
-        let others = own
-            .iter()
-            .any(|other| other.secondary && other.prefix == leaving.prefix && leaving.contains(other.address));
-        let path = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
-        let is_on = |name: &str| std::fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0");
-        if leaving.secondary || !others || is_on("all") || is_on(&interface.name) {
-            return Self(None);
-        }
-        let path = path(&interface.name);
-        match std::fs::write(&path, "1") {
-            Ok(()) => Self(Some(path)),
-            Err(e) => {
-                // The address is removed even so: another machine may have it by now.
-                log::warn!("cannot write {path} ({e}): the kernel may remove other addresses with {}", leaving.address);
-                Self(None)
-            }
-        }
-    }
-}
-
-impl Drop for SecondariesKept {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = std::fs::write(path, "0");
-        }
-    }
+/// Whether the kernel may remove other addresses with this one: those of the same network that came after it.
+fn is_first_of_others(own: &[InterfaceAddress], leaving: InterfaceAddress) -> bool {
+    let follows = |other: &InterfaceAddress| other.secondary && other.prefix == leaving.prefix;
+    !leaving.secondary && own.iter().any(|other| follows(other) && leaving.contains(other.address))
 }
 
 /// Notices every change of an IPv4 address on this machine, by any process.
@@ -265,7 +279,8 @@ impl Changes {
 
 #[derive(Clone, Copy)]
 enum Change {
-    Add,
+    Add(Option<Duration>),
+    Keep(Option<Duration>),
     Remove,
 }
 
@@ -297,7 +312,8 @@ impl Rtnetlink {
 
     fn change(&self, change: Change, interface: &Interface, vip: Ipv4Addr, prefix: u8) -> nix::Result<()> {
         let (kind, flags) = match change {
-            Change::Add => (RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL),
+            Change::Add(_) => (RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL),
+            Change::Keep(_) => (RTM_NEWADDR, NLM_F_REPLACE),
             Change::Remove => (RTM_DELADDR, 0),
         };
         let mut message = AddressMessage::default();
@@ -308,13 +324,84 @@ impl Rtnetlink {
             ..AddressHeader::default()
         };
         message.attributes = vec![AddressAttribute::Local(vip.into()), AddressAttribute::Address(vip.into())];
-        self.0.send(&request(kind, flags | NLM_F_ACK, &bytes(&message)))?;
+        if let Change::Keep(_) = change {
+            // The kernel adds what it cannot replace, also when it is not told to create anything. It does not add an
+            // address with this flag unless it is one of multicast, and does not look at the flag where the address is
+            // there. So an address that has just gone is not brought back.
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Mcautojoin));
+        }
+        if let Change::Add(lifetime) | Change::Keep(lifetime) = change {
+            message.attributes.push(AddressAttribute::CacheInfo(lifetime_of(lifetime)));
+        }
+        self.ask(&request(kind, flags | NLM_F_ACK, &bytes(&message)))
+    }
+
+    /// Gives each entry of `vip` among `own` another lifetime. Says whether one of them is there still.
+    fn keep(
+        &self,
+        interface: &Interface,
+        vip: Ipv4Addr,
+        own: &[InterfaceAddress],
+        lifetime: Option<Duration>,
+    ) -> Result<bool, Error> {
+        let mut there = false;
+        for entry in own.iter().filter(|entry| entry.address == vip) {
+            match self.change(Change::Keep(lifetime), interface, vip, entry.prefix) {
+                Ok(()) => there = true,
+                // It has gone meanwhile.
+                Err(Errno::EINVAL) => {}
+                Err(source) => return Err(Error::Keep { vip, interface: interface.name.clone(), source }),
+            }
+        }
+        Ok(there)
+    }
+
+    /// Lets the second address of a network stay when the first one goes, on this interface from now on. The kernel would
+    /// remove all of them with it. Most distributions set this themselves.
+    ///
+    /// The kernel is asked by netlink, because a service manager may have made /proc/sys read-only.
+    fn promote_secondaries(&self, interface: &Interface) {
+        let path = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/promote_secondaries");
+        let is_on = |name: &str| std::fs::read_to_string(path(name)).is_ok_and(|value| value.trim() != "0");
+        if is_on("all") || is_on(&interface.name) {
+            return;
+        }
+        if let Err(e) = self.ask(&request(RTM_SETLINK, NLM_F_ACK, &promotion(interface.index))) {
+            // The address changes even so: another machine may have it by now.
+            log::warn!(
+                "cannot set promote_secondaries of {} ({e}): other addresses may go with the virtual IP",
+                interface.name
+            );
+        }
+    }
+
+    /// Sends a request, and waits for its result.
+    fn ask(&self, request: &[u8]) -> nix::Result<()> {
+        self.0.send(request)?;
         loop {
             if let Some(result) = messages(&self.0.receive()?).iter().find_map(netlink::result) {
                 return result;
             }
         }
     }
+}
+
+/// The content of a request that sets `promote_secondaries` of the interface with this number.
+fn promotion(index: u32) -> Vec<u8> {
+    let setting = DefaultNla::new(PROMOTE_SECONDARIES, 1_u32.to_ne_bytes().to_vec());
+    let nested = |kind, content: &DefaultNla| DefaultNla::new(kind | NLA_F_NESTED, bytes(content));
+    let ipv4 = nested(AF_INET, &nested(IFLA_INET_CONF, &setting));
+    // A `struct ifinfomsg` with nothing but the number.
+    let header = [[0; 4], index.to_ne_bytes(), [0; 4], [0; 4]].concat();
+    [header, bytes(&nested(IFLA_AF_SPEC, &ipv4))].concat()
+}
+
+/// The kernel's form of a lifetime: whole seconds, at least one.
+fn lifetime_of(lifetime: Option<Duration>) -> CacheInfo {
+    let seconds = lifetime.map_or(FOR_EVER, |time| u32::try_from(time.as_secs().max(1)).unwrap_or(FOR_EVER));
+    let mut info = CacheInfo::default();
+    (info.ifa_preferred, info.ifa_valid) = (seconds, seconds);
+    info
 }
 
 /// Reads a dump to its end. `None` if it is not consistent.

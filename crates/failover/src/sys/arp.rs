@@ -22,7 +22,7 @@ use crate::sys::packet::{ETH_P_ARP, link_address};
 /// Ethernet, IPv4, lengths 6 and 4.
 const KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 const REQUEST: [u8; 2] = [0, 1];
-/// Announcements that are read at once.
+/// Packets that are read before the caller looks at the time.
 const MOST_AT_ONCE: usize = 64;
 /// Ethernet header and ARP packet.
 const LENGTH: usize = 14 + 28;
@@ -133,10 +133,10 @@ impl Probe {
         send(self.socket.as_raw_fd(), &frame, MsgFlags::empty()).map(drop).map_err(failed)
     }
 
-    /// The sender of the next answer or announcement that has arrived already.
+    /// The sender of the next answer or announcement that has arrived already, among the next packets.
     fn take(&self) -> nix::Result<Option<Mac>> {
         let mut buffer = [0; 128];
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             match recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {
                     // Before it was bound, the socket received packets of other interfaces too.
@@ -151,6 +151,7 @@ impl Probe {
                 Err(e) => return Err(e),
             }
         }
+        Ok(None)
     }
 }
 

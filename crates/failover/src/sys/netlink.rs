@@ -4,12 +4,14 @@
 //! so sequence numbers are not needed.
 
 use std::io;
+use std::time::Duration;
 
 use netlink_packet_core::{
     DoneBuffer, Emitable, ErrorBuffer, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader,
 };
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use socket2::SockRef;
 
 /// A received message.
 pub(crate) type Message<'a> = NetlinkBuffer<&'a [u8]>;
@@ -25,6 +27,11 @@ impl Connection {
         // Port 0 is the kernel. Connected to it, the socket takes no message of another process.
         socket.connect(&SocketAddr::new(0, 0)).map_err(errno)?;
         Ok(Self(socket))
+    }
+
+    /// Answers that take longer than this are an error (`EAGAIN`).
+    pub(crate) fn answer_within(&self, time: Duration) -> nix::Result<()> {
+        SockRef::from(&self.0).set_read_timeout(Some(time)).map_err(errno)
     }
 
     /// Sends one request or one batch.

@@ -12,6 +12,9 @@ pub(crate) const ETH_P_IP: u16 = 0x0800;
 pub(crate) const ETH_P_ARP: u16 = 0x0806;
 /// TCP in an IP packet.
 pub(crate) const TCP: u8 = 6;
+/// How many packets are taken from a socket before the reader looks at the time: more than a socket's buffer holds, less than
+/// a millisecond's work.
+pub(crate) const MOST_AT_ONCE: usize = 512;
 /// Flags of a TCP segment.
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;

@@ -26,6 +26,12 @@ pub(crate) fn first_port(
     first(addresses, patience, move |address| port(*address, patience))
 }
 
+/// Asks all of them at once, and returns those that accept or refuse a connection within `patience`.
+pub(crate) fn ports(addresses: impl IntoIterator<Item = SocketAddrV4>, patience: Duration) -> Vec<SocketAddrV4> {
+    let answers = ask(addresses, move |address| port(*address, patience));
+    answers.into_iter().collect()
+}
+
 /// Asks all of them at once, and returns the first that answers to an ICMP echo request within `patience`. Needs root.
 pub(crate) fn first_echo(addresses: impl IntoIterator<Item = Ipv4Addr>, patience: Duration) -> Option<Ipv4Addr> {
     first(addresses, patience, move |address| match echo(*address, patience) {
@@ -42,6 +48,15 @@ fn first<T: Copy + Display + Send + 'static>(
     patience: Duration,
     answers: impl Fn(&T) -> bool + Clone + Send + 'static,
 ) -> Option<T> {
+    // Ends early when the last attempt has ended without an answer.
+    ask(addresses, answers).recv_timeout(patience + Duration::from_millis(100)).ok()
+}
+
+/// Asks all of them at once. Those that answer arrive as they do, and the list ends with the last attempt.
+fn ask<T: Copy + Display + Send + 'static>(
+    addresses: impl IntoIterator<Item = T>,
+    answers: impl Fn(&T) -> bool + Clone + Send + 'static,
+) -> mpsc::Receiver<T> {
     let (found, first) = mpsc::channel();
     for address in addresses {
         let (found, answers) = (found.clone(), answers.clone());
@@ -55,9 +70,7 @@ fn first<T: Copy + Display + Send + 'static>(
             log::warn!("cannot start a thread to ask {address}, which counts as no answer: {e}");
         }
     }
-    drop(found);
-    // Ends early when the last attempt has ended without an answer.
-    first.recv_timeout(patience + Duration::from_millis(100)).ok()
+    first
 }
 
 fn port(address: SocketAddrV4, patience: Duration) -> bool {
@@ -119,6 +132,9 @@ mod tests {
         drop(listener);
         assert_eq!(first_port([open], PATIENCE), Some(open), "refused");
         assert_eq!(first_port([], PATIENCE), None);
+        assert_eq!(ports([open], PATIENCE), [open]);
+        let nowhere = SocketAddrV4::new(Ipv4Addr::BROADCAST, 9);
+        assert_eq!(ports([nowhere, open], PATIENCE), [open]);
         // A network of its own without any route.
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("these tests run as root");
         assert!(!port(open, PATIENCE));

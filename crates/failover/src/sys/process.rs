@@ -374,5 +374,14 @@ fn io(operation: &'static str, object: &dyn ToString, source: impl Into<std::io:
     Error::Io { operation, object: object.to_string(), source: source.into() }
 }
 
+/// Does something that may hang in the kernel, and waits for `patience` at most. What takes longer goes on by itself, and ends
+/// with this process.
+pub(crate) fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = std::sync::mpsc::channel();
+    let spawned = std::thread::Builder::new().spawn(move || drop(done.send(work())));
+    spawned.ok()?;
+    result.recv_timeout(patience).ok()
+}
+
 #[cfg(test)]
 mod tests;

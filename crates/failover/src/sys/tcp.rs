@@ -3,6 +3,22 @@
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use netlink_packet_core::NLM_F_ACK;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::errno::Errno;
+
+use crate::sys::netlink::{self, Connection as Netlink, messages, request};
+use crate::sys::packet::TCP;
+
+/// Numbers of `linux/sock_diag.h` and `linux/inet_diag.h`.
+const SOCK_DESTROY: u16 = 21;
+const AF_INET: u8 = 2;
+const ALL_STATES: u32 = u32::MAX;
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
+/// States of `/proc/net/tcp`.
+const ESTABLISHED: &str = "01";
+const SYN_SENT: &str = "02";
+
 /// The machines with an established connection to a port of this one. A machine that was cut off is among them until the
 /// kernel gives its connection up.
 pub(crate) fn connected_to(port: u16) -> BTreeSet<Ipv4Addr> {
@@ -26,23 +42,94 @@ pub(crate) struct Connection {
 
 /// All established connections of this machine.
 pub(crate) fn connections() -> Vec<Connection> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
-    table.lines().filter_map(parse).collect()
+    rows(|row| row.connection())
 }
 
-/// `N: LOCAL REMOTE STATE TX:RX …`. An end is `0B0010AC:24CC`: the address in the machine's byte order, the port as a plain
-/// number.
-fn parse(line: &str) -> Option<Connection> {
-    let mut fields = line.split_ascii_whitespace().skip(1);
-    let mut end = || {
-        let (address, port) = fields.next()?.split_once(':')?;
-        let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
-        Some(SocketAddrV4::new(address.into(), u16::from_str_radix(port, 16).ok()?))
-    };
-    let (local, remote) = (end()?, end()?);
-    let established = fields.next()? == "01";
-    let under_way = !fields.next()?.starts_with("00000000:");
-    established.then_some(Connection { local, remote, under_way })
+/// A connection that a program of this machine has to another end, or its attempt to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Outgoing {
+    pub(crate) local: SocketAddrV4,
+    pub(crate) remote: SocketAddrV4,
+    /// The number of its socket: a later connection with the same two ends has another one.
+    inode: u64,
+}
+
+/// The connections of this machine to `remote`, and the attempts.
+pub(crate) fn outgoing_to(remote: SocketAddrV4) -> BTreeSet<Outgoing> {
+    // A set: while others come and go the kernel can show one twice.
+    rows(|row| row.outgoing().filter(|outgoing| outgoing.remote == remote)).into_iter().collect()
+}
+
+/// Ends a connection, as `ss -K` does: the program that has it gets an error at once, and the other end a reset. Needs a
+/// kernel with `CONFIG_INET_DIAG_DESTROY`.
+pub(crate) fn end(connection: &Outgoing) -> nix::Result<()> {
+    let kernel = Netlink::open(NETLINK_SOCK_DIAG)?;
+    kernel.send(&request(SOCK_DESTROY, NLM_F_ACK, &naming(connection)))?;
+    loop {
+        if let Some(result) = messages(&kernel.receive()?).iter().find_map(netlink::result) {
+            // It has ended meanwhile.
+            return result.or_else(|e| if e == Errno::ENOENT { Ok(()) } else { Err(e) });
+        }
+    }
+}
+
+/// `struct inet_diag_req_v2`: family, protocol, two unused bytes, u32 of the states that are meant, then the socket: two ports,
+/// two addresses of 16 bytes, u32 of the interface, the cookie.
+fn naming(connection: &Outgoing) -> Vec<u8> {
+    let address = |end: SocketAddrV4| [&end.ip().octets()[..], &[0; 12]].concat();
+    let Outgoing { local, remote, .. } = *connection;
+    [
+        &[AF_INET, TCP, 0, 0][..],
+        &ALL_STATES.to_ne_bytes(),
+        &local.port().to_be_bytes(),
+        &remote.port().to_be_bytes(),
+        &address(local),
+        &address(remote),
+        &[0; 4],
+        &ANY_COOKIE,
+    ]
+    .concat()
+}
+
+/// What `read` makes of the rows of the table.
+fn rows<T>(read: impl Fn(Row<'_>) -> Option<T>) -> Vec<T> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
+    table.lines().filter_map(Row::parse).filter_map(read).collect()
+}
+
+/// A row of the kernel's table.
+struct Row<'a> {
+    local: SocketAddrV4,
+    remote: SocketAddrV4,
+    state: &'a str,
+    queues: &'a str,
+    inode: u64,
+}
+
+impl<'a> Row<'a> {
+    /// `N: LOCAL REMOTE STATE TX:RX TIMER RETRANSMITS UID TIMEOUT INODE …`. An end is `0B0010AC:24CC`: the address in the
+    /// machine's byte order, the port as a plain number.
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let mut end = || {
+            let (address, port) = fields.next()?.split_once(':')?;
+            let address = u32::from_str_radix(address, 16).ok()?.to_ne_bytes();
+            Some(SocketAddrV4::new(address.into(), u16::from_str_radix(port, 16).ok()?))
+        };
+        let (local, remote) = (end()?, end()?);
+        Some(Self { local, remote, state: fields.next()?, queues: fields.next()?, inode: fields.nth(4)?.parse().ok()? })
+    }
+
+    fn connection(&self) -> Option<Connection> {
+        let Self { local, remote, .. } = *self;
+        let under_way = !self.queues.starts_with("00000000:");
+        (self.state == ESTABLISHED).then_some(Connection { local, remote, under_way })
+    }
+
+    fn outgoing(&self) -> Option<Outgoing> {
+        let Self { local, remote, inode, .. } = *self;
+        [ESTABLISHED, SYN_SENT].contains(&self.state).then_some(Outgoing { local, remote, inode })
+    }
 }
 
 #[cfg(test)]
@@ -63,7 +150,7 @@ mod tests {
         client.connect(&address.into()).unwrap();
         assert_eq!(connected_to(address.port()), [Ipv4Addr::new(127, 0, 0, 2)].into());
         for none in ["  sl  local_address rem_address   st tx_queue rx_queue tr tm->when", " garbage", ""] {
-            assert_eq!(parse(none), None);
+            assert!(Row::parse(none).is_none());
         }
     }
 
@@ -75,8 +162,32 @@ mod tests {
         let [local, remote] =
             [(99, 9419), (12, 45_266)].map(|(last, port)| SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, last), port));
         for (queue, under_way) in [("0000002A", true), ("00000000", false)] {
-            assert_eq!(parse(&line("01", queue)), Some(Connection { local, remote, under_way }));
+            let row = line("01", queue);
+            assert_eq!(Row::parse(&row).unwrap().connection(), Some(Connection { local, remote, under_way }));
         }
-        assert_eq!(parse(&line("06", "0000002A")), None);
+        assert_eq!(Row::parse(&line("06", "0000002A")).unwrap().connection(), None);
+    }
+
+    #[test]
+    fn a_connection_is_ended_and_no_other_one() {
+        use std::io::{ErrorKind, Read as _};
+        use std::net::{TcpListener, TcpStream};
+
+        let listener = TcpListener::bind("127.0.0.4:0").unwrap();
+        let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
+        let [mut stale, mut other] = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let mut theirs = [(); 2].map(|()| listener.accept().unwrap().0);
+        let found = outgoing_to(address);
+        assert_eq!(found.len(), 2);
+        let SocketAddr::V4(local) = stale.local_addr().unwrap() else { unreachable!() };
+        let stale_one = found.into_iter().find(|outgoing| outgoing.local == local).unwrap();
+        end(&stale_one).unwrap();
+        assert_eq!(stale.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        assert_eq!(theirs[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        other.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        assert_eq!(other.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let left: Vec<_> = outgoing_to(address).iter().map(|outgoing| outgoing.local.port()).collect();
+        assert_eq!(left, [other.local_addr().unwrap().port()]);
+        end(&stale_one).unwrap();
     }
 }

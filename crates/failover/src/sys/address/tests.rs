@@ -32,9 +32,9 @@ fn entry(address: &str, prefix: u8) -> InterfaceAddress {
 fn adding_twice_is_adding_once() {
     let eth0 = network(&["172.16.0.11/16"]);
     assert!(!holds(&eth0, VIP).unwrap());
-    assert_eq!(add(&eth0, VIP, Some(16)).unwrap(), Added::Added);
-    assert_eq!(add(&eth0, VIP, Some(16)).unwrap(), Added::AlreadyThere);
-    assert_eq!(add(&eth0, VIP, Some(24)).unwrap(), Added::AlreadyThere, "another prefix too");
+    assert_eq!(add(&eth0, VIP, Some(16), None).unwrap(), Added::Added);
+    assert_eq!(add(&eth0, VIP, Some(16), None).unwrap(), Added::AlreadyThere);
+    assert_eq!(add(&eth0, VIP, Some(24), None).unwrap(), Added::AlreadyThere, "another prefix too");
     let list = list(&eth0).unwrap();
     assert_eq!(list.len(), 2);
     assert!(list.contains(&InterfaceAddress { address: VIP, prefix: 16, secondary: true }));
@@ -51,7 +51,7 @@ fn the_wait_ends_at_a_change_and_not_before() {
         begun.elapsed()
     };
     assert!(waited(50) >= Duration::from_millis(50), "nothing has changed");
-    add(&eth0, VIP, Some(16)).unwrap();
+    add(&eth0, VIP, Some(16), None).unwrap();
     assert!(waited(60_000) < Duration::from_secs(30));
     remove(&eth0, VIP).unwrap();
     assert!(waited(60_000) < Duration::from_secs(30));
@@ -86,16 +86,67 @@ fn an_entry_whose_label_is_not_utf8_is_seen_and_removed() {
     assert_eq!(list(&eth0).unwrap(), [entry("172.16.0.11", 16)]);
 }
 
+/// The addresses of the interface, in their order.
+fn addresses(interface: &Interface) -> Vec<Ipv4Addr> {
+    list(interface).unwrap().iter().map(|entry| entry.address).collect()
+}
+
+fn do_not_promote() {
+    std::fs::write("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", "0").unwrap();
+}
+
 #[test]
 fn the_first_address_of_a_network_is_removed_alone() {
-    for promotes in ["0", "1"] {
-        let eth0 = network(&["172.16.0.99/16", "172.16.0.11/16", "172.16.0.12/16"]);
-        let setting = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
-        std::fs::write(setting, promotes).unwrap();
-        assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
-        let left: Vec<_> = list(&eth0).unwrap().iter().map(|entry| entry.address).collect();
-        assert_eq!(left, [Ipv4Addr::new(172, 16, 0, 11), Ipv4Addr::new(172, 16, 0, 12)]);
-        assert_eq!(std::fs::read_to_string(setting).unwrap().trim(), promotes);
+    let eth0 = network(&["172.16.0.99/16", "172.16.0.11/16", "172.16.0.12/16"]);
+    do_not_promote();
+    assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
+    assert_eq!(addresses(&eth0), [Ipv4Addr::new(172, 16, 0, 11), Ipv4Addr::new(172, 16, 0, 12)]);
+}
+
+#[test]
+fn the_first_address_of_a_network_expires_alone() {
+    let eth0 = network(&["172.16.0.98/16"]);
+    do_not_promote();
+    add(&eth0, VIP, Some(16), Some(Duration::from_secs(1))).unwrap();
+    // A restart of the network: the second address is the first one now.
+    ip("addr del 172.16.0.98/16 dev eth0");
+    ip("addr add 172.16.0.11/16 dev eth0");
+    assert_eq!(addresses(&eth0), [VIP, Ipv4Addr::new(172, 16, 0, 11)]);
+    while holds(&eth0, VIP).unwrap() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(addresses(&eth0), [Ipv4Addr::new(172, 16, 0, 11)]);
+}
+
+#[test]
+fn an_address_that_has_just_gone_is_not_brought_back() {
+    let eth0 = network(&["172.16.0.11/16"]);
+    let kernel = Rtnetlink::open().unwrap();
+    // It was there when the addresses were listed.
+    let late = [entry("172.16.0.99", 16), entry("172.16.0.99", 32)];
+    for lifetime in [None, Some(Duration::from_secs(10))] {
+        assert!(!kernel.keep(&eth0, VIP, &late, lifetime).unwrap());
+        assert_eq!(addresses(&eth0), [Ipv4Addr::new(172, 16, 0, 11)]);
+    }
+}
+
+#[test]
+fn an_address_that_is_there_gets_the_new_lifetime() {
+    let eth0 = network(&["172.16.0.11/16", "172.16.0.99/32"]);
+    let lifetime = || {
+        let output = Command::new("ip").args(["-o", "addr", "show", "to", "172.16.0.99"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("autojoin"), "{text}");
+        let mut words = text.split_whitespace().skip_while(|word| *word != "valid_lft");
+        words.nth(1).unwrap().to_owned()
+    };
+    assert_eq!(lifetime(), "forever");
+    for (time, expected) in [(Some(500), "500sec"), (Some(900), "900sec"), (None, "forever")] {
+        let time = time.map(Duration::from_secs);
+        assert_eq!(add(&eth0, VIP, Some(16), time).unwrap(), Added::AlreadyThere);
+        assert_eq!(lifetime(), expected);
+        assert!(keep(&eth0, VIP, time).unwrap());
+        assert_eq!(lifetime(), expected);
     }
 }
 
@@ -106,7 +157,7 @@ fn a_missing_interface_is_named() {
     assert_eq!(error.to_string(), "no interface eth7");
     let gone = Interface { name: "eth7".to_owned(), index: 77 };
     assert_eq!(remove(&gone, VIP).unwrap(), Removed::NotThere);
-    let error = add(&gone, VIP, Some(16)).unwrap_err();
+    let error = add(&gone, VIP, Some(16), None).unwrap_err();
     assert!(error.is_no_interface(), "{error:?}");
 }
 
@@ -115,7 +166,7 @@ fn hundreds_of_addresses_are_listed() {
     let eth0 = network(&[]);
     for n in 1..=1000_u32 {
         let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + n);
-        assert_eq!(add(&eth0, address, Some(16)).unwrap(), Added::Added);
+        assert_eq!(add(&eth0, address, Some(16), None).unwrap(), Added::Added);
     }
     assert_eq!(list(&eth0).unwrap().len(), 1000);
 }
@@ -155,4 +206,26 @@ proptest! {
             let _ = netlink::result(&message);
         }
     }
+}
+
+#[test]
+fn an_address_that_nobody_keeps_goes_by_itself() {
+    let eth0 = network(&["172.16.0.11/16"]);
+    let there = || holds(&eth0, VIP).unwrap();
+    let lifetime = Some(Duration::from_secs(1));
+    assert_eq!(add(&eth0, VIP, Some(16), lifetime).unwrap(), Added::Added);
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert!(keep(&eth0, VIP, lifetime).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    while there() {
+        assert!(begun.elapsed() < Duration::from_secs(8), "the kernel looks once in a second or two");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!keep(&eth0, VIP, lifetime).unwrap() && !there(), "it is not added again");
+    add(&eth0, VIP, Some(16), lifetime).unwrap();
+    assert!(keep(&eth0, VIP, None).unwrap());
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(there(), "it stays");
 }

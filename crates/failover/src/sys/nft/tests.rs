@@ -1,13 +1,27 @@
-//! The batch byte by byte, and the kernel's reading of it, in a network namespace of its own.
+//! The kernel's reading of the lease, in a network namespace of its own.
 
-use std::net::Ipv4Addr;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::thread::sleep;
+use std::time::Instant;
 
 use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 99), 9421);
+const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
+const PORT: u16 = 9421;
+const TIME: Duration = Duration::from_millis(400);
+const LONG: Duration = Duration::from_secs(600);
+
+fn lease() -> Lease {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    for words in ["link set lo up", "addr add 172.16.0.99/32 dev lo"] {
+        assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success());
+    }
+    Lease::on(VIP, PORT)
+}
 
 /// The kernel's rules in nft's language, one line each.
 fn ruleset() -> Vec<String> {
@@ -17,109 +31,166 @@ fn ruleset() -> Vec<String> {
 }
 
 #[test]
-fn the_kernel_holds_the_rule_until_the_connection_is_dropped() {
-    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
-    for (segments, flags) in [(Segments::Resets, "tcp flags rst / rst,ack "), (Segments::All, "")] {
-        let held = hold_segments(segments, SERVER).unwrap();
-        let rules = ruleset();
-        assert!(rules[0].starts_with(&format!("table ip moosefs-ucarp-{} {{", std::process::id())), "{rules:?}");
-        let expected = [
-            "flags owner",
-            "",
-            "chain held {",
-            "type filter hook output priority filter; policy accept;",
-            &format!("ip saddr 172.16.0.99 tcp sport 9421 {flags}drop"),
-            "}",
-            "}",
-        ];
-        assert_eq!(rules[1..], expected);
-        drop(held);
-        assert_eq!(ruleset(), [""; 0]);
+fn the_table_is_the_one_that_is_described_however_often_it_is_made() {
+    let lease = lease();
+    for _ in 0..3 {
+        lease.install().unwrap();
     }
-}
-
-#[test]
-fn a_refusal_of_the_kernel_is_an_error() {
-    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
-    let first = hold_segments(Segments::All, SERVER).unwrap();
-    // The table has the name of the process, and another connection owns it.
-    assert_eq!(hold_segments(Segments::All, SERVER).unwrap_err(), nix::errno::Errno::EPERM);
-    drop(first);
-    hold_segments(Segments::All, SERVER).unwrap();
-}
-
-/// The bytes of a listing in hexadecimal numbers, without its `//` comments.
-fn listed(listing: &str) -> Vec<u8> {
-    let digits: String = listing.lines().flat_map(|line| line.split("//").next().unwrap().split_whitespace()).collect();
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
-}
-
-/// Each message begins with its length, kind, flags, sequence number and port, and a `struct nfgenmsg`; each attribute
-/// with its length and kind. These bytes made the rule that the test above reads back.
-#[cfg(target_endian = "little")]
-#[test]
-fn the_batch_is_byte_for_byte_the_one_that_the_kernel_was_seen_to_accept() {
-    let ends = [
-        (BATCH_BEGIN, "14000000 10000100 00000000 00000000 0000000a"),
-        (BATCH_END, "14000000 11000100 00000000 00000000 0000000a"),
+    let expected = [
+        "table ip moosefs-ucarp-172.16.0.99 {",
+        "set lease {",
+        "type inet_service",
+        "flags timeout",
+        "}",
+        "",
+        "chain held {",
+        "type filter hook output priority filter; policy accept;",
+        "ip saddr 172.16.0.99 ip daddr != 127.0.0.0/8 tcp flags != rst,ack / rst,ack tcp sport 9421 tcp sport != @lease drop",
+        "}",
+        "}",
     ];
-    for (kind, expected) in ends {
-        assert_eq!(border(kind), listed(expected));
+    assert_eq!(ruleset(), expected);
+    lease.remove().unwrap();
+    assert_eq!(ruleset(), [""; 0]);
+    lease.remove().unwrap();
+}
+
+/// Opens it as a process does that is not paused.
+fn open(lease: &Lease, time: Duration) {
+    lease.permit(LONG).unwrap();
+    assert_eq!(lease.open(time), Ok(Renewed::Yes));
+}
+
+fn flush_ruleset() {
+    assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+}
+
+#[test]
+fn a_lease_that_has_ended_is_not_prolonged() {
+    let lease = lease();
+    assert_eq!((lease.state(), lease.renew(TIME)), (Ok(State::None), Ok(Renewed::Gone)));
+    lease.install().unwrap();
+    assert_eq!((lease.state(), lease.renew(TIME)), (Ok(State::Closed), Ok(Renewed::Lapsed)));
+    open(&lease, TIME);
+    assert_eq!((lease.state(), lease.renew(TIME)), (Ok(State::Open), Ok(Renewed::Yes)));
+    lease.install().unwrap();
+    assert_eq!(lease.state(), Ok(State::Open), "another run of the same machine goes on with it");
+    sleep(TIME * 2);
+    assert_eq!((lease.state(), lease.renew(TIME)), (Ok(State::Closed), Ok(Renewed::Lapsed)));
+    open(&lease, TIME);
+    lease.close().unwrap();
+    lease.close().unwrap();
+    assert_eq!(lease.renew(TIME), Ok(Renewed::Lapsed));
+    open(&lease, TIME);
+    flush_ruleset();
+    assert_eq!(lease.renew(TIME), Ok(Renewed::Gone));
+}
+
+#[test]
+fn a_lease_is_opened_while_it_is_permitted_and_not_later() {
+    let lease = lease();
+    let soon = Duration::from_millis(1);
+    lease.install().unwrap();
+    assert_eq!((lease.open(TIME), lease.prolong_permit(TIME)), (Ok(Renewed::Lapsed), Ok(Renewed::Lapsed)));
+    lease.permit(soon).unwrap();
+    sleep(TIME);
+    assert_eq!((lease.open(TIME), lease.prolong_permit(TIME)), (Ok(Renewed::Lapsed), Ok(Renewed::Lapsed)));
+    assert_eq!(lease.state(), Ok(State::Closed), "it comes too late");
+    lease.permit(soon).unwrap();
+    lease.permit(LONG).unwrap();
+    sleep(TIME);
+    assert_eq!(lease.prolong_permit(LONG), Ok(Renewed::Yes), "the last one counts");
+    assert_eq!((lease.open(TIME), lease.state()), (Ok(Renewed::Yes), Ok(State::Open)));
+    assert_eq!(lease.open(TIME), Ok(Renewed::Lapsed), "it is used up");
+    open(&lease, LONG);
+    open(&lease, soon);
+    sleep(TIME);
+    assert_eq!(lease.state(), Ok(State::Closed), "the new time is shorter");
+    lease.permit(LONG).unwrap();
+    lease.close().unwrap();
+    assert_eq!((lease.open(TIME), lease.state()), (Ok(Renewed::Lapsed), Ok(State::Closed)), "closed after the permit");
+    flush_ruleset();
+    assert_eq!((lease.open(TIME), lease.prolong_permit(TIME)), (Ok(Renewed::Gone), Ok(Renewed::Gone)));
+    assert_eq!((lease.permit(TIME), lease.close(), lease.remove()), (Err(Errno::ENOENT), Ok(()), Ok(())));
+}
+
+#[test]
+fn something_else_of_this_name_is_replaced() {
+    let lease = lease();
+    let table = "ip moosefs-ucarp-172.16.0.99";
+    for other in [
+        format!("add chain {table} held"),
+        format!("add chain {table} held {{ type filter hook input priority 0; policy drop; }}"),
+        format!("add set {table} lease {{ type ipv4_addr; }}"),
+    ] {
+        let script = format!("add table {table}; {other}");
+        assert!(Command::new("nft").arg(script).status().unwrap().success(), "{other}");
+        lease.install().unwrap();
+        open(&lease, LONG);
+        assert_eq!(lease.state(), Ok(State::Open), "{other}");
+        lease.remove().unwrap();
     }
-    let table = "
-        24000000 000a0504 00000000 00000000 02000000
-        06000100 54000000                               // name T
-        08000200 00000002                               // flags owner";
-    let chain = "
-        50000000 030a0504 00000000 00000000 02000000
-        06000100 54000000                               // table T
-        09000300 68656c64 00000000                      // name held
-        14000480 08000100 00000003 08000200 00000000    // hook output, priority 0
-        08000500 00000001                               // policy accept
-        0b000700 66696c74 65720000                      // type filter";
-    let names = "
-        06000100 54000000                               // table T
-        09000200 68656c64 00000000                      // chain held";
-    let of_server = "
-        34000180 0c000100 7061796c 6f616400 24000280    // payload
-            08000100 00000001 08000200 00000001         // register 1, network header
-            08000300 00000009 08000400 00000001         // one byte at 9
-        2c000180 08000100 636d7000 20000280             // cmp
-            08000100 00000001 08000200 00000000         // register 1, equal
-            0c000380 05000100 06000000                  // 6, TCP
-        34000180 0c000100 7061796c 6f616400 24000280    // payload
-            08000100 00000001 08000200 00000001         // register 1, network header
-            08000300 0000000c 08000400 00000004         // four bytes at 12
-        2c000180 08000100 636d7000 20000280             // cmp
-            08000100 00000001 08000200 00000000         // register 1, equal
-            0c000380 08000100 ac100063                  // 172.16.0.99
-        34000180 0c000100 7061796c 6f616400 24000280    // payload
-            08000100 00000001 08000200 00000002         // register 1, transport header
-            08000300 00000000 08000400 00000002         // two bytes at 0
-        2c000180 08000100 636d7000 20000280             // cmp
-            08000100 00000001 08000200 00000000         // register 1, equal
-            0c000380 06000100 24cd0000                  // 9421";
-    let reset = "
-        34000180 0c000100 7061796c 6f616400 24000280    // payload
-            08000100 00000001 08000200 00000002         // register 1, transport header
-            08000300 0000000d 08000400 00000001         // one byte at 13
-        44000180 0c000100 62697477 69736500 34000280    // bitwise
-            08000100 00000001 08000200 00000001         // register 1 to register 1
-            08000300 00000001                           // one byte
-            0c000480 05000100 14000000                  // mask RST and ACK
-            0c000580 05000100 00000000                  // xor 0
-        2c000180 08000100 636d7000 20000280             // cmp
-            08000100 00000001 08000200 00000000         // register 1, equal
-            0c000380 05000100 04000000                  // RST";
-    let drop = "
-        30000180 0e000100 696d6d65 64696174 65000000 1c000280 // immediate
-            08000100 00000000                           // verdict register
-            10000280 0c000280 08000100 00000000         // drop";
-    let header = "060a050c 00000000 00000000 02000000";
-    for (segments, length, expressions, reset) in
-        [(Segments::Resets, "20020000", "f8010480", reset), (Segments::All, "7c010000", "54010480", "")]
-    {
-        let rule = [length, header, names, expressions, of_server, reset, drop].map(listed).concat();
-        assert_eq!(requests("T", segments, SERVER), [listed(table), listed(chain), rule]);
+}
+
+/// Whether a byte that is sent comes back.
+fn is_answered(client: &mut TcpStream) -> bool {
+    client.write_all(b"x").unwrap();
+    let answer = client.read_exact(&mut [0]);
+    assert!(answer.as_ref().is_ok_or(|e| matches!(e.kind(), ErrorKind::WouldBlock)), "{answer:?}");
+    answer.is_ok()
+}
+
+trait OrCounts {
+    fn is_ok_or(&self, counts: impl Fn(&std::io::Error) -> bool) -> bool;
+}
+
+impl OrCounts for Result<&(), &std::io::Error> {
+    fn is_ok_or(&self, counts: impl Fn(&std::io::Error) -> bool) -> bool {
+        self.map_or_else(counts, |()| true)
     }
+}
+
+#[test]
+fn answers_leave_while_the_lease_is_open_and_connections_outlive_it() {
+    let lease = lease();
+    let server = TcpListener::bind((VIP, PORT)).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() {
+            let _ = stream.write_all(&byte);
+        }
+    });
+    lease.install().unwrap();
+    open(&lease, TIME);
+    let mut client = TcpStream::connect((VIP, PORT)).unwrap();
+    client.set_nodelay(true).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < TIME * 3 {
+        assert!(is_answered(&mut client));
+        assert_eq!(lease.renew(TIME), Ok(Renewed::Yes));
+    }
+    let (renewed, mut last) = (Instant::now(), Instant::now());
+    while renewed.elapsed() < TIME * 2 {
+        if is_answered(&mut client) {
+            last = Instant::now();
+        }
+    }
+    let lasted = last - renewed;
+    assert!(lasted > TIME / 2 && lasted < TIME + Duration::from_millis(60), "{lasted:?}");
+    open(&lease, TIME * 20);
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(is_answered(&mut client), "the connection goes on");
+}
+
+#[test]
+fn a_new_connection_that_nobody_takes_is_refused_and_a_lost_one_is_not_reset() {
+    let lease = lease();
+    lease.install().unwrap();
+    let begun = Instant::now();
+    let refused = TcpStream::connect_timeout(&SocketAddrV4::new(VIP, PORT).into(), Duration::from_secs(20));
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
