@@ -16,9 +16,11 @@ use crate::sys::process::{self, Identity, Stat, Stopped};
 pub(crate) mod carp;
 mod options;
 mod others;
+mod replay;
+pub(crate) mod secret;
 
-pub(crate) use options::Options;
-pub(crate) use others::OtherMasters;
+pub(crate) use options::{Options, Password};
+pub(crate) use others::{OtherMasters, strangers};
 
 /// The program's name.
 const UCARP: &str = "ucarp";
@@ -100,7 +102,13 @@ impl Ucarp {
         // It holds the password if that was given with -p: never to be logged.
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).map_err(|_| Error::Gone { pid })?;
         let words: Vec<&OsStr> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
-        Ok(Self { pid, start: stat.start, options: Options::parse(&words) })
+        let mut options = Options::parse(&words);
+        if let Some(Password::File(file)) = &mut options.password {
+            // One that went to the background is in the root folder by now.
+            let folder = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+            *file = folder.join(&*file);
+        }
+        Ok(Self { pid, start: stat.start, options })
     }
 
     /// Which process it is.

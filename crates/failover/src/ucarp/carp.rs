@@ -14,11 +14,15 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{LinkAddr, bind, recvfrom};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, SockRef, Socket, Type};
 
+use super::secret::{SIGNATURE, Secret};
 use crate::sys::cancel::{Cancel, timeout};
-use crate::sys::packet::{ETH_P_IP, accept, checksum, jump_if_equal, link_address, load_byte, reject};
+use crate::sys::packet::{ETH_P_IP, MOST_AT_ONCE, accept, checksum, jump_if_equal, link_address, load_byte, reject};
 
 /// CARP's IP protocol number; VRRP has the same.
 const PROTOCOL: u8 = 112;
+/// What is signed begins with these.
+const VERSION: u8 = 2;
+const ADVERTISEMENT: u8 = 1;
 /// Every CARP packet is this long: header, counter, SHA-1.
 const LENGTH: usize = 36;
 
@@ -46,23 +50,42 @@ pub(crate) struct Advertisement {
     pub(crate) advskew: u8,
     /// Whole seconds in the sender's interval.
     pub(crate) advbase: u8,
+    /// A number of this advertisement.
+    counter: [u8; 8],
+    signature: [u8; SIGNATURE],
 }
 
 impl Advertisement {
+    /// Whether a machine of the group with this secret has signed it, for this virtual IP. How much it says of the sender's
+    /// options is not signed.
+    pub(crate) fn is_signed(&self, secret: &Secret, vip: Ipv4Addr) -> bool {
+        secret.verifies(&[&[VERSION, ADVERTISEMENT, self.vhid], &vip.octets(), &self.counter], &self.signature)
+    }
+
+    /// The number of this advertisement.
+    pub(crate) fn number(&self) -> u64 {
+        u64::from_be_bytes(self.counter)
+    }
+
     /// The time between the sender's advertisements.
     pub(crate) fn interval(self) -> Duration {
         Duration::from_secs(self.advbase.into()) + Duration::from_micros(u64::from(self.advskew) * 1_000_000 / 256)
     }
 }
 
-/// Reads an IP packet. `None` if ucarp would not take it for an advertisement either, or if it is VRRP, which shares
-/// the protocol number and the group. The signature is not checked: the password is ucarp's.
-pub(crate) fn parse(ip_packet: &[u8]) -> Option<Advertisement> {
+/// Reads an IP packet to `group`. `None` if ucarp would not take it for an advertisement either, or if it is VRRP, which
+/// shares the protocol number and the group. The signature is checked by [`Advertisement::is_signed`].
+pub(crate) fn parse(ip_packet: &[u8], group: Ipv4Addr) -> Option<Advertisement> {
     let header: &[u8; 20] = ip_packet.first_chunk()?;
     let header_length = usize::from(header[0] & 0x0f) * 4;
     let total_length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let is_first_hop = header[8] == 255;
-    if header[0] >> 4 != 4 || header_length < 20 || header[9] != PROTOCOL || !is_first_hop {
+    if header[0] >> 4 != 4
+        || header_length < 20
+        || header[9] != PROTOCOL
+        || !is_first_hop
+        || header[16..] != group.octets()
+    {
         return None;
     }
     // The link may have padded the packet: its own length counts.
@@ -70,11 +93,14 @@ pub(crate) fn parse(ip_packet: &[u8]) -> Option<Advertisement> {
     let [0x21, vhid, advskew, 7, 0, advbase, ..] = *payload else {
         return None;
     };
+    let (counter, signature) = (payload[8..].first_chunk()?, payload.last_chunk()?);
     (checksum(payload) == 0).then(|| Advertisement {
         source: Ipv4Addr::new(header[12], header[13], header[14], header[15]),
         vhid,
         advskew,
         advbase,
+        counter: *counter,
+        signature: *signature,
     })
 }
 
@@ -83,6 +109,7 @@ pub(crate) fn parse(ip_packet: &[u8]) -> Option<Advertisement> {
 pub(crate) struct Listener {
     packets: Socket,
     index: usize,
+    group: Ipv4Addr,
     interface: String,
     /// Keeps the interface in the group even when ucarp is not there.
     _membership: UdpSocket,
@@ -107,6 +134,7 @@ impl Listener {
         Ok(Self {
             packets,
             index: usize::try_from(index).unwrap_or_default(),
+            group,
             interface: name.to_owned(),
             _membership: membership,
         })
@@ -133,15 +161,16 @@ impl Listener {
         }
     }
 
-    /// The next advertisement that has arrived already.
+    /// The next advertisement that has arrived already, among the next packets: others may arrive faster than they are read,
+    /// and the caller looks at the time.
     fn take(&self) -> Result<Option<Advertisement>, Error> {
         let mut buffer = [0; 2048];
-        loop {
+        for _ in 0..MOST_AT_ONCE {
             match recvfrom::<LinkAddr>(self.packets.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {
                     // Between opening and binding, packets of other interfaces were let in too.
                     let here = from.is_some_and(|from| from.ifindex() == self.index);
-                    let found = parse(&buffer[..length]).filter(|_| here);
+                    let found = parse(&buffer[..length], self.group).filter(|_| here);
                     if found.is_some() {
                         return Ok(found);
                     }
@@ -152,6 +181,7 @@ impl Listener {
                 Err(e) => return Err(error("receive advertisements on", &self.interface, e.into())),
             }
         }
+        Ok(None)
     }
 }
 
@@ -165,4 +195,4 @@ fn error(operation: &'static str, interface: &str, source: std::io::Error) -> Er
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,16 @@ const LONG: [(&str, char); 22] = [
     ("xparam", 'x'),
 ];
 
-/// What of ucarp's options matters here. The password is never kept.
+/// Where the password of the group is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Password {
+    /// `-p`: everybody who lists processes sees it.
+    Visible(String),
+    /// `-o`
+    File(PathBuf),
+}
+
+/// What of ucarp's options matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Options {
     /// Virtual host id, the number that advertisements carry; 0 if none was given.
@@ -63,8 +73,8 @@ pub(crate) struct Options {
     pub(crate) up_script: Option<String>,
     /// `-d`: called when it becomes BACKUP.
     pub(crate) down_script: Option<String>,
-    /// `-p`: everybody who lists processes sees the password.
-    pub(crate) visible_password: bool,
+    /// `-p` or `-o`, the last one.
+    pub(crate) password: Option<Password>,
 }
 
 impl Default for Options {
@@ -82,7 +92,7 @@ impl Default for Options {
             xparam: None,
             up_script: None,
             down_script: None,
-            visible_password: false,
+            password: None,
         }
     }
 }
@@ -109,14 +119,29 @@ impl Options {
         options
     }
 
+    /// Whether everybody who lists processes sees the password.
+    pub(crate) fn has_visible_password(&self) -> bool {
+        matches!(self.password, Some(Password::Visible(_)))
+    }
+
+    /// What the skew adds to its times.
+    pub(crate) fn skew(&self) -> Duration {
+        skew(self.advskew)
+    }
+
     /// The time between two advertisements.
     pub(crate) fn interval(&self) -> Duration {
-        Duration::from_secs(self.advbase.into()) + skew(self.advskew)
+        Duration::from_secs(self.advbase.into()) + self.skew()
     }
 
     /// How long no advertisement must be heard until a BACKUP becomes MASTER.
     pub(crate) fn dead_time(&self) -> Duration {
-        Duration::from_secs(u64::from(self.advbase) * u64::from(self.deadratio)) + skew(self.advskew)
+        self.dead() + self.skew()
+    }
+
+    /// The dead time without the skew.
+    pub(crate) fn dead(&self) -> Duration {
+        Duration::from_secs(u64::from(self.advbase) * u64::from(self.deadratio))
     }
 
     fn set_cluster<'a>(&mut self, cluster: &'a str, words: &mut impl Iterator<Item = &'a str>) {
@@ -136,7 +161,8 @@ impl Options {
             'x' => self.xparam = Some(value.to_owned()),
             'u' => self.up_script = Some(value.to_owned()),
             'd' => self.down_script = Some(value.to_owned()),
-            'p' => self.visible_password = true,
+            'p' => self.password = Some(Password::Visible(value.to_owned())),
+            'o' => self.password = Some(Password::File(value.into())),
             'a' => self.vip = value.parse().ok().or(self.vip),
             'm' => self.group = value.parse().unwrap_or(self.group),
             'v' => self.vhid = byte(value),

@@ -1,15 +1,24 @@
 //! Other machines that advertise themselves as the MASTER of our virtual IP. The one listener for advertisements.
 //!
-//! Advertisements of another virtual host, and those of this machine that a switch returns, are left out.
+//! An advertisement counts only if it is signed with the password of our own ucarp, for our virtual host and virtual IP, and was
+//! not heard before ([`replay`](super::replay)): ucarp itself would not take another one. Those of this machine that a
+//! switch returns are left out.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use super::carp::{self, Advertisement, Listener};
 use super::options::Options;
+use super::replay::Heard;
+use super::secret::{self, Secret};
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::logging::chain;
+use crate::sys::packet::MOST_AT_ONCE;
+
+/// More are not named.
+const MOST_STRANGERS: usize = 8;
 
 /// Why no advertisement can be received.
 #[derive(Debug, thiserror::Error)]
@@ -20,36 +29,45 @@ pub(crate) enum Error {
     /// The packet socket.
     #[error(transparent)]
     Carp(#[from] carp::Error),
+    /// The password.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
 }
 
 /// The other MASTERs that were heard since this was opened.
 #[derive(Debug)]
 pub(crate) struct OtherMasters {
     /// `None` if advertisements cannot be received, at all or any more.
-    listener: Option<Listener>,
+    listener: Option<(Listener, Secret)>,
+    vip: Ipv4Addr,
     vhid: u8,
+    heard: Heard,
     own: Vec<Ipv4Addr>,
-    /// Since when one has been advertising without a pause.
-    first: Option<Instant>,
     last: Option<(Instant, Advertisement)>,
 }
 
 impl OtherMasters {
     /// Listens on the interface `name`, with the options of our own ucarp. What arrives from here on is kept until it is
     /// asked for.
-    pub(crate) fn listen(name: &str, options: &Options) -> Result<Self, Error> {
+    pub(crate) fn listen(name: &str, vip: Ipv4Addr, options: &Options) -> Result<Self, Error> {
+        let secret = Secret::of(options)?;
+        let heard = Heard::load();
         let interface = address::interface(name)?;
         let own = address::own_addresses()?;
         let listener = Listener::open(&interface.name, interface.index, options.group)?;
-        Ok(Self { listener: Some(listener), vhid: options.vhid, own, first: None, last: None })
+        Ok(Self { listener: Some((listener, secret)), heard, own, ..Self::deaf(vip, options) })
     }
 
     /// As [`OtherMasters::listen`]; where that cannot be done, none is ever heard.
-    pub(crate) fn listen_if_possible(name: &str, options: &Options) -> Self {
-        Self::listen(name, options).unwrap_or_else(|e| {
+    pub(crate) fn listen_if_possible(name: &str, vip: Ipv4Addr, options: &Options) -> Self {
+        Self::listen(name, vip, options).unwrap_or_else(|e| {
             log::warn!("{}; other MASTERs cannot be heard", chain(&e));
-            Self { listener: None, vhid: options.vhid, own: Vec::new(), first: None, last: None }
+            Self::deaf(vip, options)
         })
+    }
+
+    fn deaf(vip: Ipv4Addr, options: &Options) -> Self {
+        Self { listener: None, vip, vhid: options.vhid, heard: Heard::default(), own: Vec::new(), last: None }
     }
 
     /// Whether advertisements can be received.
@@ -60,9 +78,10 @@ impl OtherMasters {
     /// Waits for the next advertisement of another MASTER, for `time` at most, and returns its sender's own address.
     pub(crate) fn wait(&mut self, time: Duration, cancel: &Cancel) -> Result<Option<Ipv4Addr>, Cancelled> {
         let end = Instant::now() + time;
+        let mut ignored = 0;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let Some(listener) = &self.listener else {
+            let Some((listener, _)) = &self.listener else {
                 cancel.sleep(left)?;
                 return Ok(None);
             };
@@ -70,6 +89,10 @@ impl OtherMasters {
                 Ok(Some(advertisement)) => {
                     if let Some(source) = self.note(advertisement, Instant::now()) {
                         return Ok(Some(source));
+                    }
+                    ignored += 1;
+                    if ignored >= MOST_AT_ONCE && left.is_zero() {
+                        return cancel.check().map(|()| None);
                     }
                 }
                 Ok(None) => return cancel.check().map(|()| None),
@@ -81,17 +104,22 @@ impl OtherMasters {
         }
     }
 
-    /// Takes in the advertisements that have arrived already.
+    /// Takes in the advertisements that have arrived already, and not for ever those that go on arriving.
     pub(crate) fn catch_up(&mut self, cancel: &Cancel) {
-        while let Ok(Some(_)) = self.wait(Duration::ZERO, cancel) {}
+        for _ in 0..MOST_AT_ONCE {
+            if !matches!(self.wait(Duration::ZERO, cancel), Ok(Some(_))) {
+                return;
+            }
+        }
     }
 
     fn note(&mut self, advertisement: Advertisement, now: Instant) -> Option<Ipv4Addr> {
-        if advertisement.vhid != self.vhid || self.own.contains(&advertisement.source) {
+        let secret = self.listener.as_ref().map(|(_, secret)| secret)?;
+        let signed = advertisement.vhid == self.vhid && advertisement.is_signed(secret, self.vip);
+        let other = signed && !self.own.contains(&advertisement.source);
+        if !other || !self.heard.is_new(advertisement.source, advertisement.number()) {
             return None;
         }
-        let paused = self.silent_since(now).is_some();
-        self.first = self.first.filter(|_| !paused).or(Some(now));
         self.last = Some((now, advertisement));
         Some(advertisement.source)
     }
@@ -104,11 +132,6 @@ impl OtherMasters {
     /// The machine that was heard last, if that was after `then`.
     pub(crate) fn heard_since(&self, then: Instant) -> Option<Ipv4Addr> {
         self.last.filter(|(when, _)| *when > then).map(|(_, heard)| heard.source)
-    }
-
-    /// The machine that has advertised without a pause for longer than `time`.
-    pub(crate) fn advertising_for(&self, time: Duration) -> Option<Ipv4Addr> {
-        self.heard_since(self.first? + time)
     }
 
     /// The machine that was heard last, unless two of its advertisements are missing at `now`.
@@ -124,31 +147,93 @@ impl OtherMasters {
     }
 }
 
+/// The machines that advertise the virtual host id of our ucarp within `time`, and are not of its group: another virtual IP,
+/// another password, or no ucarp at all.
+pub(crate) fn strangers(
+    name: &str,
+    vip: Ipv4Addr,
+    options: &Options,
+    time: Duration,
+) -> Result<BTreeSet<Ipv4Addr>, Error> {
+    let secret = Secret::of(options)?;
+    let interface = address::interface(name)?;
+    let own = address::own_addresses()?;
+    let listener = Listener::open(&interface.name, interface.index, options.group)?;
+    let (end, mut found) = (Instant::now() + time, BTreeSet::new());
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(found);
+        }
+        if let Some(heard) = listener.next(left, Cancel::never())? {
+            let ours = own.contains(&heard.source) || heard.is_signed(&secret, vip);
+            if heard.vhid == options.vhid && !ours && found.len() < MOST_STRANGERS {
+                found.insert(heard.source);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ucarp::carp::tests::{UCARP, advertisement, start, two_machines};
+    use crate::ucarp::options::Password;
 
-    const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
-    const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+    const OWN: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 11);
+    const OTHER: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 12);
+    const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
 
     #[test]
-    fn only_others_of_the_same_virtual_host_count_and_a_pause_begins_a_new_count() {
-        let mut others = OtherMasters { listener: None, vhid: 10, own: vec![OWN], first: None, last: None };
+    fn only_what_another_machine_of_the_group_has_signed_counts_and_only_once() {
+        let _far = two_machines();
+        let password = Some(Password::Visible("secret".to_owned()));
+        let options = Options { vhid: 10, password, ..Options::default() };
+        let mut others = OtherMasters::listen("eth0", VIP, &options).unwrap();
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
-        let of = |source, vhid| Advertisement { source, vhid, advskew: 0, advbase: 1 };
-        assert_eq!(others.note(of(OWN, 10), at(0)), None);
-        assert_eq!(others.note(of(OTHER, 11), at(0)), None);
-        assert_eq!(others.last_heard(), None);
-        for ms in [0, 1000, 2000, 3000, 4000] {
-            assert_eq!(others.note(of(OTHER, 10), at(ms)), Some(OTHER));
+        let foreign = [
+            advertisement(OWN, 10, VIP, "secret", 1),
+            advertisement(OTHER, 11, VIP, "secret", 1),
+            advertisement(OTHER, 10, VIP, "other", 1),
+            advertisement(OTHER, 10, Ipv4Addr::new(172, 16, 0, 98), "secret", 1),
+        ];
+        for advertisement in foreign {
+            assert_eq!(others.note(advertisement, at(0)), None, "{advertisement:?}");
         }
-        assert_eq!(others.advertising_for(Duration::from_secs(3)), Some(OTHER));
+        assert_eq!(others.last_heard(), None);
+        for number in 0..5 {
+            let signed = advertisement(OTHER, 10, VIP, "secret", 100 + number);
+            assert_eq!(others.note(signed, at(number * 1000)), Some(OTHER));
+            assert_eq!(others.note(signed, at(number * 1000 + 500)), None, "sent again");
+        }
         assert_eq!((others.silent_since(at(6000)), others.silent_since(at(6001))), (None, Some(at(4000))));
         assert_eq!((others.advertising(at(6000)), others.advertising(at(6001))), (Some(OTHER), None));
-        others.note(of(OTHER, 10), at(9000));
-        assert_eq!(others.advertising_for(Duration::from_secs(3)), None, "it had paused");
+        others.note(advertisement(OTHER, 10, VIP, "secret", 105), at(9000));
         assert_eq!(others.heard_since(at(8999)), Some(OTHER));
         assert_eq!(others.heard_since(at(9000)), None);
+    }
+
+    #[test]
+    fn another_group_with_our_virtual_host_id_is_named() {
+        let far = two_machines();
+        let password = Some(Password::Visible("secret".to_owned()));
+        let options = Options { vhid: 10, password, ..Options::default() };
+        let find = || strangers("eth0", VIP, &options, Duration::from_millis(2500)).unwrap();
+        let ucarp = |more: &str| start(&format!("nsenter -t {} -n {UCARP} -s 172.16.0.12{more}", far.0.id()));
+        let ours = ucarp("");
+        assert_eq!(find(), [].into());
+        drop(ours);
+        let _other = ucarp(" -p other");
+        assert_eq!(find(), [OTHER].into());
+    }
+
+    #[test]
+    fn without_the_password_nothing_can_be_heard() {
+        let _far = two_machines();
+        for password in [None, Some(Password::File("/nonexistent/ucarp.pass".into()))] {
+            let options = Options { vhid: 10, password, ..Options::default() };
+            assert!(!OtherMasters::listen_if_possible("eth0", VIP, &options).can_be_heard());
+        }
     }
 }

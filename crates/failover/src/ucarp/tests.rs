@@ -20,6 +20,7 @@ fn the_howto_s_own_line() {
         shutdown_script: true,
         up_script: Some("/usr/bin/vip-up".to_owned()),
         down_script: Some("/usr/bin/vip-down".to_owned()),
+        password: Some(Password::File("/etc/mfs/ucarp.pass".into())),
         ..Options::default()
     };
     assert_eq!(parse(line), expected);
@@ -41,8 +42,8 @@ fn every_way_of_writing_the_same() {
         "ucarp -p -n -zP --pass --neutral -v10 -b2 -k128 -r4 -ieth0 -a10.0.0.1 -xone",
     ] {
         let read = parse(line);
-        assert_eq!(read.visible_password, line.contains("-p "), "{line}");
-        assert_eq!(Options { visible_password: false, ..read }, expected, "{line}");
+        assert_eq!(read.has_visible_password(), line.contains("-p "), "{line}");
+        assert_eq!(Options { password: None, ..read }, expected, "{line}");
     }
     assert_eq!(expected.interval(), Duration::from_millis(2500));
     assert_eq!(expected.dead_time(), Duration::from_millis(8500));

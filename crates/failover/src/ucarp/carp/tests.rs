@@ -19,23 +19,30 @@ fn packet() -> Vec<u8> {
 
 #[test]
 fn an_advertisement_is_read() {
-    let expected = Advertisement { source: Ipv4Addr::new(172, 16, 0, 12), vhid: 10, advskew: 20, advbase: 1 };
+    let expected = Advertisement {
+        source: Ipv4Addr::new(172, 16, 0, 12),
+        vhid: 10,
+        advskew: 20,
+        advbase: 1,
+        counter: [7; 8],
+        signature: [7; 20],
+    };
     let mut padded = packet();
     padded.extend([0; 6]);
-    assert_eq!(parse(&packet()), Some(expected));
-    assert_eq!(parse(&padded), Some(expected));
+    assert_eq!(parse(&packet(), GROUP), Some(expected));
+    assert_eq!(parse(&padded, GROUP), Some(expected));
     assert_eq!(expected.interval(), Duration::from_micros(1_078_125));
 }
 
 #[test]
 fn what_ucarp_refuses_is_refused() {
-    // Release, protocol, hop limit, CARP version, key length, checksum; and cut short.
-    for (at, value) in [(0, 0x55), (9, 17), (8, 254), (20, 0x31), (23, 3), (40, 8)] {
+    // Release, protocol, hop limit, CARP version, key length, checksum, destination; and cut short.
+    for (at, value) in [(0, 0x55), (9, 17), (8, 254), (20, 0x31), (23, 3), (40, 8), (19, 19)] {
         let mut packet = packet();
         packet[at] = value;
-        assert_eq!(parse(&packet), None, "byte {at}");
+        assert_eq!(parse(&packet, GROUP), None, "byte {at}");
     }
-    assert_eq!(parse(&packet()[..55]), None);
+    assert_eq!(parse(&packet()[..55], GROUP), None);
 }
 
 #[test]
@@ -50,15 +57,23 @@ fn the_filter_lets_only_the_protocol_through() {
 proptest! {
     #[test]
     fn no_packet_makes_it_panic(bytes: Vec<u8>, at in 0..56_usize, value: u8) {
-        let _ = parse(&bytes);
+        let _ = parse(&bytes, GROUP);
         let mut nearly = packet();
         nearly[at] = value;
-        let _ = parse(&nearly);
+        let _ = parse(&nearly, GROUP);
     }
 }
 
+/// What a machine of the group with this password sends.
+pub(crate) fn advertisement(source: Ipv4Addr, vhid: u8, vip: Ipv4Addr, password: &str, counter: u64) -> Advertisement {
+    let counter = counter.to_be_bytes();
+    let secret = Secret::new(password.as_bytes()).unwrap();
+    let signature = secret.sign(&[&[VERSION, ADVERTISEMENT, vhid], &vip.octets(), &counter]);
+    Advertisement { source, vhid, advskew: 0, advbase: 1, counter, signature }
+}
+
 /// A child that is ended with the test.
-struct Running(Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -67,7 +82,7 @@ impl Drop for Running {
     }
 }
 
-fn start(words: &str) -> Running {
+pub(crate) fn start(words: &str) -> Running {
     let mut words = words.split(' ');
     let mut command = Command::new(words.next().unwrap());
     Running(command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
@@ -80,7 +95,7 @@ fn must(words: &str) {
 }
 
 /// This thread in a namespace with `eth0` 172.16.0.11, joined to that of the returned process with 172.16.0.12.
-fn two_machines() -> Running {
+pub(crate) fn two_machines() -> Running {
     unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
     let far = start("unshare -n sleep 300");
     let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
@@ -102,15 +117,21 @@ fn listen() -> Listener {
     Listener::open("eth0", index, GROUP).unwrap()
 }
 
-const UCARP: &str = "ucarp -i eth0 -v 10 -p secret -a 172.16.0.99 -u /bin/true -d /bin/true -b 1 -k 20 -r 1";
+pub(crate) const UCARP: &str = "ucarp -i eth0 -v 10 -p secret -a 172.16.0.99 -u /bin/true -d /bin/true -b 1 -k 20 -r 1";
 
 /// Starts a ucarp over there and expects to hear it.
 fn expect_the_other(far: &Running, more: &str) {
     let listener = listen();
     let _ucarp = start(&format!("nsenter -t {} -n {UCARP} -s 172.16.0.12{more}", far.0.id()));
-    let heard = listener.next(Duration::from_secs(30), &Cancel::new()).unwrap();
-    let expected = Advertisement { source: Ipv4Addr::new(172, 16, 0, 12), vhid: 10, advskew: 20, advbase: 1 };
-    assert_eq!(heard, Some(expected), "ucarp{more}");
+    let heard = listener.next(Duration::from_secs(30), &Cancel::new()).unwrap().expect("an advertisement");
+    let Advertisement { source, vhid, advskew, advbase, .. } = heard;
+    assert_eq!((source, vhid, advskew, advbase), (Ipv4Addr::new(172, 16, 0, 12), 10, 20, 1), "ucarp{more}");
+    let vip = Ipv4Addr::new(172, 16, 0, 99);
+    let [ours, other] = ["secret", "other"].map(|password| Secret::new(password.as_bytes()).unwrap());
+    assert!(heard.is_signed(&ours, vip) && !heard.is_signed(&other, vip), "a real ucarp's signature");
+    assert!(!heard.is_signed(&ours, Ipv4Addr::new(172, 16, 0, 98)));
+    let next = listener.next(Duration::from_secs(30), &Cancel::new()).unwrap().expect("another one");
+    assert_ne!(next.number(), heard.number());
 }
 
 #[test]
@@ -163,4 +184,30 @@ fn the_wait_ends_with_its_time_or_when_told() {
     assert_eq!(listener.next(Duration::from_secs(60), &cancel).unwrap(), None);
     assert!(start.elapsed() < Duration::from_secs(30));
     assert!(Listener::open("eth7", 77, GROUP).is_err());
+}
+
+#[test]
+fn a_flood_of_packets_that_are_no_advertisements_does_not_hide_the_time() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    must("ip link set lo up");
+    let listener = Listener::open("lo", nix::net::if_::if_nametoindex("lo").unwrap(), GROUP).unwrap();
+    nix::sys::socket::setsockopt(&listener.packets, nix::sys::socket::sockopt::RcvBufForce, &8_000_000).unwrap();
+    let flood = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL)))).unwrap();
+    let here = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
+    let send = |number| {
+        for _ in 0..number {
+            flood.send_to(b"no advertisement", &here).unwrap();
+        }
+    };
+    send(MOST_AT_ONCE + 1);
+    assert_eq!(listener.take().unwrap(), None);
+    let mut buffer = [0; 64];
+    let left = || recvfrom::<LinkAddr>(listener.packets.as_raw_fd(), &mut buffer).is_ok();
+    let left: Vec<_> = std::iter::repeat_with(left).take(2).collect();
+    assert_eq!(left, [true, false], "one is left for the next time, after a look at the clock");
+    // One that comes behind them is heard all the same.
+    send(MOST_AT_ONCE * 2);
+    flood.set_header_included_v4(true).unwrap();
+    flood.send_to(&packet(), &here).unwrap();
+    assert!(listener.next(Duration::from_secs(10), &Cancel::new()).unwrap().is_some());
 }

@@ -1,0 +1,359 @@
+//! Heartbeats: what the runs of one group say to each other about their machines, twenty times a second.
+//!
+//! A heartbeat is a UDP datagram to ucarp's group on [`PORT`], with the hop limit 255, signed with ucarp's password. It says
+//! what its sender does and how far its metadata goes ([`Statement`]), carries a number of its own, and repeats the last
+//! number that came from each other machine. It is believed if it repeats a number that this process has sent in the last
+//! [`ECHO`]: so it was made for this process, a moment ago, by a machine that heard this one. A recorded one is nothing.
+//!
+//! It is received on a packet socket, as ucarp receives advertisements: a firewall on the machine does not matter.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+
+use crate::metadata::Version;
+use crate::sys::address::{self, Interface};
+use crate::sys::cancel::Cancel;
+use crate::sys::logging::chain;
+use crate::ucarp::Options;
+use crate::ucarp::secret::{self, Secret};
+use crate::vip::VirtualIp;
+
+mod datagram;
+mod receive;
+
+use datagram::{Datagram, Echo};
+use receive::Receiver;
+
+/// The UDP port. Nothing listens on it: see [`receive`].
+const PORT: u16 = 9429;
+/// Between two heartbeats.
+const PAUSE: Duration = Duration::from_millis(50);
+/// A number that was sent longer ago than this proves nothing.
+const ECHO: Duration = Duration::from_secs(2);
+/// A machine that was not heard for this long is answered at once when it is heard again.
+const RETURNED: Duration = Duration::from_millis(300);
+/// The most machines of a group.
+const MOST: usize = 16;
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// It waits for an election.
+    StandingBy,
+    /// It becomes the master.
+    Promoting,
+    /// It is the master.
+    Serving,
+    /// It has left the virtual IP, and waits for another machine to show that it lacks nothing.
+    Demoting,
+    /// Its master is being stopped.
+    Stopping,
+}
+
+/// What a run says of its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Statement {
+    /// What it does.
+    pub(crate) role: Role,
+    /// How far its metadata goes: where the files end or what the master serves; where it left the virtual IP.
+    pub(crate) version: Option<Version>,
+    /// The id of its file system; 0 if it is not known.
+    pub(crate) metaid: u64,
+    /// Where the history that it serves left the one before it, before the epoch jump.
+    pub(crate) forked_at: Option<Version>,
+    /// Whether its lease is open: clients are answered.
+    pub(crate) answers: bool,
+}
+
+/// A believed heartbeat.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    /// What it says.
+    pub(crate) statement: Statement,
+    /// When it came.
+    pub(crate) received: Instant,
+}
+
+/// Why no heartbeats are sent and received.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The interface, or this machine's addresses.
+    #[error(transparent)]
+    Address(#[from] address::Error),
+    /// The password.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// The interface has no address but the virtual IP.
+    #[error("{interface} has no address beside {vip}")]
+    NoAddress {
+        /// The interface's name.
+        interface: String,
+        /// The virtual IP.
+        vip: Ipv4Addr,
+    },
+    /// A socket.
+    #[error("cannot {operation} heartbeats on {interface}")]
+    Socket {
+        /// `send` or `receive`
+        operation: &'static str,
+        /// The interface's name.
+        interface: String,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Sends and receives until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Heartbeats {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    end: Cancel,
+    /// Set to send at once.
+    news: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    statement: Statement,
+    /// Wakes the thread, which waits for packets.
+    say: Cancel,
+    heard: BTreeMap<Ipv4Addr, Heard>,
+    last_proof: Option<Instant>,
+    /// Counts what was heard.
+    count: u64,
+}
+
+impl Heartbeats {
+    /// Sends `statement` from now on, and listens. Where that is impossible nothing is sent and nobody is heard; a warning
+    /// says so.
+    pub(crate) fn start(vip: &VirtualIp, options: &Options, statement: Statement) -> Self {
+        let state = State { statement, say: Cancel::new(), heard: BTreeMap::new(), last_proof: None, count: 0 };
+        let shared = Arc::new(Shared { end: Cancel::new(), news: Mutex::new(state), changed: Condvar::new() });
+        let thread = Exchange::open(vip, options).and_then(|exchange| {
+            let worker = Arc::clone(&shared);
+            let spawned = std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || exchange.run(&worker));
+            spawned.map_err(|source| Error::Socket { operation: "send", interface: vip.interface.clone(), source })
+        });
+        let thread = thread.inspect_err(|e| log::warn!("{}; going on without heartbeats", chain(e))).ok();
+        Self { shared, thread }
+    }
+
+    /// Changes what is said, and says it at once.
+    pub(crate) fn say(&self, edit: impl FnOnce(&mut Statement)) {
+        let mut state = self.shared.state();
+        let before = state.statement.clone();
+        edit(&mut state.statement);
+        if state.statement != before {
+            state.say.cancel();
+        }
+    }
+
+    /// The machines that were heard within this time.
+    pub(crate) fn heard(&self, within: Duration) -> BTreeMap<Ipv4Addr, Heard> {
+        let state = self.shared.state();
+        let recent = state.heard.iter().filter(|(_, heard)| heard.received.elapsed() < within);
+        recent.map(|(address, heard)| (*address, heard.clone())).collect()
+    }
+
+    /// The last moment at which another machine is known to have heard this one.
+    pub(crate) fn last_proof(&self) -> Option<Instant> {
+        self.shared.state().last_proof
+    }
+
+    /// Waits until something new is heard, for `time` at most.
+    pub(crate) fn wait(&self, time: Duration, cancel: &Cancel) {
+        if self.thread.is_none() {
+            let _ = cancel.sleep(time);
+            return;
+        }
+        let state = self.shared.state();
+        let before = state.count;
+        // Something is heard in each pause where there is another machine; a signal is seen within one.
+        let slice = time.min(PAUSE);
+        let end = Instant::now() + time;
+        let mut state = state;
+        while state.count == before && !cancel.is_set() && Instant::now() < end {
+            let waited = self.shared.changed.wait_timeout(state, slice);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Heartbeats {
+    fn drop(&mut self) {
+        self.shared.end.cancel();
+        self.shared.state().say.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic ends the process.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The two sockets, and what is known of the others' numbers.
+struct Exchange {
+    secret: Secret,
+    vhid: u8,
+    vip: Ipv4Addr,
+    /// The address that this machine sends from.
+    own: Ipv4Addr,
+    all_own: Vec<Ipv4Addr>,
+    group: SocketAddrV4,
+    sender: UdpSocket,
+    receiver: Receiver,
+    nonce: u64,
+    /// The numbers sent in the last [`ECHO`], and when.
+    sent: BTreeMap<u64, Instant>,
+    next: u64,
+    /// The last number of each other machine, and when it came.
+    others: BTreeMap<Ipv4Addr, (Echo, Instant)>,
+}
+
+impl Exchange {
+    fn open(vip: &VirtualIp, options: &Options) -> Result<Self, Error> {
+        let interface = vip.find_interface()?;
+        let secret = Secret::of(options)?;
+        let own = own_address(&interface, vip.address)?;
+        let failed = |operation| {
+            let interface = interface.name.clone();
+            move |source| Error::Socket { operation, interface, source }
+        };
+        let receiver = Receiver::open(&interface, options.group).map_err(failed("receive"))?;
+        let sender = sender(own, &interface).map_err(failed("send"))?;
+        Ok(Self {
+            secret,
+            vhid: options.vhid,
+            vip: vip.address,
+            own,
+            all_own: address::own_addresses()?,
+            group: SocketAddrV4::new(options.group, PORT),
+            sender,
+            receiver,
+            nonce: fastrand::u64(..),
+            sent: BTreeMap::new(),
+            next: 1,
+            others: BTreeMap::new(),
+        })
+    }
+
+    fn run(mut self, shared: &Shared) {
+        let mut send_at = Instant::now();
+        while !shared.end.is_set() {
+            let say = shared.state().say.clone();
+            if Instant::now() >= send_at || say.is_set() {
+                shared.state().say = Cancel::new();
+                self.send(shared);
+                send_at = Instant::now() + PAUSE;
+                continue;
+            }
+            match self.receiver.next(send_at.saturating_duration_since(Instant::now()), &say) {
+                Ok(Some((source, payload))) => {
+                    if self.take(source, &payload, shared) {
+                        send_at = Instant::now();
+                    }
+                }
+                Ok(None) => (),
+                Err(e) => {
+                    log::debug!("cannot receive heartbeats: {e}");
+                    let _ = shared.end.sleep(PAUSE);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        self.sent.retain(|_, sent| now.saturating_duration_since(*sent) < ECHO);
+        self.others.retain(|_, (_, came)| now.saturating_duration_since(*came) < ECHO);
+        let datagram = Datagram {
+            vhid: self.vhid,
+            vip: self.vip,
+            nonce: self.nonce,
+            number: self.next,
+            statement: shared.state().statement.clone(),
+            echoes: self.others.values().map(|(echo, _)| *echo).collect(),
+        };
+        self.sent.insert(self.next, now);
+        self.next += 1;
+        if let Err(e) = self.sender.send_to(&datagram.write(&self.secret, self.own), self.group) {
+            // The link is down, say.
+            log::trace!("cannot send a heartbeat: {e}");
+        }
+    }
+
+    /// Takes in a datagram. Says whether its sender should be answered at once: it does not know yet that it is heard.
+    fn take(&mut self, source: Ipv4Addr, payload: &[u8], shared: &Shared) -> bool {
+        if self.all_own.contains(&source) {
+            return false;
+        }
+        let Some(datagram) = Datagram::read(payload, &self.secret, source) else { return false };
+        if (datagram.vhid, datagram.vip) != (self.vhid, self.vip) {
+            return false;
+        }
+        let now = Instant::now();
+        let echo = Echo { address: source, nonce: datagram.nonce, number: datagram.number };
+        let known = self.others.get(&source).is_some_and(|(_, came)| now.saturating_duration_since(*came) < RETURNED);
+        if self.others.len() >= MOST && !self.others.contains_key(&source) {
+            return false;
+        }
+        let ours = datagram.echoes.iter().find(|echo| echo.address == self.own && echo.nonce == self.nonce);
+        let heard_us = ours.and_then(|echo| self.sent.get(&echo.number)).copied();
+        let heard_us = heard_us.filter(|sent| now.saturating_duration_since(*sent) < ECHO);
+        let last = self.others.get(&source).map(|(echo, _)| *echo);
+        // A later datagram of the same run that came earlier.
+        if last.is_some_and(|last| last.nonce == echo.nonce && last.number >= echo.number) {
+            return false;
+        }
+        self.others.insert(source, (echo, now));
+        if let Some(heard_us) = heard_us {
+            let mut state = shared.state();
+            let heard = Heard { statement: datagram.statement, received: now };
+            state.heard.insert(source, heard);
+            state.last_proof = state.last_proof.max(Some(heard_us));
+            state.count += 1;
+            shared.changed.notify_all();
+        }
+        !known
+    }
+}
+
+/// The first address of the interface that is this machine's own.
+fn own_address(interface: &Interface, vip: Ipv4Addr) -> Result<Ipv4Addr, Error> {
+    let own = address::list(interface)?.into_iter().map(|entry| entry.address).find(|address| *address != vip);
+    own.ok_or_else(|| Error::NoAddress { interface: interface.name.clone(), vip })
+}
+
+fn sender(own: Ipv4Addr, interface: &Interface) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind(&SocketAddrV4::new(own, 0).into())?;
+    let sender = UdpSocket::from(socket);
+    let options = SockRef::from(&sender);
+    options.set_multicast_if_v4(&own)?;
+    options.set_multicast_ttl_v4(255)?;
+    options.set_multicast_loop_v4(false)?;
+    options.set_ttl_v4(255)?;
+    options.set_nonblocking(true)?;
+    let _ = InterfaceIndexOrAddress::Index(interface.index);
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests;
