@@ -35,7 +35,7 @@ pub(crate) use image::Image;
 pub(crate) use inventory::{ImageFile, Inventory, LogFile};
 pub(crate) use note::{Note, Refusal, Severity};
 pub(crate) use plan::{Base, Loss, Plan};
-pub(crate) use version::{EpochJump, Version};
+pub(crate) use version::{Behind, EPOCH, EpochJump, Version};
 
 /// Who wrote a file: this machine as master, or its metalogger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -16,8 +16,10 @@ use memchr::memchr;
 
 pub(crate) use line::{Line, parse};
 
-/// The longest line that is taken, newline included, in bytes (2.0 to 3.0 write no longer ones; 1.6 10,000).
+/// The longest line that is taken, newline included, in bytes (2.0 to 4.59 write no longer ones).
 pub(crate) const MAX_LINE: usize = 200_000;
+/// The longest line of 1.x.
+pub(crate) const MAX_LINE_1: u64 = 10_000;
 /// Versions and change ids are below this, so that adding to them never overflows.
 pub(crate) const LIMIT: u64 = 1 << 63;
 /// A log with more breaks than this is not read to its end.
@@ -73,6 +75,9 @@ pub(crate) enum Kind {
         /// The id that came.
         found: u64,
     },
+    /// Behind the last change, something that is not one torn line: NULs, as a power cut leaves them, or more than a line can
+    /// have. How many changes stood there is unknown.
+    Tail,
     /// Too many breaks: not read on from here.
     GivenUp,
 }
@@ -89,6 +94,7 @@ impl fmt::Display for Damage {
             Kind::StepBack { expected, found } => {
                 write!(f, "a step back to change {found} instead of {expected} at byte {offset}")
             }
+            Kind::Tail => write!(f, "{bytes} bytes at byte {offset}, behind the last change, are no change log"),
             Kind::GivenUp => write!(f, "too many breaks, not read beyond byte {offset}"),
         }
     }
@@ -254,7 +260,7 @@ pub(crate) fn scan(reader: impl Read) -> io::Result<Scan> {
     let mut lines = Lines::new(reader, 0);
     let mut scanner = Scanner::default();
     while let Some(raw) = lines.next()? {
-        if !raw.ended {
+        if !raw.ended && !is_more_than_a_line(&raw) {
             scanner.scan.torn = Some(Torn { offset: raw.offset, bytes: raw.bytes });
         } else if let Some(line) = parse(raw.text) {
             if !scanner.accept(&raw, &line) {
@@ -265,6 +271,12 @@ pub(crate) fn scan(reader: impl Read) -> io::Result<Scan> {
         }
     }
     Ok(scanner.finish())
+}
+
+/// Whether this cannot be the beginning of one line that was not written to its end.
+fn is_more_than_a_line(raw: &Raw<'_>) -> bool {
+    let control = |byte: &u8| *byte == 0 || (!raw.ended && byte.is_ascii_control());
+    (raw.text.is_empty() && raw.bytes > 1) || raw.text.iter().any(control)
 }
 
 #[derive(Default)]
@@ -281,6 +293,9 @@ impl Scanner {
             (damage, Vec::new())
         });
         damage.bytes += raw.bytes;
+        if is_more_than_a_line(raw) {
+            damage.kind = Kind::Tail;
+        }
         text.clear();
         text.extend_from_slice(raw.text);
     }
@@ -326,6 +341,8 @@ impl Scanner {
     fn note_break(&mut self, offset: u64, id: u64) -> Option<(u64, u64, u64)> {
         if let Some((mut damage, text)) = self.bad.take() {
             let glued = glued(&text, id);
+            // The next change says how many are missing.
+            damage.kind = Kind::Garbage;
             if let Some((_, _, length)) = glued {
                 damage.kind = Kind::Glued;
                 damage.bytes -= length;

@@ -17,21 +17,13 @@ pub(super) struct Side<'a> {
     pub(super) segment: &'a Segment,
 }
 
-/// The first id under which two logs hold different changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Difference {
-    pub(super) at: u64,
-    /// The times of the two lines, in Unix seconds.
-    pub(super) times: (u64, u64),
-}
-
 /// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Compared {
     /// The same changes, all of them.
     Same,
-    /// The first difference.
-    Different(Difference),
+    /// The first id under which they differ.
+    Different(u64),
     /// A side no longer holds what its scan found: the metalogger has rotated it.
     Unknown,
 }
@@ -48,8 +40,8 @@ pub(super) fn compare(folder: &Folder, a: Side<'_>, b: Side<'_>, from: u64, to: 
         let (Some(left), Some(right)) = (a.find(id)?, b.find(id)?) else {
             return Ok(Compared::Unknown);
         };
-        if left.1 != right.1 {
-            return Ok(Compared::Different(Difference { at: id, times: (left.0, right.0) }));
+        if left != right {
+            return Ok(Compared::Different(id));
         }
     }
     Ok(Compared::Same)
@@ -89,19 +81,17 @@ impl Changes {
         Ok(Some(Self { lines: Lines::new(file.take(end.saturating_sub(start)), start) }))
     }
 
-    /// Reads on to the change `id`: its time, its text.
-    fn find(&mut self, id: u64) -> io::Result<Option<(u64, &[u8])>> {
+    /// Reads on to the change `id`.
+    fn find(&mut self, id: u64) -> io::Result<Option<&[u8]>> {
         loop {
             // Parsed twice because a borrow cannot be returned out of a loop that goes on using the reader.
             let found = match self.lines.next()? {
-                Some(raw) if raw.ended => parse(raw.text).map(|line| (line.id, line.time)),
+                Some(raw) if raw.ended => parse(raw.text).map(|line| line.id),
                 _ => None,
             };
             match found {
-                Some((found, time)) if found == id => {
-                    return Ok(self.lines.last_change().map(|change| (time, change)));
-                }
-                Some((found, _)) if found < id => {}
+                Some(found) if found == id => return Ok(self.lines.last_change()),
+                Some(found) if found < id => {}
                 _ => return Ok(None),
             }
         }

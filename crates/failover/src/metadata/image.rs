@@ -86,6 +86,17 @@ impl fmt::Display for Flaw {
     }
 }
 
+impl Image {
+    /// What its header says, whether it is complete or not.
+    pub(crate) fn version(&self) -> Option<Version> {
+        match self {
+            Self::New => None,
+            Self::Complete { version, .. } => Some(*version),
+            Self::Incomplete { header, .. } => header.map(|header| header.version),
+        }
+    }
+}
+
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

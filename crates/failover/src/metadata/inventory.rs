@@ -8,8 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+
+use serde::{Deserialize, Serialize};
 
 use super::changelog::{self, Scan, Segment};
 use super::compare::{Compared, Side, compare, same_content};
@@ -156,11 +157,31 @@ impl fmt::Display for What {
 pub(crate) struct Conflict {
     /// The first id they differ in.
     pub(crate) at: u64,
-    /// The one to use, as (index into [`Inventory::logs`], index into its segments): the one whose line was
-    /// made later, since a dead branch was written before the failover that made it one.
+    /// The one to use, as (index into [`Inventory::logs`], index into its segments): the one that was written later,
+    /// since a dead branch was written before the failover that made it one.
     pub(crate) kept: (usize, usize),
     /// The other one: from `at` on it is a dead branch.
     pub(crate) dead: (usize, usize),
+    /// Whether the files show which was written later; if not, the newer name is kept.
+    pub(crate) certain: bool,
+}
+
+/// A history that this machine, or another one, made as a master and that is in no served history: it lost the judgement
+/// after a split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unserved {
+    /// Where it parted from what is served.
+    pub(crate) first: Version,
+    /// How far it went, as far as is known.
+    pub(crate) last: Version,
+}
+
+impl Unserved {
+    /// Whether a history that ends at `end` is it: further than the fork, in the epoch in which it went on. A master makes
+    /// a few more changes when it stops.
+    pub(super) fn is(self, end: Version) -> bool {
+        end > self.first && end.epoch() == self.last.epoch()
+    }
 }
 
 /// `own` and `ml` compared line by line where both have the same ids.
@@ -214,9 +235,14 @@ pub(crate) struct Inventory {
     pub(crate) conflicts: Vec<Conflict>,
     /// Whether the two lineages are one history.
     pub(crate) overlap: Overlap,
-    /// The unix seconds in which this machine served, if the caller knows them: a download that its metalogger began
-    /// then is a copy of `own`, complete or not.
-    pub(crate) served: Range<i64>,
+    /// Whether this machine remembers that it served, and has known of no other master since: then its metalogger copied from
+    /// itself, and `ml` is a copy of `own`, complete or not. The metalogger's files of earlier times were set aside when
+    /// it was promoted.
+    pub(crate) served_last: bool,
+    /// The history that is in no served one, if this machine remembers any.
+    pub(crate) unserved: Option<Unserved>,
+    /// The highest epoch that this machine remembers, of its own service or of another machine's, if the caller knows it.
+    pub(crate) remembered_epoch: u64,
 }
 
 impl Inventory {
@@ -241,10 +267,24 @@ impl Inventory {
         &self.logs[span.log].scan.segments[span.segment]
     }
 
-    /// The highest version among a lineage's complete images; 0 without any.
-    fn highest_version(&self, lineage: Lineage) -> Version {
-        let images = self.images.iter().filter(|i| i.lineage == lineage);
-        images.filter_map(ImageFile::base_version).max().unwrap_or_default()
+    /// The complete image of a lineage to start from: the one of the highest version. Of the metalogger's those count whose epoch
+    /// is that of its newest: after a split it may have gone back from the history of an epoch to the one before.
+    pub(super) fn best_image(&self, lineage: Lineage) -> Option<(Version, &ImageFile)> {
+        let images = || self.images.iter().filter(move |image| image.lineage == lineage);
+        let bases = || images().filter_map(|file| file.base_version().map(|version| (version, file)));
+        let epoch = match lineage {
+            Lineage::Own => None,
+            Lineage::Ml => bases().min_by_key(|(_, file)| file.origin.age()).map(|(version, _)| version.epoch()),
+        };
+        let of_epoch = |version: Version| epoch.is_none_or(|epoch| epoch == version.epoch());
+        // Of equal versions the first by name: `metadata.mfs` before its copies.
+        let bases: Vec<_> = bases().filter(|(version, _)| of_epoch(*version)).collect();
+        bases.into_iter().rev().max_by_key(|(version, _)| *version)
+    }
+
+    /// The version of that image; 0 without one.
+    fn best_version(&self, lineage: Lineage) -> Version {
+        self.best_image(lineage).map(|(version, _)| version).unwrap_or_default()
     }
 }
 
@@ -347,17 +387,20 @@ impl Inventory {
     /// No plan uses a log that ends below this change: the best image of `ml`, or that of `own` too if `own` reaches so
     /// far that it could be chosen, or has to be compared.
     fn floor(&self) -> Version {
-        let (own, ml) = (self.highest_version(Lineage::Own), self.highest_version(Lineage::Ml));
+        let (own, ml) = (self.best_version(Lineage::Own), self.best_version(Lineage::Ml));
         let logs = self.logs.iter().filter(|log| log.lineage == Lineage::Own);
         // A log whose end could not be peeked at reaches anywhere.
         let unknown = |log: &LogFile| if log.size == 0 { Version::default() } else { Version(u64::MAX) };
         let reach = logs.map(|log| log.scan.last().map_or_else(|| unknown(log), Version::after));
-        if reach.max().unwrap_or_default().max(own) <= ml { ml } else { own.min(ml) }
+        let reach = reach.max().unwrap_or_default().max(own);
+        // An own image of another epoch may be the one that is served.
+        let other_epoch = own != Version::default() && own.epoch() != ml.epoch();
+        if reach <= ml && !other_epoch { ml } else { own.min(ml) }
     }
 
     /// Finds stretches of one lineage that contradict each other at or above its best image: below, nothing is used.
     fn find_conflicts(&mut self, folder: &Folder, lineage: Lineage) {
-        let floor = self.highest_version(lineage).next_change();
+        let floor = self.best_version(lineage).next_change();
         let spans = self.spans(lineage);
         let mut found = Vec::new();
         for (index, a) in spans.iter().enumerate() {
@@ -365,18 +408,42 @@ impl Inventory {
                 let from = a.first.max(b.first).max(floor);
                 let to = a.last.min(b.last);
                 // If it cannot be read now, the stage will notice: it reads it again.
-                let Ok(Compared::Different(difference)) = self.compare(folder, a, b, from, to) else {
+                let Ok(Compared::Different(at)) = self.compare(folder, a, b, from, to) else {
                     continue;
                 };
-                let (newer, older) = if difference.times.0 >= difference.times.1 { (a, b) } else { (b, a) };
+                let later = self.later(folder, &spans, a, b);
+                let (kept, dead) = if later == Some(b) { (b, a) } else { (a, b) };
                 found.push(Conflict {
-                    at: difference.at,
-                    kept: (newer.log, newer.segment),
-                    dead: (older.log, older.segment),
+                    at,
+                    kept: (kept.log, kept.segment),
+                    dead: (dead.log, dead.segment),
+                    certain: later.is_some(),
                 });
             }
         }
         self.conflicts.extend(found);
+    }
+
+    /// Which of two spans was written later; `a` is before `b` in `spans`. A daemon appends to its log and renames it: what it
+    /// wrote is in order. When a log was fetched is unknown, but one that continues to the newest changes is of their
+    /// history.
+    fn later<'a>(&self, folder: &Folder, spans: &'a [Span], a: &'a Span, b: &'a Span) -> Option<&'a Span> {
+        let fetched = |span: &Span| self.logs[span.log].fetched();
+        if !fetched(a) && !fetched(b) {
+            return Some(a);
+        }
+        let newest = spans.first().filter(|newest| !fetched(newest) && ![a, b].contains(newest))?;
+        let continues = |span: &Span| {
+            let common = (span.first.max(newest.first), span.last.min(newest.last));
+            span.last + 1 == newest.first
+                || (common.0 <= common.1
+                    && matches!(self.compare(folder, span, newest, common.0, common.1), Ok(Compared::Same)))
+        };
+        match (continues(a), continues(b)) {
+            (true, false) => Some(a),
+            (false, true) => Some(b),
+            (true, true) | (false, false) => None,
+        }
     }
 
     fn compare_lineages(&self, folder: &Folder) -> Overlap {
@@ -391,7 +458,7 @@ impl Inventory {
                 }
                 match self.compare(folder, &ml, own, from, to) {
                     Ok(Compared::Same) => common = Some(common.map_or((from, to), |(f, t)| (f.min(from), t.max(to)))),
-                    Ok(Compared::Different(difference)) => fork = fork.into_iter().chain([difference.at]).min(),
+                    Ok(Compared::Different(at)) => fork = fork.into_iter().chain([at]).min(),
                     // Not known to agree.
                     Ok(Compared::Unknown) | Err(_) => {}
                 }

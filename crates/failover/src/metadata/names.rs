@@ -12,13 +12,26 @@ use super::Lineage;
 pub(crate) enum Origin {
     /// `metadata.mfs`, `metadata.mfs.back`, `metadata_ml.mfs.back`: the one in use.
     Current,
-    /// `….back.N`: an older one that was kept.
-    Previous,
+    /// `….back.N`: an older one that was kept, the N-th before the one in use.
+    Previous(u32),
     /// `metadata_ml.tmp`: a download, most likely incomplete.
     Download,
     /// `.back.tmp` (1.6.19 keeps the only good image there during a dump), `.emergency`, `.XXXXXX` (pushed aside by
     /// `mfsmaster -a`): a complete one counts by its version, as for `mfsmaster` itself.
     Rescue,
+}
+
+impl Origin {
+    /// The order in which a metalogger's images were downloaded, the newest first: it renames a download when it is
+    /// complete, and the one that it replaces.
+    pub(super) fn age(self) -> u32 {
+        match self {
+            Self::Download => 0,
+            Self::Current => 1,
+            Self::Previous(number) => number.saturating_add(2),
+            Self::Rescue => u32::MAX,
+        }
+    }
 }
 
 /// The meaning of a name.
@@ -59,10 +72,11 @@ fn metadata(rest: &[u8]) -> Name {
         b"_ml.mfs.back" => image(Lineage::Ml, Current),
         b"_ml.tmp" => image(Lineage::Ml, Download),
         _ => {
-            if rest.strip_prefix(b".mfs.back.").is_some_and(is_number) {
-                image(Lineage::Own, Previous)
-            } else if rest.strip_prefix(b"_ml.mfs.back.").is_some_and(is_number) {
-                image(Lineage::Ml, Previous)
+            let kept = |prefix: &[u8]| rest.strip_prefix(prefix).and_then(number).map(Previous);
+            if let Some(previous) = kept(b".mfs.back.") {
+                image(Lineage::Own, previous)
+            } else if let Some(previous) = kept(b"_ml.mfs.back.") {
+                image(Lineage::Ml, previous)
             } else if rest.strip_prefix(b".mfs.").is_some_and(is_random) {
                 image(Lineage::Own, Rescue)
             } else {
@@ -84,8 +98,7 @@ fn changelog(rest: &[u8]) -> Option<Name> {
     } else {
         (Lineage::Own, 0, rest.strip_prefix(b".")?)
     };
-    let number = rest.strip_suffix(b".mfs").filter(|n| is_number(n))?;
-    let number: u32 = std::str::from_utf8(number).ok()?.parse().ok()?;
+    let number = rest.strip_suffix(b".mfs").and_then(number)?;
     Some(Name::Log { lineage, rank: first + number })
 }
 
@@ -98,8 +111,9 @@ pub(super) fn log(name: &OsStr) -> Option<(Lineage, u32)> {
 }
 
 /// Up to four digits: `BACK_LOGS` and the like go to 99.
-fn is_number(text: &[u8]) -> bool {
-    (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_digit)
+fn number(text: &[u8]) -> Option<u32> {
+    let digits = (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+    digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
 fn is_random(text: &[u8]) -> bool {
@@ -118,7 +132,7 @@ mod tests {
         for (name, expected) in [
             ("metadata.mfs", own(Origin::Current)),
             ("metadata.mfs.back", own(Origin::Current)),
-            ("metadata.mfs.back.12", own(Origin::Previous)),
+            ("metadata.mfs.back.12", own(Origin::Previous(12))),
             ("metadata.mfs.back.tmp", own(Origin::Rescue)),
             ("metadata.mfs.emergency", own(Origin::Rescue)),
             ("metadata.mfs.a1B2c3", own(Origin::Rescue)),
@@ -126,7 +140,7 @@ mod tests {
             ("metadata.mfs.back.old", Some(Name::Foreign)),
             ("metadata.crc", Some(Name::Checksums)),
             ("metadata_ml.mfs.back", ml(Origin::Current)),
-            ("metadata_ml.mfs.back.3", ml(Origin::Previous)),
+            ("metadata_ml.mfs.back.3", ml(Origin::Previous(3))),
             ("metadata_ml.tmp", ml(Origin::Download)),
             ("metadata_download.tmp", Some(Name::Temporary)),
             ("metadata2", Some(Name::Foreign)),

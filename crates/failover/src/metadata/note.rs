@@ -82,6 +82,13 @@ pub(crate) enum Note {
         /// Last one.
         last: u64,
     },
+    /// An image of a history that lost the judgement after a split.
+    OtherHistory {
+        /// The image.
+        file: OsString,
+        /// Its version.
+        version: Version,
+    },
     /// Changes that are not served because the administrator allowed it (`--allow-data-loss`).
     Lost {
         /// Where the plan ends.
@@ -107,18 +114,29 @@ pub(crate) enum Choice {
     OwnForked {
         /// The first different change.
         at: u64,
-        /// When the last change of `own` was made, Unix seconds.
-        own_time: u64,
-        /// When the last change of `ml` was made.
-        ml_time: u64,
     },
-    /// The metalogger's copy: nothing shows that `own`, though higher, continues it.
-    OwnOlder {
+    /// The metalogger's copy: this machine remembers that `own` is in no served history.
+    OwnUnserved {
+        /// End version of `own`.
+        own: Version,
+    },
+    /// The metalogger's copy because loss is allowed: nothing ties it to `own`, which has a higher version.
+    Unrelated {
         /// End version of `own`.
         own: Version,
     },
     /// This machine's own files: the same history, and further than the metalogger's copy.
     OwnReachesFurther {
+        /// End version of `ml`.
+        ml: Version,
+    },
+    /// This machine's own files: it remembers that it served last, so the metalogger copied from it.
+    OwnServedLast {
+        /// End version of `ml`.
+        ml: Version,
+    },
+    /// This machine's own files: it remembers that `ml` is in no served history.
+    MlUnserved {
         /// End version of `ml`.
         ml: Version,
     },
@@ -135,12 +153,16 @@ impl Note {
     /// How much it matters.
     pub(crate) fn severity(&self) -> Severity {
         let info = match self {
-            Self::Lineage(choice) => !matches!(choice, Choice::OnlyOwn | Choice::OwnOlder { .. }),
+            Self::Lineage(choice) => !matches!(
+                choice,
+                Choice::OnlyOwn | Choice::OwnUnserved { .. } | Choice::MlUnserved { .. } | Choice::Unrelated { .. }
+            ),
             Self::Torn { bridged, .. } | Self::Damage { bridged, .. } => *bridged,
             Self::Conflict { .. }
             | Self::Unreadable { .. }
             | Self::Unlogged { .. }
             | Self::LeftOut { .. }
+            | Self::OtherHistory { .. }
             | Self::Lost { .. } => false,
             Self::Incomplete { .. } => true,
         };
@@ -178,6 +200,12 @@ impl fmt::Display for Note {
                 let changes = Changes(*first, *last);
                 write!(f, "{changes} of the {lineage} files {} set aside, not used", changes.are())
             }
+            Self::OtherHistory { file, version } => write!(
+                f,
+                "{} has version {version} of a history that is not served: after a split, more changes were made in the one \
+                 that is used",
+                shown(file)
+            ),
             Self::Lost { end, changes: Some((first, last)), file } => {
                 let changes = Changes(*first, *last);
                 write!(f, "data loss allowed: {changes} of {} {} not served: ", shown(file), changes.are())?;
@@ -203,17 +231,28 @@ impl fmt::Display for Choice {
             Self::MlReachesFurther { own } => {
                 write!(f, "using the metalogger's copy; this machine's own files end at version {own}")
             }
-            Self::OwnForked { at, own_time, ml_time } => write!(
+            Self::OwnForked { at } => write!(
                 f,
-                "using the metalogger's copy (last change {}); from change {at} on, this machine's own files are \
-                 another history (last change {})",
-                when(*ml_time),
-                when(*own_time)
+                "using the metalogger's copy; from change {at} on, this machine's own files are another history"
             ),
-            Self::OwnOlder { own } => write!(
+            Self::OwnUnserved { own } => write!(
                 f,
-                "using the metalogger's copy; this machine's own files end at version {own}, but are older and share \
-                 no change with it"
+                "using the metalogger's copy; this machine's own files end at version {own}, in a history that is not \
+                 served: after a split, another master had made more changes"
+            ),
+            Self::Unrelated { own } => write!(
+                f,
+                "data loss allowed: using the metalogger's copy; this machine's own files end at version {own}, and \
+                 nothing shows that they are one history with it"
+            ),
+            Self::OwnServedLast { ml } => write!(
+                f,
+                "using this machine's own files; it served last, and its metalogger had copied from it up to version {ml}"
+            ),
+            Self::MlUnserved { ml } => write!(
+                f,
+                "using this machine's own files; the metalogger's copy ends at version {ml}, in a history that is not \
+                 served: after a split, this master had made more changes"
             ),
             Self::OwnReachesFurther { ml } => {
                 write!(f, "using this machine's own files; the metalogger's copy ends earlier, at version {ml}")
@@ -290,6 +329,20 @@ pub(crate) enum Refusal {
         /// What is wrong with it.
         damage: Damage,
     },
+    /// A log with an end of unknown extent.
+    #[error(
+        "{} ends in {bytes} bytes at byte {offset} that are no change log, as a power cut leaves them; how many changes stood \
+         there is unknown, and they would be lost: {REMEDY}",
+        shown(file)
+    )]
+    Tail {
+        /// The log.
+        file: OsString,
+        /// Byte offset behind the last change.
+        offset: u64,
+        /// How many bytes are behind it.
+        bytes: u64,
+    },
     /// A log whose bytes cannot be read.
     #[error(
         "{} cannot be read ({why}), and its changes would be lost: serve on a machine that has them (mfs-promote \
@@ -349,17 +402,58 @@ pub(crate) enum Refusal {
         /// Its version.
         previous: Version,
     },
-    /// An own image of a higher version, and no change that it has in common with the metalogger's copy.
+    /// Own files of a higher version, and nothing that they have in common with the metalogger's copy.
     #[error(
-        "this machine's own image has version {own}, the metalogger's copy ends at version {ml}, and no change log \
-         shows that they are one history: move metadata.mfs* away to use the copy, or metadata_ml* and changelog_ml* \
-         to use the own image"
+        "this machine's own files end at version {own}, the metalogger's copy ends at version {ml}, and they have no \
+         change in common that would show which history was served last: run mfs-promote --dry-run on the other machines \
+         and serve on one that has it; mfs-promote --allow-data-loss serves the metalogger's copy; move metadata_ml* and \
+         changelog_ml* away to serve the own files"
     )]
     Unrelated {
-        /// Version of the own image.
+        /// Version of the own files.
         own: Version,
         /// End version of the metalogger's copy.
         ml: Version,
+    },
+    /// All that is here is in no served history.
+    #[error(
+        "the files here end at version {end}, in a history that is not served: after a split, another master had made more \
+         changes, and none of them is here: start mfsmetalogger while that master runs; if none does, {REMEDY}"
+    )]
+    Unserved {
+        /// Where it ends.
+        end: Version,
+    },
+    /// Two logs of one lineage contradict each other, and nothing shows which is the later one.
+    #[error(
+        "two histories: {} and {} hold different changes from {at} on, and nothing shows which was served last: move the \
+         wrong one away; mfs-promote --allow-data-loss uses {0}",
+        shown(newer),
+        shown(other)
+    )]
+    Contradiction {
+        /// The first id under which they differ.
+        at: u64,
+        /// The one that is used if loss is allowed.
+        newer: OsString,
+        /// The other one.
+        other: OsString,
+    },
+    /// An incomplete download that was begun after the base shows another history.
+    #[error(
+        "{} is incomplete ({flaw}); its header says version {version}, so another master served after the one whose copy ends \
+         at version {end}, and its changes would be lost: {REMEDY}",
+        shown(file)
+    )]
+    OtherMaster {
+        /// The image.
+        file: OsString,
+        /// What is wrong with it.
+        flaw: Flaw,
+        /// What its header says.
+        version: Version,
+        /// Where the plan would end.
+        end: Version,
     },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
@@ -381,6 +475,14 @@ pub(crate) enum Refusal {
         /// What it is: `is a folder` …
         what: &'static str,
     },
+}
+
+impl Refusal {
+    /// Whether another machine most likely has what is missing here, and nothing is wrong that an administrator must put right
+    /// before this one can serve: its metalogger gets it from the next master.
+    pub(crate) fn others_have_more(&self) -> bool {
+        matches!(self, Self::Tail { .. } | Self::Unserved { .. } | Self::OtherMaster { .. })
+    }
 }
 
 /// What can be done about changes that would be lost.

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 
 use super::changelog::{Damage, Kind, Segment};
-use super::image::Image;
+use super::image::{self, Image};
 use super::inventory::{ImageFile, Inventory, LogFile, Origin, Overlap, Span, What};
 use super::note::{Note, Refusal};
 use super::{EpochJump, Lineage, Version};
@@ -17,7 +17,7 @@ mod choice;
 mod loss;
 
 use choice::{choose, no_step_back};
-use loss::{lost, nothing_lost};
+use loss::{left_behind, lost, nothing_lost};
 
 /// What a plan starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,13 @@ pub(crate) enum Base {
     },
     /// An empty file system, version 1; the first change is number 1.
     New,
+}
+
+impl Base {
+    /// Whether promotions of this history begin epochs: only the header of this format can be renumbered.
+    fn has_epochs(&self) -> bool {
+        matches!(self, Self::Image { signature, .. } if signature == image::FORMAT_2_0)
+    }
 }
 
 /// Whether changes that cannot be served may be left behind.
@@ -84,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) changes: u64,
     /// What was decided, cut and left out.
     pub(crate) notes: Vec<Note>,
+    /// The highest epoch of all files here and of what is remembered, not lower than that of `end_version`.
+    pub(crate) known_epoch: u64,
     /// Regular files to move out of the data folder, sorted: everything that looks like metadata, used or not.
     pub(crate) set_aside: Vec<OsString>,
 }
@@ -98,8 +107,6 @@ struct Candidate {
     /// Where this machine's own files end, if the metalogger's go on from there.
     own_end: Version,
     last_change: Option<u64>,
-    /// Unix seconds of the last change, or of the image where there is none.
-    time: u64,
 }
 
 /// Changes that follow one another.
@@ -118,8 +125,7 @@ impl Candidate {
             }
             _ => Base::New,
         };
-        let time = last_change.unwrap_or(file.modified);
-        Self { base, version, bytes: file.size, stretches, end, own_end: end, last_change, time }
+        Self { base, version, bytes: file.size, stretches, end, own_end: end, last_change }
     }
 }
 
@@ -131,13 +137,17 @@ impl Plan {
         self.stretches.iter().map(|stretch| stretch.bytes).sum::<u64>() + longer * self.changes
     }
 
-    /// How many versions beyond the end the files go that are left behind: other machines may have followed them.
-    pub(crate) fn lost_versions(&self) -> u64 {
-        let last = self.notes.iter().filter_map(|note| match note {
-            Note::Lost { changes: Some((_, last)), .. } => Some(*last),
-            _ => None,
-        });
-        last.max().map_or(0, |last| Version::after(last).changes_since(self.end_version))
+    /// What a promotion raises all versions by. It begins the epoch after the highest one that this machine knows of: other
+    /// machines may have followed histories of these, also ones that are left behind here, and must notice that this is
+    /// another one. Most often that is the next epoch. No number of changes that are left behind matters: an epoch has more.
+    ///
+    /// A new file system has no version to raise, and only images of the 2.0 format are known to bear it.
+    pub(crate) fn jump(&self) -> EpochJump {
+        if self.base.has_epochs() {
+            EpochJump::epochs(self.known_epoch - self.end_version.epoch() + 1)
+        } else {
+            EpochJump::NONE
+        }
     }
 }
 
@@ -148,17 +158,23 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     let own = candidate(inventory, Lineage::Own).map(|own| continued(inventory, own));
     let ml = candidate(inventory, Lineage::Ml);
     let (lineage, chosen, choice, left_out) = choose(inventory, own.as_ref(), ml.as_ref(), loss)?;
-    no_step_back(inventory, lineage)?;
+    no_step_back(inventory, lineage, chosen.end)?;
     let metaid = metaid_of(inventory, chosen)?;
     let mut notes = vec![Note::Lineage(choice)];
     notes.extend(left_out);
     match loss {
-        Loss::Refuse => nothing_lost(inventory, lineage, chosen.end)?,
+        Loss::Refuse => nothing_lost(inventory, lineage, chosen)?,
         Loss::Allow => notes.extend(lost(inventory, lineage, chosen)),
     }
+    notes.extend(left_behind(inventory, lineage, chosen.end).into_iter().map(|span| Note::LeftOut {
+        lineage,
+        first: span.first,
+        last: span.last,
+    }));
     notes.extend(log_notes(inventory, lineage, chosen));
     notes.extend(unlogged(inventory, lineage, chosen));
     notes.extend(file_notes(inventory));
+    notes.extend(other_histories(inventory, lineage, chosen.end));
     Ok(Plan {
         lineage,
         base: chosen.base.clone(),
@@ -170,8 +186,18 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         last_change_time: chosen.last_change,
         changes: chosen.end.changes_since(chosen.version),
         notes,
+        known_epoch: known_epoch(inventory).max(chosen.end.epoch()),
         set_aside: set_aside(inventory),
     })
+}
+
+/// The highest epoch that anything here tells of, used or not.
+fn known_epoch(inventory: &Inventory) -> u64 {
+    let images = inventory.images.iter().filter_map(|file| file.image.version());
+    let logs = inventory.logs.iter().filter_map(|log| log.scan.last()).map(Version::after);
+    let here = images.chain(logs).map(Version::epoch).max();
+    let unserved = inventory.unserved.map_or(0, |unserved| unserved.last.epoch());
+    here.unwrap_or_default().max(inventory.remembered_epoch).max(unserved)
 }
 
 fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {
@@ -216,16 +242,14 @@ fn one_file_system(inventory: &Inventory) -> Result<(), Refusal> {
 
 fn candidate(inventory: &Inventory, lineage: Lineage) -> Option<Candidate> {
     let spans = inventory.spans(lineage);
-    let images = || inventory.images.iter().filter(|i| i.lineage == lineage);
-    let best = images().filter_map(|file| file.base_version().map(|version| (version, file)));
-    // Of equal versions the first by name: `metadata.mfs` before its copies.
-    if let Some((version, file)) = best.rev().max_by_key(|(version, _)| *version) {
+    if let Some((version, file)) = inventory.best_image(lineage) {
         return Some(Candidate::new(file, version, follow(inventory, &spans, version)));
     }
     // `MFSM NEW` is a file system only together with its whole history; ids from 0 are those of 1.6.
     let has = |id: u64| spans.iter().any(|s| (s.first..=s.last).contains(&id));
+    let mut images = inventory.images.iter().filter(|image| image.lineage == lineage);
     let new =
-        images().find(|file| file.image == Image::New && matches!(file.origin, Origin::Current | Origin::Download))?;
+        images.find(|file| file.image == Image::New && matches!(file.origin, Origin::Current | Origin::Download))?;
     let version = Version::NEW;
     (has(1) && !has(0)).then(|| Candidate::new(new, version, follow(inventory, &spans, version)))
 }
@@ -241,7 +265,7 @@ fn continued(inventory: &Inventory, own: Candidate) -> Candidate {
     let rest = follow(inventory, &inventory.spans(Lineage::Ml), own_end);
     stretches.extend(rest.stretches);
     let last_change = rest.last_change.or(own.last_change);
-    Candidate { stretches, end: rest.end, last_change, own_end, time: last_change.unwrap_or(own.time), ..own }
+    Candidate { stretches, end: rest.end, last_change, own_end, ..own }
 }
 
 /// The longest contiguous sequence of changes from `version` on.
@@ -370,6 +394,13 @@ fn file_notes(inventory: &Inventory) -> Vec<Note> {
         }
     }
     notes
+}
+
+fn other_histories(inventory: &Inventory, lineage: Lineage, end: Version) -> impl Iterator<Item = Note> {
+    let images = inventory.images.iter().filter(move |image| image.lineage == lineage);
+    let versions = images.filter_map(|image| Some((image, image.base_version()?)));
+    let others = versions.filter(move |(_, version)| choice::superseded(inventory, *version, end));
+    others.map(|(image, version)| Note::OtherHistory { file: image.name.clone(), version })
 }
 
 fn set_aside(inventory: &Inventory) -> Vec<OsString> {

@@ -79,7 +79,7 @@ pub(crate) enum Error {
         found: u64,
     },
     /// A jump on a base whose header cannot be renumbered, or beyond the highest version.
-    #[error("the version of this image cannot be raised by {jump}: lower EPOCH_JUMP")]
+    #[error("the version of this image cannot be raised by {jump}: there is no such version")]
     Jump {
         /// The jump.
         jump: EpochJump,

@@ -2,6 +2,7 @@
 
 use super::case::{Case, Ours, Situation, foreign};
 use super::history::{BASE, History};
+use crate::metadata::version::EPOCH;
 
 /// The valid history: the first 120 changes are common, the others were made ten minutes after the failover.
 fn valid() -> History {
@@ -16,6 +17,26 @@ fn dead() -> History {
 /// The metalogger's whole set of the valid history.
 fn ml() -> Situation {
     Situation::new(&valid()).image("metadata_ml.mfs.back", BASE).log("changelog_ml.0.mfs", BASE..167)
+}
+
+/// The same image as one of a machine that was promoted.
+fn later_epoch(mut image: Vec<u8>, version: u64) -> Vec<u8> {
+    image[8..16].copy_from_slice(&(EPOCH + version).to_be_bytes());
+    image
+}
+
+/// A machine that was promoted at 120, with a clock that is so many seconds ahead, and the metalogger's whole set of the valid history.
+fn promoted_alone(ahead: u64) -> Situation {
+    let dead = History::real(167).branch(120, "dead", ahead, 190);
+    let situation = ml().stray(&dead).file("metadata.mfs.back", later_epoch(dead.image(120), 120));
+    situation.file("changelog.0.mfs", dead.numbered(120..190, EPOCH))
+}
+
+/// A cold start with the own image of a later dump, and nothing older.
+fn newer_image() -> Situation {
+    let situation = Situation::new(&History::real(167)).image("metadata_ml.mfs.back", BASE);
+    let situation = situation.log("changelog_ml.0.mfs", BASE..120);
+    situation.image("metadata.mfs.back", 120).log("changelog.0.mfs", 120..167)
 }
 
 pub(super) const CASES: &[Case] = &[
@@ -47,20 +68,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "own dead image",
-        what: "of its time as master only the image is left, of version 190",
-        ours: Ours::Warns("are set aside"),
+        what: "of its time as master only the image is left, of version 190; its file is older than all changes, or was copied back \
+               since",
+        ours: Ours::Refuses("no change in common"),
         build: || {
-            let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
-            situation.modified(dead().end_time()).alone()
-        },
-    },
-    Case {
-        name: "own dead image, copied since",
-        what: "the same, and the image's file is newer than all changes: it was copied back",
-        ours: Ours::Refuses("no change log shows that they are one history"),
-        build: || {
-            let situation = ml().stray_image("metadata.mfs.back", &dead(), 190);
-            situation.modified(valid().end_time() + 3600).alone()
+            let set = || ml().stray_image("metadata.mfs.back", &dead(), 190);
+            [dead().end_time(), valid().end_time() + 3600].map(|time| set().modified(time)).into()
         },
     },
     Case {
@@ -74,14 +87,30 @@ pub(super) const CASES: &[Case] = &[
         },
     },
     Case {
-        name: "own branch after an epoch jump",
-        what: "this machine was promoted in isolation: its own files are a million ids ahead, and older",
-        ours: Ours::Warns("older and share no change with it"),
+        name: "own branch of an isolated promotion",
+        what: "this machine was promoted at 120 while it was cut off, and remembers that another one had made more",
+        ours: Ours::Warns("in a history that is not served"),
+        build: || promoted_alone(0).unserved(EPOCH + 120, EPOCH + 190).alone(),
+    },
+    Case {
+        name: "the same, not remembered",
+        what: "it lost its power before it knew; its clock was behind that of the other one, or ahead",
+        ours: Ours::Refuses("no change in common"),
+        build: || vec![promoted_alone(0), promoted_alone(3600)],
+    },
+    Case {
+        name: "the metalogger went to another epoch and back",
+        what: "it followed a machine that was promoted at 120 while it was cut off, up to 124, and then the one that went on; its \
+               log is of the first one up to 124, or of the second one alone",
+        ours: Ours::Warns("a history that is not served"),
         build: || {
-            let mut image = dead().image(120);
-            image[8..16].copy_from_slice(&1_000_120_u64.to_be_bytes());
-            let situation = ml().stray(&dead()).file("metadata.mfs.back", image);
-            situation.file("changelog.0.mfs", dead().numbered(120..190, 1_000_000)).alone()
+            let set = || {
+                let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", 130).stray(&dead());
+                let situation = situation.file("metadata_ml.mfs.back.1", later_epoch(dead().image(124), 124));
+                situation.log("changelog_ml.0.mfs", 130..167)
+            };
+            let older = set().file("changelog_ml.1.mfs", dead().numbered(120..125, EPOCH));
+            vec![set(), older]
         },
     },
     Case {
@@ -96,13 +125,15 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "cold start, newer image",
-        what: "the same, with the own image of a later dump and nothing older",
+        what: "the same, with the own image of a later dump and nothing older; it remembers that it served last",
         ours: Ours::Serves,
-        build: || {
-            let situation = Situation::new(&History::real(167)).image("metadata_ml.mfs.back", BASE);
-            let situation = situation.log("changelog_ml.0.mfs", BASE..120);
-            situation.image("metadata.mfs.back", 120).log("changelog.0.mfs", 120..167).alone()
-        },
+        build: || newer_image().served_last().alone(),
+    },
+    Case {
+        name: "the same, not remembered",
+        what: "another master was seen since, or the state folder is lost",
+        ours: Ours::Refuses("no change in common"),
+        build: || newer_image().alone(),
     },
     Case {
         name: "cold start, but the metalogger has more",
@@ -129,7 +160,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "old logs in common",
         what: "both have the same logs up to 119; then this machine went on alone as a master, up to 189",
-        ours: Ours::Warns("older and share no change with it"),
+        ours: Ours::Refuses("no change in common"),
         build: || {
             let situation = ml().log("changelog_ml.1.mfs", 100..120).log("changelog.1.mfs", 100..120);
             let situation = situation.stray_image("metadata.mfs.back", &dead(), 180);
@@ -219,6 +250,16 @@ pub(super) const CASES: &[Case] = &[
         build: || {
             let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", BASE).stray(&dead());
             situation.file("changelog_ml.0.mfs", dead().log(BASE..150) + &valid().log(120..167)).alone()
+        },
+    },
+    Case {
+        name: "two fetched logs of two histories",
+        what: "`changelog_ml_back.0.mfs` and `.1` differ from 120 on, and no log says which was fetched later",
+        ours: Ours::Refuses("nothing shows which was served last"),
+        build: || {
+            let situation = Situation::new(&valid()).image("metadata_ml.mfs.back", BASE);
+            let situation = situation.stray_log("changelog_ml_back.1.mfs", &dead(), BASE..150);
+            situation.log("changelog_ml_back.0.mfs", BASE..167).alone()
         },
     },
     Case {

@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use super::history::{History, METAID};
 use super::master::{Content, Set};
+use crate::metadata::Version;
+use crate::metadata::inventory::Unserved;
 
 /// One row of the page.
 pub(super) struct Case {
@@ -34,12 +36,15 @@ pub(super) struct Situation {
     /// Other histories with files in this folder: none of their changes may be served.
     pub(super) strays: Vec<History>,
     pub(super) set: Set,
+    /// What the machine remembers of itself.
+    pub(super) served_last: bool,
+    pub(super) unserved: Option<Unserved>,
 }
 
 impl Situation {
     pub(super) fn new(truth: &History) -> Self {
         let set = Set::new().modified(truth.end_time());
-        Self { truth: truth.clone(), strays: Vec::new(), set }
+        Self { truth: truth.clone(), strays: Vec::new(), set, served_last: false, unserved: None }
     }
 
     /// An image of the valid history.
@@ -83,6 +88,18 @@ impl Situation {
     /// Unix seconds of the last modification of all files.
     pub(super) fn modified(mut self, time: u64) -> Self {
         self.set = self.set.modified(time);
+        self
+    }
+
+    /// This machine remembers that it served last.
+    pub(super) fn served_last(mut self) -> Self {
+        self.served_last = true;
+        self
+    }
+
+    /// This machine remembers that it lost the judgement after a split.
+    pub(super) fn unserved(mut self, first: u64, last: u64) -> Self {
+        self.unserved = Some(Unserved { first: Version(first), last: Version(last) });
         self
     }
 

@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex};
 use super::case::{Case, Ours, Situation};
 use super::history::{History, METAID};
 use super::master::Master;
-use crate::metadata::{Base, EpochJump, Image, Loss, Plan, Refusal, Severity, Version, inventory, plan, stage};
+use crate::metadata::{EpochJump, Image, Loss, Plan, Refusal, Severity, Version, inventory, plan, stage};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
-
-const JUMP: EpochJump = EpochJump(1_000_000);
 
 /// What was found for one case.
 pub(super) struct Finding {
@@ -53,7 +51,9 @@ fn run(situation: &Situation, stock_too: bool) -> (Promoted, BTreeSet<Stock>) {
         let master = Master::new();
         situation.set.write(&master.data(), backwards);
         let folder = Folder::open(&master.data()).unwrap();
-        let plan = plan::make(&inventory::take(&folder).unwrap(), Loss::Refuse);
+        let mut inventory = inventory::take(&folder).unwrap();
+        (inventory.served_last, inventory.unserved) = (situation.served_last, situation.unserved);
+        let plan = plan::make(&inventory, Loss::Refuse);
         match &promoted {
             Some(before) => assert_eq!(before.as_ref().map(|(plan, _)| plan), plan.as_ref(), "the order matters"),
             None => {
@@ -90,7 +90,7 @@ impl Staged {
     fn new(folder: &Folder, plan: &Plan) -> Self {
         let master = Master::new();
         let (stage, cancel) = (Folder::open(&master.data()).unwrap(), Cancel::new());
-        let jump = if plan.base == Base::New { EpochJump::NONE } else { JUMP };
+        let jump = plan.jump();
         stage::copy_image(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         stage::write_log(folder, plan, &stage, master.owner, jump, &cancel).unwrap();
         let read = |name| std::fs::read(master.data().join(name)).unwrap();
@@ -191,7 +191,7 @@ fn in_words(promoted: &Promoted, alone: bool) -> String {
             let warnings = warnings(plan).into_iter().map(|warning| format!("; warns: {warning}"));
             format!("version {}{}", plan.end_version, warnings.collect::<String>())
         }
-        Ok((plan, _)) => format!("version {}, and a warning that names the cut", plan.end_version),
+        Ok((plan, _)) => format!("version {}, and a warning that names it", plan.end_version),
         Err(refusal) => {
             // Without the remedy, which is much the same everywhere.
             let text = refusal.to_string();

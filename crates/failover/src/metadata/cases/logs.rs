@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::case::{Case, Ours, Situation};
 use super::history::{BASE, History};
+use crate::metadata::version::EPOCH;
 
 /// The metalogger's image and logs of the valid history that ends at 167.
 fn ml(logs: &[(&str, Range<u64>)]) -> Situation {
@@ -96,12 +97,12 @@ pub(super) const CASES: &[Case] = &[
         },
     },
     Case {
-        name: "a jump of a million ids",
-        what: "another machine was promoted with an epoch jump, the changes up to its number are not here",
-        ours: Ours::Refuses("changes 150 to 1000149 are missing"),
+        name: "an epoch jump",
+        what: "another machine was promoted, and its image is not here",
+        ours: Ours::Refuses("changes 150 to 1000000000149 are missing"),
         build: || {
             let truth = History::real(167);
-            one(truth.log(BASE..150) + &truth.numbered(150..167, 1_000_000)).alone()
+            one(truth.log(BASE..150) + &truth.numbered(150..167, EPOCH)).alone()
         },
     },
     Case {

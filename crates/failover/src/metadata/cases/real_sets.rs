@@ -4,11 +4,13 @@ use std::os::unix::fs::MetadataExt;
 
 use super::master::Master;
 use crate::metadata::testing::Data;
+use crate::metadata::version::EPOCH;
 use crate::metadata::{EpochJump, Image, stage};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
-const JUMP: EpochJump = EpochJump(1_000_000);
+/// Of the third promotion.
+const JUMP: EpochJump = EpochJump(3 * EPOCH);
 
 /// Stages `data` into a master's folder and has mfsmaster restore it.
 fn loads(data: &Data, jump: EpochJump) {

@@ -121,10 +121,29 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "NULs at the end",
         what: "a power cut has left 4,096 NUL bytes behind the last line",
-        ours: Ours::Warns("torn last line of"),
+        ours: Ours::Refuses("how many changes stood there is unknown"),
         build: || {
             let truth = History::real(167);
             ml(&truth, truth.log(BASE..167) + &nuls(4096)).alone()
+        },
+    },
+    Case {
+        name: "NULs at the end, and the next log",
+        what: "the same in `changelog_ml.1.mfs`; `changelog_ml.0.mfs` goes on with the next change",
+        ours: Ours::Serves,
+        build: || {
+            let truth = History::real(167);
+            let rotated = truth.log(BASE..150) + &nuls(4096);
+            ml(&truth, truth.log(150..167)).file("changelog_ml.1.mfs", rotated).alone()
+        },
+    },
+    Case {
+        name: "an end longer than a line",
+        what: "the last line is cut off after 200,000 bytes: no line of MooseFS is as long",
+        ours: Ours::Refuses("how many changes stood there is unknown"),
+        build: || {
+            let truth = History::real(167);
+            ml(&truth, truth.log(BASE..167) + "167: 1795387290|CREATE(1," + &"x".repeat(200_000)).alone()
         },
     },
     Case {
@@ -160,7 +179,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "a log of NULs",
         what: "all of `changelog_ml.0.mfs` is NUL bytes, `changelog_ml.1.mfs` is whole",
-        ours: Ours::Warns("torn last line of 3000 bytes"),
+        ours: Ours::Refuses("how many changes stood there is unknown"),
         build: || {
             let truth = History::real(121);
             ml(&truth, nuls(3000)).log("changelog_ml.1.mfs", BASE..121).alone()

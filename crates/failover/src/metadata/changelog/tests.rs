@@ -93,8 +93,30 @@ fn every_torn_tail() {
         assert_eq!(scan.torn, Some(Torn { offset, bytes }));
         assert_eq!((scan.last(), scan.damage.len()), (Some(20), 0));
     }
-    assert_eq!(scanned(format!("{good}{}", "\0".repeat(5000))).torn.unwrap().bytes, 5000);
     assert_eq!(scanned("12: 1795").segments, vec![]);
+}
+
+#[test]
+fn a_tail_that_is_more_than_one_torn_line_has_an_unknown_extent() {
+    let good = lines(5..=20, 0);
+    let long = "21: 1795|SETXATTR(2,user.x,".to_owned() + &"x".repeat(MAX_LINE);
+    for (what, tail, ended) in [
+        ("NULs", "\0".repeat(30), false),
+        ("NULs and a newline", "\0".repeat(30) + "\n", true),
+        ("a line cut off, and NULs", "21: 17\0\0".to_owned(), false),
+        ("NULs, and a change far behind", "\0".repeat(30) + &line(400, 0), true),
+        ("another file's content", "\u{1}\u{2}".to_owned(), false),
+        ("more than a line", long.clone(), false),
+        ("more than a line, and its end", long + "\n", true),
+    ] {
+        let scan = scanned(good.clone() + &tail);
+        let (offset, bytes) = (good.len() as u64, tail.len() as u64);
+        assert_eq!(scan.damage, [Damage { offset, bytes, kind: Kind::Tail }], "{what}");
+        assert_eq!((scan.torn, scan.last(), ended), (None, Some(20), tail.ends_with('\n')), "{what}");
+    }
+    // Behind it the log goes on, and the numbers say what is missing.
+    let scan = scanned(good + &"\0".repeat(30) + "\n" + &lines(23..=25, 0));
+    assert_eq!(scan.damage[0].kind, Kind::Garbage);
 }
 
 #[test]

@@ -129,7 +129,7 @@ pub(super) fn endless_inputs() {
     const SIZE: u64 = 2 * super::MOST_MEMORY;
     for byte in [0, b'9', b'('] {
         let scan = changelog::scan(io::repeat(byte).take(SIZE)).unwrap();
-        assert_eq!(scan.torn.map(|torn| torn.bytes), Some(SIZE));
+        assert_eq!(scan.damage.iter().map(|damage| damage.bytes).collect::<Vec<_>>(), [SIZE]);
     }
     let head = b"1: 2|A(".as_slice();
     let tail = b")\n1: 2|A()\n".as_slice();

@@ -8,6 +8,7 @@ use fastrand::Rng;
 
 use super::damage::{damage, pick};
 use crate::metadata::testing::me;
+use crate::metadata::version::EPOCH;
 use crate::metadata::{
     Base, EpochJump, Image, Inventory, Lineage, LogFile, Loss, Note, Plan, Version, changelog, image, inventory, plan,
     stage,
@@ -15,7 +16,7 @@ use crate::metadata::{
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
-const JUMP: EpochJump = EpochJump(1_000_000);
+const JUMP: EpochJump = EpochJump(EPOCH);
 const NAMES: &[&str] = &[
     "metadata.mfs",
     "metadata.mfs.back",

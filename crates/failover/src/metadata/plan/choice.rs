@@ -4,22 +4,31 @@ use std::ffi::OsString;
 
 use super::{Candidate, Loss};
 use crate::metadata::image::Image;
-use crate::metadata::inventory::{Inventory, Origin, Overlap};
+use crate::metadata::inventory::{ImageFile, Inventory, Origin, Overlap};
 use crate::metadata::note::{Choice, Note, Refusal};
 use crate::metadata::{Lineage, Version};
 
 pub(super) type Chosen<'a> = (Lineage, &'a Candidate, Choice, Option<Note>);
 
 /// The lineage to serve, why, and which part of the other one is left out.
+///
+/// Contents decide: changes or an image that both have, numbers, and what this machine remembers of itself. Clocks do not: those of
+/// two masters differ, and a copied file has a new date.
 pub(super) fn choose<'a>(
     inventory: &Inventory,
     own: Option<&'a Candidate>,
     ml: Option<&'a Candidate>,
     loss: Loss,
 ) -> Result<Chosen<'a>, Refusal> {
+    let is_unserved =
+        |candidate: &&Candidate| inventory.unserved.is_some_and(|unserved| unserved.is(candidate.own_end));
     let (own, ml) = match (own, ml) {
         (None, None) => {
             return Err(Refusal::Nothing { images: inventory.images.len(), logs: inventory.logs.len() });
+        }
+        (own, ml) if loss == Loss::Refuse && own.into_iter().chain(ml).all(|candidate| is_unserved(&candidate)) => {
+            let end = own.into_iter().chain(ml).map(|candidate| candidate.end).max().unwrap_or_default();
+            return Err(Refusal::Unserved { end });
         }
         (None, Some(ml)) => return Ok((Lineage::Ml, ml, Choice::OnlyMl, None)),
         (Some(own), None) => {
@@ -42,17 +51,27 @@ pub(super) fn choose<'a>(
         Overlap::None | Overlap::Fork { .. } => false,
     };
     let ml_with = |choice, note| Ok((Lineage::Ml, ml, choice, note));
+    let own_with = |choice| Ok((Lineage::Own, own, choice, None));
+    if let (Some(branch), false) = (inventory.unserved, is_unserved(&own) && is_unserved(&ml)) {
+        if is_unserved(&own) {
+            return ml_with(Choice::OwnUnserved { own: own.own_end }, left_out(branch.first.next_change()));
+        }
+        if is_unserved(&ml) {
+            return own_with(Choice::MlUnserved { ml: ml.end });
+        }
+    }
     match inventory.overlap {
-        Overlap::Fork { at } => ml_with(Choice::OwnForked { at, own_time: own.time, ml_time: ml.time }, left_out(at)),
+        Overlap::Fork { at } => ml_with(Choice::OwnForked { at }, left_out(at)),
         _ if own.end <= ml.end => {
             ml_with(Choice::MlReachesFurther { own: own.own_end }, left_out(ml.end.next_change()))
         }
-        _ if own.end > own.own_end => Ok((Lineage::Own, own, own_alone(own), None)),
-        _ if one_history => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
-        _ if own.time < ml.time => ml_with(Choice::OwnOlder { own: own.end }, left_out(ml.end.next_change())),
-        // A file's date is no proof of that: a copy has a new one.
-        _ if !ends_in_a_log(inventory, own) => Err(Refusal::Unrelated { own: own.end, ml: ml.end }),
-        _ => Ok((Lineage::Own, own, Choice::OwnReachesFurther { ml: ml.end }, None)),
+        _ if own.end > own.own_end => own_with(own_alone(own)),
+        _ if one_history => own_with(Choice::OwnReachesFurther { ml: ml.end }),
+        _ if inventory.served_last && own.end.epoch() == ml.end.epoch() => {
+            own_with(Choice::OwnServedLast { ml: ml.end })
+        }
+        _ if loss == Loss::Allow => ml_with(Choice::Unrelated { own: own.end }, left_out(ml.end.next_change())),
+        _ => Err(Refusal::Unrelated { own: own.end, ml: ml.end }),
     }
 }
 
@@ -61,42 +80,61 @@ fn own_alone(own: &Candidate) -> Choice {
     if own.end > own.own_end { Choice::OwnContinued { own: own.own_end } } else { Choice::OnlyOwn }
 }
 
-/// Whether a log of this machine's own says when the last change before the end was made.
-fn ends_in_a_log(inventory: &Inventory, own: &Candidate) -> bool {
-    inventory.spans(Lineage::Own).iter().any(|span| Version::after(span.last) == own.end)
-}
-
-/// No kept image is of a higher version than the one that replaced it: one history only goes up.
-pub(super) fn no_step_back(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
-    let highest = |origin: Origin| {
-        let images = inventory.images.iter().filter(|i| i.lineage == lineage && i.origin == origin);
+/// Of one history only the newest image is the furthest one: no image is of a higher version than one that was downloaded
+/// after it. An image of a later epoch is not: after a split, the history of the epoch before may have been the one to stay,
+/// because more changes were made in it.
+pub(super) fn no_step_back(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
+    let highest = |kept: bool| {
+        let images = inventory.images.iter().filter(|i| i.lineage == lineage);
+        let images = images.filter(|i| match i.origin {
+            Origin::Current => !kept,
+            Origin::Previous(_) => kept,
+            Origin::Download | Origin::Rescue => false,
+        });
         let versions = images.filter_map(|file| file.base_version().map(|version| (version, &file.name)));
         versions.max_by_key(|(version, _)| *version)
     };
-    match (highest(Origin::Current), highest(Origin::Previous)) {
-        (Some((current, newer)), Some((previous, older))) if previous > current => {
+    match (highest(false), highest(true)) {
+        (Some((current, newer)), Some((previous, older)))
+            if previous > current && !superseded(inventory, previous, end) =>
+        {
             Err(Refusal::StepBack { newer: newer.clone(), current, older: older.clone(), previous })
         }
         _ => Ok(()),
     }
 }
 
-/// A file of the metalogger that shows a later or another history than `own`, though it is no base itself.
+/// Whether this machine remembers that a history up to `other` is in no served one, and that up to `end` is not it.
+pub(super) fn unserved(inventory: &Inventory, other: Version, end: Version) -> bool {
+    inventory.unserved.is_some_and(|unserved| unserved.is(other) && !unserved.is(end))
+}
+
+/// Whether a history up to `other` lost the judgement after a split, if the metalogger has gone on from it to one that ends at
+/// `end`: fewer changes were made in it, in a later epoch.
+pub(super) fn superseded(inventory: &Inventory, other: Version, end: Version) -> bool {
+    unserved(inventory, other, end) || (other.epoch() > end.epoch() && end.reaches_further_than(other))
+}
+
+/// A file of the metalogger that may be of another history than own files that end at `own`, though it is no base itself: nothing
+/// shows that it is of the same.
 fn later_history(inventory: &Inventory, own: &Candidate) -> Option<OsString> {
-    let image = inventory.images.iter().find(|i| {
-        let cut = matches!(i.image, Image::Incomplete { .. });
-        let of_own = i64::try_from(i.modified).is_ok_and(|modified| inventory.served.contains(&modified));
-        i.lineage == Lineage::Ml && cut && i.modified > own.time && !of_own
-    });
+    let image = inventory.images.iter().find(|image| may_be_later(inventory, image, own));
     let log = inventory.spans(Lineage::Ml).into_iter().find(|span| {
-        let later = inventory.segment(span).last_time > own.time;
         !own.end.has(span.last)
             || match inventory.overlap {
                 Overlap::Fork { .. } => true,
-                Overlap::None => later,
+                Overlap::None => !inventory.served_last,
                 Overlap::Agree { .. } | Overlap::Image { .. } => false,
             }
     });
     let log = log.map(|span| inventory.logs[span.log].name.clone());
     image.map(|i| i.name.clone()).or(log)
+}
+
+/// Whether this is a download that was cut off, and nothing says that it is of the history of `own`. A header that names a version
+/// beyond `own`, or of another epoch, is judged as such; an earlier one of the same epoch is of the same history.
+pub(super) fn may_be_later(inventory: &Inventory, file: &ImageFile, own: &Candidate) -> bool {
+    let Image::Incomplete { header, .. } = &file.image else { return false };
+    let unknown = header.is_none_or(|header| !own.base.has_epochs() && header.version <= own.end);
+    file.lineage == Lineage::Ml && unknown && !inventory.served_last
 }

@@ -1,19 +1,27 @@
 //! Changes that a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
 
-use super::Candidate;
-use crate::metadata::changelog::Kind;
+use super::choice::{may_be_later, superseded, unserved};
+use super::{Base, Candidate};
+use crate::metadata::changelog::{Kind, MAX_LINE_1};
 use crate::metadata::image::{Flaw, Image};
-use crate::metadata::inventory::{ImageFile, Inventory, Overlap, Span, What};
+use crate::metadata::inventory::{ImageFile, Inventory, LogFile, Overlap, Span, What};
 use crate::metadata::names;
 use crate::metadata::note::{Note, Refusal};
 use crate::metadata::{Lineage, Version};
 
 /// No log holds changes that a plan which ends at `end` leaves behind.
-pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
+pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Result<(), Refusal> {
+    let end = chosen.end;
+    no_contradiction(inventory, lineage, chosen)?;
     nothing_beyond(inventory, lineage, end)?;
-    nothing_unread(inventory, lineage)?;
-    if let Some((file, flaw, version)) = later_cut(inventory, lineage, end) {
-        return Err(Refusal::Cut { file: file.name.clone(), flaw, version, end });
+    nothing_unread(inventory, lineage, chosen)?;
+    if let Some((file, flaw, version)) = later_cut(inventory, lineage, chosen) {
+        let file = file.name.clone();
+        return Err(if version > end {
+            Refusal::Cut { file, flaw, version, end }
+        } else {
+            Refusal::OtherMaster { file, flaw, version, end }
+        });
     }
     if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
 }
@@ -28,48 +36,90 @@ pub(super) fn lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) 
     let from = match inventory.overlap {
         Overlap::Agree { .. } | Overlap::Image { .. } => end.next_change(),
         Overlap::Fork { at } => at.min(end.next_change()),
+        Overlap::None if inventory.served_last => end.next_change(),
         Overlap::None => 0,
     };
-    let later = |span: &Span| match inventory.overlap {
-        Overlap::None => !end.has(span.last) || inventory.segment(span).last_time > chosen.time,
-        Overlap::Agree { .. } | Overlap::Image { .. } | Overlap::Fork { .. } => true,
-    };
-    let others = others.into_iter().filter(later).map(|span| (from, span));
+    let others = others.into_iter().map(|span| (from, span));
     for (from, span) in spans.chain(others).filter(|(from, span)| span.last >= *from) {
         let file = inventory.logs[span.log].name.clone();
         notes.push(Note::Lost { end, changes: Some((span.first.max(from), span.last)), file });
     }
-    let cut = |i: &&ImageFile| {
-        i.lineage == Lineage::Ml && i.modified > chosen.time && matches!(i.image, Image::Incomplete { .. })
-    };
-    let known = later_cut(inventory, lineage, end);
+    if lineage == Lineage::Own {
+        // Beside those of the plan's own logs.
+        let copies = inventory.logs.iter().filter(|log| log.lineage == Lineage::Ml);
+        let tail = |log: &LogFile| log.scan.damage.iter().find(|damage| damage.kind == Kind::Tail).copied();
+        let tails = copies.filter_map(|log| Some((log.name.clone(), tail(log)?)));
+        notes.extend(tails.map(|(file, damage)| Note::Damage { file, damage, bridged: false }));
+    }
+    let known = later_cut(inventory, lineage, chosen);
     if let Some((file, _, version)) = known {
-        notes.push(Note::Lost {
-            end,
-            changes: Some((end.next_change(), version.last_change())),
-            file: file.name.clone(),
-        });
+        let changes = (version > end).then(|| (end.next_change(), version.last_change()));
+        notes.push(Note::Lost { end, changes, file: file.name.clone() });
     } else if lineage == Lineage::Own {
-        let images = inventory.images.iter().filter(cut);
+        let images = inventory.images.iter().filter(|image| may_be_later(inventory, image, chosen));
         notes.extend(images.map(|i| Note::Lost { end, changes: None, file: i.name.clone() }));
     }
     notes
 }
 
-/// The incomplete image with the highest version above `end` in its header: a download that was cut off, or a failed
-/// disk.
-fn later_cut(inventory: &Inventory, lineage: Lineage, end: Version) -> Option<(&ImageFile, Flaw, Version)> {
+/// The incomplete image with the highest version in its header of those that show a later history: a download that was cut
+/// off, or a failed disk. Its version is above the plan's end; or it was downloaded after the base and is of an earlier epoch: the
+/// metalogger has gone on to another master, whose history was the one to stay after a split.
+fn later_cut<'a>(
+    inventory: &'a Inventory,
+    lineage: Lineage,
+    chosen: &Candidate,
+) -> Option<(&'a ImageFile, Flaw, Version)> {
+    let base = match &chosen.base {
+        Base::Image { name, .. } => inventory.images.iter().find(|image| image.name == *name),
+        Base::New => None,
+    };
+    let since = |file: &ImageFile| {
+        file.lineage == Lineage::Ml
+            && base.is_none_or(|base| base.lineage == Lineage::Own || file.origin.age() < base.origin.age())
+    };
+    let later = |file: &ImageFile, version: Version| {
+        let end = chosen.end;
+        if since(file) {
+            (version > end || version.epoch() < end.epoch()) && !unserved(inventory, version, end)
+        } else {
+            version > end && !superseded(inventory, version, end)
+        }
+    };
     let images = inventory.images.iter().filter(|i| i.lineage == lineage || i.lineage == Lineage::Ml);
     let cut = images.filter_map(|file| match file.image {
         Image::Incomplete { reason, header: Some(header) } => Some((file, reason, header.version)),
         _ => None,
     });
-    cut.filter(|(_, _, version)| *version > end).max_by_key(|(_, _, version)| *version)
+    cut.filter(|(file, _, version)| later(file, *version)).max_by_key(|(_, _, version)| *version)
+}
+
+/// Spans of a lineage beyond `end` that hold another history, of which the newest files of the metalogger are not.
+pub(super) fn left_behind(inventory: &Inventory, lineage: Lineage, end: Version) -> Vec<Span> {
+    let spans = inventory.spans(lineage);
+    // The metalogger drops its logs for a new history, but not those that it has fetched before, and not at its start.
+    let newest = spans.iter().find(|span| !inventory.logs[span.log].fetched());
+    let newest = newest.is_none_or(|span| end.has(span.last));
+    spans.into_iter().filter(|span| newest && superseded(inventory, Version::after(span.last), end)).collect()
+}
+
+/// Where logs of the lineage contradict each other, it is known which one is the later.
+fn no_contradiction(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Result<(), Refusal> {
+    let uncertain = inventory.conflicts.iter().filter(|conflict| !conflict.certain);
+    let mut named = uncertain.map(|c| (c.at, &inventory.logs[c.kept.0], &inventory.logs[c.dead.0]));
+    match named.find(|(at, kept, _)| kept.lineage == lineage && !chosen.version.has(*at)) {
+        Some((at, kept, dead)) => {
+            Err(Refusal::Contradiction { at, newer: kept.name.clone(), other: dead.name.clone() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// No log of the lineage holds changes behind a hole at `end`.
 fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
-    let beyond: Vec<Span> = inventory.spans(lineage).into_iter().filter(|s| !end.has(s.last)).collect();
+    let behind = left_behind(inventory, lineage, end);
+    let beyond = inventory.spans(lineage).into_iter().filter(|span| !end.has(span.last) && !behind.contains(span));
+    let beyond: Vec<Span> = beyond.collect();
     let Some(first) = beyond.iter().min_by_key(|s| s.first) else {
         return Ok(());
     };
@@ -86,8 +136,9 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Resu
     })
 }
 
-/// Every log that could hold more changes could be read: not one that was given up, nor a newest log without a line.
-fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal> {
+/// Every log that could hold more changes could be read to its end: none was given up, and the newest has lines, and behind them
+/// no more than one that was torn.
+fn nothing_unread(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Result<(), Refusal> {
     // The metalogger's files count even where the own ones are used: they must not know more.
     let logs = || inventory.logs.iter().filter(|log| log.lineage == lineage || log.lineage == Lineage::Ml);
     let newest = |lineage, rank| {
@@ -95,13 +146,22 @@ fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal
         newer.map(|other| &other.scan.segments).all(Vec::is_empty)
     };
     for log in logs().filter(|log| log.scanned) {
+        let file = log.name.clone();
         let unread = log.scan.damage.iter().find(|damage| match damage.kind {
             Kind::GivenUp => true,
             Kind::Garbage => log.scan.lines == 0 && newest(log.lineage, log.rank),
             _ => false,
         });
         if let Some(damage) = unread {
-            return Err(Refusal::Unread { file: log.name.clone(), damage: *damage });
+            return Err(Refusal::Unread { file, damage: *damage });
+        }
+        let tail = log.scan.damage.iter().find(|damage| damage.kind == Kind::Tail).map(|d| (d.offset, d.bytes));
+        let torn = log.scan.torn.filter(|torn| !chosen.base.has_epochs() && torn.bytes >= MAX_LINE_1);
+        if let Some((offset, bytes)) = tail.or(torn.map(|torn| (torn.offset, torn.bytes))) {
+            // A newer log says by its numbers what is missing.
+            if newest(log.lineage, log.rank) {
+                return Err(Refusal::Tail { file, offset, bytes });
+            }
         }
     }
     for other in &inventory.others {
@@ -116,7 +176,8 @@ fn nothing_unread(inventory: &Inventory, lineage: Lineage) -> Result<(), Refusal
 /// The own files hold all that the metalogger's logs hold, also behind a hole.
 fn ml_has_no_more(inventory: &Inventory, own: Version) -> Result<(), Refusal> {
     let spans = inventory.spans(Lineage::Ml).into_iter();
-    match spans.filter(|s| !own.has(s.last)).max_by_key(|s| s.last) {
+    let more = |span: &Span| !own.has(span.last) && !unserved(inventory, Version::after(span.last), own);
+    match spans.filter(more).max_by_key(|s| s.last) {
         None => Ok(()),
         Some(Span { log, last, .. }) => Err(Refusal::MlHasMore { own, last, file: inventory.logs[log].name.clone() }),
     }

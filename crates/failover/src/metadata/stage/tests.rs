@@ -1,9 +1,10 @@
 use super::*;
 use crate::metadata::testing::{Data, image, line, lines, me};
+use crate::metadata::version::EPOCH;
 use proptest::prelude::*;
 use std::os::unix::fs::MetadataExt;
 
-const JUMP: u64 = 1_000_000;
+const JUMP: u64 = EPOCH;
 
 fn staged(data: &Data, jump: u64) -> (Data, Result<u64, Error>) {
     let (plan, stage, cancel) = (data.plan().unwrap(), Data::new(), Cancel::new());

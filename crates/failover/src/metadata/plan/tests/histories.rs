@@ -1,6 +1,7 @@
 //! Random histories: cut up, torn, repeated, and with another history in the same files.
 
 use super::*;
+use crate::metadata::inventory::Unserved;
 use crate::metadata::stage;
 use crate::metadata::testing::me;
 use crate::sys::cancel::Cancel;
@@ -12,7 +13,7 @@ const END: u64 = 60;
 /// A piece of a history as a file holds it: first and last change, and how many bytes of the line behind them.
 type Piece = (u64, u64, usize);
 
-/// The valid history: another one than the dead branch from `fork` on, and later.
+/// The valid history: another one than the dead branch from `fork` on, and written later.
 fn valid(id: u64, fork: u64) -> String {
     line(id, u64::from(id >= fork))
 }
@@ -30,6 +31,12 @@ fn file(mut pieces: Vec<(Piece, bool)>, fork: u64) -> String {
         log += &text(last + 1, *dead)[..*torn];
     }
     log
+}
+
+/// Whether a piece can lie in one file with others: a dead one was written before them.
+fn fits(pieces: &[(Piece, bool)], stray: (Piece, bool)) -> bool {
+    let behind = |piece: &(Piece, bool)| !stray.1 || piece.1 || stray.0.1 < piece.0.1;
+    pieces.iter().all(|piece| can_be_told_apart(*piece, stray) && behind(piece))
 }
 
 /// Not where a log goes on from one history to the other with the next number.
@@ -55,6 +62,7 @@ proptest! {
         strays in prop::collection::vec((piece(), any::<bool>(), 0_usize..8), 0..5),
         own in prop::collection::vec(piece(), 0..3),
         own_image in prop::option::of(1_u64..80),
+        split in any::<bool>(),
     ) {
         // The valid history from the image on: pieces that overlap, each of the files holds one.
         let mut files: Vec<Vec<(Piece, bool)>> = Vec::new();
@@ -66,14 +74,16 @@ proptest! {
             files.push(vec![((first, last, torn), false)]);
             end = last + 1;
         }
-        // What goes beyond it would be a hole, or cannot be told apart where it begins exactly at its end.
+        // What goes beyond it would be a hole, or cannot be told apart where it begins exactly at its end. The dead branch
+        // was written before anything of the valid history behind the fork.
         for ((first, last, torn), dead, at) in strays {
             let clash = first < end && last >= version.max(fork);
             if (dead && clash) || last < end {
                 let stray = ((first, last, torn), dead);
-                match files.get_mut(at).filter(|pieces| pieces.iter().all(|piece| can_be_told_apart(*piece, stray))) {
+                let at = if dead { 0 } else { at };
+                match files.get_mut(at).filter(|pieces| fits(pieces, stray)) {
                     Some(pieces) => pieces.push(stray),
-                    None => files.push(vec![stray]),
+                    None => files.insert(if dead { 0 } else { files.len() }, vec![stray]),
                 }
             }
         }
@@ -84,16 +94,20 @@ proptest! {
             // The newest has the lowest number.
             data = data.file(&format!("changelog_ml.{}.mfs", count - number), file(pieces, fork));
         }
-        for (number, piece) in own.into_iter().enumerate() {
-            data = data.file(&format!("changelog.{number}.mfs"), file(vec![(piece, true)], fork));
+        // This machine was promoted in a split, and lost the judgement.
+        let raised = if split { EPOCH } else { 0 };
+        for (number, (first, last, _)) in own.into_iter().enumerate() {
+            data = data.log(&format!("changelog.{number}.mfs"), first + raised..=last + raised, 0);
         }
         if let Some(version) = own_image {
-            data = data.image(OWN, version, 1);
-            let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
-            std::fs::File::options().write(true).open(data.path(OWN)).unwrap().set_modified(old).unwrap();
+            data = data.image(OWN, version + raised, 1);
         }
-        let plan = match data.plan() {
+        let mut inventory = data.inventory();
+        inventory.unserved = split.then_some(Unserved { first: Version(raised), last: Version(raised + 80) });
+        let plan = match make(&inventory, Loss::Refuse) {
             Ok(plan) => plan,
+            // The own image goes further, and has no change in common.
+            Err(Refusal::Unrelated { .. }) if !split => return Ok(()),
             Err(refusal) => return Err(TestCaseError::fail(refusal.to_string())),
         };
         prop_assert_eq!((plan.lineage, plan.end_version.0), (Lineage::Ml, end), "{:?}", plan);

@@ -1,6 +1,7 @@
 //! Which of the two lineages is served, and when one continues the other.
 
 use super::*;
+use crate::metadata::inventory::Unserved;
 use crate::metadata::note::Choice;
 
 #[test]
@@ -31,24 +32,7 @@ fn ml_or_own() {
             (Lineage::Ml, 10, 21),
             Choice::MlReachesFurther { own: Version(21) },
         ),
-        (
-            "own is another branch",
-            both(&lines(10..=30, 0), &fork),
-            (Lineage::Ml, 10, 21),
-            Choice::OwnForked { at: 15, own_time: 1_000_030, ml_time: 2_000_020 },
-        ),
-        (
-            "nothing in common, own older",
-            apart((50, 0), (20, 1)),
-            (Lineage::Ml, 20, 21),
-            Choice::OwnOlder { own: Version(51) },
-        ),
-        (
-            "nothing in common, own younger",
-            apart((50, 1), (20, 0)),
-            (Lineage::Own, 50, 51),
-            Choice::OwnReachesFurther { ml: Version(21) },
-        ),
+        ("own is another branch", both(&lines(10..=30, 0), &fork), (Lineage::Ml, 10, 21), Choice::OwnForked { at: 15 }),
         (
             "after an epoch jump",
             apart((50, 0), (2000, 1)),
@@ -65,14 +49,126 @@ fn ml_or_own() {
     assert!(left.notes.contains(&Note::LeftOut { lineage, first, last }));
 }
 
+/// Own files of a promotion that began epoch 1 at 40, and the metalogger's of epoch 0 up to 30; the later ones of `branch`.
+fn of_two_epochs(own: u64, ml: u64) -> Data {
+    let own = Data::new().image(OWN, EPOCH + 40, 1).log(OWN_LOG, EPOCH + 40..=EPOCH + 60, own);
+    own.image(ML, 10, 1).log(ML_LOG, 10..=30, ml)
+}
+
+/// A plan with something that this machine remembers.
+fn remembering(data: &Data, remember: impl Fn(&mut Inventory)) -> Result<Plan, Refusal> {
+    let mut inventory = data.inventory();
+    remember(&mut inventory);
+    make(&inventory, Loss::Refuse)
+}
+
 #[test]
-fn a_files_date_does_not_make_an_own_image_the_later_history() {
-    // The own image has just been written, long after the changes of the metalogger's log.
-    let data = Data::new().image(OWN, 50, 1).image(ML, 10, 1).log(ML_LOG, 10..=20, 0);
-    assert!(matches!(data.plan(), Err(Refusal::Unrelated { own: Version(50), ml: Version(21) })));
-    // Its log says when its last change was made, and that is later.
-    let data = data.log(OWN_LOG, 30..=49, 1);
-    assert_eq!(data.plan().unwrap().end_version.0, 50);
+fn no_clock_decides_between_histories_that_nothing_ties_together() {
+    for (own, ml) in [(0, 1), (1, 0)] {
+        let data = of_two_epochs(own, ml);
+        let refusal = data.plan().unwrap_err();
+        assert!(matches!(refusal, Refusal::Unrelated { own: Version(own), ml: Version(31) } if own == EPOCH + 61));
+        assert!(refusal.to_string().contains("mfs-promote --allow-data-loss serves the metalogger's copy"));
+        let plan = data.lossy_plan().unwrap();
+        assert_eq!((plan.lineage, plan.end_version.0, warnings(&plan).len()), (Lineage::Ml, 31, 2));
+        assert_eq!(plan.jump(), EpochJump::epochs(2), "the branch that is left out has epoch 1");
+        // The same in one epoch, with or without a log that says when the last change was made.
+        let apart = Data::new().image(OWN, 50, 1).image(ML, 20, 1).log(ML_LOG, 20..=20, ml);
+        assert!(matches!(apart.plan(), Err(Refusal::Unrelated { own: Version(50), ml: Version(21) })));
+        assert!(matches!(apart.log(OWN_LOG, 50..=50, own).plan(), Err(Refusal::Unrelated { .. })));
+    }
+    // A later epoch was promoted later.
+    let promoted = Data::new().image(OWN, 50, 1).log(OWN_LOG, 50..=50, 1).image(ML, EPOCH + 20, 1);
+    assert_eq!(outline(&promoted), Ok((Lineage::Ml, EPOCH + 20, EPOCH + 20)));
+}
+
+#[test]
+fn a_history_that_lost_the_judgement_after_a_split_is_not_served() {
+    let unserved = Unserved { first: Version(EPOCH + 45), last: Version(EPOCH + 60) };
+    let remember = |inventory: &mut Inventory| inventory.unserved = Some(unserved);
+    let plan = remembering(&of_two_epochs(0, 0), remember).unwrap();
+    let left = Note::LeftOut { lineage: Lineage::Own, first: EPOCH + 45, last: EPOCH + 60 };
+    assert_eq!((plan.lineage, plan.end_version.0), (Lineage::Ml, 31));
+    assert_eq!(plan.notes[0], Note::Lineage(Choice::OwnUnserved { own: Version(EPOCH + 61) }));
+    assert!(plan.notes.contains(&left), "{:?}", plan.notes);
+    assert_eq!(plan.jump(), EpochJump::epochs(2));
+    // Here the other side lost: its history was downloaded while the network healed.
+    let other = Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=90, 0).image(ML, EPOCH + 40, 1);
+    let other = other.log(ML_LOG, EPOCH + 40..=EPOCH + 60, 1);
+    let plan = remembering(&other, remember).unwrap();
+    assert_eq!((plan.lineage, plan.end_version.0), (Lineage::Own, 91));
+    assert_eq!(plan.notes[0], Note::Lineage(Choice::MlUnserved { ml: Version(EPOCH + 61) }));
+    assert_eq!(other.plan().unwrap().lineage, Lineage::Ml, "without that, the later epoch");
+    // Nothing else is here, or not complete.
+    let own = || Data::new().image(OWN, EPOCH + 40, 1).log(OWN_LOG, EPOCH + 40..=EPOCH + 60, 0);
+    for data in [own(), own().file("metadata_ml.tmp", ""), own().log(ML_LOG, 10..=30, 0)] {
+        assert!(matches!(remembering(&data, remember), Err(Refusal::Unserved { end }) if end.0 == EPOCH + 61));
+    }
+    let ml = Data::new().image(ML, EPOCH + 40, 1).log(ML_LOG, EPOCH + 40..=EPOCH + 60, 0);
+    assert!(matches!(remembering(&ml, remember), Err(Refusal::Unserved { .. })));
+    // What came before the fork, or a later epoch, is not it.
+    for data in [Data::new().image(OWN, EPOCH + 45, 1), Data::new().image(OWN, 2 * EPOCH + 50, 1)] {
+        assert!(remembering(&data, remember).is_ok());
+    }
+}
+
+#[test]
+fn after_a_split_the_metalogger_goes_back_to_the_epoch_in_which_more_was_made() {
+    // It followed the machine that was promoted at 40 in epoch 1 up to 60, then again the one that had gone on to 300.
+    let kept = |position| Data::new().image("metadata_ml.mfs.back.1", EPOCH + position, 1);
+    let back = |position| kept(position).image(ML, 250, 1).log(ML_LOG, 250..=299, 0);
+    let plan = back(50).plan().unwrap();
+    assert_eq!((plan.base_version.0, plan.end_version.0, plan.jump()), (250, 300, EpochJump::epochs(2)));
+    // The images are those of the last full hour.
+    let early = Data::new().image("metadata_ml.mfs.back.1", EPOCH + 30, 1).image(ML, 30, 1).log(ML_LOG, 30..=299, 0);
+    assert_eq!(early.plan().unwrap().end_version.0, 300);
+    // A log of the other epoch: fetched before, or written by a metalogger that was started since.
+    let fetched = back(50).log("changelog_ml_back.0.mfs", EPOCH + 50..=EPOCH + 60, 1);
+    let earlier = back(50).log("changelog_ml.1.mfs", EPOCH + 50..=EPOCH + 60, 1);
+    let left = Note::LeftOut { lineage: Lineage::Ml, first: EPOCH + 50, last: EPOCH + 60 };
+    for data in [fetched, earlier] {
+        let plan = data.plan().unwrap();
+        assert_eq!((plan.end_version.0, plan.notes.contains(&left)), (300, true), "{:?}", plan.notes);
+    }
+    // The newest changes are of the later epoch: the metalogger has gone on to the machine that was promoted.
+    let later = back(50).file(ML_LOG, lines(250..=299, 0) + &lines(EPOCH + 50..=EPOCH + 60, 1));
+    assert!(matches!(later.plan(), Err(Refusal::Hole { needed: 300, .. })));
+    // Less was made in the epoch that it went back to: an old master took over by mistake.
+    assert!(matches!(back(301).plan(), Err(Refusal::StepBack { .. })));
+    let further = back(50).log("changelog_ml_back.0.mfs", EPOCH + 250..=EPOCH + 300, 1);
+    assert!(matches!(further.plan(), Err(Refusal::Hole { .. })));
+    // It had begun to go back.
+    let mut cut = crate::metadata::testing::image(250, 1);
+    cut.truncate(cut.len() - 5);
+    let begun = Data::new().image(ML, EPOCH + 50, 1).file("metadata_ml.tmp", &cut);
+    assert!(matches!(begun.plan(), Err(Refusal::OtherMaster { version: Version(250), .. })));
+    assert_eq!(losses(&begun.lossy_plan().unwrap()), [(None, "metadata_ml.tmp")]);
+    // The other way round, the kept image is older.
+    let kept = Data::new().image(ML, EPOCH + 50, 1).file("metadata_ml.mfs.back.1", cut);
+    assert_eq!(outline(&kept), Ok((Lineage::Ml, EPOCH + 50, EPOCH + 50)));
+}
+
+#[test]
+fn the_own_files_of_an_ordinary_failover_and_back_need_no_memory() {
+    // This machine served to 50, of which 45 reached the one that was promoted; that one made changes up to 80.
+    let own = || Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=50, 0);
+    let back = own().image(ML, EPOCH + 10, 1).log(ML_LOG, EPOCH + 46..=EPOCH + 80, 1);
+    let back = back.log("changelog_ml_back.0.mfs", EPOCH + 10..=EPOCH + 60, 1);
+    assert_eq!(outline(&back), Ok((Lineage::Ml, EPOCH + 10, EPOCH + 81)));
+    assert_eq!(back.plan().unwrap().jump(), EpochJump::epochs(1));
+}
+
+#[test]
+fn the_machine_that_served_last_knows_whom_its_metalogger_copied_from() {
+    // The metalogger was stopped for days.
+    let data = || Data::new().image(OWN, 500, 1).log(OWN_LOG, 450..=520, 0).image(ML, 10, 1).log(ML_LOG, 10..=30, 0);
+    assert!(matches!(data().plan(), Err(Refusal::Unrelated { .. })));
+    let remember = |inventory: &mut Inventory| inventory.served_last = true;
+    let plan = remembering(&data(), remember).unwrap();
+    assert_eq!((plan.lineage, plan.end_version.0, warnings(&plan).len()), (Lineage::Own, 521, 0));
+    assert_eq!(plan.notes[0], Note::Lineage(Choice::OwnServedLast { ml: Version(31) }));
+    // A master of another epoch is another machine, heard of or not.
+    assert!(matches!(remembering(&of_two_epochs(0, 0), remember), Err(Refusal::Unrelated { .. })));
 }
 
 #[test]
@@ -135,10 +231,10 @@ fn what_was_common_long_ago_does_not_make_one_history() {
         data.image(ML, 20, 1).log(ML_LOG, 20..=30, ml)
     };
     assert!(matches!(data(0, 0).inventory().overlap, Overlap::Agree { from: 1, to: 5 }));
-    let older = data(0, 1).plan().unwrap();
-    assert_eq!((older.lineage, &older.notes[0]), (Lineage::Ml, &Note::Lineage(Choice::OwnOlder { own: Version(61) })));
-    assert_eq!(data(1, 0).plan().unwrap().lineage, Lineage::Own);
-    // The last change of the metalogger is one of the own ones: the times do not matter.
+    for (own, ml) in [(0, 1), (1, 0)] {
+        assert!(matches!(data(own, ml).plan(), Err(Refusal::Unrelated { own: Version(61), ml: Version(31) })));
+    }
+    // The last change of the metalogger is one of the own ones.
     let data = data(0, 1).log("changelog.2.mfs", 20..=40, 1);
     assert_eq!(data.plan().unwrap().lineage, Lineage::Own);
 }
@@ -161,18 +257,23 @@ fn own_alone_is_used_only_if_ml_shows_nothing_later() {
 }
 
 #[test]
-fn a_download_from_oneself_is_no_later_history() {
-    let data = Data::new().image(OWN, 10, 1).log(OWN_LOG, 10..=20, 0).file("metadata_ml.tmp", "");
-    let mut inventory = data.inventory();
-    let begun = i64::try_from(inventory.images.iter().find(|i| i.name == "metadata_ml.tmp").unwrap().modified).unwrap();
-    assert!(matches!(make(&inventory, Loss::Refuse), Err(Refusal::MlUnusable { own: Version(21), .. })));
+fn a_download_that_was_cut_off_shows_another_history_unless_it_is_known_to_be_of_this_one() {
+    let own = || Data::new().image(OWN, EPOCH + 10, 1).log(OWN_LOG, EPOCH + 10..=EPOCH + 20, 0);
+    let cut = |version| {
+        let mut image = crate::metadata::testing::image(version, 1);
+        image.truncate(image.len() - 5);
+        image
+    };
+    let begun = own().file("metadata_ml.tmp", "");
+    assert!(matches!(begun.plan(), Err(Refusal::MlUnusable { own: Version(own), .. }) if own == EPOCH + 21));
     // This machine served when its metalogger began it, and lost its power.
-    inventory.served = begun - 3..begun + 1;
-    assert_eq!(make(&inventory, Loss::Refuse).unwrap().end_version.0, 21);
-    for not_then in [begun - 3..begun, begun + 1..begun + 3] {
-        inventory.served = not_then;
-        assert!(make(&inventory, Loss::Refuse).is_err());
-    }
+    let served_last = |inventory: &mut Inventory| inventory.served_last = true;
+    assert_eq!(remembering(&begun, served_last).unwrap().end_version.0, EPOCH + 21);
+    // Its header says an earlier version of the same epoch: no other machine has that.
+    assert_eq!(outline(&own().file("metadata_ml.tmp", cut(EPOCH + 15))), Ok((Lineage::Own, EPOCH + 10, EPOCH + 21)));
+    // A version of another epoch, earlier or not.
+    assert!(matches!(own().file("metadata_ml.tmp", cut(400)).plan(), Err(Refusal::OtherMaster { .. })));
+    assert!(matches!(own().file("metadata_ml.tmp", cut(2 * EPOCH)).plan(), Err(Refusal::Cut { .. })));
 }
 
 #[test]
