@@ -15,10 +15,13 @@ use nix::libc;
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::Identity;
 
-pub(crate) use info::{Info, MasterAt, find_master, info, metaloggers};
+pub(crate) use chunkservers::chunkservers;
+pub(crate) use info::{Info, MasterAt, Question, find_master, info, metaloggers};
 pub(crate) use release::Release;
 
 pub(crate) mod cfg;
+mod chunkservers;
+mod conversation;
 mod info;
 pub(crate) mod release;
 pub(crate) mod services;
@@ -57,8 +60,8 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    /// The answer is none that a known release of MooseFS gives.
-    #[error("the program that listens on {address} is not a known MooseFS master: it sent an answer of {length} bytes")]
+    /// The answer is none that a master gives.
+    #[error("the program that listens on {address} is no MooseFS master: it sent an answer of {length} bytes")]
     Foreign {
         /// The address that was asked.
         address: SocketAddrV4,

@@ -14,7 +14,7 @@ use crate::moosefs::Daemon;
 use crate::moosefs::workarounds::restore_dropin;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
-use crate::sys::process::{self, Identity};
+use crate::sys::process::{self, Identity, Stopped};
 
 mod boot;
 
@@ -93,6 +93,18 @@ pub(crate) struct Settings {
     pub(crate) stop_timeout: Duration,
 }
 
+impl Settings {
+    /// How long a start may take that loads an image of `image` bytes.
+    pub(crate) fn start_deadline(&self, image: u64) -> Duration {
+        self.start_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+    }
+
+    /// How long a stop may take that stores an image of `image` bytes.
+    pub(crate) fn stop_deadline(&self, image: u64) -> Duration {
+        self.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+    }
+}
+
 /// How one daemon is started and stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
@@ -168,14 +180,14 @@ impl Services {
         }
     }
 
-    /// How long a start may take that loads an image of `image` bytes.
+    /// See [`Settings::start_deadline`].
     pub(crate) fn start_deadline(&self, image: u64) -> Duration {
-        self.settings.start_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+        self.settings.start_deadline(image)
     }
 
-    /// How long a stop may take that stores an image of `image` bytes.
+    /// See [`Settings::stop_deadline`].
     pub(crate) fn stop_deadline(&self, image: u64) -> Duration {
-        self.settings.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+        self.settings.stop_deadline(image)
     }
 
     /// Starts the master on a data folder with one complete image, as it is started at boot.
@@ -227,17 +239,17 @@ impl Services {
 
     /// Stops the `daemon` that runs as `identity` and waits until it has ended; kills it if that takes longer than
     /// `deadline`.
-    pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<(), Error> {
+    pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<Stopped, Error> {
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // Not cut short by a signal: no later step expects a daemon that is half stopped.
             if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
                 let pid = identity.pid;
                 log::warn!("{}; killing {daemon} (pid {pid}): {}", chain(&e), process::describe(pid));
-                return kill(daemon, identity);
+                return kill(daemon, identity).map(|()| Stopped::Killed);
             }
         }
         let stopped = process::stop(identity, deadline);
-        stopped.map(drop).map_err(|source| Error::Command { verb: "stop", control: daemon.to_string(), source })
+        stopped.map_err(|source| Error::Command { verb: "stop", control: daemon.to_string(), source })
     }
 
     /// Kills the `daemon` that runs as `identity`, so that it writes nothing more.

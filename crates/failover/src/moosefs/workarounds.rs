@@ -5,15 +5,17 @@
 //! |---|---|
 //! | [`tcp_resets`] | clients wait up to two seconds longer after a failover |
 //! | [`drain`] | a busy master loses a change that it acknowledged, in about one of twenty failovers by `vip-down` |
-//! | [`nudge`] | a standby whose metalogger missed a failover can serve the old history at the next one (MooseFS 3.x) |
+//! | [`nudge`] | a standby whose metalogger missed a failover can serve the old history at the next one |
+//! | [`silent_death`] | a standby keeps the old history after a power cut, and the next failover serves it (MooseFS 4.58 and later) |
 //! | [`restore_dropin`] | a master under systemd does not start after a promotion |
 //! | [`metarestore`] | no machine with MooseFS 1.x can be promoted |
 //! | `metadata::unlock` | a program whose write the crash cut in two hangs for two minutes |
 //! | `metadata::emergency` | an image that a master saved elsewhere, because its data folder was full, is overlooked |
-//! | `EPOCH_JUMP` (`metadata::stage`) | a metalogger with changes that were lost mixes them with the new history |
+//! | the epoch jump (`metadata::version`) | a metalogger with changes that were lost mixes them with the new history |
 
 pub(crate) mod drain;
 pub(crate) mod metarestore;
 pub(crate) mod nudge;
 pub(crate) mod restore_dropin;
+pub(crate) mod silent_death;
 pub(crate) mod tcp_resets;

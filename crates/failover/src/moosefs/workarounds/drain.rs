@@ -4,54 +4,63 @@
 //! virtual IP is removed between the two, both connections are dead at once: the client has its answer, and no other
 //! machine has the change.
 //!
-//! So first a rule of the packet filter stops all segments to clients: no client learns of a change from here on. Then
-//! the master is asked something; its answer shows that the pass that may have been running is over. Then the kernels
-//! of the metaloggers have a moment to acknowledge all that the master has sent to them. Only then the address is
-//! removed. All of it takes some 30 ms. Where a step is impossible, the address is removed without it.
+//! So first the [lease](crate::sys::nft) is closed, which stops all segments to clients: no client learns of a change from
+//! here on. Then the master is asked something; its answer shows that the pass that may have been running is over, and at
+//! which version it was. Then the kernels of the metaloggers have a moment to acknowledge all that the master has sent to
+//! them. Only then the address is removed. All of it takes some 30 ms. Where a step is impossible, the address is removed
+//! without it.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
+use crate::metadata::Version;
 use crate::moosefs;
 use crate::sys::address::{self, Removed};
-use crate::sys::netlink::Connection;
-use crate::sys::nft::{Segments, hold_segments};
+use crate::sys::nft::Lease;
+use crate::sys::process;
 use crate::sys::tcp;
 use crate::sys::text::human;
 use crate::timing;
 use crate::vip::VirtualIp;
 
-/// Removes the address with nothing of the master here on its way: it listens to clients on `port` of `host`, which is
-/// 0.0.0.0 for all of its addresses.
-pub(crate) fn remove_address(vip: &VirtualIp, host: Ipv4Addr, port: u16) -> Result<Removed, address::Error> {
-    if !vip.holds()? {
-        return Ok(Removed::NotThere);
-    }
-    let held = drain(vip.address, host, port);
-    let removed = vip.remove();
-    drop(held);
-    removed
+/// How the address was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Left {
+    /// Whether it was here.
+    pub(crate) removed: Removed,
+    /// The version of the master's metadata when no client could be answered any more; `None` if it could not be asked, or
+    /// does not tell.
+    pub(crate) version: Option<Version>,
 }
 
-/// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers. Answers are held
-/// until the returned descriptor is closed.
-fn drain(vip: Ipv4Addr, host: Ipv4Addr, port: u16) -> Option<Connection> {
-    // A master that listens on the virtual IP alone could not answer through the rule.
-    let own = SocketAddrV4::new(if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host }, port);
-    if moosefs::info(own, timing::DRAIN_LOOP_PASS).is_err() {
-        return None;
+/// Removes the address with nothing of the master here on its way. The master is asked on `own`.
+pub(crate) fn remove_address(vip: &VirtualIp, own: SocketAddrV4) -> Result<Left, address::Error> {
+    if !vip.holds()? {
+        return Ok(Left { removed: Removed::NotThere, version: None });
     }
-    let held = hold_segments(Segments::All, SocketAddrV4::new(vip, port));
-    let held = held.inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
+    let version = drain(vip.address, own);
+    Ok(Left { removed: vip.remove()?, version })
+}
+
+/// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers.
+fn drain(vip: Ipv4Addr, own: SocketAddrV4) -> Option<Version> {
+    let lease = Lease::on(vip, own.port());
+    // There is no table where another program has removed it, or where a promotion by hand serves.
+    let held = process::within(timing::HOOK_LEASE, move || lease.install().and_then(|()| lease.close()));
+    held.unwrap_or(Err(Errno::ETIMEDOUT))
+        .inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}"))
+        .ok()?;
     let start = Instant::now();
-    if moosefs::info(own, timing::DRAIN_LOOP_PASS).is_ok() {
-        while is_unacknowledged(vip, port) && start.elapsed() < timing::DRAIN_ACKNOWLEDGED {
-            sleep(Duration::from_millis(1));
-        }
+    // Without a master there is nothing to wait for.
+    let info = moosefs::info(own, timing::DRAIN_LOOP_PASS).ok()?;
+    while is_unacknowledged(vip, own.port()) && start.elapsed() < timing::DRAIN_ACKNOWLEDGED {
+        sleep(Duration::from_millis(1));
     }
     log::debug!("waited {} for metaloggers to acknowledge", human(start.elapsed()));
-    Some(held)
+    info.metadata_version
 }
 
 /// Whether anything that was sent from `vip`, except to clients, is not acknowledged yet.
@@ -129,7 +138,8 @@ mod tests {
             // In the middle of a pass.
             sleep(BETWEEN * 10 + BETWEEN / 3);
             let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
-            assert_eq!(remove_address(&vip, Ipv4Addr::UNSPECIFIED, PORT).unwrap(), Removed::Removed);
+            let left = remove_address(&vip, SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT)).unwrap();
+            assert_eq!(left.removed, Removed::Removed);
             let [answered, known] = [client, metalogger].map(last);
             end.store(true, Ordering::Relaxed);
             assert!(answered > 3 && known >= answered, "answered {answered}, known {known}");

@@ -1,9 +1,9 @@
 //! Without this, a standby whose metalogger missed a failover can serve the old history at the next one.
 //!
-//! A metalogger of 3.x looks at the version of a change when it arrives, not at the master's version when it connects.
+//! A metalogger looks at the version of a change when it arrives, not at the master's version when it connects.
 //! One that lacks changes keeps its old history until it receives a change of the new one. On a file system that no
 //! program writes to, a second failover could come before that. So if metaloggers have connected and nothing has
-//! changed since, this machine makes a change itself. A master of 4.x makes one every half minute.
+//! changed since, this machine makes a change itself. A master of 4.x makes one every half minute, one of 3.x none.
 
 mod session;
 
@@ -20,8 +20,8 @@ use crate::sys::logging::chain;
 const IDLE: Duration = Duration::from_secs(2);
 /// How long the master may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// The major release that needs it.
-const GENERATION: u16 = 3;
+/// The first major release that it was tried with.
+const FROM: u16 = 3;
 
 /// The metaloggers of other machines that are connected to the master here.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Nudge {
     /// Makes a change if a metalogger connected and nothing changed since. `info` is the latest answer of the master at
     /// `address`; call this as often as there is one.
     pub(crate) fn nudge_if_idle(&mut self, address: SocketAddrV4, info: &Info) {
-        let Some(version) = info.metadata_version.filter(|_| info.release.major == GENERATION) else { return };
+        let Some(version) = info.metadata_version.filter(|_| info.release.major >= FROM) else { return };
         if self.polled.is_some_and(|polled| polled.elapsed() < IDLE) {
             return;
         }

@@ -5,11 +5,11 @@
 //! listens, and pause: mfsmount tries every two seconds, and the request of a program is repeated 0.3, 0.9, 1.8, 3.0,
 //! 4.5 s and so on after that RST (`mfsclient/mastercomm.c`). So the RST must not be sent before the master listens.
 //!
-//! A rule of the kernel's packet filter holds it back. The rule's table is owned by a socket of this process and
-//! vanishes with it, however the process ends. Meanwhile this process records which clients send, and once the master
-//! serves it sends each of them the RST that the kernel would have sent. If the election is lost it sends none: a
-//! connection whose segments reached this machine by mistake continues. In a switchover, the machine that gives the
-//! address up records the clients that still send to it, and resets them when the other machine serves.
+//! The closed [lease](crate::sys::nft) holds it back. Meanwhile this process records which clients send, and once the
+//! master serves and the lease is open it sends each of them a RST. If the election is lost it sends none: a connection
+//! whose segments reached this machine by mistake continues. In a switchover, the machine that gives the address up
+//! records the clients that still send to it, and resets them when the other machine serves. The lease there is closed by
+//! then, so these RSTs have ACK too, as that of a server that ends a connection; the kernel's own have not.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -21,11 +21,9 @@ use nix::sys::socket::{MsgFlags, bind, recv};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::sys::cancel::Cancel;
-use crate::sys::netlink::Connection;
-use crate::sys::nft::{self, Segments};
 use crate::sys::packet::{ACK, RST, TCP};
 use crate::sys::packet::{
-    ETH_P_IP, accept, checksum, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
+    ETH_P_IP, MOST_AT_ONCE, accept, checksum, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
     load_indexed_byte, load_indexed_half, load_word, reject,
 };
 use crate::sys::tcp;
@@ -36,6 +34,8 @@ const PACKET_TYPE: u32 = 0xffff_f004;
 const PACKET_HOST: u32 = 0;
 /// A segment with this flag belongs to no connection that is lost.
 const SYN: u8 = 0x02;
+/// The client has sent all: this counts as one byte.
+const FIN: u8 = 0x01;
 /// Length of a TCP header without options.
 const HEADER: usize = 20;
 /// Clients beyond this number are left to the kernel, which resets them when they send again.
@@ -56,8 +56,17 @@ fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) ->
     move |source| Error { operation, source: source.into() }
 }
 
-/// Each client that sent something for a lost connection, with the sequence number at which it accepts a RST.
-type Clients = BTreeMap<SocketAddrV4, u32>;
+/// Each client that sent something for a lost connection, and where that is.
+type Clients = BTreeMap<SocketAddrV4, Position>;
+
+/// A position in a connection, as a server has it that has received everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    /// The number that the client expects next: the one at which it accepts a RST (RFC 5961).
+    sequence: u32,
+    /// The number after the client's segment.
+    acknowledged: u32,
+}
 
 /// Records the clients that send to a server of which this machine does not know the connections.
 #[derive(Debug)]
@@ -89,8 +98,8 @@ impl ClientListener {
         // A client that was refused and has reconnected since was recorded too.
         let connected = tcp::ends_connected_to(self.server.port());
         let lost = || clients.iter().filter(|(client, _)| !connected.contains(client));
-        for (client, sequence) in lost() {
-            let packet = reset(self.server, *client, *sequence);
+        for (client, position) in lost() {
+            let packet = reset(self.server, *client, *position);
             if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
                 log::debug!("cannot send a TCP RST to {client}: {e}");
             }
@@ -108,29 +117,6 @@ impl ClientListener {
 impl Drop for ClientListener {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// Holds RSTs back. Dropping it lets the kernel send them again, to clients that send from then on.
-#[derive(Debug)]
-pub(crate) struct HeldResets {
-    listener: ClientListener,
-    table: Connection,
-}
-
-impl HeldResets {
-    /// Holds back the RSTs from `server`, an address of the interface with the number `index`, from now on.
-    pub(crate) fn begin(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
-        let listener = ClientListener::open(index, server)?;
-        let table = nft::hold_segments(Segments::Resets, server).map_err(failed("hold TCP RSTs back"))?;
-        Ok(Self { listener, table })
-    }
-
-    /// Resets all clients that sent something meanwhile, and returns how many there were.
-    pub(crate) fn send(self) -> Result<usize, Error> {
-        // The rule would hold these back too.
-        drop(self.table);
-        self.listener.reset_all()
     }
 }
 
@@ -167,9 +153,10 @@ fn record(socket: &Socket, end: &Cancel) -> Clients {
     let mut clients = Clients::new();
     let mut buffer = [0; 128];
     loop {
-        while let Ok(length) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            if let Some((client, sequence)) = parse(&buffer[..length]).filter(|_| clients.len() < MOST) {
-                clients.insert(client, sequence);
+        for _ in 0..MOST_AT_ONCE {
+            let Ok(length) = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) else { break };
+            if let Some((client, position)) = parse(&buffer[..length]).filter(|_| clients.len() < MOST) {
+                clients.insert(client, position);
             }
         }
         if end.is_set() {
@@ -180,26 +167,31 @@ fn record(socket: &Socket, end: &Cancel) -> Clients {
     }
 }
 
-/// The sender of an IP packet with a TCP segment, and the sequence number that it expects next: the one at which it
-/// accepts a RST (RFC 5961).
-fn parse(packet: &[u8]) -> Option<(SocketAddrV4, u32)> {
+/// The sender of an IP packet with a TCP segment, and where the connection is. Of the packet its headers are enough.
+fn parse(packet: &[u8]) -> Option<(SocketAddrV4, Position)> {
     let ip: &[u8; 20] = packet.first_chunk()?;
-    let segment: &[u8; HEADER] = packet.get(usize::from(ip[0] & 0x0f) * 4..)?.first_chunk()?;
+    let options = usize::from(ip[0] & 0x0f) * 4;
+    let segment: &[u8; HEADER] = packet.get(options..)?.first_chunk()?;
     let source = Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
     let port = u16::from_be_bytes([segment[0], segment[1]]);
-    let expected = u32::from_be_bytes([segment[8], segment[9], segment[10], segment[11]]);
-    (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), expected))
+    let number = |at: usize| u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]]);
+    let headers = options + usize::from(segment[12] >> 4) * 4;
+    let content = usize::from(u16::from_be_bytes([ip[2], ip[3]])).saturating_sub(headers);
+    let end = u32::try_from(content).unwrap_or_default() + u32::from(segment[13] & FIN);
+    let position = Position { sequence: number(8), acknowledged: number(4).wrapping_add(end) };
+    (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), position))
 }
 
 /// The packet that resets a client's connection. The kernel fills in the length and the checksum of the IP header.
-fn reset(server: SocketAddrV4, client: SocketAddrV4, sequence: u32) -> Vec<u8> {
+fn reset(server: SocketAddrV4, client: SocketAddrV4, position: Position) -> Vec<u8> {
     let [from, to] = [server, client].map(|end| end.ip().octets());
     let mut segment = [0; HEADER];
     segment[..2].copy_from_slice(&server.port().to_be_bytes());
     segment[2..4].copy_from_slice(&client.port().to_be_bytes());
-    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
+    segment[4..8].copy_from_slice(&position.sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&position.acknowledged.to_be_bytes());
     segment[12] = 5 << 4;
-    segment[13] = RST;
+    segment[13] = RST | ACK;
     // The checksum covers the addresses too.
     let sum = checksum(&[&from[..], &to, &[0, TCP, 0, 20], &segment].concat());
     segment[16..18].copy_from_slice(&sum.to_be_bytes());

@@ -4,16 +4,16 @@
 //! touched, and the master drops the session within two minutes. `mfsexports.cfg` must admit this machine to `/`.
 
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4, TcpStream};
+use std::net::SocketAddrV4;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::moosefs::info::converse;
+use crate::moosefs::conversation::Conversation;
 use crate::moosefs::{Error, Release};
+use crate::sys::cancel::Cancel;
 
 const CLTOMA_FUSE_REGISTER: u32 = 400;
 const MATOCL_FUSE_REGISTER: u32 = 401;
-const REGISTER: [u32; 2] = [CLTOMA_FUSE_REGISTER, MATOCL_FUSE_REGISTER];
 /// Begins each registration (`FUSE_REGISTER_BLOB_ACL` in `mfscommon/MFSCommunication.h`).
 const REGISTRATION: &[u8] = b"DjI1GAQDULI5d2YjA26ypc3ovkhjvhciTQVx3CS4nYgtBoUcsljiVpsErJENHaw0";
 const NEW_SESSION: u8 = 2;
@@ -23,7 +23,7 @@ const INFO: &[u8] = b"mfs-promote";
 /// The session's number in the answer, after the release. A refusal is a status of one byte.
 const ID: Range<usize> = 4..8;
 
-/// Opens a session with the 3.x master at `address` and closes it again, within `patience`.
+/// Opens a session with the master at `address`, of 3.x or 4.x, and closes it again, within `patience`.
 ///
 /// # Errors
 /// [`Error::Refused`] if the exports do not admit this machine, [`Error::NoAnswer`] without an answer.
@@ -38,9 +38,12 @@ pub(super) fn open_and_close(address: SocketAddrV4, release: Release, patience: 
 /// The answer to the opening. The session is closed if there is one.
 fn session(address: SocketAddrV4, release: Release, patience: Duration) -> io::Result<Vec<u8>> {
     let end = Instant::now() + patience;
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), patience)?;
-    let mut register =
-        |kind: u8, content: &[u8]| converse(&mut stream, REGISTER, &[REGISTRATION, &[kind], content].concat(), end);
+    let mut conversation = Conversation::begin(address)?;
+    let mut register = |kind: u8, content: &[u8]| {
+        conversation.say(CLTOMA_FUSE_REGISTER, &[REGISTRATION, &[kind], content].concat())?;
+        let answer = conversation.hear(MATOCL_FUSE_REGISTER, end, Cancel::never())?;
+        answer.ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))
+    };
     let opened = register(NEW_SESSION, &opening(release))?;
     if let Some(id) = opened.get(ID) {
         register(CLOSE_SESSION, id)?;
@@ -58,7 +61,7 @@ fn opening(release: Release) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
-    use std::net::TcpListener;
+    use std::net::{SocketAddr, TcpListener};
 
     use super::*;
 

@@ -9,6 +9,7 @@ use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 
 use super::*;
+use crate::sys::nft::Lease;
 
 const CLIENT: &str = "172.16.0.51";
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
@@ -102,12 +103,24 @@ fn is_reset(client: &TcpStream) -> bool {
     read(client) == Some(ErrorKind::ConnectionReset)
 }
 
+/// The lease is closed, and clients are recorded.
+fn closed(index: u32, server: SocketAddrV4) -> (Lease, ClientListener) {
+    let lease = Lease::on(*server.ip(), server.port());
+    lease.install().unwrap();
+    (lease, ClientListener::open(index, server).unwrap())
+}
+
+fn open(lease: &Lease) {
+    lease.permit(SOON).unwrap();
+    lease.open(SOON).unwrap();
+}
+
 #[test]
 fn a_client_is_reset_on_request_and_not_before() {
     let (net, index) = Net::new();
     let mut client = orphan(&net);
     let server = SocketAddrV4::new(VIP, PORT);
-    let held = HeldResets::begin(index, server).unwrap();
+    let (lease, clients) = closed(index, server);
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client), "no reset yet");
     // The RST that refuses a new connection is not held back.
@@ -119,7 +132,8 @@ fn a_client_is_reset_on_request_and_not_before() {
         .unwrap();
     assert!(!refused.status.success() && begun.elapsed() < SOON, "{refused:?}");
 
-    assert_eq!(held.send().unwrap(), 1);
+    open(&lease);
+    assert_eq!(clients.reset_all().unwrap(), 1);
     assert!(is_reset(&client));
 }
 
@@ -127,10 +141,11 @@ fn a_client_is_reset_on_request_and_not_before() {
 fn dropped_unsent_the_kernel_resets_clients_that_send_again() {
     let (net, index) = Net::new();
     let mut client = orphan(&net);
-    let held = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    let (lease, clients) = closed(index, SocketAddrV4::new(VIP, PORT));
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client));
-    drop(held);
+    drop(clients);
+    open(&lease);
     // The client's kernel repeats its segments.
     assert!(is_reset(&client));
 }
@@ -138,14 +153,15 @@ fn dropped_unsent_the_kernel_resets_clients_that_send_again() {
 #[test]
 fn a_client_that_is_connected_is_left_alone() {
     let (net, index) = Net::new();
-    let held = HeldResets::begin(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    let (lease, clients) = closed(index, SocketAddrV4::new(VIP, PORT));
+    open(&lease);
     // The master listens before this program knows it.
     let listener = TcpListener::bind((VIP, PORT)).unwrap();
     let mut client = net.connect(PORT);
     let (mut server, _) = listener.accept().unwrap();
     client.write_all(b"hello").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
-    assert_eq!(held.send().unwrap(), 0);
+    assert_eq!(clients.reset_all().unwrap(), 0);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(waits(&client), "not reset");
 }
@@ -175,7 +191,7 @@ fn the_filter_lets_segments_of_connections_to_the_server_through() {
     let client = SocketAddrV4::new(CLIENT.parse().unwrap(), 40_000);
     let passes = |packet: &[u8]| crate::sys::packet::tests::passes(&wanted(server), packet);
     // A segment to the server, and one with an option in its IP header.
-    let mut segment = reset(client, server, 1);
+    let mut segment = reset(client, server, Position { sequence: 1, acknowledged: 1 });
     segment[33] = ACK;
     assert!(passes(&segment));
     let mut longer = [&segment[..20], &[0; 4], &segment[20..]].concat();
@@ -191,14 +207,28 @@ fn the_filter_lets_segments_of_connections_to_the_server_through() {
 }
 
 #[test]
-fn a_reset_is_what_the_kernel_would_send() {
+fn a_reset_is_one_that_the_client_accepts() {
     let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
-    let packet = reset(server, client, 7);
+    let packet = reset(server, client, Position { sequence: 7, acknowledged: 9 });
     let (header, segment) = packet.split_at(20);
     assert_eq!((&header[9..10], &header[12..]), (&[TCP][..], &[172, 16, 0, 99, 172, 16, 0, 51][..]));
-    assert_eq!((&segment[..4], &segment[4..8]), (&[0x24, 0xcd, 0x9c, 0x40][..], &[0, 0, 0, 7][..]));
+    let numbers = [0x24, 0xcd, 0x9c, 0x40, 0, 0, 0, 7, 0, 0, 0, 9, 0x50, RST | ACK];
+    assert_eq!(&segment[..14], numbers);
     let covered = [&[172, 16, 0, 99, 172, 16, 0, 51, 0, 6, 0, 20][..], segment].concat();
     assert_eq!(checksum(&covered), 0);
+}
+
+#[test]
+fn a_position_is_read_from_a_segment_of_the_client() {
+    let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
+    // With 100 bytes of content, of which the headers are enough.
+    let mut packet = reset(client, server, Position { sequence: u32::MAX - 49, acknowledged: 7 });
+    packet[2..4].copy_from_slice(&140_u16.to_be_bytes());
+    for (flags, acknowledged) in [(ACK, 50), (ACK | FIN, 51)] {
+        packet[33] = flags;
+        assert_eq!(parse(&packet), Some((client, Position { sequence: 7, acknowledged })));
+    }
+    packet[33] = RST;
     assert_eq!(parse(&packet), None, "it has no ACK");
 }
 
@@ -208,7 +238,8 @@ fn clients_that_send_to_an_address_given_up_are_reset() {
     let mut client = orphan(&net);
     must("ip addr del 172.16.0.99/16 dev eth0");
     must("ip addr add 172.16.0.11/16 dev eth0");
-    let listener = ClientListener::open(index, SocketAddrV4::new(VIP, PORT)).unwrap();
+    // The lease was closed before the address went.
+    let (_, listener) = closed(index, SocketAddrV4::new(VIP, PORT));
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client), "no RST yet");
     assert_eq!(listener.reset_all().unwrap(), 1);
