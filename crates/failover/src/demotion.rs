@@ -1,32 +1,42 @@
 //! The transition to a standby. [`demote`] is the entry point, [`Demotion::steps`] the order of the work.
 //!
-//! The hook has removed the address already, so the master serves no client. ucarp does not say why it called the hook: it
-//! was restarted beside a healthy master, and the address comes back after ucarp's dead time; or another machine won. The
-//! grace waits for that, and listens. Another MASTER that advertises and falls silent has found that it lacks changes, and
-//! the address comes back here a dead time after its last advertisement. One that goes on has found that it lacks none, and
-//! waits for this master to stop.
+//! The hook has removed the address already, so the master answers no client. ucarp does not say why it called the hook: it
+//! was restarted beside a healthy master, and the address comes back after ucarp's dead time; or another machine won. So the
+//! master is stopped when another machine *shows* that it lacks nothing: its run says how far its files go, or its master
+//! answers. A machine that lacks something finds that out as well, and steps down; then the address comes back here. If ucarp
+//! has ended and no other machine is heard within the grace, this one was told to leave, and the master is stopped.
+//!
+//! If the other machine was promoted beyond a cut, changes that were made here since may be in no served history. They are
+//! named in the log and in `--status`, and stay on this machine.
 //!
 //! A master that must stop does so whatever else is broken on this machine.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::group::leaving::{Leaving, Others};
+use crate::group::{Asking, Group};
+use crate::heartbeat::{Role, Statement};
 use crate::machine::call::{Call, Origin};
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Lock, Locks, Request};
+use crate::machine::memory::Memory;
 use crate::machine::notify::{self, Event};
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
 use crate::machine::state::State;
 use crate::machine::{self, Machine, commit, memory, recover, stop_master_of_broken_machine};
-use crate::moosefs::{self, Daemon};
+use crate::moosefs::{self, Daemon, Info};
 use crate::policy::Why;
 use crate::standby::Standby;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::logging::chain;
+use crate::sys::nft::Lease;
 use crate::sys::text::human;
 use crate::timing;
-use crate::ucarp::Options;
+use crate::ucarp::{Options, Ucarp};
 
 /// Pause between two looks for the address.
 const POLL: Duration = Duration::from_millis(100);
@@ -57,6 +67,17 @@ enum Demoted {
     Kept,
     /// The master is stopped.
     Stopped,
+}
+
+/// How the wait of a demotion ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The address is back: the master is needed here.
+    VipIsBack,
+    /// This machine has everything.
+    LacksNothing(Ipv4Addr),
+    /// No other machine wants to serve.
+    Alone,
 }
 
 /// Stops the master, unless the address comes back within the grace, and stays as a standby. `call` is that of a hook; an
@@ -175,28 +196,56 @@ impl Demotion<'_> {
 
     fn stop_master(&mut self, machine: &Machine) -> Result<Demoted, Failure> {
         if machine.running(Daemon::Master)?.is_none() {
-            memory::stopped_serving(&machine.state);
+            self.remove_lease();
             self.run.done(StepName::Check, format_args!("no master runs here"));
             return Ok(Demoted::NothingToDo);
         }
-        let grace = if self.is_switchover(machine) { Duration::ZERO } else { self.grace() };
-        if self.vip_comes_back(grace)? {
-            return Ok(Demoted::Kept);
+        let memory = memory::recall(&machine.state);
+        let leaving = self.leave(&memory, machine.ask_master().ok().as_ref());
+        let end = match &leaving {
+            Some(leaving) if !self.is_switchover(machine) => self.wait_for_another(leaving)?,
+            // An administrator's demotion waits for nothing.
+            _ => End::Alone,
+        };
+        let unserved = match (&leaving, end) {
+            (_, End::VipIsBack) => return Ok(Demoted::Kept),
+            (Some(leaving), End::LacksNothing(other)) => leaving.unserved(other, memory.forked_at),
+            _ => None,
+        };
+        if let Some(leaving) = &leaving {
+            leaving.say_stopping();
         }
-        memory::stopped_serving(&machine.state);
         machine.stop(Daemon::Master)?;
         self.run.done(StepName::Stop, format_args!("mfsmaster stopped"));
+        self.remove_lease();
         if machine.running(Daemon::Metalogger)?.is_none() {
             machine.start_metalogger()?;
             self.run.done(StepName::Metalogger, format_args!("started"));
         }
+        if let Some(unserved) = unserved {
+            unserved.report(machine);
+        }
         Ok(Demoted::Stopped)
+    }
+
+    /// No master can answer any more. A table that stayed would hold back the answers of one that an administrator starts.
+    fn remove_lease(&self) {
+        let Some(call) = self.call.filter(|_| !self.request.is_some_and(Request::superseded)) else { return };
+        let mutex = self.request.and_then(Request::hook_mutex);
+        if !self.request.is_some_and(Request::superseded) {
+            if let Err(e) = Lease::on(call.vip, self.config.client_port).remove() {
+                log::debug!("cannot remove the packet filter's table of the lease: {e}");
+            }
+        }
+        drop(mutex);
     }
 
     /// Where the machine cannot be opened: only the master is stopped.
     fn stop_without_machine(&mut self) -> Result<Demoted, Failure> {
-        if self.vip_comes_back(self.grace())? {
-            return Ok(Demoted::Kept);
+        if let Some(leaving) = self.leave(&Memory::default(), None) {
+            if self.wait_for_another(&leaving)? == End::VipIsBack {
+                return Ok(Demoted::Kept);
+            }
         }
         if !stop_master_of_broken_machine(self.config)? {
             return Ok(Demoted::NothingToDo);
@@ -215,48 +264,53 @@ impl Demotion<'_> {
         }) == Some(true)
     }
 
-    /// How long ucarp takes at most to become MASTER again after its start: its dead time and one step of its polling. An
-    /// administrator's demotion waits for nothing.
-    fn grace(&self) -> Duration {
-        self.call.map_or(Duration::ZERO, |_| grace(&self.options()))
+    /// Tells the others where this machine has left the virtual IP: at the version that the hook has seen, or what the master
+    /// says now. An administrator's demotion tells and waits for nothing.
+    fn leave(&self, memory: &Memory, info: Option<&Info>) -> Option<Leaving> {
+        let call = self.call?;
+        let left = call.left.or(info.and_then(|info| info.metadata_version));
+        let metaid = info.and_then(|info| info.metaid).unwrap_or_default();
+        let forked_at = memory.forked_at;
+        let statement = Statement { role: Role::Demoting, version: left, metaid, forked_at, answers: false };
+        let options = call.ucarp.as_ref().map(|ucarp| &ucarp.options);
+        let group = Group::join(self.config, memory, &call.virtual_ip(), options, statement, Asking::Eagerly);
+        Some(Leaving::begin(Arc::new(group), left))
     }
 
-    fn options(&self) -> Options {
-        self.call.and_then(|call| call.ucarp.as_ref()).map(|ucarp| ucarp.options.clone()).unwrap_or_default()
-    }
-
-    /// Waits for the address to come back, for `grace` and a little longer where another MASTER comes and goes.
-    fn vip_comes_back(&mut self, grace: Duration) -> Result<bool, Failure> {
-        let Some(call) = self.call else { return Ok(false) };
-        let vip = call.virtual_ip();
+    /// Waits until another machine shows that it lacks nothing, or until no other one was heard for the grace.
+    fn wait_for_another(&mut self, leaving: &Leaving) -> Result<End, Failure> {
+        let Some(call) = self.call else { return Ok(End::Alone) };
+        let options = call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default();
+        let (vip, grace) = (call.virtual_ip(), grace(&options));
         log::info!("waiting {} before stopping the master, in case ucarp is only restarting", human(grace));
-        let begun = Instant::now();
-        let mut others = vip.other_masters(&self.options());
-        let mut end = begun + grace;
+        let (mut end, mut lacking) = (Instant::now() + grace, None);
         loop {
             // An interface that is gone holds no address.
             if vip.holds().unwrap_or(false) || self.request.is_some_and(Request::superseded) {
                 self.run.done(StepName::Grace, format_args!("{vip} is back; the master was not touched"));
-                return Ok(true);
+                return Ok(End::VipIsBack);
             }
-            others.wait(POLL, self.cancel)?;
-            if let Some(other) = others.advertising_for(timing::OTHER_DECIDES) {
-                log::info!("{other} keeps advertising {vip}: it is waiting for this master to stop");
-                break;
-            }
-            if Instant::now() < end {
-                continue;
-            }
-            match others.silent_since(Instant::now()) {
-                Some(last) if last + grace > end && begun.elapsed() < grace * timing::GRACES => {
-                    log::info!("the other machine stopped advertising; waiting for {vip} to return");
-                    end = last + grace;
+            leaving.wait(POLL, self.cancel)?;
+            match leaving.look() {
+                Others::LacksNothing { other, shown } => {
+                    self.run.done(StepName::Grace, format_args!("{other} {shown}: it lacks nothing"));
+                    return Ok(End::LacksNothing(other));
                 }
-                _ => break,
+                Others::Heard { other, at, version } => {
+                    end = end.max(at + grace);
+                    if lacking.replace(other) != Some(other) {
+                        leaving.log_waiting(other, version);
+                    }
+                }
+                Others::None => (),
+            }
+            // While ucarp lives, it is MASTER again soon, or another one is: a link that is down changes nothing.
+            let ucarp_lives = call.ucarp.as_ref().is_some_and(Ucarp::is_alive);
+            if Instant::now() >= end && !ucarp_lives {
+                self.run.done(StepName::Grace, format_args!("{vip} did not come back, and no other machine is heard"));
+                return Ok(End::Alone);
             }
         }
-        self.run.done(StepName::Grace, format_args!("{vip} did not come back"));
-        Ok(false)
     }
 }
 

@@ -16,7 +16,8 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::machine::{Machine, memory};
+use crate::group::Group;
+use crate::machine::Machine;
 use crate::metadata::{Loss, Plan};
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, Race};
@@ -44,8 +45,8 @@ pub(crate) struct Election<'a> {
     /// The options of our own ucarp. Those of other machines are like them.
     options: &'a Options,
     loss: Loss,
-    /// Peers of earlier days.
-    remembered: Vec<Ipv4Addr>,
+    /// The other machines, asked since this run began.
+    group: &'a Group,
     seen: Mutex<Seen>,
 }
 
@@ -61,9 +62,14 @@ pub(crate) struct Checked(pub(crate) String);
 
 impl<'a> Election<'a> {
     /// The election that the ucarp with these options has won.
-    pub(crate) fn new(machine: &'a Machine, vip: &'a VirtualIp, options: &'a Options, loss: Loss) -> Self {
-        let remembered = memory::recall(&machine.state).peers;
-        Self { machine, vip, options, loss, remembered, seen: Mutex::default() }
+    pub(crate) fn new(
+        machine: &'a Machine,
+        vip: &'a VirtualIp,
+        options: &'a Options,
+        loss: Loss,
+        group: &'a Group,
+    ) -> Self {
+        Self { machine, vip, options, loss, group, seen: Mutex::default() }
     }
 
     /// Waits until no other MASTER has been heard for long enough, and says how it knows.
@@ -81,7 +87,7 @@ impl<'a> Election<'a> {
             let duplicate = scope.spawn(|| race.run(|cancel| duplicate::check(self, cancel)));
             let asked = race.run(|cancel| {
                 let reached = self.unless_waived(isolation::check(self, plan, &own, cancel))?;
-                let peers = self.unless_waived(peers::check(self, plan, &own, cancel))?;
+                let peers = self.unless_waived(peers::check(self, plan, cancel))?;
                 let fresh = self.unless_waived(staleness::check(self, plan))?;
                 Ok(format!("{reached}; {peers}; {fresh}"))
             });
@@ -95,6 +101,11 @@ impl<'a> Election<'a> {
                 Ok(Checked(passed.join("; ")))
             }
         }
+    }
+
+    /// Fails if another machine may have what a metalogger had not written when it was killed at its stop.
+    pub(crate) fn metalogger_killed(&self) -> Result<(), Failure> {
+        self.unless_waived(staleness::metalogger_killed(self).map(|()| String::new())).map(drop)
     }
 
     /// With `--allow-data-loss` a check that is about lost changes only warns.
@@ -129,11 +140,5 @@ impl<'a> Election<'a> {
 
     fn seen<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
         look(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Own addresses of machines on which a master may run: `PEERS`, the MASTERs heard ever and now; none of this machine's.
-    fn candidates(&self, own: &[Ipv4Addr]) -> BTreeSet<Ipv4Addr> {
-        let known = self.machine.config.peers.iter().chain(&self.remembered).copied().chain(self.other_masters());
-        known.filter(|address| !own.contains(address) && *address != self.vip.address).collect()
     }
 }

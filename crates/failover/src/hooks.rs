@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::{HookWords, VipDown, VipUp};
 use crate::machine::call::Call;
@@ -16,11 +17,14 @@ use crate::machine::lock::{Locks, Ticket};
 use crate::machine::notify;
 use crate::machine::outcome::RunKind;
 use crate::machine::step_down::stop_calling_ucarp;
-use crate::moosefs::workarounds::drain;
+use crate::metadata::Version;
+use crate::moosefs::workarounds::drain::{self, Left};
 use crate::policy::Why;
 use crate::sys::address::{self, Added, Removed};
 use crate::sys::logging::{self, chain};
+use crate::sys::nft::Lease;
 use crate::sys::{cancel, process};
+use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
@@ -78,15 +82,14 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
     let locks = Locks::system().inspect_err(|error| report(error)).ok();
     let mutex = locks.as_ref().and_then(Locks::hook_mutex);
     // The address first: another machine may have it already.
-    if let Err(error) = remove_address(&words) {
-        report(&error);
-    }
+    let left = remove_address(&words).inspect_err(|error| report(error)).ok().flatten();
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
     drop(mutex);
     let file = words.xparam.as_deref().map(config::path_for_xparam).transpose();
     let file = file.inspect_err(|error| report(error)).ok().flatten();
-    match call(RunKind::Demotion, &words, ticket, file, Ucarp::parent().ok()).launch() {
+    let call = Call { left, ..call(RunKind::Demotion, &words, ticket, file, Ucarp::parent().ok()) };
+    match call.launch() {
         Ok(pid) => log::info!("demotion started (pid {pid})"),
         Err(error) => report(&error),
     }
@@ -115,7 +118,7 @@ fn call(
     config: Option<PathBuf>,
     ucarp: Option<Ucarp>,
 ) -> Call {
-    Call { kind, interface: words.interface.clone(), vip: words.vip, config, ticket, ucarp, killed: 0 }
+    Call { kind, interface: words.interface.clone(), vip: words.vip, config, ticket, ucarp, left: None, killed: 0 }
 }
 
 fn virtual_ip(words: &HookWords) -> VirtualIp {
@@ -131,7 +134,8 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     vip.find_interface()?;
     let locks = Locks::system()?;
     let mutex = locks.hook_mutex();
-    let added = vip.add(config.prefix_length)?;
+    let lifetime = close_lease(&vip, config);
+    let added = vip.add(config.prefix_length, Some(lifetime))?;
     let file = words.xparam.as_deref().map(config::path_for_xparam).transpose()?;
     let asked = locks.ask(RunKind::Promotion).map_err(Box::<dyn Error>::from);
     let started =
@@ -165,15 +169,33 @@ fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: Str
     }
 }
 
-fn remove_address(words: &HookWords) -> std::result::Result<(), address::Error> {
+/// Returns the version of the metadata that clients know.
+fn remove_address(words: &HookWords) -> std::result::Result<Option<Version>, address::Error> {
     // mfs-promote reports what is wrong with it.
     let config = Config::for_xparam(words.xparam.as_deref()).unwrap_or_else(|_| Config::fallback());
     let vip = virtual_ip(words);
-    match drain::remove_address(&vip, config.client_host, config.client_port) {
-        Ok(Removed::Removed) => log::info!("{vip} removed from {}", vip.interface),
-        Ok(Removed::NotThere) => log::info!("{vip} was not on {}", vip.interface),
+    match drain::remove_address(&vip, config.own_master()) {
+        Ok(Left { removed: Removed::Removed, version }) => {
+            log::info!("{vip} removed from {}", vip.interface);
+            return Ok(version);
+        }
+        Ok(Left { removed: Removed::NotThere, .. }) => log::info!("{vip} was not on {}", vip.interface),
         Err(error) if error.is_no_interface() => log::info!("{} is gone, and {vip} with it", vip.interface),
         Err(error) => return Err(error),
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Closes the lease before there is an address to answer on. Without it the address is the lease: it lives for two seconds,
+/// unless a run prolongs it.
+fn close_lease(vip: &VirtualIp, config: &Config) -> Duration {
+    let lease = Lease::on(vip.address, config.client_port);
+    match process::within(timing::HOOK_LEASE, move || lease.install()) {
+        Some(Ok(())) => return timing::VIP_LIFETIME,
+        Some(Err(e)) => log::warn!("cannot make the packet filter's table of the lease ({e}); going on without it"),
+        None => {
+            log::warn!("the kernel does not make the packet filter's table of the lease in time; going on without it");
+        }
+    }
+    timing::VIP_LIFETIME_ALONE
 }

@@ -11,8 +11,10 @@
 //! | `ucarp` | the ucarp that called: its identity, its options, its advertisements |
 //! | `vip` | the virtual IP: an address on an interface, as ucarp names it |
 //! | `metadata` | images, change logs, the plan of what to serve, and the clean set for a master to start from |
+//! | `heartbeat` | what the runs of this group say to each other, signed |
 //! | `moosefs` | the daemons: releases, what a master answers, services, and the workarounds |
 //! | `machine` | what this machine keeps: configuration, lock, journal, memory, archive |
+//! | `group` | the other machines of the group: what they say, and what their masters answer |
 //! | `policy` | the table of failures, and what follows from each |
 //! | `switchover` | a planned change of the master |
 //! | `election` | the settle time and the checks before serving |
@@ -31,6 +33,8 @@ mod check;
 pub mod cli;
 mod demotion;
 mod election;
+mod group;
+mod heartbeat;
 mod hooks;
 mod machine;
 mod metadata;

@@ -5,9 +5,10 @@ pub(crate) mod archive;
 pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod config;
+pub(crate) mod followers;
 pub(crate) mod journal;
-mod json_file;
 pub(crate) mod lock;
+pub(crate) mod master;
 pub(crate) mod memory;
 pub(crate) mod notify;
 pub(crate) mod outcome;
@@ -21,7 +22,8 @@ pub(crate) mod step_down;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
@@ -31,7 +33,8 @@ use crate::moosefs::{self, Daemon, Info};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::logging::chain;
-use crate::sys::process::{self, Identity};
+use crate::sys::process::{self, Identity, Stopped};
+use crate::timing;
 use rustix::fs::Stat;
 
 /// How long a running master may take to answer before it counts as hung.
@@ -104,26 +107,19 @@ impl Machine {
         moosefs::running(&self.data, daemon)
     }
 
-    /// Asks the master on this machine; where it listens on all addresses, on one that is never removed.
+    /// Asks the master on this machine once. Nothing follows from its silence: see [`master`].
     pub(crate) fn ask_master(&self) -> Result<Info, moosefs::Error> {
-        let host = self.config.client_host;
-        let host = if host.is_unspecified() { Ipv4Addr::LOCALHOST } else { host };
-        moosefs::info(SocketAddrV4::new(host, self.config.client_port), ANSWER)
+        moosefs::info(self.config.own_master(), ANSWER)
     }
 
     /// The size of the largest image in the data folder: what starts and stops of the master take time for.
     pub(crate) fn image_size(&self) -> u64 {
-        let size = |name: &std::ffi::OsString| {
-            let image = name.to_string_lossy().starts_with("metadata");
-            let status = if image { self.data.status(name).ok().flatten() } else { None };
-            status.and_then(|status| u64::try_from(status.st_size).ok())
-        };
-        self.data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
+        image_size(&self.data)
     }
 
-    /// Stops `daemon` if it runs and waits until it is gone.
-    pub(crate) fn stop(&self, daemon: Daemon) -> Result<(), Error> {
-        let Some(identity) = self.running(daemon)? else { return Ok(()) };
+    /// Stops `daemon` if it runs and waits until it is gone. Says what it took.
+    pub(crate) fn stop(&self, daemon: Daemon) -> Result<Stopped, Error> {
+        let Some(identity) = self.running(daemon)? else { return Ok(Stopped::AlreadyGone) };
         let mut deadline = self.services.stop_deadline(self.image_size());
         if daemon == Daemon::Metalogger {
             // It has no metadata to store, and clients wait for this.
@@ -164,18 +160,43 @@ pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Err
         }
     };
     let Some(master) = master else { return Ok(false) };
-    let stopped =
-        match Services::find(&config.services) {
-            Ok(services) => services.stop(Daemon::Master, master, config.services.stop_timeout),
-            Err(e) => {
-                log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
-                process::stop(master, config.services.stop_timeout).map(drop).map_err(|source| {
-                    services::Error::Command { verb: "stop", control: Daemon::Master.to_string(), source }
-                })
-            }
-        };
+    let stopped = match Services::find(&config.services) {
+        Ok(services) => services.stop(Daemon::Master, master, config.services.stop_timeout),
+        Err(e) => {
+            log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
+            process::stop(master, config.services.stop_timeout).map_err(|source| services::Error::Command {
+                verb: "stop",
+                control: Daemon::Master.to_string(),
+                source,
+            })
+        }
+    };
     stopped?;
     Ok(true)
+}
+
+/// How long a run waits for the one before it: as long as that one may take to store what is in the data folder, and a margin.
+pub(crate) fn patience_with_run_before(config: &Config) -> Duration {
+    let path = config.data_path.clone();
+    // In a thread of its own: reading a folder on a disk that does not answer has no end.
+    let (found, size) = mpsc::channel();
+    let looking = thread::Builder::new().name("image size".into()).spawn(move || {
+        let image = Folder::open(&path).map(|data| image_size(&data));
+        // The receiver is gone if that took too long.
+        let _ = found.send(image.unwrap_or_default());
+    });
+    let image = looking.ok().and_then(|_| size.recv_timeout(timing::IMAGE_SIZE).ok());
+    config.services.stop_deadline(image.unwrap_or_default()) + timing::LOCK_MARGIN
+}
+
+/// The size of the largest image in the data folder `data`.
+pub(crate) fn image_size(data: &Folder) -> u64 {
+    let size = |name: &std::ffi::OsString| {
+        let image = name.to_string_lossy().starts_with("metadata");
+        let status = if image { data.status(name).ok().flatten() } else { None };
+        status.and_then(|status| u64::try_from(status.st_size).ok())
+    };
+    data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
 }
 
 /// Whether a folder is `owner`'s to write, so that root does nothing there on behalf of others: a link in the path of the
@@ -188,6 +209,20 @@ fn belongs_to(folder: &Stat, owner: Owner) -> bool {
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    #[test]
+    fn a_run_waits_for_the_one_before_it_as_long_as_the_image_takes_to_be_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::fallback();
+        config.data_path = dir.path().to_owned();
+        (config.services.start_timeout, config.services.stop_timeout) = (Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
+        let image = std::fs::File::create(dir.path().join("metadata.mfs.back")).unwrap();
+        image.set_len(50_000_000_000).unwrap();
+        assert_eq!(patience_with_run_before(&config), Duration::from_secs(5120));
+        config.data_path = "/nowhere".into();
+        assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
+    }
 
     #[test]
     fn a_folder_that_the_daemons_cannot_write_is_not_theirs() {

@@ -25,6 +25,8 @@ pub(crate) enum Why {
     DuplicateAddress,
     /// The copy here is known to lack changes.
     StaleCopy,
+    /// The copy here lacks so much that only an administrator may serve it.
+    TooStale,
     /// Too many role changes in a short time.
     Flapping,
     /// This machine cannot serve: metadata, disk, daemons, configuration.
@@ -71,6 +73,7 @@ impl Why {
             }
             // It has no machine to pass the address to, and stays a standby however long it is cut off.
             Self::Isolated => Policy { counts: false, waivable: true, ..once },
+            Self::TooStale => Policy { waivable: true, ..stop },
             Self::Flapping | Self::CannotServe | Self::TimedOut => stop,
             // The address is gone already.
             Self::DemotionFailed => Policy { step_down: None, event: Event::Alarm, ..stop },
@@ -96,6 +99,7 @@ mod tests {
             (Why::WonWhileIsolated, ONCE, true, true, Event::StepDown),
             (Why::DuplicateAddress, ONCE, true, false, Event::StepDown),
             (Why::StaleCopy, ONCE, true, true, Event::StepDown),
+            (Why::TooStale, STOP, false, true, Event::Stop),
             (Why::Flapping, STOP, false, false, Event::Stop),
             (Why::CannotServe, STOP, false, false, Event::Stop),
             (Why::TimedOut, STOP, false, false, Event::Stop),

@@ -5,16 +5,20 @@
 mod failure;
 pub(crate) mod prepare;
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::election::{self, Election, flapping, peers};
+use crate::election::{self, Election, flapping};
+use crate::group::{Asking, Group};
+use crate::heartbeat::{Role, Statement};
 use crate::machine::call::{Call, Origin};
 use crate::machine::commit::Unfinished;
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Lock, Request};
+use crate::machine::master::{Look, MasterWatch, Silence, Waited};
 use crate::machine::notify::{self, Event, Notified};
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
@@ -24,12 +28,15 @@ use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
 use crate::machine::{Machine, commit, memory, recover};
 use crate::metadata::{Lineage, Loss, Version, emergency, plan};
-use crate::moosefs::workarounds::tcp_resets::HeldResets;
+use crate::moosefs::workarounds::tcp_resets::ClientListener;
 use crate::moosefs::{Daemon, Release};
 use crate::policy::Why;
 use crate::serving::Serving;
+use crate::serving::keeper::Keeper;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
+use crate::sys::nft::Lease;
+use crate::sys::process::Stopped;
 use crate::sys::text::human;
 use crate::timing;
 use crate::vip::VirtualIp;
@@ -63,11 +70,17 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
             return false;
         }
     };
+    let group = join_group(call, &machine, origin);
+    let keeper = origin
+        .is_hook()
+        .then(|| Keeper::start(&call.virtual_ip(), &machine.config, Arc::clone(&group), lock.request().clone()));
     let promotion = Promotion {
         call,
         machine: &machine,
         vip: &call.virtual_ip(),
         options: &call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default(),
+        group: &group,
+        keeper: keeper.as_ref(),
         origin,
         cancel,
         run: &mut run,
@@ -76,7 +89,10 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
     let promoted = promotion.promote();
     drop(watchdog);
     match promoted {
-        Ok(promoted) => serve(call, promoted, &machine, run, lock, cancel),
+        Ok(promoted) => {
+            let serving = Serving::of(call, &machine, lock.request().clone(), cancel, group, keeper);
+            serve(serving, call, promoted, &machine, run, lock, cancel)
+        }
         Err(failure) => {
             // A step that is cancelled fails in its own words.
             let why = match failure.why() {
@@ -84,6 +100,10 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
                 _ if cancel.is_set() => Why::TimedOut,
                 why => why,
             };
+            if let Failure::Election(election::Failure::Newer { version, .. }) = &failure {
+                // It may be gone when this machine wins again.
+                memory::saw_version(&machine.state, *version, group.metaid());
+            }
             let quiet = note(why, &machine.state) == News::Known;
             let ending = Ending { quiet, ..Ending::of(call, Some(&machine.config), Some(lock.request())) };
             let notified = ending.end(run, why, &chain(&failure), Some(&machine.state));
@@ -92,6 +112,16 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
             false
         }
     }
+}
+
+/// Listens to the other machines and asks them from now on: also while the plan is made, which may take long.
+fn join_group(call: &Call, machine: &Machine, origin: Origin) -> Arc<Group> {
+    let memory = memory::recall(&machine.state);
+    let forked_at = memory.forked_at;
+    let statement = Statement { role: Role::Promoting, version: None, metaid: 0, forked_at, answers: false };
+    // A run by hand says nothing: the run of a hook may be at work beside it.
+    let options = call.ucarp.as_ref().filter(|_| origin.is_hook()).map(|ucarp| &ucarp.options);
+    Arc::new(Group::join(&machine.config, &memory, &call.virtual_ip(), options, statement, Asking::Eagerly))
 }
 
 /// A run that cannot take its lock: a later call has taken over, or the address must not stay here without a master.
@@ -111,6 +141,16 @@ fn without_lock(call: &Call, origin: Origin, why: &lock::Error) -> bool {
     false
 }
 
+/// A run by hand ends, and nothing renews a lease or the address: both stay until somebody takes them away.
+fn serve_for_good(vip: &VirtualIp, config: &Config) {
+    if let Err(e) = Lease::on(vip.address, config.client_port).remove() {
+        log::warn!("cannot remove the packet filter's table of the lease: {e}");
+    }
+    if let Err(e) = vip.keep(None) {
+        log::warn!("{}", chain(&e));
+    }
+}
+
 /// How a promotion succeeded.
 #[derive(Clone, Copy)]
 enum Promoted {
@@ -121,7 +161,15 @@ enum Promoted {
 }
 
 /// The role: monitoring begins at once, while the replaced files are archived and the lock is released.
-fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock: Lock, cancel: &Cancel) -> bool {
+fn serve(
+    serving: Serving<'_>,
+    call: &Call,
+    promoted: Promoted,
+    machine: &Machine,
+    mut run: Run,
+    lock: Lock,
+    cancel: &Cancel,
+) -> bool {
     let notified = match promoted {
         Promoted::Serving => {
             memory::role_changed(&machine.state);
@@ -134,7 +182,6 @@ fn serve(call: &Call, promoted: Promoted, machine: &Machine, mut run: Run, lock:
             None
         }
     };
-    let serving = Serving::of(call, machine, lock.request().clone(), cancel);
     serving.stay(move || {
         commit::archive_all(machine, &mut run, cancel);
         let record = run.end(Some(&machine.state));
@@ -242,6 +289,8 @@ enum Reached {
 struct Committed {
     journal: Unfinished,
     served: Version,
+    /// Where the history before it ends: `served` without the epoch jump.
+    end_version: Version,
     metaid: u64,
     release: Release,
 }
@@ -252,6 +301,9 @@ struct Promotion<'a> {
     machine: &'a Machine,
     vip: &'a VirtualIp,
     options: &'a crate::ucarp::Options,
+    group: &'a Group,
+    /// `None` for a run by hand.
+    keeper: Option<&'a Keeper>,
     origin: Origin,
     cancel: &'a Cancel,
     run: &'a mut Run,
@@ -275,13 +327,17 @@ impl Promotion<'_> {
         recover::finish_interrupted(self.machine, self.run)?;
         self.begin(StepName::Check);
         if self.already_serving()? {
+            self.group.say(|statement| statement.role = Role::Serving);
+            if let Some(keeper) = self.keeper {
+                keeper.resume();
+            }
             self.start_companions();
             return Ok(Promoted::AlreadyServing);
         }
         if self.origin.is_hook() {
             flapping::check(&self.machine.config, &self.machine.state)?;
         }
-        let resets = self.hold_resets();
+        let clients = self.listen_to_clients();
         self.begin(StepName::Prepare);
         *reached = Reached::Files;
         let prepared = self.settle_and_prepare()?;
@@ -296,8 +352,9 @@ impl Promotion<'_> {
         self.start_master(&committed)?;
         self.begin(StepName::Prove);
         self.prove(&committed)?;
-        if let Some(resets) = resets {
-            self.run.clients_reset(resets.send());
+        self.answer_clients(&committed)?;
+        if let Some(clients) = clients {
+            self.run.clients_reset(clients.reset_all());
         }
         self.begin(StepName::Watch);
         self.watch()?;
@@ -314,40 +371,49 @@ impl Promotion<'_> {
 
     /// A call whose runs are killed again and again is given up, unless a master answers by now.
     fn require_survival(&self) -> Result<(), Failure> {
-        if self.call.killed >= MOST_KILLS && self.machine.ask_master().is_err() {
-            return Err(Failure::Killed { times: self.call.killed });
+        if self.call.killed < MOST_KILLS {
+            return Ok(());
         }
-        Ok(())
+        match self.machine.running(Daemon::Master)?.map(|_| self.machine.wait_for_master(self.cancel)).transpose()? {
+            Some(Waited::Answers(_)) => Ok(()),
+            Some(Waited::Ended | Waited::Hangs(_)) | None => Err(Failure::Killed { times: self.call.killed }),
+        }
     }
 
     /// Whether a master runs here that has everything this machine knows of: then ucarp was only restarted. One that lacks
-    /// changes is stale, started by mistake: it is killed. If a living master of another machine has the missing changes,
-    /// this machine must not serve at all.
+    /// changes is stale, started by mistake: it is killed, and so is one that hangs. If a living master of another machine has
+    /// the missing changes, this machine must not serve at all.
     fn already_serving(&mut self) -> Result<bool, Failure> {
         let machine = self.machine;
         if machine.running(Daemon::Master)?.is_none() {
             return Ok(false);
         }
+        // Read before the master is asked: it may be the one that the copy grows from.
         let copy_end = self.end_of_copy()?;
-        let (served, metaid) = match machine.ask_master() {
-            Ok(info) => (info.metadata_version.unwrap_or(Version(u64::MAX)), info.metaid),
-            Err(e) => {
-                // A master that serves is not ended for a call that does not count any more.
-                self.cancel.check()?;
-                log::warn!("mfsmaster runs here but does not answer: {}", chain(&e));
-                (Version::default(), None)
+        let served = match machine.wait_for_master(self.cancel)? {
+            Waited::Answers(info) => {
+                if info.is_of_unknown_release() {
+                    log::warn!(
+                        "mfsmaster {} runs here, a release that is not known to this program: it cannot be compared with the \
+                         files here",
+                        info.release
+                    );
+                }
+                self.group.set_metaid(info.metaid.unwrap_or_default());
+                info.metadata_version.unwrap_or(Version(u64::MAX))
+            }
+            Waited::Ended => {
+                self.run.done(StepName::Check, format_args!("mfsmaster ran here without an answer, and has ended"));
+                return Ok(false);
+            }
+            Waited::Hangs(silence) => {
+                let (lasted, why) = (human(silence.lasted), chain(&silence.why));
+                log::warn!("mfsmaster runs here and has not answered for {lasted} ({why}): it hangs");
+                Version::default()
             }
         };
-        let known =
-            peers::addresses(&machine.config, &memory::recall(&machine.state)).map_err(election::Failure::from)?;
-        if let Some((peer, version)) = peers::newer_than(&known, machine.config.client_port, served, metaid) {
-            log::warn!("mfsmaster runs here at version {served}, and one on {peer} at version {version}");
-            self.end_stale_master()?;
-            self.run.done(StepName::Check, format_args!("ended a master that lacks changes of {peer}"));
-            return Err(election::Failure::Newer { peer, version, ours: served }.into());
-        }
-        if served > Version::default() && served >= copy_end {
-            // 1.x does not tell its version.
+        if served > Version::default() && !copy_end.reaches_further_than(served) {
+            // Neither 1.x nor an unknown release tells its version.
             self.run.record.version = Some(served).filter(|served| *served != Version(u64::MAX));
             let version = self.run.record.version.map(|served| format!(" version {served}")).unwrap_or_default();
             self.run.done(StepName::Check, format_args!("mfsmaster is already serving{version} here; left alone"));
@@ -383,17 +449,20 @@ impl Promotion<'_> {
         Ok(())
     }
 
-    /// Clients must not learn that their master is gone before they can connect to this one.
-    fn hold_resets(&self) -> Option<HeldResets> {
+    /// Clients must not learn that their master is gone before they can connect to this one: the lease is closed, which holds
+    /// resets back, and those that send are recorded.
+    fn listen_to_clients(&self) -> Option<ClientListener> {
+        // A run by hand has no lease.
+        self.keeper?;
         let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
-        let held = HeldResets::begin(interface.index, self.vip.port(self.machine.config.client_port));
-        held.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
+        let listener = ClientListener::open(interface.index, self.vip.port(self.machine.config.client_port));
+        listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
     }
 
     /// Waits for the election to settle, and meanwhile makes the checks and prepares the stage.
     fn settle_and_prepare(&mut self) -> Result<Prepared, Failure> {
         let loss = self.origin.loss();
-        let election = Election::new(self.machine, self.vip, self.options, loss);
+        let election = Election::new(self.machine, self.vip, self.options, loss, self.group);
         let (machine, id, begun) = (self.machine, self.run.id(), Instant::now());
         let race: Race<Failure> = Race::new(self.cancel);
         let timed = |done| (done, begun.elapsed());
@@ -415,7 +484,7 @@ impl Promotion<'_> {
             let checked = checking.and_then(|checking| checking.join().unwrap_or_default());
             (settling.join().unwrap_or_default(), prepared, checked)
         });
-        memory::remember_masters(&machine.state, election.other_masters());
+        self.group.remember(&machine.state);
         let (Some((settled, settled_in)), Some((prepared, prepared_in)), Some(checked)) = (settled, prepared, checked)
         else {
             return Err(race.first_error().expect("a part that did not end has failed"));
@@ -432,7 +501,10 @@ impl Promotion<'_> {
         let ran = self.machine.running(Daemon::Metalogger)?.is_some();
         if ran {
             prepared.folder().note_stop()?;
-            self.machine.stop(Daemon::Metalogger)?;
+            if self.machine.stop(Daemon::Metalogger)? == Stopped::Killed {
+                let loss = self.origin.loss();
+                Election::new(self.machine, self.vip, self.options, loss, self.group).metalogger_killed()?;
+            }
         }
         self.run.done(StepName::Metalogger, format_args!("{}", if ran { "stopped" } else { "was not running" }));
         Ok(ran)
@@ -468,11 +540,12 @@ impl Promotion<'_> {
         let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
         let aside = plan.set_aside.len();
         self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));
-        Ok(Committed { journal, served, metaid: plan.metaid, release })
+        Ok(Committed { journal, served, end_version: plan.end_version, metaid: plan.metaid, release })
     }
 
     fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
         self.cancel.check()?;
+        memory::epoch_begins(&self.machine.state, committed.served);
         let deadline = self.machine.services.start_deadline(self.machine.image_size());
         if committed.release.restores_itself() {
             self.machine.services.start_master(deadline, self.cancel)?;
@@ -485,29 +558,30 @@ impl Promotion<'_> {
 
     /// Asks the master until it answers with what was staged. Exit codes of MooseFS prove nothing.
     fn prove(&mut self, committed: &Committed) -> Result<(), Failure> {
-        let patience = self.machine.services.start_deadline(self.machine.image_size());
-        let begun = Instant::now();
+        let (mut master, begun) = (MasterWatch::begin(self.machine), Instant::now());
         let (planned, planned_metaid) = (committed.served, committed.metaid);
         let info = loop {
-            match self.machine.ask_master() {
-                Ok(info) => break info,
-                Err(source) if begun.elapsed() > patience => {
+            match master.look(self.machine, self.cancel) {
+                Look::Answers(info) => break info,
+                Look::Absent(_) if begun.elapsed() > timing::START_GRACE => return Err(Failure::Died),
+                Look::Hangs(Silence { patience, why, .. }) => {
                     let port = self.machine.config.client_port;
-                    return Err(Failure::Unresponsive { port, after: patience, source });
+                    return Err(Failure::Unresponsive { port, after: patience, source: why });
                 }
-                Err(_) => self.cancel.sleep(ASK_EVERY)?,
-            }
-            if begun.elapsed() > timing::START_GRACE && self.machine.running(Daemon::Master)?.is_none() {
-                return Err(Failure::Died);
+                Look::Absent(_) | Look::Busy(_) => self.cancel.sleep(ASK_EVERY)?,
             }
         };
-        // 1.x does not tell its version: its image was read back before it was moved in.
-        if info.release.restores_itself() {
-            match info.metadata_version {
-                None => return Err(Failure::NoVersion { planned }),
-                Some(served) if served < planned => return Err(Failure::Behind { served, planned }),
-                Some(_) => (),
-            }
+        match info.metadata_version {
+            Some(served) if served < planned => return Err(Failure::Behind { served, planned }),
+            // It was started on the staged set and serves; to stop it because this program is older would leave no master.
+            None if info.is_of_unknown_release() => log::warn!(
+                "MooseFS {} is not known to this program, so it cannot be proved that it serves version {planned}; {} is \
+                 installed",
+                info.release,
+                committed.release
+            ),
+            // 1.x does not tell its version: its image was read back before it was moved in.
+            Some(_) | None => (),
         }
         match info.metaid {
             Some(served) if planned_metaid != 0 && served != planned_metaid => {
@@ -521,6 +595,20 @@ impl Promotion<'_> {
         match self.call.ticket.filter(|_| self.origin.is_hook()) {
             Some(ticket) => log::info!("serving on {}, {} after ucarp called vip-up", self.vip, human(ticket.age())),
             None => log::info!("serving on {}, {} after the start of this run", self.vip, human(self.run.elapsed())),
+        }
+        Ok(())
+    }
+
+    /// From here on clients are answered. The others learn which history that is.
+    fn answer_clients(&mut self, committed: &Committed) -> Result<(), Failure> {
+        memory::forked(&self.machine.state, committed.end_version);
+        self.group.say(|statement| {
+            (statement.role, statement.version) = (Role::Serving, Some(committed.served));
+            statement.forked_at = Some(committed.end_version);
+        });
+        match self.keeper {
+            Some(keeper) => keeper.open().map_err(Failure::Lease)?,
+            None => serve_for_good(self.vip, &self.machine.config),
         }
         Ok(())
     }

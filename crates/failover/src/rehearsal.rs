@@ -218,7 +218,7 @@ impl Rehearsal<'_> {
     }
 
     fn try_stage(&self) -> Result<(Plan, Version, RehearsalFolder), Failure> {
-        let Machine { data, config, owner, state, .. } = self.machine;
+        let Machine { data, owner, state, .. } = self.machine;
         let plan = plan::make(&memory::inventory(data, Some(state))?, Loss::Refuse)?;
         let metalogger_runs = matches!(self.machine.running(Daemon::Metalogger), Ok(Some(_)));
         for note in &plan.notes {
@@ -227,7 +227,7 @@ impl Rehearsal<'_> {
                 (Severity::Warning, note) => log::warn!("plan: {note}"),
             }
         }
-        let jump = prepare::jump_for(config, &plan);
+        let jump = plan.jump();
         let space = Space::of(data, &plan, jump)?;
         if !space.fits() {
             return Err(space::full(data, space).into());

@@ -4,15 +4,16 @@
 //!
 //! | it sees | then |
 //! |---|---|
-//! | a machine that advertises itself as MASTER | it remembers it as a peer: it is asked before the next promotion |
-//! | machines whose metaloggers copy from the serving master | the same: one that takes over while this machine is cut off is heard too late |
+//! | other machines of the group | it remembers them: they are asked before the next promotion, also if they are heard too late then |
+//! | another machine that serves, and the metalogger here still connected to the one before it | it makes the metalogger follow, see [`follow`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
 //!
 //! The role ends with the next call of a hook.
 
 use std::time::{Duration, Instant};
 
-use crate::election::peers;
+use crate::group::{Asking, Group};
+use crate::heartbeat::{Role, Statement};
 use crate::machine::call::Call;
 use crate::machine::lock::Request;
 use crate::machine::{Machine, memory};
@@ -21,6 +22,9 @@ use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
+use follow::Follow;
+
+pub(crate) mod follow;
 pub(crate) mod freshness;
 
 /// Between two questions to the serving master.
@@ -45,20 +49,30 @@ impl<'a> Standby<'a> {
     /// Stays until the role is over.
     pub(crate) fn stay(self) {
         let Some(ucarp) = self.ucarp else { return };
-        let mut others = self.vip.other_masters(&ucarp.options);
-        let mut freshness = freshness::Watch::default();
+        let memory = memory::recall(&self.machine.state);
+        let statement = Statement { role: Role::StandingBy, version: None, metaid: 0, forked_at: None, answers: false };
+        let group =
+            Group::join(&self.machine.config, &memory, &self.vip, Some(&ucarp.options), statement, Asking::Never);
+        let (mut freshness, mut follow) = (freshness::Watch::default(), Follow::new(Instant::now()));
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
-        let mut known = None;
+        let mut remember_at = Instant::now();
         while self.is_on_duty(ucarp) {
-            let Ok(heard) = others.wait(timing::MONITOR, self.cancel) else { return };
-            if let Some(other) = heard.filter(|other| known.replace(*other) != Some(*other)) {
-                memory::remember_masters(&self.machine.state, [other]);
+            if group.wait(timing::MONITOR, self.cancel).is_err() {
+                return;
             }
+            if Instant::now() >= remember_at {
+                group.remember(&self.machine.state);
+                if group.another_claims() {
+                    memory::another_serves(&self.machine.state);
+                }
+                remember_at = Instant::now() + timing::MONITOR;
+            }
+            follow.look(self.machine, &self.vip, group.server());
             if Instant::now() >= ask_at {
-                let copying = peers::copying_from(&self.vip, self.machine.config.client_port);
-                memory::remember_standbys(&self.machine.state, copying);
-                freshness.look(self.machine, &self.vip, self.cancel);
+                if let Some(reached) = freshness.look(self.machine, &self.vip, self.cancel) {
+                    group.say(|statement| statement.version = Some(reached));
+                }
                 ask_at = Instant::now() + ASK_EVERY;
             }
         }

@@ -122,6 +122,7 @@ fn promote_by_hand(args: &Promote, vip: &VirtualIp, loss: Loss, cancel: &Cancel)
         config: args.config().map(Into::into),
         ticket: None,
         ucarp: Ucarp::find(&vip.interface, vip.address),
+        left: None,
         killed: 0,
     };
     Ok(promote(&call, Origin::Administrator(loss), cancel, &Supervisor::none()))

@@ -127,7 +127,7 @@ fn man_shows_every_page_without_complaint() {
         ("mfs-promote.8", &["SYNOPSIS", "--allow-data-loss", "EXIT STATUS", "    mfs-promote --dry-run", "ucarp(8)"]),
         ("vip-up.8", &["SYNOPSIS", "<INTERFACE>", "EXIT STATUS"]),
         ("vip-down.8", &["SYNOPSIS", "<INTERFACE>", "EXIT STATUS"]),
-        ("mfspromote.cfg.5", &["EPOCH_JUMP", "default: 1000000", "    ARCHIVE_FORMAT = tlz", "MFS_VERSION"]),
+        ("mfspromote.cfg.5", &["FLAP_LIMIT", "default: 8", "    ARCHIVE_FORMAT = tlz", "MFS_VERSION"]),
     ];
     for (name, wanted) in pages {
         let (text, complaints) = shown(&folder.path().join("man").join(name));

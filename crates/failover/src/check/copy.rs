@@ -29,7 +29,7 @@ pub(super) fn look(
     metalogger_runs: bool,
 ) -> Result<Copy, NoCopy> {
     let (inventory, plan) = plan_when_flushed(data, state, served, FLUSH)?;
-    let jump = prepare::jump_for(config, &plan);
+    let jump = plan.jump();
     let mut warnings: Vec<_> = emergency::find(data, &config.working_user).iter().map(ToString::to_string).collect();
     warnings.extend(plan.notes.iter().filter_map(|note| match prepare::remark(note, metalogger_runs) {
         (Severity::Warning, text) => Some(text),
@@ -62,12 +62,12 @@ fn plan_when_flushed(
         }
     };
     let Some(served) = served else { return make_plan(data, state) };
-    wait(&|| end_of_copy(data).is_none_or(|end| end >= served));
+    wait(&|| end_of_copy(data).is_none_or(|end| end.behind(served).is_none()));
     let (inventory, plan) = make_plan(data, state)?;
-    if plan.end_version >= served || Instant::now() >= end {
+    if plan.end_version.behind(served).is_none() || Instant::now() >= end {
         return Ok((inventory, plan));
     }
-    wait(&|| end_of_copy(data).is_some_and(|end| end >= served));
+    wait(&|| end_of_copy(data).is_some_and(|end| end.behind(served).is_none()));
     make_plan(data, state)
 }
 
@@ -88,9 +88,10 @@ fn image_age(inventory: &Inventory, plan: &Plan) -> Option<Duration> {
 /// first. Returns when the copy was last in sync. A note that cannot be kept changes nothing about the answers.
 pub(super) fn note_freshness(state: Option<&State>, master: Option<&Info>, copy: Option<&Copy>) -> Option<i64> {
     // One that cannot be read is reported by the next promotion.
-    let before = state.and_then(|state| memory::freshness(state).ok().flatten()).and_then(|noted| noted.in_sync);
-    let (Some(info), Some(copy)) = (master, copy) else { return before };
-    let Some(now) = compared(info, copy, before, chrono::Utc::now().timestamp()) else { return before };
+    let before = state.and_then(|state| memory::freshness(state).ok().flatten());
+    let in_sync = before.as_ref().and_then(|noted| noted.in_sync);
+    let (Some(info), Some(copy)) = (master, copy) else { return in_sync };
+    let Some(now) = compared(info, copy, before.as_ref(), chrono::Utc::now().timestamp()) else { return in_sync };
     // The first check on a machine makes the folder.
     if let Err(e) = State::open().and_then(|state| memory::note_freshness(&state, &now)) {
         log::warn!("cannot record the served version: {}", chain(&e));
@@ -99,10 +100,9 @@ pub(super) fn note_freshness(state: Option<&State>, master: Option<&Info>, copy:
 }
 
 /// The comparison to note; `None` if there is nothing to compare.
-fn compared(info: &Info, copy: &Copy, before: Option<i64>, now: i64) -> Option<Freshness> {
+fn compared(info: &Info, copy: &Copy, before: Option<&Freshness>, now: i64) -> Option<Freshness> {
     let served = info.metadata_version.filter(|_| other_file_system(info, copy).is_none())?;
-    let in_sync = if copy.end_version >= served { Some(now) } else { before };
-    Some(Freshness { compared: now, served, metaid: info.metaid, in_sync })
+    Some(Freshness::compared(now, copy.end_version, served, info.metaid, before))
 }
 
 #[cfg(test)]
@@ -184,10 +184,19 @@ mod tests {
             metadata_version: version.map(Version),
             metaid,
         };
-        let noted = |version, metaid| compared(&info(version, metaid), &copy, Some(500), 900);
-        let noted_at = |in_sync, served| Freshness { compared: 900, served: Version(served), metaid: Some(7), in_sync };
-        assert_eq!(noted(Some(10), Some(7)), Some(noted_at(Some(900), 10)));
-        assert_eq!(noted(Some(11), Some(7)), Some(noted_at(Some(500), 11)));
+        let noted_at = |compared, in_sync, served, then| Freshness {
+            compared,
+            served: Version(served),
+            metaid: Some(7),
+            in_sync: Some(in_sync),
+            in_sync_version: Some(Version(then)),
+        };
+        let before = noted_at(500, 500, 9, 9);
+        let noted = |version, metaid| compared(&info(version, metaid), &copy, Some(&before), 900);
+        assert_eq!(noted(Some(10), Some(7)), Some(noted_at(900, 900, 10, 10)));
+        assert_eq!(noted(Some(11), Some(7)), Some(noted_at(900, 500, 11, 9)));
+        let epoch = Version(0) + crate::metadata::EpochJump::epochs(1);
+        assert_eq!(noted(Some(epoch.0), Some(7)), Some(noted_at(900, 500, epoch.0, 9)), "another master was promoted");
         assert_eq!(noted(Some(11), Some(8)), None, "another file system");
         assert_eq!(noted(None, None), None, "1.x reports no version");
     }

@@ -1,5 +1,6 @@
 //! The facts that a check finds out, before any of them is judged.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,8 +8,11 @@ use std::time::Duration;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::record::Record;
 use crate::machine::space::Space;
-use crate::metadata::{Lineage, Version};
-use crate::moosefs::Info;
+use crate::metadata::{Behind, Lineage, Version};
+use crate::moosefs::{Info, Release};
+use crate::serving::missing::Followers;
+use crate::standby::follow::MetaloggerConnection;
+use crate::sys::nft;
 use crate::ucarp::Options;
 
 use super::finding::{Numbers, Role};
@@ -38,7 +42,13 @@ pub(super) struct Facts {
 #[derive(Debug)]
 pub(super) enum UcarpFacts {
     /// It runs.
-    One { pid: u32, options: Options, foreign_hooks: Vec<ForeignHook> },
+    One {
+        pid: u32,
+        options: Options,
+        foreign_hooks: Vec<ForeignHook>,
+        /// Machines that use its virtual host id and are not of its group.
+        strangers: Known<BTreeSet<Ipv4Addr>>,
+    },
     /// No ucarp runs at all.
     None,
     /// Of `running`, none is for the interface and address of the command line.
@@ -77,7 +87,7 @@ pub(super) struct BootFault {
 /// The facts of a role.
 #[derive(Debug)]
 pub(super) enum Duty {
-    Serving(Serving),
+    Serving(Box<Serving>),
     Standby(Box<Standby>),
 }
 
@@ -86,9 +96,13 @@ pub(super) enum Duty {
 pub(super) struct Serving {
     /// The interface of the virtual IP, and whether the virtual IP is on it. `None` without a ucarp.
     pub(super) address: Option<(String, Known<bool>)>,
+    /// Whether the kernel lets answers to clients leave this machine.
+    pub(super) lease: Known<nft::State>,
     pub(super) master: Known<Info>,
-    /// Other machines whose metaloggers are connected.
-    pub(super) metaloggers: Known<Vec<Ipv4Addr>>,
+    /// How long it may be silent before it counts as one that hangs.
+    pub(super) patience: Duration,
+    /// Who is connected to it, and who is not.
+    pub(super) followers: Known<Followers>,
 }
 
 /// No master runs here.
@@ -96,6 +110,8 @@ pub(super) struct Serving {
 pub(super) struct Standby {
     /// The metalogger's process.
     pub(super) metalogger: Option<u32>,
+    /// Whether it is connected to that master.
+    pub(super) connection: Known<MetaloggerConnection>,
     /// What the master at the virtual IP answers.
     pub(super) master: Known<Info>,
     pub(super) copy: Result<Copy, NoCopy>,
@@ -142,14 +158,14 @@ pub(super) enum Comparison {
     },
     /// The newest files are this machine's own, not the metalogger's.
     NotFollowing,
-    /// MooseFS 1.x does not report its version.
-    NoVersion,
+    /// MooseFS 1.x does not report its version, and that of an unknown release cannot be read.
+    NoVersion(Release),
     InSync {
         served: Version,
     },
     Stale {
         served: Version,
-        lag: u64,
+        behind: Behind,
     },
 }
 
@@ -196,8 +212,8 @@ impl Facts {
         match &self.duty {
             Duty::Serving(serving) => {
                 numbers.master_version = serving.master.as_ref().ok().and_then(|info| info.metadata_version);
-                let metaloggers = serving.metaloggers.as_ref().ok();
-                numbers.standbys = metaloggers.and_then(|machines| u64::try_from(machines.len()).ok());
+                let followers = serving.followers.as_ref().ok();
+                numbers.standbys = followers.and_then(|all| u64::try_from(all.metaloggers.len()).ok());
             }
             Duty::Standby(standby) => {
                 numbers.master_version = standby.master.as_ref().ok().and_then(|info| info.metadata_version);
@@ -209,7 +225,7 @@ impl Facts {
                     numbers.image_age_seconds = copy.image_age.map(|age| age.as_secs());
                     numbers.lag = match standby.compare(copy) {
                         Comparison::InSync { .. } => Some(0),
-                        Comparison::Stale { lag, .. } => Some(lag),
+                        Comparison::Stale { behind, .. } => behind.changes(),
                         _ => None,
                     };
                     if let Ok(space) = &copy.space {
@@ -244,10 +260,10 @@ impl Standby {
         if copy.lineage == Lineage::Own {
             return Comparison::NotFollowing;
         }
-        let Some(served) = info.metadata_version else { return Comparison::NoVersion };
-        match served.changes_since(copy.end_version) {
-            0 => Comparison::InSync { served },
-            lag => Comparison::Stale { served, lag },
+        let Some(served) = info.metadata_version else { return Comparison::NoVersion(info.release) };
+        match copy.end_version.behind(served) {
+            None => Comparison::InSync { served },
+            Some(behind) => Comparison::Stale { served, behind },
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Finds out the facts: looks at this machine and asks the serving master.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -7,22 +8,28 @@ use std::time::Duration;
 
 use crate::machine::commit;
 use crate::machine::config::Config;
+use crate::machine::image_size;
 use crate::machine::record;
 use crate::machine::recover;
 use crate::machine::state::State;
 use crate::moosefs::cfg;
 use crate::moosefs::services::Services;
-use crate::moosefs::{self, Daemon};
+use crate::moosefs::{self, Daemon, Info};
 use crate::report::describe_interrupted;
+use crate::serving::missing::Followers;
+use crate::standby::follow::MetaloggerConnection;
 use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
-use crate::ucarp::{Options, Ucarp};
+use crate::sys::nft::Lease;
+use crate::ucarp::{self, Options, Ucarp};
 use crate::vip::VirtualIp;
 
 use super::copy;
 use super::facts::{BootFault, Duty, Facts, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts};
 
+/// How long other groups are listened for at most.
+const MOST_LISTENED: Duration = Duration::from_secs(3);
 /// How long a master may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 /// How many seconds daemons wait before they try to reach the master again.
@@ -55,7 +62,8 @@ pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<F
     let server = SocketAddrV4::new(host, config.client_port);
     let duty = if master_runs {
         let interface = asked.map(|vip| vip.interface.as_str()).or(options.interface.as_deref());
-        Duty::Serving(serving(interface.zip(vip), server))
+        let patience = services.start_deadline(image_size(&data));
+        Duty::Serving(Box::new(serving(interface.zip(vip), server, patience, state.as_ref())))
     } else {
         Duty::Standby(Box::new(standby(&config, &data, state.as_ref(), server)?))
     };
@@ -103,7 +111,14 @@ fn ucarp(asked: Option<&VirtualIp>) -> UcarpFacts {
     let foreign_hooks = foreign
         .map(|(letter, hook, program)| ForeignHook { letter, program, called: hook.map(str::to_owned) })
         .collect();
-    UcarpFacts::One { pid: found.pid, options: found.options, foreign_hooks }
+    let (name, vip) = (found.options.interface.as_deref(), found.options.vip);
+    // One advertisement of each comes within its interval.
+    let time = found.options.interval() * 6 / 5;
+    let strangers = match name.zip(vip) {
+        Some((name, vip)) => known(ucarp::strangers(name, vip, &found.options, time.min(MOST_LISTENED))),
+        None => Ok(BTreeSet::new()),
+    };
+    UcarpFacts::One { pid: found.pid, options: found.options, foreign_hooks, strangers }
 }
 
 /// Whether a hook is the program of this name.
@@ -146,18 +161,21 @@ fn boot(services: &Services) -> Vec<BootFault> {
         .collect()
 }
 
-fn serving(address: Option<(&str, Ipv4Addr)>, server: SocketAddrV4) -> Serving {
+fn serving(
+    address: Option<(&str, Ipv4Addr)>,
+    server: SocketAddrV4,
+    patience: Duration,
+    state: Option<&State>,
+) -> Serving {
     let is_here = |(name, vip): (&str, Ipv4Addr)| {
         let held = address::interface(name).and_then(|interface| address::holds(&interface, vip));
         (name.to_owned(), known(held))
     };
-    let others = || {
-        let own = known(address::own_addresses())?;
-        let mut others = known(moosefs::metaloggers(server, ANSWER))?;
-        others.retain(|address| !own.contains(address));
-        Ok(others)
-    };
-    Serving { address: address.map(is_here), master: known(moosefs::info(server, ANSWER)), metaloggers: others() }
+    let master = known(moosefs::info(server, ANSWER));
+    let followers = |info: &Info| known(Followers::of(server, info.release, state, ANSWER));
+    let followers = master.as_ref().map_err(String::clone).and_then(followers);
+    let lease = known(Lease::on(*server.ip(), server.port()).state());
+    Serving { address: address.map(is_here), lease, master, patience, followers }
 }
 
 fn standby(
@@ -172,7 +190,8 @@ fn standby(
     // Without a metalogger nothing more will come.
     let copy = copy::look(config, data, state, version.filter(|_| metalogger.is_some()), metalogger.is_some());
     let in_sync = copy::note_freshness(state, master.as_ref().ok(), copy.as_ref().ok());
-    Ok(Standby { metalogger, master, copy, in_sync })
+    let connection = known(MetaloggerConnection::to(config, *server.ip()));
+    Ok(Standby { metalogger, connection, master, copy, in_sync })
 }
 
 fn history(data: &Folder, state: Option<&State>) -> History {

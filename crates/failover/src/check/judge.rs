@@ -1,20 +1,29 @@
 //! Judges the facts: the fact itself, and where it is not as it should be, the reason and the remedy.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::machine::outcome::Outcome;
 use crate::machine::record::Record;
+use crate::serving::missing::Followers;
+use crate::standby::follow::MetaloggerConnection;
+use crate::sys::nft;
 use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
 
 use super::facts::{
-    BootFault, Comparison, Copy, Duty, Facts, ForeignHook, History, NameFacts, NoCopy, Serving, Standby, UcarpFacts,
+    BootFault, Comparison, Copy, Duty, Facts, ForeignHook, History, Known, NameFacts, NoCopy, Serving, Standby,
+    UcarpFacts,
 };
 use super::finding::{Finding, Report, Role};
 
+/// The most chunkservers that are named.
+const MOST_NAMED: usize = 8;
 /// A metalogger downloads a new image every 24 hours (`META_DOWNLOAD_FREQ`).
 const OLD: Duration = Duration::from_secs(26 * 3600);
+const UNKNOWN_RELEASE: &str = "which is not known to this program: the version that it serves cannot be read; upgrade \
+                               mfs-promote";
 const NO_VIP: &str = "virtual IP unknown without ucarp; start ucarp, or give --interface NAME --vip ADDRESS";
 
 /// Answers every question.
@@ -37,7 +46,11 @@ pub(super) fn judge(facts: &Facts) -> Report {
 fn ucarp(facts: &UcarpFacts, role: Role) -> Vec<Finding> {
     let critical = |text: String| vec![Finding::critical("ucarp", text)];
     match facts {
-        UcarpFacts::One { pid, options, foreign_hooks } => started(*pid, options, foreign_hooks),
+        UcarpFacts::One { pid, options, foreign_hooks, strangers } => {
+            let mut findings = started(*pid, options, foreign_hooks);
+            findings.extend(heard(options, strangers));
+            findings
+        }
         UcarpFacts::None => critical(match role {
             Role::Standby => "not running: this machine will not take over; start ucarp".to_owned(),
             Role::Serving => {
@@ -61,6 +74,26 @@ fn running_ucarps(running: usize) -> String {
     format!("{running} ucarp {} here", if running == 1 { "process runs" } else { "processes run" })
 }
 
+/// What is heard on the link with the virtual host id of our ucarp.
+fn heard(options: &Options, strangers: &Known<BTreeSet<Ipv4Addr>>) -> Option<Finding> {
+    match strangers {
+        Ok(strangers) if strangers.is_empty() => None,
+        Ok(strangers) => {
+            let named = strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let Options { vhid, .. } = options;
+            let text = format!(
+                "{named} advertises vhid {vhid} too, with another virtual IP or password: another CARP or ucarp group needs \
+                 another vhid, a machine of this group the same -a and password"
+            );
+            Some(Finding::warning("ucarp", text))
+        }
+        Err(why) => Some(Finding::warning(
+            "ucarp",
+            format!("advertisements of other machines cannot be told from forged ones: {why}"),
+        )),
+    }
+}
+
 /// How ucarp was started.
 fn started(pid: u32, options: &Options, foreign_hooks: &[ForeignHook]) -> Vec<Finding> {
     let mut findings: Vec<_> = foreign_hooks
@@ -79,7 +112,7 @@ fn started(pid: u32, options: &Options, foreign_hooks: &[ForeignHook]) -> Vec<Fi
             "started without -z: when ucarp exits, the virtual IP stays on this machine; restart it with -z",
         ),
         (
-            options.visible_password,
+            options.has_visible_password(),
             "started with -p: the process list shows the password; put it into a file and restart ucarp with -o FILE",
         ),
         (
@@ -144,7 +177,10 @@ fn boot(faults: &[BootFault]) -> Vec<Finding> {
 }
 
 fn serving(facts: &Facts, serving: &Serving) -> Vec<Finding> {
-    vec![address(facts, serving), master(serving), standbys(serving)]
+    let mut findings = vec![address(facts, serving)];
+    findings.extend(clients(facts, serving));
+    findings.extend([master(serving), standbys(serving), chunkservers(serving)]);
+    findings
 }
 
 /// Whether clients reach this machine.
@@ -165,37 +201,103 @@ fn address(facts: &Facts, serving: &Serving) -> Finding {
     }
 }
 
+/// Whether clients that reach this machine are answered.
+fn clients(facts: &Facts, serving: &Serving) -> Option<Finding> {
+    let (Some((_, Ok(true))), Some(vip)) = (&serving.address, facts.vip) else { return None };
+    Some(match &serving.lease {
+        Ok(nft::State::Open) => Finding::ok("clients", "answered, as long as other machines hear this one"),
+        Ok(nft::State::Closed) => Finding::critical(
+            "clients",
+            format!(
+                "answers are held: no other machine hears this one, another one may serve, or no mfs-promote works here. The \
+                 log says which. If none works here, start ucarp again; with no other machine that could serve, run: nft \
+                 delete table ip moosefs-ucarp-{vip}"
+            ),
+        ),
+        Ok(nft::State::None) => Finding::warning(
+            "clients",
+            "answered without a lease, as after a promotion by hand or without nf_tables: this machine goes on while it is \
+             cut off and another one serves; if nf_tables is there, start ucarp again",
+        ),
+        Err(why) => Finding::warning(
+            "clients",
+            format!("answered without a lease, since the kernel cannot hold answers back ({why}); load nf_tables"),
+        ),
+    })
+}
+
 fn master(serving: &Serving) -> Finding {
     match &serving.master {
+        Ok(info) if info.is_of_unknown_release() => {
+            Finding::warning("master", format!("MooseFS {}, {UNKNOWN_RELEASE}", info.release))
+        }
         Ok(info) => {
             let version = info.metadata_version.map(|version| format!(", version {version}"));
             Finding::ok("master", format!("MooseFS {}{}", info.release, version.unwrap_or_default()))
         }
-        Err(why) => Finding::critical("master", format!("mfsmaster runs but does not answer ({why}); see its log")),
+        // Most masters that do not answer are busy, and this one look does not show since when.
+        Err(why) => Finding::warning(
+            "master",
+            format!(
+                "mfsmaster is running and does not answer ({why}): it may be loading or storing its image, or be short of \
+                 memory; if that lasts longer than {}, this machine stops serving; see its log",
+                human(serving.patience)
+            ),
+        ),
     }
 }
 
 fn standbys(serving: &Serving) -> Finding {
-    let machines = match &serving.metaloggers {
-        Ok(machines) => machines,
+    let Followers { metaloggers, metaloggers_missing, .. } = match &serving.followers {
+        Ok(followers) => followers,
         Err(why) => return Finding::unknown("standbys", why.as_str()),
     };
-    let names: Vec<_> = machines.iter().map(ToString::to_string).collect();
-    match names.as_slice() {
-        [] => Finding::warning(
-            "standbys",
-            "no metalogger of another machine is connected: no machine could take over; start mfsmetalogger on a standby",
-        ),
-        [one] => Finding::ok("standbys", format!("the metalogger of {one} is connected")),
-        names => Finding::ok("standbys", format!("the metaloggers of {} are connected", names.join(", "))),
+    let connected: Vec<_> = metaloggers.iter().map(ToString::to_string).collect();
+    let missing: Vec<_> = metaloggers_missing.iter().map(ToString::to_string).collect();
+    let connected = match connected.as_slice() {
+        [] if missing.is_empty() => {
+            return Finding::warning(
+                "standbys",
+                "no metalogger of another machine is connected: no machine could take over; start mfsmetalogger on a \
+                 standby",
+            );
+        }
+        [] => "no metalogger of another machine is connected: no machine could take over".to_owned(),
+        [one] => format!("the metalogger of {one} is connected"),
+        names => format!("the metaloggers of {} are connected", names.join(", ")),
+    };
+    if missing.is_empty() {
+        return Finding::ok("standbys", connected);
     }
+    let missing = missing.join(", ");
+    let text = format!("{connected}; not those of {missing}, which were within a day: run mfs-promote --check there");
+    Finding::warning("standbys", text)
+}
+
+fn chunkservers(serving: &Serving) -> Finding {
+    let Followers { chunkservers, chunkservers_missing, .. } = match &serving.followers {
+        Ok(followers) => followers,
+        Err(why) => return Finding::unknown("chunkservers", why.as_str()),
+    };
+    let connected = chunkservers.len();
+    if chunkservers_missing.is_empty() {
+        return Finding::ok("chunkservers", format!("{connected} connected, none is missing"));
+    }
+    let more = chunkservers_missing.len().saturating_sub(MOST_NAMED);
+    let names: Vec<_> = chunkservers_missing.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let missing = format!("not connected: {}{more}; {connected} connected", names.join(", "));
+    if connected == 0 {
+        return Finding::critical("chunkservers", format!("{missing}: no client can read or write; start one"));
+    }
+    Finding::warning(
+        "chunkservers",
+        format!("{missing}; start those that are missing, or remove them from the metadata (mfscli -RC)"),
+    )
 }
 
 fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
-    let mut findings = vec![match standby.metalogger {
-        Some(pid) => Finding::ok("metalogger", format!("running, pid {pid}")),
-        None => Finding::critical("metalogger", "not running: this machine receives no changes; start mfsmetalogger"),
-    }];
+    let mut findings = vec![metalogger(facts, standby)];
     match &standby.copy {
         Ok(copy) => {
             findings.push(compare(facts, standby, copy));
@@ -212,6 +314,33 @@ fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
     findings
 }
 
+/// Whether changes arrive here.
+fn metalogger(facts: &Facts, standby: &Standby) -> Finding {
+    let Some(pid) = standby.metalogger else {
+        return Finding::critical("metalogger", "not running: this machine receives no changes; start mfsmetalogger");
+    };
+    let (server, name) = (facts.server.ip(), &facts.name.host);
+    match &standby.connection {
+        Ok(MetaloggerConnection::Follows) => Finding::ok("metalogger", format!("running, pid {pid}, connected")),
+        // That the master does not answer is said of the copy.
+        Err(_) => Finding::ok("metalogger", format!("running, pid {pid}")),
+        Ok(MetaloggerConnection::None) => Finding::critical(
+            "metalogger",
+            format!(
+                "running, pid {pid}, but not connected to the master on {server}: this machine receives no changes; see \
+                 its log, and what {name} resolves to"
+            ),
+        ),
+        Ok(MetaloggerConnection::Stale) => Finding::critical(
+            "metalogger",
+            format!(
+                "running, pid {pid}, but connected to a master that is gone: it does not follow the one on {server}, and \
+                 a failover would serve an old history; restart mfsmetalogger"
+            ),
+        ),
+    }
+}
+
 /// Whether the copy has everything that the serving master had a moment ago.
 fn compare(facts: &Facts, standby: &Standby, copy: &Copy) -> Finding {
     let (server, data) = (facts.server, facts.data_path.display());
@@ -220,14 +349,18 @@ fn compare(facts: &Facts, standby: &Standby, copy: &Copy) -> Finding {
     let end = copy.end_version;
     match standby.compare(copy) {
         Comparison::InSync { served } => Finding::ok("copy", format!("in sync with {server} at version {served}")),
-        Comparison::NoVersion => {
+        Comparison::NoVersion(release) if release.restores_itself() => Finding::warning(
+            "copy",
+            format!("ends at version {end}; not compared: {server} runs MooseFS {release}, {UNKNOWN_RELEASE}"),
+        ),
+        Comparison::NoVersion(_) => {
             let why = "MooseFS 1.x does not report which version is served";
             Finding::ok("copy", format!("ends at version {end}; not compared: {why}"))
         }
-        Comparison::Stale { served, lag } => Finding::critical(
+        Comparison::Stale { served, behind } => Finding::critical(
             "copy",
             format!(
-                "lacks {lag} changes: {server} serves version {served}, the copy ends at version {end}{last}; a \
+                "{behind}: {server} serves version {served}, the copy ends at version {end}{last}; a \
                  failover would lose them; check mfsmetalogger and its connection to {server}"
             ),
         ),

@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::metadata::{Version, chunkservers};
+use crate::metadata::{Behind, Version, chunkservers};
 use crate::policy::Why;
 use crate::sys::address;
 use crate::sys::arp::Mac;
 use crate::sys::cancel::Cancelled;
 use crate::sys::text::{human, when};
+use crate::timing;
 use crate::vip::VirtualIp;
 
 /// Why this machine must not serve now.
@@ -81,8 +82,8 @@ pub(crate) enum Failure {
     },
     /// A better copy may be elsewhere.
     #[error(
-        "the copy here is stale: version {served} was served at {}, and the files here end at version {ours}, {} changes \
-         earlier; another machine may have them", when(*compared), served.changes_since(*ours)
+        "the copy here is stale: version {served} was served at {}, and the copy ends at version {ours} and {behind}; another \
+         machine may have more", when(*compared)
     )]
     Stale {
         /// What was served when the copy was last compared.
@@ -91,7 +92,27 @@ pub(crate) enum Failure {
         compared: u64,
         /// What would be served here, before the epoch jump.
         ours: Version,
+        /// What it lacks.
+        behind: Behind,
     },
+    /// A copy that lacks too much.
+    #[error(
+        "{stale}. No better copy took over, but this one is not served without an administrator: it lacks more than {} \
+         changes, is more than {} old, or is of another history. Start the machine that has more; if there is none, run mfs-promote \
+         --allow-data-loss",
+        timing::LAST_RESORT_CHANGES,
+        human(timing::LAST_RESORT_AGE)
+    )]
+    TooStale {
+        /// What it lacks.
+        stale: Box<Self>,
+    },
+    /// What the metalogger had not written is gone.
+    #[error(
+        "mfsmetalogger did not stop and was killed, so changes that it had received may be missing from the copy; another \
+         machine may have them"
+    )]
+    MetaloggerKilled,
     /// The address goes from machine to machine.
     #[error("flapping: {changes} role changes within {}; find the cause, then start ucarp again", human(*window))]
     Flapping {
@@ -122,7 +143,8 @@ impl Failure {
             Self::Isolated { .. } => Why::Isolated,
             Self::WonWhileIsolated { .. } => Why::WonWhileIsolated,
             Self::Duplicate { .. } => Why::DuplicateAddress,
-            Self::Stale { .. } => Why::StaleCopy,
+            Self::Stale { .. } | Self::MetaloggerKilled => Why::StaleCopy,
+            Self::TooStale { .. } => Why::TooStale,
             Self::Flapping { .. } => Why::Flapping,
             Self::Address(_) | Self::Chunkservers(_) => Why::CannotServe,
             Self::Cancelled(_) => Why::Interrupted,

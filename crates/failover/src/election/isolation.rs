@@ -99,7 +99,7 @@ pub(super) fn check(
     let in_image = chunkservers::in_image(data, plan)?;
     let mut known = PingTargets {
         chunkservers: elsewhere(in_image.clone()),
-        peers: election.candidates(own).into_iter().map(|address| SocketAddrV4::new(address, port)).collect(),
+        peers: election.group.views().into_keys().map(|address| SocketAddrV4::new(address, port)).collect(),
         configured: configured.clone(),
     };
     let begun = Instant::now();

@@ -18,7 +18,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub(super) fn wait(election: &Election<'_>, cancel: &Cancel) -> Result<String, Failure> {
     let options = election.options;
     let mut others = election.vip.other_masters(options);
-    let silence = options.interval() + election.machine.config.settle_margin;
+    let silence = timing::settle(options.dead(), options.interval(), election.machine.config.settle_margin);
     let patience = options.dead_time() * timing::SETTLE_DEAD_TIMES;
     let bound = Instant::now() + patience;
     let mut quiet_since = Instant::now();

@@ -5,16 +5,17 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{self, Lock, Locks, Ticket};
 use crate::machine::outcome::RunKind;
-use crate::metadata::Loss;
+use crate::machine::patience_with_run_before;
+use crate::metadata::{Loss, Version};
 use crate::sys::cancel::Cancel;
 use crate::sys::process;
-use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
@@ -36,6 +37,10 @@ pub(crate) struct Call {
     pub(crate) ticket: Option<Ticket>,
     /// The ucarp that called the hook; `None` for a hook that was run by hand.
     pub(crate) ucarp: Option<Ucarp>,
+    /// The version of the metadata here when `vip-down` removed the address, if it could be asked: no client was answered
+    /// with a later one.
+    #[serde(default)]
+    pub(crate) left: Option<Version>,
     /// How many runs of this call were killed. Above zero, the run first waits for the one before it to be killed.
     #[serde(default)]
     pub(crate) killed: u8,
@@ -58,12 +63,17 @@ impl Call {
         let locks = Locks::system()?;
         match (origin, &self.ticket) {
             (Origin::Administrator(_), _) => locks.acquire_if_free(self.kind),
-            (Origin::Hook, Some(ticket)) => locks.acquire(ticket, timing::LOCK, cancel),
+            (Origin::Hook, Some(ticket)) => locks.acquire(ticket, || self.patience(), cancel),
             (Origin::Hook, None) => {
                 let ticket = locks.ask(self.kind)?;
-                locks.acquire(&ticket, timing::LOCK, cancel)
+                locks.acquire(&ticket, || self.patience(), cancel)
             }
         }
+    }
+
+    /// How long the run before this one may take to end. Nothing of this machine is open yet.
+    fn patience(&self) -> Duration {
+        patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::fallback()))
     }
 
     /// The configuration that the call names.
@@ -114,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ucarp::Options;
+    use crate::ucarp::{Options, Password};
 
     proptest! {
         #[test]
@@ -124,11 +134,11 @@ mod tests {
         ) {
             let options = Options {
                 vhid, xparam, up_script, vip: Some(vip.into()), group: group.into(), interface: Some(interface.clone()),
-                shutdown_script: flags[0], preempt: flags[1], visible_password: flags[2], ..Options::default()
+                shutdown_script: flags[0], preempt: flags[1], password: flags[2].then(|| Password::Visible("secret".to_owned())), ..Options::default()
             };
             let kind = if flags[0] { RunKind::Promotion } else { RunKind::Demotion };
             let call = Call {
-                kind, interface, vip: vip.into(), config: path.map(PathBuf::from), killed,
+                kind, interface, vip: vip.into(), config: path.map(PathBuf::from), killed, left: flags[0].then_some(Version(start)),
                 ticket: flags[1].then_some(Ticket { kind, issued: start, pid }),
                 ucarp: flags[2].then_some(Ucarp { pid, start, options }),
             };

@@ -6,12 +6,12 @@
 //! row in `docs/configuration.md`.
 
 use std::fmt::{self, Display};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::moosefs::cfg::{self, Document};
+use crate::moosefs::cfg::{self, Document, Entry};
 use crate::moosefs::services::{self, ServiceManager};
 
 /// The folder of `mfspromote.cfg`, and of `mfspromote-NAME.cfg` for an XPARAM of NAME.
@@ -96,7 +96,6 @@ const ADDRESSES: &str = "a list of IPv4 addresses";
 pub(crate) const KEYS: &[Key] = &[
     key("PREFIX_LENGTH", "", "a prefix length from 1 to 32", "prefix length of the virtual IP"),
     key("SETTLE_MARGIN", "0.25", SECONDS, "how long to wait for another MASTER, besides one advertisement interval"),
-    key("EPOCH_JUMP", "1000000", "a number of versions", "added to the version of a promoted history; 0 is off"),
     key("SERVICE_MANAGER", "auto", "one of auto, systemd, init, own", "how the daemons are started and stopped"),
     key("MASTER_SERVICE", "", NAME, "the master's unit or init script"),
     key("METALOGGER_SERVICE", "", NAME, "the metalogger's unit or init script"),
@@ -116,6 +115,9 @@ pub(crate) const KEYS: &[Key] = &[
     key("IF_STALE", "last-resort", "one of last-resort, never, serve", "whether a copy that lacks changes is served"),
 ];
 
+/// Keys of earlier releases that mean nothing any more, with the reason. A file that has one can still be used.
+const RETIRED: &[(&str, &str)] = &[("EPOCH_JUMP", "the step of the versions is fixed")];
+
 /// The keys that are read from MooseFS's files.
 #[rustfmt::skip] // a table
 const MOOSEFS_KEYS: &[Key] = &[
@@ -128,6 +130,7 @@ const MOOSEFS_KEYS: &[Key] = &[
     key("MATOCU_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
     key("MASTER_HOST", "mfsmaster", "a name or an address", "where the metalogger looks for the master"),
     key("MATOCS_LISTEN_PORT", "9420", PORT, "port on which the master listens for chunkservers"),
+    key("MATOML_LISTEN_PORT", "9419", PORT, "port on which the master listens for metaloggers"),
 ];
 
 fn names(keys: &[Key]) -> String {
@@ -170,8 +173,6 @@ pub(crate) struct Config {
     pub(crate) prefix_length: Option<u8>,
     /// The settle time is one advertisement interval without another MASTER, and this.
     pub(crate) settle_margin: Duration,
-    /// Added to the version of a promoted history so that every metalogger downloads it again; 0 is off.
-    pub(crate) epoch_jump: u64,
     /// How the daemons are started and stopped.
     pub(crate) services: services::Settings,
     /// The metalogger's own configuration file.
@@ -208,6 +209,8 @@ pub(crate) struct Config {
     pub(crate) master_host: String,
     /// The port on which the master listens for chunkservers; from MooseFS's own file.
     pub(crate) chunkserver_port: u16,
+    /// The port on which the master listens for metaloggers; from MooseFS's own file.
+    pub(crate) metalogger_port: u16,
     /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
     pub(crate) in_force: Vec<Setting>,
 }
@@ -247,6 +250,12 @@ impl Display for Origin {
 }
 
 impl Config {
+    /// Where the master of this machine is asked: where it listens on all addresses, on one that is never removed.
+    pub(crate) fn own_master(&self) -> SocketAddrV4 {
+        let host = if self.client_host.is_unspecified() { Ipv4Addr::LOCALHOST } else { self.client_host };
+        SocketAddrV4::new(host, self.client_port)
+    }
+
     /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, which must exist, or `mfspromote.cfg` without
     /// one.
     pub(crate) fn for_xparam(xparam: Option<&str>) -> Result<Self, Error> {
@@ -292,7 +301,6 @@ impl Config {
         let config = Self {
             prefix_length: read.optional(ours, "PREFIX_LENGTH", |t| number(t).filter(|n| (1..=32).contains(n)))?,
             settle_margin: read.value(ours, "SETTLE_MARGIN", seconds)?,
-            epoch_jump: read.value(ours, "EPOCH_JUMP", number)?,
             services: services::Settings {
                 manager: read.value(ours, "SERVICE_MANAGER", |t| match t {
                     "auto" => Some(ServiceManager::Auto),
@@ -344,6 +352,7 @@ impl Config {
             client_port: read.value(master, client_port, number)?,
             master_host: read.value(metalogger, "MASTER_HOST", text)?,
             chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", number)?,
+            metalogger_port: read.value(master, "MATOML_LISTEN_PORT", number)?,
             in_force: read.in_order(),
         };
         let data_path = |document: &Document| {
@@ -378,7 +387,12 @@ fn load_if_there(path: &Path, load: fn(&Path) -> Result<Document, cfg::Error>) -
 }
 
 fn check_keys(ours: &Document) -> Result<(), Error> {
-    match ours.entries.iter().find(|entry| KEYS.iter().all(|key| key.name != entry.key)) {
+    let retired = |entry: &Entry| RETIRED.iter().find(|(key, _)| *key == entry.key);
+    for (entry, (key, why)) in ours.entries.iter().filter_map(|entry| Some((entry, retired(entry)?))) {
+        log::warn!("{} line {}: {key} is ignored, {why}; remove the line", ours.path.display(), entry.line);
+    }
+    let known = |entry: &Entry| KEYS.iter().any(|key| key.name == entry.key) || retired(entry).is_some();
+    match ours.entries.iter().find(|entry| !known(entry)) {
         Some(entry) => Err(Error::UnknownKey { path: ours.path.clone(), line: entry.line, key: entry.key.clone() }),
         None => Ok(()),
     }

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::machine::json_file::{self, Error};
 use crate::sys::folder::Folder;
+use crate::sys::json_file::{self, Error};
 
 const NAME: &str = "journal.json";
 

@@ -190,11 +190,16 @@ impl Locks {
 
     /// Takes the lock for `ticket`. A run that holds it is told to end, and waited for.
     ///
-    /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`.
-    pub(crate) fn acquire(self, ticket: &Ticket, patience: Duration, cancel: &Cancel) -> Result<Lock, Error> {
+    /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`, which is asked for only if
+    /// another run holds it.
+    pub(crate) fn acquire(
+        self,
+        ticket: &Ticket,
+        patience: impl Fn() -> Duration,
+        cancel: &Cancel,
+    ) -> Result<Lock, Error> {
         let file = self.lock_file()?;
-        let end = Instant::now() + patience;
-        let mut told = None;
+        let (mut told, mut waiting) = (None, None);
         loop {
             if self.newest()?.is_some_and(|newest| newest != *ticket) {
                 return Err(Error::Superseded);
@@ -207,12 +212,15 @@ impl Locks {
             if self.newest()?.is_some_and(|newest| newest != *ticket) {
                 return Err(Error::Superseded);
             }
-            if let Some(holder) = holder.filter(|holder| told != Some(*holder)) {
-                log::info!("stopping the running {} (pid {})", holder.kind, holder.identity.pid);
-                tell_to_end(&holder);
-                told = Some(holder);
+            let untold = holder.filter(|holder| told != Some(*holder));
+            untold.iter().for_each(tell_to_end);
+            told = untold.or(told);
+            let (begun, patience) = *waiting.get_or_insert_with(|| (Instant::now(), patience()));
+            if let Some(Holder { kind, identity, .. }) = untold {
+                let most = human(patience);
+                log::info!("stopping the running {kind} (pid {}); waiting for it for {most} at most", identity.pid);
             }
-            if Instant::now() >= end {
+            if begun.elapsed() >= patience {
                 return Err(busy(holder));
             }
             cancel.sleep(STEP)?;

@@ -6,10 +6,8 @@
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
-use std::ops::Range;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::state::{Error, State};
@@ -24,6 +22,10 @@ const FRESHNESS: &str = "freshness.json";
 
 /// A change takes some milliseconds. The lock is not worth more of a promotion's time than this.
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+/// Unix seconds after which a machine that was not heard is forgotten.
+const KNOWN_FOR: i64 = 24 * 3600;
+/// Unix seconds after which it is noted that a machine was heard again.
+const NOTE_AGAIN: i64 = 600;
 /// An isolation that goes on is logged once in this time; ucarp tries every few seconds.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
 
@@ -31,27 +33,49 @@ const LOG_AGAIN: Duration = Duration::from_secs(600);
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Memory {
-    /// Machines that may run a master, the one that advertised last behind the others.
-    pub(crate) peers: Vec<Ipv4Addr>,
+    /// Other machines of the group that were heard, the one that was heard last behind the others.
+    pub(crate) machines: Vec<Known>,
     /// When this machine was promoted or stepped down, in unix seconds.
     pub(crate) role_changes: Vec<i64>,
     /// The isolation that this machine is in.
     pub(crate) isolation: Option<Isolation>,
     /// When this machine last stepped down because its copy was known to be stale, in unix seconds.
     pub(crate) stepped_down_stale: Option<i64>,
-    /// When this machine served last.
-    pub(crate) served: Option<Served>,
+    /// Whether this machine served, and has known of no other master since.
+    pub(crate) served_last: bool,
+    /// The highest epoch that this machine has served, or was about to.
+    pub(crate) epoch: u64,
+    /// Where the history that this machine served last left the one before it: the first version that it did not take over,
+    /// before the epoch jump.
+    pub(crate) forked_at: Option<Version>,
+    /// Changes made here that are in no served history, the newest last.
+    pub(crate) unserved: Vec<Unserved>,
 }
 
-/// A time in which this machine served: the files that its metalogger began to download then came from itself.
+/// Another machine of the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Served {
-    /// When it began to, in unix seconds.
-    pub(crate) since: i64,
-    /// The boot in which it served.
-    pub(crate) boot: String,
-    /// When it began to stop, in unix seconds. Without this, it has served until now or until that boot ended.
-    pub(crate) until: Option<i64>,
+pub(crate) struct Known {
+    /// Its own address.
+    pub(crate) address: Ipv4Addr,
+    /// When something signed of it was heard last, in unix seconds.
+    pub(crate) heard: i64,
+    /// Whether it sends heartbeats: then its master answers clients only under a lease.
+    pub(crate) leased: bool,
+}
+
+/// Changes that were made here and are in no served history: another machine was promoted beyond a cut, and has made more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Unserved {
+    /// The first of these changes.
+    pub(crate) first: Version,
+    /// The version after the last one.
+    pub(crate) end: Version,
+    /// Whether this machine began the epoch: then the other history has nothing of it.
+    pub(crate) whole_epoch: bool,
+    /// The machine that serves the other history.
+    pub(crate) served_by: Ipv4Addr,
+    /// When this was found, in unix seconds.
+    pub(crate) noted: i64,
 }
 
 /// A time in which this machine won the virtual IP and could reach no other machine.
@@ -78,31 +102,51 @@ pub(crate) struct Freshness {
     pub(crate) metaid: Option<u64>,
     /// When the copy last had everything that was served, in unix seconds.
     pub(crate) in_sync: Option<i64>,
+    /// What was served then.
+    pub(crate) in_sync_version: Option<Version>,
+}
+
+impl Freshness {
+    /// A comparison at `now` of a copy that ends at `copy` with a master that serves `served`, after the comparison `before`.
+    pub(crate) fn compared(
+        now: i64,
+        copy: Version,
+        served: Version,
+        metaid: Option<u64>,
+        before: Option<&Self>,
+    ) -> Self {
+        let (in_sync, in_sync_version) = if copy.behind(served).is_none() {
+            (Some(now), Some(served))
+        } else {
+            before.map_or((None, None), |before| (before.in_sync, before.in_sync_version))
+        };
+        Self { compared: now, served, metaid, in_sync, in_sync_version }
+    }
 }
 
 impl Memory {
-    /// Machines beyond this number are forgotten, those that advertised longest ago first.
-    const MOST_PEERS: usize = 16;
+    /// Machines beyond this number are forgotten, those that were heard longest ago first.
+    const MOST_MACHINES: usize = 16;
+    /// The most entries of `unserved`.
+    const MOST_UNSERVED: usize = 8;
 
-    /// Remembers a machine that advertises as MASTER. Says whether it is new, or not the last one that did.
-    fn add_master(&mut self, address: Ipv4Addr) -> bool {
-        if self.peers.last() == Some(&address) {
+    /// Remembers a machine of which something signed was heard. Says whether it is new.
+    fn add_machine(&mut self, address: Ipv4Addr, leased: bool) -> bool {
+        let position = self.machines.iter().position(|known| known.address == address);
+        if position.is_some_and(|at| self.machines[at].is_fresh() && self.machines[at].leased >= leased) {
             return false;
         }
-        self.peers.retain(|known| *known != address);
-        self.peers.push(address);
-        self.peers.drain(..self.peers.len().saturating_sub(Self::MOST_PEERS));
-        true
+        let before = position.map(|at| self.machines.remove(at));
+        let leased = leased || before.as_ref().is_some_and(|known| known.leased);
+        self.machines.push(Known { address, heard: now(), leased });
+        self.machines.drain(..self.machines.len().saturating_sub(Self::MOST_MACHINES));
+        before.is_none()
     }
 
-    /// Remembers a machine that has not advertised itself: before all that did. Says whether it is new; a full memory
-    /// takes none.
-    fn add_standby(&mut self, address: Ipv4Addr) -> bool {
-        let new = !self.peers.contains(&address) && self.peers.len() < Self::MOST_PEERS;
-        if new {
-            self.peers.insert(0, address);
-        }
-        new
+    /// The machines that were heard lately. An address that was not heard for a day may be another machine's by now.
+    pub(crate) fn known(&self) -> impl Iterator<Item = &Known> {
+        let oldest = now() - KNOWN_FOR;
+        self.machines.iter().filter(move |known| known.heard >= oldest)
     }
 
     /// How many role changes there were in the `window` before `now`; forgets those before it. Role changes in the
@@ -121,26 +165,10 @@ impl Memory {
     }
 }
 
-impl Served {
-    /// It serves from now on.
-    fn now() -> Self {
-        Self { since: now(), boot: boot(), until: None }
-    }
-
-    /// Whether it still serves, as far as is known.
-    fn goes_on(&self) -> bool {
-        self.until.is_none() && self.boot == boot()
-    }
-
-    /// It begins to stop, if it did not before.
-    fn end(&mut self) {
-        self.until.get_or_insert_with(|| if self.boot == boot() { now() } else { booted() });
-    }
-
-    /// The unix seconds in which it served.
-    fn seconds(&self) -> Range<i64> {
-        let open = if self.boot == boot() { i64::MAX } else { booted() };
-        self.since..self.until.unwrap_or(open)
+impl Known {
+    /// Whether it is too early to note that it was heard again: that is a write to the disk.
+    fn is_fresh(&self) -> bool {
+        (0..NOTE_AGAIN).contains(&(now() - self.heard))
     }
 }
 
@@ -178,30 +206,20 @@ fn change_within(state: &State, patience: Duration, edit: impl FnOnce(&mut Memor
     }
 }
 
-/// Remembers machines that advertise as MASTER. A machine that receives advertisements is not isolated.
-pub(crate) fn remember_masters(state: &State, masters: impl IntoIterator<Item = Ipv4Addr>) {
+/// Remembers machines of which something signed was heard: address, and whether it sends heartbeats. A machine that hears
+/// others is not isolated.
+pub(crate) fn remember(state: &State, heard: impl IntoIterator<Item = (Ipv4Addr, bool)>) {
+    let mut heard = heard.into_iter().peekable();
+    if heard.peek().is_none() {
+        return;
+    }
     change(state, |memory| {
-        for master in masters {
-            if memory.add_master(master) {
-                log::info!("{master} advertises as MASTER; will be queried before the next promotion");
-            }
-            memory.end_isolation();
-        }
-    });
-}
-
-/// Remembers machines that may become masters, because their metaloggers copy from this one. They are remembered before
-/// they are needed: while this machine is isolated, one of them can take over, and its advertisements do not arrive
-/// here.
-pub(crate) fn remember_standbys(state: &State, standbys: impl IntoIterator<Item = Ipv4Addr>) {
-    change(state, |memory| {
-        for standby in standbys {
-            if memory.add_standby(standby) {
-                log::info!(
-                    "the metalogger of {standby} copies from the master; will be queried before the next promotion"
-                );
+        for (address, leased) in heard {
+            if memory.add_machine(address, leased) {
+                log::info!("{address} is in this group; it will be asked before the next promotion");
             }
         }
+        memory.end_isolation();
     });
 }
 
@@ -219,25 +237,55 @@ pub(crate) fn stepped_down_stale(state: &State) {
     change(state, |memory| memory.stepped_down_stale = Some(now()));
 }
 
-/// Notes that this machine serves. To be called before its metalogger copies from it.
-pub(crate) fn serving(state: &State) {
+/// Notes an epoch that another machine has served: a promotion here begins a later one.
+pub(crate) fn heard_epoch(state: &State, epoch: u64) {
+    change(state, |memory| memory.epoch = memory.epoch.max(epoch));
+}
+
+/// Notes that another machine is the master.
+pub(crate) fn another_serves(state: &State) {
+    change(state, |memory| memory.served_last = false);
+}
+
+/// Notes that this machine was promoted with a history that left the one before it at this version.
+pub(crate) fn forked(state: &State, at: Version) {
+    change(state, |memory| memory.forked_at = Some(at));
+}
+
+/// Notes changes of this machine that are in no served history.
+pub(crate) fn unserved(state: &State, first: Version, end: Version, served_by: Ipv4Addr) {
     change(state, |memory| {
-        if !memory.served.as_ref().is_some_and(Served::goes_on) {
-            memory.served = Some(Served::now());
-        }
+        memory.unserved.retain(|known| known.end != end);
+        let whole_epoch = memory.forked_at.is_some_and(|fork| fork.epoch() < end.epoch());
+        memory.unserved.push(Unserved { first, end, whole_epoch, served_by, noted: now() });
+        memory.unserved.drain(..memory.unserved.len().saturating_sub(Memory::MOST_UNSERVED));
     });
 }
 
-/// Notes that this machine stops serving.
-pub(crate) fn stopped_serving(state: &State) {
-    change(state, |memory| memory.served.iter_mut().for_each(Served::end));
+/// Notes that this machine serves. To be called before its metalogger copies from it.
+pub(crate) fn serving(state: &State) {
+    change(state, |memory| memory.served_last = true);
+}
+
+/// Notes the version that a master here is going to serve. To be called before it starts: then metaloggers follow it.
+pub(crate) fn epoch_begins(state: &State, served: Version) {
+    change(state, |memory| memory.epoch = memory.epoch.max(served.epoch()));
 }
 
 /// The inventory of the data folder, with what is remembered about it.
 pub(crate) fn inventory(data: &Folder, state: Option<&State>) -> Result<Inventory, inventory::Error> {
     let mut inventory = inventory::take(data)?;
-    let served = state.and_then(|state| recall(state).served);
-    inventory.served = served.map_or(0..0, |served| served.seconds());
+    if let Some(state) = state {
+        let memory = recall(state);
+        inventory.served_last = memory.served_last;
+        // One that cannot be read is reported by the check of the copy.
+        let compared = freshness(state).ok().flatten().map_or(0, |noted| noted.served.epoch());
+        inventory.remembered_epoch = memory.epoch.max(compared);
+        inventory.unserved = memory.unserved.last().map(|unserved| inventory::Unserved {
+            first: if unserved.whole_epoch { unserved.end.epoch_began() } else { unserved.first },
+            last: unserved.end,
+        });
+    }
     Ok(inventory)
 }
 
@@ -249,6 +297,16 @@ pub(crate) fn freshness(state: &State) -> Result<Option<Freshness>, Error> {
 /// Notes a comparison with the serving master.
 pub(crate) fn note_freshness(state: &State, freshness: &Freshness) -> Result<(), Error> {
     state.write(OsStr::new(FRESHNESS), freshness)
+}
+
+/// Notes that a master of another machine has a history that goes this far, and that changes of it are missing here.
+pub(crate) fn saw_version(state: &State, served: Version, metaid: u64) {
+    let before = freshness(state).ok().flatten().unwrap_or_default();
+    let metaid = Some(metaid).filter(|metaid| *metaid != 0);
+    let seen = Freshness { compared: now(), served, metaid, ..before };
+    if let Err(e) = note_freshness(state, &seen) {
+        log::warn!("cannot record which version another machine has: {}", chain(&e));
+    }
 }
 
 /// Forgets the comparisons: this machine serves, so its own metadata is the newest.
@@ -281,17 +339,6 @@ pub(crate) fn isolated(state: &State) -> bool {
 
 fn now() -> i64 {
     chrono::Utc::now().timestamp()
-}
-
-/// When this machine was started, in unix seconds.
-fn booted() -> i64 {
-    now() - clock_gettime(ClockId::Boottime).tv_sec
-}
-
-/// A name for the time since then; empty, as no boot has it, where the kernel has none.
-fn boot() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -331,19 +378,35 @@ mod tests {
     }
 
     #[test]
-    fn the_machines_that_advertised_last_are_remembered() {
+    fn the_machines_that_were_heard_last_are_remembered_for_a_day() {
         let (_dir, state) = state();
         assert_eq!(recall(&state), Memory::default());
         let at = |last| Ipv4Addr::new(10, 0, 0, last);
-        remember_masters(&state, [at(1), at(2), at(1), at(1)]);
-        assert_eq!(recall(&state).peers, [at(2), at(1)]);
-        remember_standbys(&state, [at(3), at(1)]);
-        assert_eq!(recall(&state).peers, [at(3), at(2), at(1)]);
-        remember_masters(&state, (4..30).map(at));
+        let known = || recall(&state).known().map(|known| (known.address, known.leased)).collect::<Vec<_>>();
+        remember(&state, [(at(1), false), (at(2), true), (at(1), false)]);
+        assert_eq!(known(), [(at(1), false), (at(2), true)]);
+        remember(&state, [(at(1), true)]);
+        assert_eq!(known(), [(at(2), true), (at(1), true)]);
+        change(&state, |memory| memory.machines[0].heard -= KNOWN_FOR + 1);
+        assert_eq!(known(), [(at(1), true)], "another machine may have its address by now");
+        remember(&state, (4..30).map(|last| (at(last), false)));
         let memory = recall(&state);
-        assert_eq!((memory.peers.len(), memory.peers.last()), (Memory::MOST_PEERS, Some(&at(29))));
-        remember_standbys(&state, [at(40)]);
-        assert_eq!(recall(&state), memory, "one that did not advertise displaces none that did");
+        assert_eq!(memory.machines.len(), Memory::MOST_MACHINES);
+        assert_eq!(memory.machines.last().map(|known| known.address), Some(at(29)));
+    }
+
+    #[test]
+    fn an_epoch_that_was_served_here_or_seen_elsewhere_is_not_begun_again() {
+        let (dir, state) = state();
+        let data = Folder::open(dir.path()).unwrap();
+        let remembered = || inventory(&data, Some(&state)).unwrap().remembered_epoch;
+        let version = |epoch| Version::default() + crate::metadata::EpochJump::epochs(epoch);
+        assert_eq!(remembered(), 0);
+        epoch_begins(&state, version(2));
+        epoch_begins(&state, version(1));
+        assert_eq!(remembered(), 2);
+        note_freshness(&state, &Freshness { served: version(3), ..Freshness::default() }).unwrap();
+        assert_eq!(remembered(), 3);
     }
 
     #[test]
@@ -354,17 +417,17 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_served_until_it_began_to_stop_or_lost_its_power() {
-        let mut served = Served::now();
-        assert!(served.goes_on() && served.seconds().contains(&now()) && served.seconds().contains(&(now() + 1000)));
-        assert!(!served.seconds().contains(&(now() - 1000)));
-        served.end();
-        assert!(!served.goes_on() && !served.seconds().contains(&(now() + 1)));
-        // A power cut while it served; whatever was written since this boot is not its own.
-        let mut served = Served { since: 1000, boot: "another".to_owned(), until: None };
-        assert!(!served.goes_on() && served.seconds().contains(&1000) && !served.seconds().contains(&now()));
-        served.end();
-        assert!(!served.seconds().contains(&now()));
+    fn a_machine_served_last_until_it_knows_of_another_master() {
+        let (_dir, state) = state();
+        assert!(!recall(&state).served_last);
+        serving(&state);
+        assert!(recall(&state).served_last);
+        remember(&state, [(Ipv4Addr::new(10, 0, 0, 1), true)]);
+        assert!(recall(&state).served_last);
+        another_serves(&state);
+        assert!(!recall(&state).served_last);
+        serving(&state);
+        assert!(recall(&state).served_last);
     }
 
     #[test]
@@ -378,7 +441,7 @@ mod tests {
             change(&state, |memory| memory.isolation.iter_mut().for_each(|isolation| isolation.logged += logged));
             assert!(isolated(&state), "{logged}");
         }
-        remember_masters(&state, [Ipv4Addr::new(10, 0, 0, 1)]);
+        remember(&state, [(Ipv4Addr::new(10, 0, 0, 1), false)]);
         assert_eq!(recall(&state).isolation, None);
         assert!(isolated(&state));
     }

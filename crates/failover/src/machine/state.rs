@@ -12,8 +12,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::machine::json_file;
 use crate::sys::folder::{self, Folder};
+use crate::sys::json_file;
 use crate::sys::process::Identity;
 
 /// Where the state folder is.

@@ -58,12 +58,9 @@ pub(crate) enum Failure {
         #[source]
         source: moosefs::Error,
     },
-    /// The master does not tell its version.
-    #[error("mfsmaster does not tell which version it serves; version {planned} was planned")]
-    NoVersion {
-        /// What it has to serve.
-        planned: Version,
-    },
+    /// The packet filter would hold all answers back.
+    #[error("cannot open the lease, so no client would be answered")]
+    Lease(#[source] nix::Error),
     /// The master serves less than planned.
     #[error("mfsmaster serves version {served} instead of {planned}: it did not replay the staged change log")]
     Behind {
@@ -100,6 +97,7 @@ impl Failure {
         match self {
             Self::Election(failure) => failure.why(),
             Self::Cancelled(_) => Why::Interrupted,
+            Self::Prepare(prepare::Error::Refused(refusal)) if refusal.others_have_more() => Why::StaleCopy,
             Self::Config(_)
             | Self::Machine(_)
             | Self::Recover(_)
@@ -110,10 +108,24 @@ impl Failure {
             | Self::Died
             | Self::DiedServing { .. }
             | Self::Unresponsive { .. }
-            | Self::NoVersion { .. }
             | Self::Behind { .. }
             | Self::Foreign { .. }
+            | Self::Lease(_)
             | Self::Killed { .. } => Why::CannotServe,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Refusal;
+
+    #[test]
+    fn a_machine_steps_down_for_files_of_which_another_one_has_more_and_stops_for_those_that_it_must_not_serve() {
+        let why = |refusal: Refusal| Failure::from(prepare::Error::from(refusal)).why();
+        assert_eq!(why(Refusal::Tail { file: "changelog_ml.0.mfs".into(), offset: 9, bytes: 4096 }), Why::StaleCopy);
+        assert_eq!(why(Refusal::Unserved { end: Version(9) }), Why::StaleCopy);
+        assert_eq!(why(Refusal::Unrelated { own: Version(9), ml: Version(5) }), Why::CannotServe);
     }
 }

@@ -3,9 +3,8 @@
 //! Plan and copy are made while the election settles. When the metalogger has stopped and flushed, the plan is made again
 //! from the files as they are then; only if it starts from another image is that copied again.
 
-use crate::machine::config::Config;
 use crate::metadata::{
-    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage,
+    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, inventory, plan, stage,
 };
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
@@ -97,7 +96,7 @@ pub(crate) fn plan(machine: &Machine, loss: Loss, cancel: &Cancel) -> Result<Pla
 fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) -> Result<Planned, Error> {
     let plan = make_plan(machine, loss)?;
     let source = source_of(machine, &plan)?;
-    let jump = jump_for(&machine.config, &plan);
+    let jump = plan.jump();
     space::check(&machine.data, &plan, jump, cancel)?;
     emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
     Ok(Planned { plan, source, jump, release, loss })
@@ -171,7 +170,7 @@ impl Prepared {
             log::info!("metalogger downloaded a newer image; copying it");
             folder.stage.remove(stage::IMAGE.as_ref())?;
             planned.source = source;
-            planned.jump = jump_for(&machine.config, &planned.plan);
+            planned.jump = planned.plan.jump();
             space::check(&machine.data, &planned.plan, planned.jump, cancel)?;
             copy_image(&planned, machine, &folder, cancel)?;
         }
@@ -240,17 +239,6 @@ pub(crate) fn remark(note: &Note, metalogger_runs: bool) -> (Severity, String) {
             (Severity::Info, text)
         }
         _ => (note.severity(), note.to_string()),
-    }
-}
-
-/// The jump of versions for this plan: beyond the versions that it loses, since other machines may have followed those. A new
-/// file system has no version to jump from, and only images of the 2.0 format are known to bear it.
-pub(crate) fn jump_for(config: &Config, plan: &Plan) -> EpochJump {
-    match &plan.base {
-        Base::Image { signature, .. } if signature == image::FORMAT_2_0 && config.epoch_jump > 0 => {
-            EpochJump(config.epoch_jump.saturating_add(plan.lost_versions()))
-        }
-        Base::Image { .. } | Base::New => EpochJump::NONE,
     }
 }
 

@@ -179,7 +179,7 @@ impl DryRun {
         let mut obstacles = Vec::new();
         let planned = match &plan {
             Some(Ok(plan)) => {
-                let jump = prepare::jump_for(config, plan);
+                let jump = plan.jump();
                 let space = Space::of(&data, plan, jump)?;
                 if !space.fits() {
                     obstacles.push(space::full(&data, space).to_string());
@@ -290,10 +290,14 @@ impl From<&Refusal> for Refused {
             Refusal::MlUnusable { .. } => "ml_unusable",
             Refusal::InTheWay { .. } => "in_the_way",
             Refusal::Unread { .. } => "unread",
+            Refusal::Tail { .. } => "tail",
             Refusal::Unreadable { .. } => "unreadable",
             Refusal::Cut { .. } => "cut",
             Refusal::StepBack { .. } => "step_back",
             Refusal::Unrelated { .. } => "unrelated",
+            Refusal::Unserved { .. } => "unserved",
+            Refusal::Contradiction { .. } => "contradiction",
+            Refusal::OtherMaster { .. } => "other_master",
         };
         Self { reason, text: refusal.to_string() }
     }

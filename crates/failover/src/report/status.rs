@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::lock::{self, AtWork, Locks};
+use crate::machine::memory::{self, Unserved};
 use crate::machine::outcome::RunKind;
 use crate::machine::record::{self, Record};
 use crate::machine::recover;
@@ -17,10 +18,15 @@ use crate::machine::state::State;
 use crate::metadata::Version;
 use crate::moosefs::{self, Daemon};
 use crate::report::interrupted::InterruptedRun;
+use crate::serving::missing::Followers;
 use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
+use crate::sys::nft::{Lease, State as LeaseState};
 use crate::ucarp::{Options, Ucarp};
+
+/// How long the master may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Everything that is shown.
 #[derive(Debug, Serialize)]
@@ -32,6 +38,8 @@ pub(super) struct Status {
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: usize,
     pub(super) at_work: Option<RunAtWork>,
+    /// Changes that were made here and are in no served history.
+    pub(super) unserved: Vec<Unserved>,
     /// Runs that are not at work any more.
     pub(super) interrupted_runs: Vec<InterruptedRun>,
     /// The last runs, oldest first.
@@ -46,6 +54,10 @@ pub(super) struct Master {
     pub(super) version: Option<Version>,
     /// Why it does not answer.
     pub(super) error: Option<String>,
+    /// Chunkservers of its metadata that are not connected.
+    pub(super) chunkservers_missing: Vec<SocketAddrV4>,
+    /// Machines whose metaloggers were connected within a day, and are not now.
+    pub(super) metaloggers_missing: Vec<Ipv4Addr>,
 }
 
 /// A ucarp that runs here.
@@ -56,6 +68,8 @@ pub(super) struct UcarpRow {
     pub(super) interface: Option<String>,
     /// Whether the virtual IP is here; `None` if that cannot be found out.
     pub(super) held: Option<bool>,
+    /// Whether the kernel holds back what the master sends to clients.
+    pub(super) answers_held: bool,
 }
 
 /// A run in progress.
@@ -79,11 +93,13 @@ impl Status {
         };
         Ok(Self {
             data_path: data.path().to_owned(),
-            master: moosefs::running(&data, Daemon::Master)?.map(|daemon| Master::ask(config, daemon.pid)),
+            master: moosefs::running(&data, Daemon::Master)?
+                .map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
             metalogger_pid: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-            ucarp: Ucarp::all().into_iter().map(UcarpRow::from).collect(),
+            ucarp: Ucarp::all().into_iter().map(|ucarp| UcarpRow::of(ucarp, config.client_port)).collect(),
             not_archived: commit::runs(&data)?.len(),
             at_work: at_work.map(RunAtWork::from),
+            unserved: state.as_ref().map(|state| memory::recall(state).unserved).unwrap_or_default(),
             interrupted_runs,
             runs: state.as_ref().map(record::all).transpose()?.unwrap_or_default(),
         })
@@ -91,25 +107,34 @@ impl Status {
 }
 
 impl Master {
-    fn ask(config: &Config, pid: u32) -> Self {
-        let host = if config.client_host.is_unspecified() { Ipv4Addr::LOCALHOST } else { config.client_host };
-        match moosefs::info(SocketAddrV4::new(host, config.client_port), Duration::from_secs(2)) {
-            Ok(info) => {
-                Self { pid, release: Some(info.release.to_string()), version: info.metadata_version, error: None }
-            }
-            Err(e) => Self { pid, release: None, version: None, error: Some(chain(&e)) },
+    fn ask(config: &Config, state: Option<&State>, pid: u32) -> Self {
+        let address = config.own_master();
+        let (info, error) = match moosefs::info(address, ANSWER) {
+            Ok(info) => (Some(info), None),
+            Err(e) => (None, Some(chain(&e))),
+        };
+        let followers = info.and_then(|info| Followers::of(address, info.release, state, ANSWER).ok());
+        let followers = followers.unwrap_or_default();
+        Self {
+            pid,
+            release: info.map(|info| info.release.to_string()),
+            version: info.and_then(|info| info.metadata_version),
+            error,
+            chunkservers_missing: followers.chunkservers_missing.into_iter().collect(),
+            metaloggers_missing: followers.metaloggers_missing.into_iter().collect(),
         }
     }
 }
 
-impl From<Ucarp> for UcarpRow {
-    fn from(ucarp: Ucarp) -> Self {
+impl UcarpRow {
+    fn of(ucarp: Ucarp, client_port: u16) -> Self {
         let Options { vip, interface, .. } = ucarp.options;
         let held = interface.as_deref().zip(vip).and_then(|(name, vip)| {
             let interface = address::interface(name).ok()?;
             address::holds(&interface, vip).ok()
         });
-        Self { pid: ucarp.pid, vip, interface, held }
+        let closed = |vip| Lease::on(vip, client_port).state() == Ok(LeaseState::Closed);
+        Self { pid: ucarp.pid, vip, interface, held, answers_held: held == Some(true) && vip.is_some_and(closed) }
     }
 }
 

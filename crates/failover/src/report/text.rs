@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dry_run::{DryRun, ImageRow, ImageState, LogRow, OtherRow, Planned, RemarkSeverity};
 use super::status::{Master, Status, UcarpRow};
+use crate::machine::memory::Unserved;
 use crate::machine::outcome::RunKind;
 use crate::machine::record::Record;
 use crate::machine::space::Space;
@@ -93,9 +94,9 @@ fn plan(plan: &Planned, style: Style) -> String {
     }
     let last = plan.last_change_time.map(|time| format!(", last change {}", when(time))).unwrap_or_default();
     let _ = writeln!(text, "  ends at     version {}, {} changes{last}", plan.end_version, plan.changes);
-    let jump = plan.served_version.changes_since(plan.end_version);
-    if jump > 0 {
-        let _ = writeln!(text, "  served as   version {} (epoch jump of {jump})", plan.served_version);
+    let epoch = plan.served_version.epoch();
+    if epoch > plan.end_version.epoch() {
+        let _ = writeln!(text, "  served as   version {} (epoch {epoch})", plan.served_version);
     }
     let Space { image, log, shared, free } = plan.space;
     let sharing = if shared { " (shares its blocks with the original)" } else { "" };
@@ -122,11 +123,18 @@ pub(super) fn status(status: &Status) -> String {
         let _ = writeln!(text, "{name:14} {value}");
     };
     line("mfsmaster", &status.master.as_ref().map_or_else(|| "not running".to_owned(), master));
+    let missing = status.master.as_ref().map(missing).unwrap_or_default();
+    if !missing.is_empty() {
+        line("not connected", &missing);
+    }
     let metalogger =
         status.metalogger_pid.map_or_else(|| "not running".to_owned(), |pid| format!("running, pid {pid}"));
     line("mfsmetalogger", &metalogger);
     for here in &status.ucarp {
         line("ucarp", &ucarp(here));
+        if here.answers_held {
+            line("clients", "answers are held: no other machine hears this one, or one serves");
+        }
     }
     if status.ucarp.is_empty() {
         line("ucarp", "not running: this machine takes part in no election; start ucarp");
@@ -134,6 +142,12 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(run) = &status.at_work {
         let since = human(Duration::from_millis(run.ms));
         line("at work", &format!("{} for {since}, pid {}", run.kind, run.pid));
+    }
+    for unserved in &status.unserved {
+        let Unserved { first, end, served_by, .. } = unserved;
+        let changes = count(usize::try_from(end.changes_since(*first)).unwrap_or(usize::MAX), "change");
+        line("not served", &format!("{changes} made here, versions {first} to {}", end.last_change()));
+        line("", &format!("{served_by} serves a history without them"));
     }
     // A run at work has such files itself.
     if status.not_archived > 0 && status.at_work.is_none() {
@@ -155,6 +169,13 @@ fn master(master: &Master) -> String {
         let _ = write!(text, ", {part}");
     }
     text
+}
+
+/// Chunkservers and metaloggers that are not connected.
+fn missing(master: &Master) -> String {
+    let chunkservers = master.chunkservers_missing.iter().map(|at| format!("chunkserver {at}"));
+    let metaloggers = master.metaloggers_missing.iter().map(|machine| format!("the metalogger of {machine}"));
+    metaloggers.chain(chunkservers).collect::<Vec<_>>().join(", ")
 }
 
 fn ucarp(ucarp: &UcarpRow) -> String {
@@ -232,12 +253,15 @@ mod tests {
     #[test]
     fn the_status_fits_a_screen() {
         let mut data = Status {
+            unserved: Vec::new(),
             data_path: "/var/lib/mfs".into(),
             master: Some(Master {
                 pid: 98,
                 release: Some("3.0.117".into()),
                 version: Some(Version(1_000_326)),
                 error: None,
+                chunkservers_missing: vec!["10.0.0.3:9422".parse().unwrap()],
+                metaloggers_missing: vec![std::net::Ipv4Addr::new(10, 0, 0, 2)],
             }),
             metalogger_pid: None,
             ucarp: vec![UcarpRow {
@@ -245,6 +269,7 @@ mod tests {
                 vip: Some(std::net::Ipv4Addr::new(172, 16, 0, 99)),
                 interface: Some("eth0".into()),
                 held: Some(true),
+                answers_held: false,
             }],
             not_archived: 1,
             at_work: None,
@@ -256,6 +281,7 @@ mod tests {
         };
         let expected = "\
 mfsmaster      running, pid 98, MooseFS 3.0.117, version 1000326
+not connected  the metalogger of 10.0.0.2, chunkserver 10.0.0.3:9422
 mfsmetalogger  not running
 ucarp          running, pid 43, 172.16.0.99 is on eth0
 not archived   files of 1 run, in /var/lib/mfs/mfs-promote
@@ -272,6 +298,20 @@ the last run failed: no standby
         data.at_work = Some(RunAtWork { pid: 7, kind: RunKind::Demotion, ms: 2500 });
         let text = status(&data);
         assert!(text.contains("\nat work        demotion for 2.5 s, pid 7\n\n"), "{text}");
+        data.ucarp[0].answers_held = true;
+        data.unserved = vec![Unserved {
+            first: Version(3_000_000_005_000),
+            end: Version(3_000_000_005_012),
+            whole_epoch: true,
+            served_by: std::net::Ipv4Addr::new(172, 16, 200, 102),
+            noted: 1_795_379_424,
+        }];
+        let text = status(&data);
+        let expected = "\nclients        answers are held: no other machine hears this one, or one serves\n\
+                        not served     12 changes made here, versions 3000000005000 to 3000000005011\n               \
+                        172.16.200.102 serves a history without them\n";
+        let lines: String = text.lines().filter(|line| !line.starts_with("at work")).flat_map(|l| [l, "\n"]).collect();
+        assert!(lines.contains(expected), "{lines}");
         data.runs = (0..50).map(|_| record(RunKind::Switchover, Outcome::NotSwitchedOver, None)).collect();
         let text = status(&data);
         assert!(text.lines().count() < 24 && text.lines().all(|line| line.len() <= 80), "{text}");

@@ -11,17 +11,23 @@
 //! then finds a master that knows no more than itself, and that stops. If none does, there is no standby, and the address
 //! is restored: this machine serves on alone. The first machine that advertises after that is answered in the same way, but
 //! with patience: one that finds that it lacks changes steps down, and the address is restored again.
+//!
+//! An address that is gone while answers are held (this machine was paused for longer than the address lives, or the
+//! kernel has no packet filter) comes back when the lease does, see [`keeper`](super::keeper).
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::keeper::Keeper;
 use super::{Failure, Serving};
+use crate::group::leaving::{Leaving, Others};
+use crate::heartbeat::Role;
 use crate::machine::call::Call;
-use crate::machine::memory;
 use crate::machine::outcome::RunKind;
 use crate::machine::step_down::end_stopped_ucarp;
-use crate::moosefs::workarounds::drain;
+use crate::moosefs::workarounds::drain::{self, Left};
 use crate::sys::address::{Changes, Removed};
 use crate::sys::logging::chain;
 use crate::sys::process::Stat;
@@ -37,15 +43,15 @@ const POLL: Duration = Duration::from_millis(100);
 
 impl Serving<'_> {
     /// Keeps the address until the role is over.
-    pub(super) fn keep_vip(&self, ucarp: &Ucarp) -> Option<Failure> {
+    pub(super) fn keep_vip(&self, ucarp: &Ucarp, keeper: &Keeper) -> Option<Failure> {
         let changes = Changes::listen().inspect_err(|e| log::warn!("{}; polling instead", chain(e))).ok();
         let mut removals: Vec<Instant> = Vec::new();
         let mut others = self.vip.other_masters(&ucarp.options);
         while self.is_on_duty() {
             if !works(ucarp) {
-                return self.without_ucarp(ucarp, &mut removals);
+                return self.without_ucarp(ucarp, keeper, &mut removals);
             }
-            if !self.holds_vip() && self.cancel.sleep(FLUSH).is_ok() {
+            if keeper.answers() && !self.holds_vip() && self.cancel.sleep(FLUSH).is_ok() && keeper.answers() {
                 others.catch_up(self.cancel);
                 if let Some(other) = others.advertising(Instant::now()).filter(|_| self.is_on_duty()) {
                     // Another machine has won, and the hook that removed the address died before it could ask for anything.
@@ -80,18 +86,15 @@ impl Serving<'_> {
         if removals.len() > MOST_REMOVALS {
             return Err(Failure::Removed { vip: self.vip.clone(), times: removals.len(), within: WINDOW });
         }
-        let added = self.vip.add(self.machine.config.prefix_length);
+        let added = self.vip.add(self.machine.config.prefix_length, Some(timing::VIP_LIFETIME));
         drop(mutex);
         added.map_err(|source| Failure::Gone { vip: self.vip.clone(), source })?;
-        // A machine that asked for the address in vain meanwhile need not ask again.
-        if let Err(e) = self.vip.arp().and_then(|arp| Ok(arp.announce()?)) {
-            log::warn!("{}", chain(&e));
-        }
+        self.vip.announce();
         Ok(true)
     }
 
     /// Finds out whether another machine takes over, and serves on if none does.
-    fn without_ucarp(&self, ucarp: &Ucarp, removals: &mut Vec<Instant>) -> Option<Failure> {
+    fn without_ucarp(&self, ucarp: &Ucarp, keeper: &Keeper, removals: &mut Vec<Instant>) -> Option<Failure> {
         let options = &ucarp.options;
         if ucarp.is_alive() {
             log::error!(
@@ -105,58 +108,63 @@ impl Serving<'_> {
         let mut others = self.vip.other_masters(options);
         let restart =
             options.dead_time().saturating_sub(options.interval() + timing::MONITOR + timing::UCARP_RESTART_MARGIN);
-        let mut claimed = self.listen(&mut others, restart, |others| others.last_heard().is_some());
+        self.listen(&mut others, restart, |others| others.last_heard().is_some());
         while self.is_on_duty() {
+            keeper.release();
             self.release();
             if !others.can_be_heard() {
                 self.step_aside(ucarp, "it cannot be heard whether another machine advertises it");
                 return None;
             }
-            let patience = if claimed { timing::OTHER_DECIDES + options.interval() * 2 } else { Duration::ZERO };
-            if let Some(other) = self.other_that_goes_on(ucarp, &mut others, patience) {
-                memory::remember_masters(&self.machine.state, [other]);
+            if let Some(other) = self.other_that_lacks_nothing(ucarp, &mut others) {
                 self.step_aside(ucarp, &format!("{other} advertises it"));
                 return None;
             }
             removals.clear();
             match self.restore(removals) {
-                Ok(true) => log::error!("no other machine took over; continuing to serve {} without ucarp", self.vip),
-                Ok(false) => (),
+                Ok(restored) => {
+                    if restored {
+                        log::error!("no other machine took over; continuing to serve {} without ucarp", self.vip);
+                    }
+                    keeper.restored();
+                    self.group.say(|statement| statement.role = Role::Serving);
+                }
                 Err(failure) => return Some(self.step_down(failure)),
             }
             // Alone until another machine advertises again.
             let begun = Instant::now();
-            claimed = self.listen(&mut others, Duration::MAX, |others| others.heard_since(begun).is_some());
+            self.listen(&mut others, Duration::MAX, |others| others.heard_since(begun).is_some());
         }
         None
     }
 
-    /// Listens until something was heard that counts, for `time` at most. Says whether it was.
-    fn listen(&self, others: &mut OtherMasters, time: Duration, counts: impl Fn(&OtherMasters) -> bool) -> bool {
+    /// Listens until something was heard that counts, for `time` at most.
+    fn listen(&self, others: &mut OtherMasters, time: Duration, counts: impl Fn(&OtherMasters) -> bool) {
         let begun = Instant::now();
-        while self.is_on_duty() && begun.elapsed() < time {
-            if counts(others) {
-                return true;
-            }
+        while self.is_on_duty() && begun.elapsed() < time && !counts(others) {
             if others.wait(timing::MONITOR.min(time), self.cancel).is_err() {
                 break;
             }
         }
-        false
     }
 
-    /// The machine that advertises the address, and goes on to for so long; `None` if none does within the time in which one
-    /// would.
-    fn other_that_goes_on(&self, ucarp: &Ucarp, others: &mut OtherMasters, patience: Duration) -> Option<Ipv4Addr> {
+    /// The machine that wants to serve and shows that it lacks nothing; `None` if none does within the time in which one
+    /// would, or if it has stepped down.
+    fn other_that_lacks_nothing(&self, ucarp: &Ucarp, others: &mut OtherMasters) -> Option<Ipv4Addr> {
         let begun = Instant::now();
         let none_comes = ucarp.options.dead_time() + ucarp.options.interval() + timing::OTHER_SKEW;
-        let mut first = None;
+        let left = self.machine.ask_master().ok().and_then(|info| info.metadata_version);
+        let leaving = Leaving::begin(Arc::clone(&self.group), left);
+        let mut heard = false;
         while self.is_on_duty() {
-            match others.advertising(Instant::now()) {
-                Some(other) if first.get_or_insert_with(Instant::now).elapsed() >= patience => return Some(other),
-                // It has stepped down, or there is none.
-                None if first.is_some() || begun.elapsed() > none_comes => return None,
-                _ => (),
+            if let Others::LacksNothing { other, .. } = leaving.look() {
+                return Some(other);
+            }
+            let advertising = others.advertising(Instant::now()).is_some();
+            heard |= advertising;
+            // It has stepped down, or there is none.
+            if !advertising && (heard || begun.elapsed() > none_comes) {
+                return None;
             }
             others.wait(POLL, self.cancel).ok()?;
         }
@@ -167,9 +175,11 @@ impl Serving<'_> {
     fn release(&self) {
         let mutex = self.request.hook_mutex();
         if self.is_on_duty() {
-            match drain::remove_address(&self.vip, self.machine.config.client_host, self.machine.config.client_port) {
-                Ok(Removed::Removed) => log::warn!("{} removed from {}", self.vip, self.vip.interface),
-                Ok(Removed::NotThere) => (),
+            match drain::remove_address(&self.vip, self.machine.config.own_master()) {
+                Ok(Left { removed: Removed::Removed, .. }) => {
+                    log::warn!("{} removed from {}", self.vip, self.vip.interface);
+                }
+                Ok(_) => (),
                 Err(e) => log::error!("{}", chain(&e)),
             }
         }

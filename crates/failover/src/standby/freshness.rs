@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 use crate::machine::memory::{self, Freshness};
+use crate::metadata::Version;
 use crate::metadata::inventory::end_of_copy;
 use crate::moosefs;
 use crate::sys::cancel::Cancel;
@@ -28,9 +29,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Compares once, and notes the result.
-    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp, cancel: &Cancel) {
-        let Some(compared) = compare(machine, vip, cancel) else { return };
+    /// Compares once, notes the result, and returns how far the copy goes.
+    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<Version> {
+        let (compared, reached) = compare(machine, vip, cancel)?;
         let Freshness { served, in_sync, compared: at, .. } = compared;
         let stale = in_sync != Some(at);
         if stale && !self.stale {
@@ -46,27 +47,27 @@ impl Watch {
         if let Err(e) = memory::note_freshness(&machine.state, &compared) {
             log::warn!("cannot record the served version: {}", chain(&e));
         }
+        Some(reached)
     }
 }
 
 /// What a comparison found; `None` if no master answers that tells its version, or the copy's end cannot be read.
-fn compare(machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<Freshness> {
+fn compare(machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<(Freshness, Version)> {
     let master = vip.port(machine.config.client_port);
     let info = moosefs::info(master, ANSWER).ok()?;
     let served = info.metadata_version?;
     let end = Instant::now() + timing::METALOGGER_FLUSH + POLL;
     let reached = loop {
         let reached = end_of_copy(&machine.data)?;
-        if reached >= served || Instant::now() >= end {
+        if reached.behind(served).is_none() || Instant::now() >= end {
             break reached;
         }
         cancel.sleep(POLL).ok()?;
     };
-    if reached < served {
+    if reached.behind(served).is_some() {
         moosefs::info(master, ANSWER).ok()?;
     }
     let now = chrono::Utc::now().timestamp();
-    let before = memory::freshness(&machine.state).ok().flatten().and_then(|noted| noted.in_sync);
-    let in_sync = if reached >= served { Some(now) } else { before.filter(|before| *before != now) };
-    Some(Freshness { compared: now, served, metaid: info.metaid, in_sync })
+    let before = memory::freshness(&machine.state).ok().flatten().filter(|noted| noted.in_sync != Some(now));
+    Some((Freshness::compared(now, reached, served, info.metaid, before.as_ref()), reached))
 }

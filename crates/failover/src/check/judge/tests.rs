@@ -9,6 +9,8 @@ use crate::metadata::Lineage;
 use crate::metadata::Version;
 use crate::moosefs::{Info, Release};
 use crate::sys::terminal::Style;
+use crate::ucarp::Password;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
@@ -26,7 +28,7 @@ fn copy(end_version: u64) -> Copy {
         lineage: Lineage::Ml,
         metaid: 7,
         end_version: Version(end_version),
-        served_version: Version(1_000_000 + end_version),
+        served_version: Version(1_000_000_000_000 + end_version),
         changes: 12,
         image_age: Some(Duration::from_secs(300)),
         space: Ok(Space { image: 2_000_000, log: 100_000, shared: false, free: 9_300_000_000 }),
@@ -36,14 +38,31 @@ fn copy(end_version: u64) -> Copy {
 
 fn standing_by(end_version: u64) -> Standby {
     let master = Ok(info(Some(1349), Some(7)));
-    Standby { metalogger: Some(790), master, copy: Ok(copy(end_version)), in_sync: Some(1_795_380_000) }
+    Standby {
+        metalogger: Some(790),
+        connection: Ok(MetaloggerConnection::Follows),
+        master,
+        copy: Ok(copy(end_version)),
+        in_sync: Some(1_795_380_000),
+    }
+}
+
+fn followers(metaloggers: &[u8]) -> Followers {
+    let metaloggers = metaloggers.iter().map(|last| at(*last)).collect();
+    Followers { metaloggers, chunkservers: chunkservers(&[42, 43]), ..Followers::default() }
+}
+
+fn chunkservers(numbers: &[u8]) -> std::collections::BTreeSet<std::net::SocketAddrV4> {
+    numbers.iter().map(|last| std::net::SocketAddrV4::new(at(*last), 9422)).collect()
 }
 
 fn at_work() -> Serving {
     Serving {
         address: Some(("eth0".to_owned(), Ok(true))),
+        lease: Ok(nft::State::Open),
         master: Ok(info(Some(1349), Some(7))),
-        metaloggers: Ok(vec![at(12)]),
+        patience: Duration::from_secs(62),
+        followers: Ok(followers(&[12])),
     }
 }
 
@@ -58,6 +77,7 @@ fn fresh(duty: Duty) -> Facts {
             pid: 812,
             options: Options { vhid: 10, advskew: 51, shutdown_script: true, ..Options::default() },
             foreign_hooks: Vec::new(),
+            strangers: Ok(BTreeSet::new()),
         },
         name: NameFacts { host: "mfsmaster".to_owned(), addresses: Ok(vec![VIP.into()]) },
         slow_reconnect: vec!["/etc/mfs/mfsmetalogger.cfg".into()],
@@ -93,7 +113,7 @@ fn standby_facts(end_version: u64) -> Facts {
 }
 
 fn serving_facts() -> Facts {
-    fresh(Duty::Serving(at_work()))
+    fresh(Duty::Serving(Box::new(at_work())))
 }
 
 fn shown(facts: &Facts) -> String {
@@ -120,11 +140,11 @@ role: standby
   OK        name        mfsmaster resolves to 172.16.0.99
   OK        reconnect   for a faster failover, set MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg and on every chunkserver
   OK        boot        the metalogger starts at boot, the master does not
-  OK        metalogger  running, pid 790
+  OK        metalogger  running, pid 790, connected
   OK        copy        in sync with 172.16.0.99:9421 at version 1349
   OK        image       5 min old, 12 changes to replay
   OK        space       2.1 MB needed, 9.3 GB free
-  OK        plan        would serve version 1001349
+  OK        plan        would serve version 1000000001349
   OK        runs        none yet
   OK        rehearsal   none among the last 50 runs; run mfs-promote --rehearse
   OK        time        duration of a takeover unknown until a rehearsal measures it; run mfs-promote --rehearse
@@ -151,11 +171,11 @@ role: standby
   OK        name        mfsmaster resolves to 172.16.0.99
   OK        reconnect   1 s here; set MASTER_RECONNECTION_DELAY = 1 on every chunkserver as well
   OK        boot        the metalogger starts at boot, the master does not
-  OK        metalogger  running, pid 790
+  OK        metalogger  running, pid 790, connected
   OK        copy        in sync with 172.16.0.99:9421 at version 1349
   OK        image       5 min old, 12 changes to replay
   OK        space       2.1 MB needed, 9.3 GB free
-  OK        plan        would serve version 1001349
+  OK        plan        would serve version 1000000001349
   OK        runs        the last demotion, at 2026-11-22 20:40:00 UTC, ended: demoted
   OK        rehearsal   succeeded at 2026-11-22 20:40:00 UTC
   OK        time        a takeover takes about 4.89 s: 3.2 s to declare the master dead, 1.45 s to settle, 246 ms to load (measured by the rehearsal of 2026-11-22 20:40:00 UTC)
@@ -176,15 +196,17 @@ fn a_serving_machine_reads_well() {
     let expected = "\
 role: serving
 
-  OK        ucarp      running, pid 812, vhid 10; declares a master dead after 3.2 s (advbase 1, deadratio 3)
-  OK        name       mfsmaster resolves to 172.16.0.99
-  OK        reconnect  for a faster failover, set MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg and on every chunkserver
-  OK        boot       the metalogger starts at boot, the master does not
-  OK        address    172.16.0.99 is on eth0
-  OK        master     MooseFS 4.57.7, version 1349
-  OK        standbys   the metalogger of 172.16.0.12 is connected
-  OK        runs       the last promotion, at 2026-11-22 20:40:00 UTC, ended: serving
-  OK        rehearsal  none among the last 50 runs; run mfs-promote --rehearse
+  OK        ucarp         running, pid 812, vhid 10; declares a master dead after 3.2 s (advbase 1, deadratio 3)
+  OK        name          mfsmaster resolves to 172.16.0.99
+  OK        reconnect     for a faster failover, set MASTER_RECONNECTION_DELAY = 1 in /etc/mfs/mfsmetalogger.cfg and on every chunkserver
+  OK        boot          the metalogger starts at boot, the master does not
+  OK        address       172.16.0.99 is on eth0
+  OK        clients       answered, as long as other machines hear this one
+  OK        master        MooseFS 4.57.7, version 1349
+  OK        standbys      the metalogger of 172.16.0.12 is connected
+  OK        chunkservers  2 connected, none is missing
+  OK        runs          the last promotion, at 2026-11-22 20:40:00 UTC, ended: serving
+  OK        rehearsal     none among the last 50 runs; run mfs-promote --rehearse
 
 OK: serving
 ";
@@ -217,7 +239,7 @@ role: standby
   CRITICAL  copy        lacks 10 changes: 172.16.0.99:9421 serves version 1349, the copy ends at version 1339; last in sync 2026-11-22 20:40:00 UTC; a failover would lose them; check mfsmetalogger and its connection to 172.16.0.99:9421
   OK        image       5 min old, 12 changes to replay
   OK        space       2.1 MB needed, 9.3 GB free
-  OK        plan        would serve version 1001339
+  OK        plan        would serve version 1000000001339
   WARNING   runs        the last promotion, at 2026-11-22 20:40:00 UTC, failed (stopped): cannot find out the release of mfsmaster
   OK        rehearsal   none among the last 50 runs; run mfs-promote --rehearse
   OK        time        duration of a takeover unknown without ucarp
@@ -258,14 +280,22 @@ fn a_ucarp_that_cannot_do_its_work_is_critical() {
 
 #[test]
 fn every_flaw_of_a_ucarp_is_an_answer_of_its_own() {
-    let options = Options { preempt: true, visible_password: true, shutdown_script: false, ..Options::default() };
+    let options = Options {
+        preempt: true,
+        password: Some(Password::Visible("secret".to_owned())),
+        shutdown_script: false,
+        ..Options::default()
+    };
     let foreign_hooks = vec![
         ForeignHook { letter: 'u', program: "vip-up", called: Some("/usr/bin/slow".to_owned()) },
         ForeignHook { letter: 'd', program: "vip-down", called: None },
     ];
-    let facts = Facts { ucarp: UcarpFacts::One { pid: 1, options, foreign_hooks }, ..standby_facts(1349) };
+    let facts = Facts {
+        ucarp: UcarpFacts::One { pid: 1, options, foreign_hooks, strangers: Ok([at(9)].into()) },
+        ..standby_facts(1349)
+    };
     let levels: Vec<_> = answers(&facts, "ucarp").into_iter().map(|(level, _)| level).collect();
-    assert_eq!(levels, [Critical, Critical, Warning, Warning, Warning]);
+    assert_eq!(levels, [Critical, Critical, Warning, Warning, Warning, Warning]);
     let texts: Vec<_> = answers(&facts, "ucarp").into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts[0], "calls /usr/bin/slow, which is not vip-up; restart it with -u /usr/bin/vip-up");
     assert_eq!(texts[1], "started without -d; restart it with -d /usr/bin/vip-down");
@@ -291,14 +321,21 @@ fn a_name_must_lead_to_the_virtual_ip() {
 #[test]
 fn a_copy_is_compared_with_what_is_served() {
     type Change = fn(&mut Standby);
-    let cases: [(Change, Level, &str, Option<u64>); 6] = [
+    let cases: [(Change, Level, &str, Option<u64>); 7] = [
         (|_| (), Fine, "in sync with 172.16.0.99:9421 at version 1349", Some(0)),
         // The copy may be ahead: the master was asked before.
         (|s| s.master = Ok(info(Some(1300), None)), Fine, "in sync with 172.16.0.99:9421 at version 1300", Some(0)),
         (
-            |s| s.master = Ok(info(None, None)),
+            |s| s.master = Ok(Info { release: Release { major: 1, minor: 6, patch: 27 }, ..info(None, None) }),
             Fine,
             "ends at version 1349; not compared: MooseFS 1.x does not report which version is served",
+            None,
+        ),
+        (
+            |s| s.master = Ok(Info { release: Release { major: 5, minor: 1, patch: 2 }, ..info(None, None) }),
+            Warning,
+            "ends at version 1349; not compared: 172.16.0.99:9421 runs MooseFS 5.1.2, which is not known to this program: \
+             the version that it serves cannot be read; upgrade mfs-promote",
             None,
         ),
         (
@@ -352,7 +389,7 @@ fn a_plan_that_would_fail_or_warns_is_told() {
     expect(&refused, "plan", Critical, "a promotion would be refused: changes 2 to 3 are missing");
     expect(&with(Err(NoCopy::Unknown("disk on fire".to_owned()))), "plan", Unknown, "disk on fire");
     let warns = with(Ok(Copy { warnings: vec!["a torn line".to_owned()], ..copy(1349) }));
-    let expected = [(Warning, "a torn line".to_owned()), (Fine, "would serve version 1001349".to_owned())];
+    let expected = [(Warning, "a torn line".to_owned()), (Fine, "would serve version 1000000001349".to_owned())];
     assert_eq!(answers(&warns, "plan"), expected);
 }
 
@@ -361,24 +398,70 @@ fn a_serving_machine_that_is_not_reached_or_has_no_standby_is_told() {
     let with = |change: fn(&mut Serving)| {
         let mut serving = at_work();
         change(&mut serving);
-        fresh(Duty::Serving(serving))
+        fresh(Duty::Serving(Box::new(serving)))
     };
     let text = "mfsmaster runs here, but 172.16.0.99 is not on eth0: no client reaches it, and no metalogger copies \
                 changes to this machine; if another machine serves, run mfs-promote --demote here";
     expect(&with(|s| s.address = Some(("eth0".to_owned(), Ok(false)))), "address", Critical, text);
     expect(&with(|s| s.address = None), "address", Unknown, NO_VIP);
-    let text = "mfsmaster runs but does not answer (timed out); see its log";
-    expect(&with(|s| s.master = Err("timed out".to_owned())), "master", Critical, text);
+    let text = "answers are held: no other machine hears this one, another one may serve, or no mfs-promote works here. The \
+                log says which. If none works here, start ucarp again; with no other machine that could serve, run: nft \
+                delete table ip moosefs-ucarp-172.16.0.99";
+    expect(&with(|s| s.lease = Ok(nft::State::Closed)), "clients", Critical, text);
+    let text = "answered without a lease, as after a promotion by hand or without nf_tables: this machine goes on while it \
+                is cut off and another one serves; if nf_tables is there, start ucarp again";
+    expect(&with(|s| s.lease = Ok(nft::State::None)), "clients", Warning, text);
+    let text = "answered without a lease, since the kernel cannot hold answers back (no); load nf_tables";
+    expect(&with(|s| s.lease = Err("no".to_owned())), "clients", Warning, text);
+    let text = "mfsmaster is running and does not answer (timed out): it may be loading or storing its image, or be short of \
+                memory; if that lasts longer than 62 s, this machine stops serving; see its log";
+    expect(&with(|s| s.master = Err("timed out".to_owned())), "master", Warning, text);
+    let text = "MooseFS 4.57.7, which is not known to this program: the version that it serves cannot be read; upgrade \
+                mfs-promote";
+    expect(&with(|s| s.master = Ok(info(None, None))), "master", Warning, text);
     let text = "no metalogger of another machine is connected: no machine could take over; start mfsmetalogger on a \
                 standby";
-    expect(&with(|s| s.metaloggers = Ok(Vec::new())), "standbys", Warning, text);
+    expect(&with(|s| s.followers = Ok(followers(&[]))), "standbys", Warning, text);
     let text = "the metaloggers of 172.16.0.12, 172.16.0.13 are connected";
-    expect(&with(|s| s.metaloggers = Ok(vec![at(12), at(13)])), "standbys", Fine, text);
+    expect(&with(|s| s.followers = Ok(followers(&[12, 13]))), "standbys", Fine, text);
+    let text = "the metalogger of 172.16.0.12 is connected; not those of 172.16.0.13, which were within a day: run \
+                mfs-promote --check there";
+    let one_missing = |serving: &mut Serving| {
+        serving.followers = Ok(Followers { metaloggers_missing: [at(13)].into(), ..followers(&[12]) });
+    };
+    expect(&with(one_missing), "standbys", Warning, text);
+    let text = "not connected: 172.16.0.41:9422; 2 connected; start those that are missing, or remove them from the \
+                metadata (mfscli -RC)";
+    let change =
+        |s: &mut Serving| s.followers = Ok(Followers { chunkservers_missing: chunkservers(&[41]), ..followers(&[12]) });
+    expect(&with(change), "chunkservers", Warning, text);
+    let text = "not connected: 172.16.0.41:9422; 0 connected: no client can read or write; start one";
+    let change = |s: &mut Serving| {
+        s.followers = Ok(Followers {
+            chunkservers: chunkservers(&[]),
+            chunkservers_missing: chunkservers(&[41]),
+            ..followers(&[12])
+        });
+    };
+    expect(&with(change), "chunkservers", Critical, text);
     let verdict = |facts: &Facts| shown(facts).lines().last().unwrap().to_owned();
-    assert_eq!(verdict(&with(|s| s.metaloggers = Ok(Vec::new()))), "WARNING: serving, but see: standbys");
-    let risk = "CRITICAL: clients or the next failover are at risk, see: master";
-    assert_eq!(verdict(&with(|s| s.master = Err("timed out".to_owned()))), risk);
+    assert_eq!(verdict(&with(|s| s.followers = Ok(followers(&[])))), "WARNING: serving, but see: standbys");
+    assert_eq!(verdict(&with(|s| s.master = Err("timed out".to_owned()))), "WARNING: serving, but see: master");
+    let risk = "CRITICAL: clients or the next failover are at risk, see: address";
+    assert_eq!(verdict(&with(|s| s.address = Some(("eth0".to_owned(), Ok(false))))), risk);
     assert_eq!(verdict(&with(|s| s.address = None)), "UNKNOWN: some answers could not be found out, see: address");
+}
+
+#[test]
+fn a_metalogger_that_does_not_follow_is_critical() {
+    let with = |connection| fresh(Duty::Standby(Box::new(Standby { connection, ..standing_by(1349) })));
+    let text = "running, pid 790, but not connected to the master on 172.16.0.99: this machine receives no changes; see \
+                its log, and what mfsmaster resolves to";
+    expect(&with(Ok(MetaloggerConnection::None)), "metalogger", Critical, text);
+    let text = "running, pid 790, but connected to a master that is gone: it does not follow the one on 172.16.0.99, and \
+                a failover would serve an old history; restart mfsmetalogger";
+    expect(&with(Ok(MetaloggerConnection::Stale)), "metalogger", Critical, text);
+    expect(&with(Err("timed out".to_owned())), "metalogger", Fine, "running, pid 790");
 }
 
 #[test]

@@ -66,6 +66,14 @@ fn errors_name_the_line_and_the_values_that_are_valid() {
 }
 
 #[test]
+fn a_key_of_an_earlier_release_is_no_error() {
+    let config = assemble("EPOCH_JUMP = 1000000\nARCHIVE_LEVEL = 3\n", "", "").unwrap();
+    assert_eq!(config.archive_level, 3);
+    assert!(config.in_force.iter().all(|setting| setting.key.name != "EPOCH_JUMP"));
+    assert!(RETIRED.iter().all(|(retired, _)| KEYS.iter().all(|key| key.name != *retired)));
+}
+
+#[test]
 fn the_documentation_lists_exactly_these_keys() {
     let page = include_str!("../../../../../docs/configuration.md");
     let table = page.split("## Keys of mfspromote.cfg").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();

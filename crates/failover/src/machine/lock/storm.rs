@@ -18,7 +18,7 @@ fn contend(folder: &Path, ticket: &Ticket) {
         let mut log = log.append(true).create(true).open(folder.join("log")).unwrap();
         log.write_all(format!("{word} {ticket}\n").as_bytes()).unwrap();
     };
-    match Locks::open(folder).unwrap().acquire(ticket, LONG, &cancel) {
+    match Locks::open(folder).unwrap().acquire(ticket, || LONG, &cancel) {
         Ok(lock) => {
             log("begin");
             let work = cancel.sleep(Duration::from_secs(2));

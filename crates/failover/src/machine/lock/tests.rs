@@ -14,8 +14,8 @@ fn an_older_ticket_gives_up_and_disturbs_nobody() {
     let folder = dir.path().join("run");
     let older = locks(&folder).ask(RunKind::Demotion).unwrap();
     let newer = locks(&folder).ask(RunKind::Promotion).unwrap();
-    let lock = locks(&folder).acquire(&newer, LONG, &Cancel::new()).unwrap();
-    let late = locks(&folder).acquire(&older, LONG, &Cancel::new());
+    let lock = locks(&folder).acquire(&newer, || LONG, &Cancel::new()).unwrap();
+    let late = locks(&folder).acquire(&older, || LONG, &Cancel::new());
     assert!(matches!(late, Err(Error::Superseded)));
     assert!(!lock.superseded());
     locks(&folder).ask(RunKind::Demotion).unwrap();
@@ -55,7 +55,7 @@ fn a_holder_that_does_not_end_is_named_after_the_patience() {
     let identity = Identity::of(deaf.id()).unwrap();
     std::fs::write(dir.path().join(LOCK), format!("{identity} {}\n", Ticket::new(RunKind::Promotion))).unwrap();
     let ticket = locks().ask(RunKind::Demotion).unwrap();
-    let busy = locks().acquire(&ticket, Duration::from_millis(100), &Cancel::new());
+    let busy = locks().acquire(&ticket, || Duration::from_millis(100), &Cancel::new());
     assert!(matches!(busy, Err(Error::Busy { pid, .. }) if pid == deaf.id()));
     drop(held);
     deaf.kill().unwrap();
@@ -119,7 +119,7 @@ fn a_promotion_tells_a_rehearsal_to_end_and_waits_for_nothing() {
         let line = format!("{} {}\n", Identity::of(child.id()).unwrap(), Ticket::new(RunKind::Rehearsal));
         std::fs::write(dir.path().join(REHEARSAL), line).unwrap();
         let ticket = locks(dir.path()).ask(kind).unwrap();
-        let lock = locks(dir.path()).acquire(&ticket, Duration::ZERO, &Cancel::new()).unwrap();
+        let lock = locks(dir.path()).acquire(&ticket, || Duration::ZERO, &Cancel::new()).unwrap();
         if kind == RunKind::Promotion {
             assert!(!child.wait().unwrap().success(), "ended by TERM");
         } else {
