@@ -15,8 +15,8 @@ const COPY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/test
 const OWN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/failover/testdata/3.0.117-master");
 /// The number of changes in the own files: fewer than in the copy, so that serving them would be a loss.
 const OWN_CHANGES: usize = 300;
-/// What `EPOCH_JUMP` is.
-const JUMP: u64 = 1_000_000;
+/// An epoch.
+const JUMP: u64 = 1_000_000_000_000;
 /// A master makes at most this many changes by itself soon after its start.
 const OF_ITS_OWN: u64 = 100;
 const CONFIG: &[(&str, &str)] = &[

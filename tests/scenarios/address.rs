@@ -81,27 +81,6 @@ fn a_killed_ucarp_leaves_the_address_until_another_machine_advertises() -> Resul
 }
 
 #[test]
-fn a_master_without_ucarp_and_mfs_promote_keeps_serving() -> Result<()> {
-    let few = "FLAP_LIMIT = 2\n";
-    let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", few, 0o644).start()?;
-    let load = cluster.client().keep_writing()?;
-    wait_for_whole_copy(&cluster, "m2")?;
-    cluster.wait_for_log("m2", log_lines::M1_REMEMBERED, SOON)?;
-    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
-    let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
-    for program in [log_lines::SUPERVISOR, "mfs-promote", "ucarp"] {
-        cluster.kill("m1", program, Signal::SIGKILL)?;
-    }
-    // m2 wins again and again, and finds each time that m1 serves. In the end it leaves it alone.
-    cluster.wait_for_log_since(mark, "m2", log_lines::ROLE_CHANGES_2, SOON)?;
-    cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;
-    load.wait_for_progress(LAST_RETRY)?;
-    assert_eq!((cluster.serving(), cluster.master_pid("m1")), (vec!["m1".to_owned()], pid));
-
-    nothing_lost(&cluster, &load)
-}
-
-#[test]
 fn a_master_that_dies_or_hangs_does_not_keep_the_address() -> Result<()> {
     let quick = "START_TIMEOUT = 4\nSTOP_TIMEOUT = 4\n";
     let cluster = Cluster::build().masters(2).file("/etc/mfs/mfspromote.cfg", quick, 0o644).start()?;

@@ -220,6 +220,7 @@ fn the_commands_of_the_book_do_what_it_says() -> Result<()> {
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
+    assert_eq!(load.errors()?, []);
     for machine in ["m2", "m3"] {
         cluster.wait_for_log(machine, log_lines::DEMOTION_ENDED, SOON)?;
         in_step(&cluster, machine)?;

@@ -2,7 +2,8 @@
 //! them and machines that stay away, under a client that writes on. Nothing acknowledged is lost but what the loss window
 //! of a crash allows, and that is counted and named.
 //!
-//! `LAB_SEED` repeats a chain, `LAB_CHAIN` is its length, `LAB_RELEASE=13` runs it on Debian 13.
+//! `LAB_SEED` repeats a chain, `LAB_CHAIN` is its length, `LAB_RELEASE=13` runs it on Debian 13, and `LAB_RELEASE=14` on
+//! Debian unstable.
 
 use std::thread::sleep;
 
@@ -18,7 +19,13 @@ const LENGTH: u64 = 4;
 #[test]
 fn chain_of_failovers() -> Result<()> {
     let length = variable("LAB_CHAIN").unwrap_or(LENGTH);
-    let release = (variable("LAB_RELEASE") == Some(13)).then_some(Release::Debian13);
+    let release = match variable("LAB_RELEASE") {
+        None => None,
+        Some(12) => Some(Release::Debian12),
+        Some(13) => Some(Release::Debian13),
+        Some(14) => Some(Release::DebianUnstable),
+        Some(other) => panic!("LAB_RELEASE={other} is none of 12, 13 and 14 (unstable)"),
+    };
     eprintln!("{release:?}, LAB_CHAIN={length}");
     let mut chain = Chain::start(random::rng(), release)?;
     for number in 1..=length {

@@ -3,7 +3,7 @@
 use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use serde_json::Value;
 
-use crate::SOON;
+use crate::{SOON, nothing_lost};
 
 fn check(cluster: &Cluster, machine: &str) -> Result<Value> {
     let output = cluster.run(machine, &["mfs-promote", "--check", "--json"])?;
@@ -47,7 +47,7 @@ fn a_standby_reports_whether_it_is_in_sync_and_the_serving_machine_its_standbys(
     assert_eq!((&server["role"], &server["standbys"]), (&"serving".into(), &1.into()));
     assert_eq!(said(&server, "address"), "ok: 172.16.0.99 is on eth0");
     assert_eq!(said(&server, "standbys"), "ok: the metalogger of 172.16.0.12 is connected");
-    Ok(())
+    nothing_lost(&cluster, &load)
 }
 
 #[test]
@@ -84,5 +84,5 @@ fn a_standby_that_could_not_take_over_is_critical_in_every_form() -> Result<()> 
     cluster.stop_ucarp("m2")?;
     let alone = check(&cluster, "m2")?;
     assert!(said(&alone, "ucarp").starts_with(log_lines::NO_UCARP), "{alone:#}");
-    Ok(())
+    nothing_lost(&cluster, &load)
 }

@@ -23,6 +23,7 @@ fn preferred_is_stale() -> Result<(Cluster, lab::Workload)> {
     assert!(noted.contains(FRESHNESS), "{noted}");
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
+    assert_eq!(load.errors()?, []);
     wait_for_whole_copy(&cluster, "m3")?;
     Ok((cluster, load))
 }

@@ -1,11 +1,14 @@
 //! `mfs-promote` is killed: its supervisor starts it again, and the address never stays on a machine that does not serve.
 
+use std::time::Duration;
+
 use lab::{Cluster, LAST_RETRY, Result, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::SOON;
 use crate::nothing_lost;
 use crate::storm::{Call, call, m2_alone};
+use crate::wait_for_whole_copy;
 
 /// What a promotion logs before it is killed, in this order.
 const PROMOTION: [&str; 7] = [
@@ -97,5 +100,27 @@ fn a_promotion_that_is_killed_again_and_again_releases_the_address() -> Result<(
     cluster.wait_for_serving("m3", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     assert!(cluster.daemon("m2", "ucarp").is_err(), "ucarp of m2 ended");
+    nothing_lost(&cluster, &load)
+}
+
+/// The longest time until another machine serves after everything of ours is gone from the serving one.
+const TAKEOVER: Duration = Duration::from_secs(30);
+
+#[test]
+fn everything_of_ours_on_the_serving_machine_is_killed_at_once() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
+    wait_for_whole_copy(&cluster, "m2")?;
+    let killed = cluster.kill_ours("m1")?;
+    let taken = cluster.wait_for_serving("m2", TAKEOVER)?;
+    eprintln!("m2 serves {:.1} s after everything of ours on m1 was killed", taken.at.seconds_since(killed));
+    load.wait_for_progress(LAST_RETRY)?;
+    assert!(!cluster.holds_vip("m1"), "its kernel has removed the address");
+    // Nobody was there to stop the master; the next run does it.
+    cluster.start_ucarp("m1")?;
+    cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
+    wait_for_whole_copy(&cluster, "m1")?;
+    assert_eq!(cluster.serving(), ["m2"]);
     nothing_lost(&cluster, &load)
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{Cluster, Hooks, Result};
+use lab::{Between, Cluster, Hooks, Pause, Result};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -82,7 +82,8 @@ fn cut_isolated_healed_and_power_cycled() -> Result<()> {
     cluster.heal("cs1")?;
     load.wait_for_progress(Duration::from_secs(90))?;
     assert!(load.outage(cut)?.writes > Duration::from_secs(5));
-    assert_eq!(load.verify(&[])?.lost, []);
+    let verdict = load.verify(&[])?;
+    assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
     Ok(())
 }
 
@@ -106,6 +107,87 @@ fn one_way_split_and_small_disk() -> Result<()> {
     cluster.power_off("m2")?;
     cluster.power_on("m2")?;
     assert!(cluster.files("m2")?.contains(&"filler".to_owned()));
+    Ok(())
+}
+
+/// Answers of the master on m1 are held back, as long as this rule is there.
+const HOLD_BACK: &str = "nft add table ip held; nft add chain ip held out '{ type filter hook output priority 0; }'; \
+                         nft add rule ip held out ip saddr 172.16.0.99 tcp sport 9421 drop";
+
+#[test]
+fn each_machine_is_heard_by_itself() -> Result<()> {
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(2).chunkservers(2).start()?;
+    cluster.wait_for_answer_of("m1", SOON)?;
+    assert!(!cluster.answers("m2"));
+
+    // Answers that are held back for seconds are missed, and heard again at once.
+    cluster.must("m1", &["sh", "-c", HOLD_BACK])?;
+    cluster.expect("m1 to be silent", SOON, || (!cluster.answers("m1")).then_some(()))?;
+    std::thread::sleep(Duration::from_secs(5));
+    let open = cluster.must("m1", &["sh", "-c", "ss -Htn state syn-recv src 172.16.0.99 dst 172.16.1.11 | wc -l"])?;
+    assert_eq!(open.trim(), "1", "the tries of a probe do not fill the queue of the master");
+    let silent = cluster.findings().unserved;
+    assert!(silent > Duration::from_secs(5), "{silent:?}");
+    let released = lab::Moment::now();
+    cluster.must("m1", &["nft", "delete", "table", "ip", "held"])?;
+    let heard = cluster.wait_for_answer_of("m1", SOON)?.received.seconds_since(released);
+    eprintln!("heard again {heard:.3} s after the order to release the answers");
+    assert!(heard < 0.5, "{heard}");
+    assert!(cluster.overlaps().is_empty());
+
+    // A second master with the address is heard beside it, whoever the others hear.
+    cluster.stop_ucarp("m2")?;
+    let second = "cd /var/lib/mfs; mfsmetalogger stop; cp metadata_ml.mfs.back metadata.mfs; rm changelog*; \
+                  chown mfs: metadata.mfs; mfsmaster start";
+    cluster.must("m2", &["sh", "-c", second])?;
+    let address = |verb| cluster.must("m2", &["ip", "addr", verb, "172.16.0.99/16", "dev", "eth0"]);
+    cluster.split(&[&["m1"], &["m2", "cs2"]])?;
+    address("add")?;
+    cluster.wait_for_answer_of("m2", SOON)?;
+    assert!(cluster.answers("m1") && cluster.answering().is_some_and(|one| one.by == "m1"));
+    let reaches = |from, to: &str| {
+        let knock = format!("exec 3<> /dev/tcp/{to}/9");
+        cluster.run(from, &["timeout", "1", "bash", "-c", &knock]).map(|output| output.status.code() != Some(124))
+    };
+    assert!(reaches("m2", "cs2")? && reaches("c1", "m1")? && reaches("cs1", "c1")?);
+    assert!(!reaches("m1", "m2")? && !reaches("cs2", "c1")? && !reaches("m2", "cs1")?);
+    let found = cluster.findings();
+    assert!(found.overlap() == Duration::ZERO && found.together(Between::Split) > Duration::from_secs(1), "{found}");
+    cluster.join()?;
+    assert!(reaches("m1", "m2")? && reaches("cs2", "c1")?);
+    cluster.expect("two that answer to be seen", SOON, || {
+        (cluster.findings().overlap() > Duration::from_secs(1)).then_some(())
+    })?;
+    address("del")?;
+    cluster.expect("m2 to be silent", SOON, || (!cluster.answers("m2")).then_some(()))?;
+    let before = cluster.findings().overlap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(cluster.findings().overlap(), before);
+    Ok(())
+}
+
+#[test]
+fn a_machine_is_paused_in_two_ways_and_goes_on() -> Result<()> {
+    let cluster = Cluster::build().hooks(Hooks::AddressOnly).masters(1).start()?;
+    let load = cluster.client().keep_writing()?;
+    for how in [Pause::Signal, Pause::Group] {
+        let at = cluster.pause("m1", how)?;
+        cluster.expect("m1 to be silent", SOON, || (!cluster.answers("m1")).then_some(()))?;
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(!cluster.answers("m1") && cluster.holds_vip("m1"), "its kernel goes on");
+        cluster.resume("m1")?;
+        load.wait_for_progress(SOON)?;
+        assert!(load.outage(at)?.metadata > Duration::from_secs(2));
+    }
+    cluster.power_of_switch(false)?;
+    cluster.expect("m1 to be silent", SOON, || (!cluster.answers("m1")).then_some(()))?;
+    assert_eq!(cluster.must("cs1", &["cat", "/sys/class/net/eth0/carrier"])?.trim(), "0");
+    cluster.power_of_switch(true)?;
+    load.wait_for_progress(Duration::from_secs(90))?;
+    cluster.kill_ours("m1")?;
+    assert!(cluster.daemon("m1", "ucarp").is_err() && cluster.daemon("m1", "mfsmaster").is_ok());
+    let verdict = load.verify(&[])?;
+    assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));
     Ok(())
 }
 

@@ -12,6 +12,9 @@ mod election;
 mod ends;
 mod failover;
 mod failures_page;
+mod false_alarm;
+mod follow;
+mod foreign;
 mod freshness;
 mod generations;
 mod hostile;
@@ -23,12 +26,15 @@ mod metadata;
 mod notify;
 mod old_release;
 mod packages;
+mod patience;
 mod pause;
 mod pre_serving;
 mod proof;
 mod rust_version;
 mod second_failure;
+mod split;
 mod storm;
+mod strangers;
 mod survivors;
 mod switchover;
 mod verbs;
@@ -42,7 +48,7 @@ use nix::sys::signal::Signal;
 /// The deadline of every wait for an event.
 const SOON: Duration = Duration::from_secs(60);
 
-/// Every acknowledged name and content is there, no operation failed, and at no moment did two machines serve.
+/// Every acknowledged name and content is there, no operation failed, and at no moment did two machines answer.
 fn nothing_lost(cluster: &Cluster, load: &Workload) -> Result<()> {
     nothing_lost_but(cluster, load, &[]).map(drop)
 }
@@ -57,7 +63,7 @@ fn nothing_lost_but(cluster: &Cluster, load: &Workload, times: &[RangeInclusive<
     }
     assert_eq!(verdict.lost, []);
     assert_eq!(verdict.failed, []);
-    assert!(cluster.overlaps().is_empty(), "{:?}", cluster.overlaps());
+    assert_eq!(cluster.findings().overlap(), Duration::ZERO, "{:?}", cluster.overlaps());
     Ok(verdict.cut_off)
 }
 
@@ -87,6 +93,7 @@ fn copy_left_alone() -> Result<(Cluster, Workload)> {
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
+    assert_eq!(load.errors()?, []);
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.kill("m2", "mfsmetalogger", Signal::SIGKILL)?;
     Ok((cluster, load))

@@ -170,6 +170,7 @@ fn listings_for_programs_agree_with_those_for_people() -> Result<()> {
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
     load.stop()?;
+    assert_eq!(load.errors()?, []);
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.wait_for_log("m2", log_lines::DEMOTION_ENDED, SOON)?;
     let text = cluster.must("m2", &["mfs-promote", "--dry-run"])?;

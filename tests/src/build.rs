@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::Result;
@@ -44,6 +44,7 @@ enum Beginning {
 pub struct Builder {
     masters: u8,
     chunkservers: u8,
+    clients: u8,
     hooks: Option<Hooks>,
     beginning: Beginning,
     skews: BTreeMap<String, u8>,
@@ -60,6 +61,7 @@ impl Builder {
         Self {
             masters: 3,
             chunkservers: 1,
+            clients: 1,
             hooks: None,
             beginning: Beginning::Image,
             skews: BTreeMap::new(),
@@ -93,6 +95,12 @@ impl Builder {
     /// This many chunkservers, `cs1` and so on; one by default.
     pub fn chunkservers(mut self, number: u8) -> Self {
         self.chunkservers = number;
+        self
+    }
+
+    /// This many clients, `c1` and so on; one by default.
+    pub fn clients(mut self, number: u8) -> Self {
+        self.clients = number;
         self
     }
 
@@ -159,10 +167,11 @@ impl Builder {
         let machines = self.machines(&work, &events)?;
         self.install(&machines, &hooks)?;
         let switch = Switch::start(work.path())?;
-        let watch = Watch::start(&machines, switch.pid(), &events);
+        let watch = Watch::start(&machines, &switch, &events, self.judged)?;
         let judged = self.judged && matches!(hooks, Hooks::Ours { .. });
         let (ucarp, failed) = (self.ucarp.clone(), AtomicBool::new(false));
-        let cluster = Cluster { watch, machines, switch, work, lock, events, hooks, ucarp, judged, failed };
+        let groups = Mutex::default();
+        let cluster = Cluster { watch, machines, groups, switch, work, lock, events, hooks, ucarp, judged, failed };
         cluster.bring_up(STEP, !matches!(self.beginning, Beginning::Fresh))?;
         Ok(cluster)
     }
@@ -176,14 +185,14 @@ impl Builder {
         let masters = (1..=self.masters).map(|number| (format!("m{number}"), 10 + number, Role::Master(skew(number))));
         let chunkservers =
             (1..=self.chunkservers).map(|number| (format!("cs{number}"), 40 + number, Role::Chunkserver));
-        let client = [("c1".to_owned(), 61, Role::Client)];
+        let clients = (1..=self.clients).map(|number| (format!("c{number}"), 60 + number, Role::Client));
         let lower = match self.release {
             Some(release) => root::root(release, work.path())?,
             None => PathBuf::from("/"),
         };
         masters
             .chain(chunkservers)
-            .chain(client)
+            .chain(clients)
             .map(|(name, last, role)| {
                 let address = Ipv4Addr::new(172, 16, 0, last);
                 Machine::new(&name, address, role, &lower, work.path(), events).map(Arc::new)

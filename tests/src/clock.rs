@@ -1,6 +1,6 @@
 //! Time that machines and the lab share: `CLOCK_MONOTONIC`, which namespaces do not change.
 
-use std::ops::Sub;
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
@@ -21,6 +21,14 @@ impl Moment {
     #[allow(clippy::cast_precision_loss)] // differences within a test are far below 2^52 ns
     pub fn seconds_since(self, earlier: Self) -> f64 {
         if self >= earlier { (self.0 - earlier.0) as f64 / 1e9 } else { -((earlier.0 - self.0) as f64 / 1e9) }
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 

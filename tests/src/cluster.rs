@@ -1,12 +1,12 @@
 //! A running cluster and everything a test can do to it and ask of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Output;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -16,24 +16,42 @@ use crate::build::Builder;
 use crate::clock::Moment;
 use crate::error::file;
 use crate::events::{Event, EventLog, LAB, UP};
-use crate::faults::{self, CABLE_PULLED, CUT_OFF, FROZEN, ISOLATED, POWER_OFF};
+use crate::faults::{
+    self, CABLE_PULLED, CUT_OFF, FROZEN, FROZEN_GROUP, ISOLATED, JOINED, OURS_KILLED, POWER_OFF, SPLIT, STOPPED,
+};
+use crate::groups::Groups;
 use crate::hooks::Hooks;
 use crate::load::Client;
 use crate::machine::{Machine, Role};
 use crate::moosefs;
+use crate::probe::Reply;
 use crate::process::{Daemon, poll};
-use crate::promises::{Findings, Trace};
+use crate::promises::{Findings, Overlap, Trace};
 use crate::switch::Switch;
-use crate::watch::{LISTENS, Overlap, Watch};
+use crate::watch::{LISTENS, Watch};
 use crate::work::{HostLock, WorkFolder};
-use crate::{Error, Result, VIP, network};
+use crate::{Error, Result, VIP, locked, network};
 
 /// Commands that the lab itself runs in a machine must end within this.
 pub(crate) const COMMAND: Duration = Duration::from_secs(60);
 /// What a machine has logged is here within this.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// An answer is recent for so long.
+const RECENT: Duration = Duration::from_millis(200);
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
+
+/// The programs that [`Cluster::kill_ours`] ends.
+const OURS: &[&str] = &["ucarp", "vip-up", "vip-down", "mfs-promote", crate::log_lines::SUPERVISOR];
+
+/// How the processes of a machine are stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pause {
+    /// SIGSTOP to each of them.
+    Signal,
+    /// A control group that is frozen.
+    Group,
+}
 
 /// Who took over, and when the first answer through the virtual address came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +68,8 @@ pub struct Cluster {
     // In the order in which they must end.
     pub(crate) watch: Watch,
     pub(crate) machines: Vec<Arc<Machine>>,
+    /// Of machines that are paused.
+    pub(crate) groups: Mutex<BTreeMap<String, Groups>>,
     pub(crate) switch: Switch,
     pub(crate) work: WorkFolder,
     #[expect(dead_code, reason = "held, never read")]
@@ -106,11 +126,18 @@ impl Cluster {
         self.machines.iter().filter(|machine| matches!(machine.role, Role::Master(_)))
     }
 
-    /// The client machine.
+    /// The first client machine, `c1`.
+    ///
+    /// # Panics
+    ///
+    /// In a cluster that was built with no client.
     pub fn client(&self) -> Client {
-        // The builder makes exactly one, the last machine.
-        let machine = Arc::clone(&self.machines[self.machines.len() - 1]);
-        Client { machine, events: Arc::clone(&self.events) }
+        self.client_called("c1").expect("a client")
+    }
+
+    /// A client machine by its name.
+    pub fn client_called(&self, name: &str) -> Result<Client> {
+        Ok(Client { machine: Arc::clone(self.machine(name)?), events: Arc::clone(&self.events) })
     }
 
     // Fault injection.
@@ -156,6 +183,41 @@ impl Cluster {
         Ok(self.events.note(name, ISOLATED))
     }
 
+    /// The switch falls apart: the machines of each group hear only each other. Those that are in no group are with the first
+    /// one, and so is the client that [`Cluster::answering`] asks for.
+    pub fn split(&self, groups: &[&[&str]]) -> Result<Moment> {
+        let mut groups: Vec<Vec<String>> =
+            groups.iter().map(|group| group.iter().map(ToString::to_string).collect()).collect();
+        groups.iter().flatten().try_for_each(|name| self.machine(name).map(drop))?;
+        let others = self.machines.iter().map(|machine| &machine.name);
+        let others: Vec<String> =
+            others.filter(|name| !groups.iter().any(|group| group.contains(name))).cloned().collect();
+        if let Some(first) = groups.first_mut() {
+            first.extend(others);
+        }
+        let named: Vec<String> = groups.iter().map(|group| group.join(" ")).collect();
+        let at = self.events.note(LAB, &format!("{SPLIT}{}", named.join(" | ")));
+        self.switch.split(&groups)?;
+        Ok(at)
+    }
+
+    /// Ends [`Cluster::split`].
+    pub fn join(&self) -> Result<Moment> {
+        self.switch.join()?;
+        Ok(self.events.note(LAB, JOINED))
+    }
+
+    /// The switch loses its power, or gets it back: the links of all machines go down or up at once.
+    pub fn power_of_switch(&self, on: bool) -> Result<Moment> {
+        let names = || self.machines.iter().map(|machine| &*machine.name);
+        let at = Moment::now();
+        self.switch.cables(names(), on)?;
+        for name in names() {
+            self.events.note(name, if on { "lab: network whole again" } else { CABLE_PULLED });
+        }
+        Ok(at)
+    }
+
     /// Packets from one machine to another are dropped, one way, until [`Cluster::unblock`].
     pub fn block(&self, from: &str, to: &str) -> Result<Moment> {
         self.machine(from)?;
@@ -197,6 +259,11 @@ impl Cluster {
     pub fn freeze(&self, name: &str) -> Result<Moment> {
         let at = self.events.note(name, FROZEN);
         self.switch.path(name, false)?;
+        self.stop_all(name)?;
+        Ok(at)
+    }
+
+    fn stop_all(&self, name: &str) -> Result<()> {
         // A process may end, or start another one, between being listed and being stopped.
         self.expect(&format!("every process of {name} to stop"), COMMAND, || {
             let mut running = self.all_but_init(name);
@@ -205,18 +272,76 @@ impl Cluster {
                 let _ = process.signal(Signal::SIGSTOP);
             }
             running.is_empty().then_some(())
-        })?;
-        Ok(at)
+        })
     }
 
     /// Ends [`Cluster::freeze`].
     pub fn thaw(&self, name: &str) -> Result<Moment> {
+        self.continue_all(name);
+        self.switch.path(name, true)?;
+        Ok(self.events.note(name, "lab: thawed"))
+    }
+
+    fn continue_all(&self, name: &str) {
         // One that is killed while it is stopped is gone as well.
         for process in self.all_but_init(name) {
             let _ = process.signal(Signal::SIGCONT);
         }
-        self.switch.path(name, true)?;
-        Ok(self.events.note(name, "lab: thawed"))
+    }
+
+    /// Every process of the machine stops where it is. Its kernel goes on: it answers ARP, and acknowledges what arrives.
+    pub fn pause(&self, name: &str, how: Pause) -> Result<Moment> {
+        match how {
+            Pause::Signal => {
+                let at = self.events.note(name, STOPPED);
+                self.stop_all(name)?;
+                Ok(at)
+            }
+            Pause::Group => {
+                let group = Groups::create(self.work.path(), name)?;
+                self.expect(&format!("every process of {name} to be in its group"), COMMAND, || {
+                    group
+                        .take_in(self.all_but_init(name).iter().map(|process| process.pid))
+                        .ok()
+                        .filter(|new| *new == 0)
+                })?;
+                let at = self.events.note(name, FROZEN_GROUP);
+                group.freeze(true)?;
+                locked(&self.groups).insert(name.to_owned(), group);
+                Ok(at)
+            }
+        }
+    }
+
+    /// Ends [`Cluster::pause`].
+    pub fn resume(&self, name: &str) -> Result<Moment> {
+        match locked(&self.groups).remove(name) {
+            Some(group) => {
+                group.freeze(false)?;
+                group.empty()?;
+            }
+            None => self.continue_all(name),
+        }
+        Ok(self.events.note(name, "lab: goes on"))
+    }
+
+    /// Kills ucarp and every program of ours on the machine, before any of them can see that another one is gone.
+    pub fn kill_ours(&self, name: &str) -> Result<Moment> {
+        let at = self.events.note(name, OURS_KILLED);
+        let ours = || {
+            let mut all = self.all_but_init(name);
+            all.retain(|process| OURS.contains(&&*process.name));
+            all
+        };
+        for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+            for process in ours() {
+                let _ = process.signal(signal);
+            }
+        }
+        self.expect(&format!("everything of ours to be gone from {name}"), COMMAND, || {
+            ours().is_empty().then_some(())
+        })?;
+        Ok(at)
     }
 
     /// All processes but process 1, a shell, and its `sleep`.
@@ -318,9 +443,21 @@ impl Cluster {
         self.watch.answering().map(|(by, at)| Taken { by, at })
     }
 
-    /// The times in which two machines held the address and listened on 9421, which must be short.
+    /// The times in which two machines answered clients.
     pub fn overlaps(&self) -> Vec<Overlap> {
-        self.watch.overlaps()
+        self.findings().overlaps
+    }
+
+    /// Whether the machine answered its own client within the last 200 ms, on its side of the network.
+    pub fn answers(&self, name: &str) -> bool {
+        self.watch.last_reply(name).is_some_and(|reply| Moment::now() - reply.received < RECENT)
+    }
+
+    /// Waits until the machine has answered a question that was sent after this call.
+    pub fn wait_for_answer_of(&self, name: &str, within: Duration) -> Result<Reply> {
+        let since = Moment::now();
+        let fresh = || self.watch.last_reply(name).filter(|reply| reply.sent >= since);
+        self.expect(&format!("an answer of {name}"), within, fresh)
     }
 
     /// How the product has kept its promises so far.
@@ -328,8 +465,8 @@ impl Cluster {
         let judge = || {
             // In this order: a run logs its end before its process is gone.
             let running = Some(self.runs());
-            let (events, answers) = (self.events.since(0), self.watch.answers());
-            Trace { events, answers, running, end: Some(Moment::now()) }.judge()
+            let (events, answers, replies) = (self.events.since(0), self.watch.answers(), self.watch.replies());
+            Trace { events, answers, replies, running, end: Some(Moment::now()) }.judge()
         };
         // The last line of a run may still be on its way.
         poll(LAST_LINES, || Some(judge()).filter(|found| found.broken.is_empty())).unwrap_or_else(judge)
@@ -343,11 +480,6 @@ impl Cluster {
             ids.into_iter().map(|id| (machine.name.clone(), id)).collect::<Vec<_>>()
         };
         self.masters().flat_map(on).collect()
-    }
-
-    /// The longest of the [`Cluster::overlaps`].
-    pub fn longest_overlap(&self) -> Duration {
-        self.overlaps().iter().map(|overlap| overlap.to - overlap.from).max().unwrap_or_default()
     }
 
     /// The metadata version of the master on this machine, asked from inside.

@@ -37,6 +37,18 @@ pub enum Error {
         /// The last log lines of every machine, where there are machines.
         recent: String,
     },
+    /// debootstrap failed.
+    #[error("cannot make {} from Debian's {suite}; {hint}\n{cause}", root.display())]
+    Root {
+        /// The root of machines.
+        root: PathBuf,
+        /// The release.
+        suite: &'static str,
+        /// What to do.
+        hint: &'static str,
+        /// The cause.
+        cause: Box<Error>,
+    },
     /// An event did not come before its deadline.
     #[error("waited {within:?} for {what}, and it did not happen\n{recent}")]
     Expired {

@@ -1,4 +1,5 @@
-//! Control groups for machines that are booted with systemd: each has its own in every hierarchy that systemd uses.
+//! Control groups: machines that are booted with systemd have their own in every hierarchy that systemd uses, and plain ones
+//! while they are frozen.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,44 @@ impl Groups {
 
     pub(crate) fn paths(&self) -> &[PathBuf] {
         &self.0
+    }
+}
+
+impl Groups {
+    /// Moves processes into the group; how many of them were not in it before.
+    pub(crate) fn take_in(&self, processes: impl Iterator<Item = i32>) -> Result<usize> {
+        let path = self.freezer()?.join("cgroup.procs");
+        let within = fs::read_to_string(&path).map_err(file("read", &path))?;
+        let within: Vec<&str> = within.lines().collect();
+        let new: Vec<String> = processes.map(|id| id.to_string()).filter(|id| !within.contains(&id.as_str())).collect();
+        // One that has ended meanwhile cannot be moved.
+        for id in &new {
+            let _ = fs::write(&path, id);
+        }
+        Ok(new.len())
+    }
+
+    /// Stops everything in the group, or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) -> Result<()> {
+        let path = self.freezer()?.join("cgroup.freeze");
+        fs::write(&path, if frozen { "1" } else { "0" }).map_err(file("write", &path))
+    }
+
+    /// Moves everything out of the group.
+    pub(crate) fn empty(&self) -> Result<()> {
+        let group = self.freezer()?;
+        let (from, to) = (group.join("cgroup.procs"), group.with_file_name("cgroup.procs"));
+        let within = fs::read_to_string(&from).map_err(file("read", &from))?;
+        for id in within.lines() {
+            let _ = fs::write(&to, id);
+        }
+        Ok(())
+    }
+
+    /// The group in the hierarchy that can freeze.
+    fn freezer(&self) -> Result<&PathBuf> {
+        let found = self.0.iter().find(|group| group.join("cgroup.freeze").exists());
+        found.ok_or_else(|| Error::Programs("this host has no control groups of version 2".to_owned()))
     }
 }
 

@@ -54,7 +54,7 @@ pub const STAGED_TO: &str = " to version ";
 /// The staged files are those of the machine's own master.
 pub const STAGED_OWN: &str = "stage: own";
 /// The staged files are a metalogger's copy of the new history.
-pub const STAGED_COPY: &str = "stage: ml, image metadata_ml.mfs.back of version [1-9][0-9]{6} ";
+pub const STAGED_COPY: &str = "stage: ml, image metadata_ml.mfs.back of version [1-9][0-9]{12} ";
 /// The staged files are in place.
 pub const COMMITTED: &str = "commit: ";
 /// The master is started.
@@ -65,8 +65,13 @@ pub const STEP: &str = r"^mfs-promote\[\d+\]: ([a-z]+): .*\(([0-9.]+) (ms|s)\)$"
 pub const PROVED: &str = "prove: ";
 /// The master serves the planned version, with its number.
 pub const PROVED_VERSION: &str = "prove: .* answers with version";
+/// Before the version that the master serves, in the same line.
+pub const WITH_VERSION: &str = " answers with version ";
 /// The same, on Debian 13.
 pub const PROVED_4_57: &str = "prove: MooseFS 4.57.5 answers with version .* of metaid 0x";
+/// The same, on the newest release: one whose idle daemons do not notice that their master is gone.
+pub const PROVED_NEWEST: &str =
+    r"prove: MooseFS (4\.(5[89]|[6-9][0-9])|[5-9])\.[0-9.]+ answers with version .* of metaid 0x";
 /// The same, on MooseFS 1.6.
 pub const PROVED_1_6: &str = "prove: MooseFS 1.6.27 answers";
 /// The master was watched for its first seconds.
@@ -91,7 +96,7 @@ pub const ADDRESS_BACK: &str = "grace: .* is back; the master was not touched|pr
 /// The master is stopped.
 pub const MASTER_STOPPED: &str = "stop: mfsmaster stopped";
 /// m2 waits for the master of m1 to stop.
-pub const PEER_WAITS: &str = "172.16.0.12 keeps advertising 172.16.0.99: it is waiting for this master to stop";
+pub const PEER_WAITS: &str = "grace: 172.16.0.12 (is being promoted with|serves) version [0-9]+: it lacks nothing";
 // Failures of a promotion.
 /// A promotion failed; the reason follows.
 pub const PROMOTION_FAILED: &str = "promotion failed: ";
@@ -111,6 +116,10 @@ pub const NO_PLAN: &str = "promotion failed: no promotion from the files here";
 pub const NO_PLAN_METAID: &str = "promotion failed: no promotion from the files here.*metaid";
 /// The copy is stale.
 pub const STALE: &str = "promotion failed: the copy here is stale: version [0-9]+ was served at ";
+/// A metalogger that had to be killed may not have written everything.
+pub const MAY_LACK_CHANGES: &str = "promotion failed: mfsmetalogger did not stop and was killed";
+/// A copy that may lack changes, and no better one took over.
+pub const LAST_RESORT_UNKNOWN: &str = "its copy may lack changes, .* this one is served as a last resort";
 /// The copy is stale, and no better one took over.
 pub const LAST_RESORT: &str = "the copy here is stale: .* this one is served as a last resort";
 /// The run was killed three times.
@@ -145,6 +154,16 @@ pub const RESTORE_TIMED_OUT: &str = "mfsmaster was not done after 2[.0]* s .*sta
 pub const METALOGGER_KILLED: &str = "ignored TERM for .*sending KILL.*mfsmetalogger [0-9]+ state T";
 /// The master was serving before the run, on MooseFS 1.6.
 pub const LEFT_ALONE: &str = "mfsmaster is already serving here; left alone";
+/// The same, of a release that tells its version.
+pub const LEFT_ALONE_AT: &str = "mfsmaster is already serving version [0-9]+ here; left alone";
+/// A master of an unknown release runs here.
+pub const UNKNOWN_RELEASE: &str = "mfsmaster 5.1.4 runs here, a release that is not known to this program";
+/// A master of an unknown release was promoted.
+pub const NOT_PROVED: &str = "MooseFS 5.1.4 is not known to this program, so it cannot be proved";
+/// A master that does not answer is waited for.
+pub const MASTER_WAITED_FOR: &str = "mfsmaster is running and does not answer .* It is waited for, for [0-9]";
+/// A promotion waits for the demotion before it.
+pub const DEMOTION_WAITED_FOR: &str = "stopping the running demotion .*; waiting for it for [0-9.]+ [a-z]+ at most";
 // ucarp and the address.
 /// ucarp has become MASTER.
 pub const UCARP_MASTER: &str = "ucarp.*Switching to state: MASTER";
@@ -160,9 +179,9 @@ pub const UCARP_KILLED: &str = "ignored TERM and was killed; start it again";
 pub const ADDRESS_REMOVED: &str = "172.16.0.99 removed from eth0";
 // While a machine serves.
 /// m1 is remembered as the MASTER.
-pub const M1_REMEMBERED: &str = "172.16.0.11 advertises as MASTER; will be queried";
+pub const M1_REMEMBERED: &str = "172.16.0.11 is in this group; it will be asked";
 /// m2 is remembered as a standby.
-pub const M2_REMEMBERED: &str = "metalogger of 172.16.0.12 copies from the master; will be queried";
+pub const M2_REMEMBERED: &str = "172.16.0.12 is in this group; it will be asked";
 /// The address was removed by another program, and restored.
 pub const ADDRESS_PUT_BACK: &str = "another program removed 172.16.0.99 from eth0; restored";
 /// The same, too often.
@@ -188,6 +207,13 @@ pub const STOPPED_SERVING_OR_PEER_ALIVE: &str = "stopped serving: |mfsmaster run
 /// The same, and the other one is m2.
 pub const STOPPED_SERVING_OR_M2_ALIVE: &str =
     "stopped serving: |mfsmaster runs here at version .*, and one on 172.16.0.12";
+/// What this machine has that no served history has; the first and the last version, their number and the machine that
+/// serves follow.
+pub const NOT_SERVED: &str = "not in the served history: ";
+/// The line of `--status` about it.
+pub const STATUS_NOT_SERVED: &str = "not served     ";
+/// The same; captures the first and the last version, and their number.
+pub const NOT_SERVED_NUMBERS: &str = r"not in the served history: versions ([0-9]+) to ([0-9]+) \(([0-9]+) changes?\)";
 // Names that scenarios use.
 /// The verb of a switchover.
 pub const SWITCHOVER: &str = "--switchover";
@@ -235,6 +261,8 @@ pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
 pub const UNIT_STOPPED: &str = "stop ordered";
 /// The unit beside a ucarp that was started in another way.
 pub const ANOTHER_UCARP: &str = "calls its hooks. End that ucarp";
+/// `--check`: other machines use our vhid.
+pub const CHECK_FOREIGN_GROUP: &str = "172.16.0.61 advertises vhid 10 too";
 /// `--check`
 pub const CHECK_UCARP: &str = "ok: running, pid ";
 /// `--dry-run`
@@ -291,3 +319,16 @@ pub const NOTIFIED_STOP: &str = "stop stop m2 eth0 172.16.0.99";
 pub const NOTIFIED_DEMOTION: &str = "demotion demotion m2 eth0 172.16.0.99 ";
 /// The reason that `NOTIFY` got.
 pub const NOTIFIED_STALE_COPY: &str = "no promotion from the files here: metadata_y is not a regular file";
+
+// Metaloggers and chunkservers that follow.
+/// A standby has ended the connection of its metalogger to a master that is gone.
+pub const CONNECTION_ENDED: &str =
+    "ended the connection of the metalogger here to .*: it leads to a master that is gone";
+/// The metalogger has connected again.
+pub const METALOGGER_FOLLOWS: &str = "the metalogger here is connected to .* now";
+/// The serving machine names what has not come; the names follow.
+pub const NOT_CONNECTED: &str = "not connected .* after the takeover: ";
+/// The serving machine misses nothing.
+pub const ALL_CONNECTED: &str = "all are connected .* after the takeover";
+/// `--check` of a standby whose metalogger has a connection that leads nowhere.
+pub const CHECK_NOT_FOLLOWING: &str = "connected to a master that is gone";

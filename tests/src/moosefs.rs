@@ -24,11 +24,40 @@ const MATOCL_INFO: u32 = 511;
 /// Where the metadata version is, by the length of the answer: MooseFS 3.0, and 4.
 const META_VERSION: [(usize, usize); 2] = [(149, 121), (205, 125)];
 
+/// The question INFO.
+pub(crate) fn question() -> Vec<u8> {
+    [CLTOMA_INFO.to_be_bytes(), [0; 4]].concat()
+}
+
+/// What has come of the answers on a connection.
+#[derive(Debug, Default)]
+pub(crate) struct Answers(Vec<u8>);
+
+impl Answers {
+    /// Reads once; whether an answer to [`question`] is whole now, of whatever form.
+    pub(crate) fn read_from(&mut self, stream: &mut impl Read) -> io::Result<bool> {
+        let mut buffer = [0; 1024];
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            length => self.0.extend_from_slice(&buffer[..length]),
+        }
+        let mut answered = false;
+        while let (Some(kind), Some(length)) = (self.0.get(..4).map(number), self.0.get(4..8).map(number)) {
+            if self.0.len() < 8 + length {
+                break;
+            }
+            self.0.drain(..8 + length);
+            answered |= kind == MATOCL_INFO as usize;
+        }
+        Ok(answered)
+    }
+}
+
 /// Asks a master for its metadata version, as `mfscli -SIN` does; `within` is for each part of the answer.
 pub(crate) fn info(address: SocketAddr, connecting: Duration, within: Duration) -> io::Result<u64> {
     let mut stream = TcpStream::connect_timeout(&address, connecting)?;
     stream.set_read_timeout(Some(within))?;
-    stream.write_all(&[CLTOMA_INFO.to_be_bytes(), [0; 4]].concat())?;
+    stream.write_all(&question())?;
     loop {
         let mut head = [0; 8];
         stream.read_exact(&mut head)?;
@@ -57,4 +86,21 @@ pub(crate) fn copy_reaches(folder: &Path) -> Option<u64> {
     let last = whole.rsplit(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
     let change = last.and_then(|line| line.split_once(':')).and_then(|(id, _)| id.parse::<u64>().ok());
     version.max(change.map(|id| id + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_once_it_is_whole() {
+        let answer = [&MATOCL_INFO.to_be_bytes()[..], &[0, 0, 0, 3], b"abc"].concat();
+        let nothing = [0; 8];
+        let mut answers = Answers::default();
+        let mut read = |bytes: &[u8]| answers.read_from(&mut &*bytes).ok();
+        assert_eq!(read(&[&nothing, &answer[..9]].concat()), Some(false));
+        assert_eq!(read(&answer[9..]), Some(true));
+        assert_eq!(read(&nothing), Some(false));
+        assert_eq!(read(b""), None);
+    }
 }

@@ -3,31 +3,40 @@
 //!
 //! | promise | broken if |
 //! |---|---|
-//! | at most one machine serves | two that the network joins hold the address and listen for longer than [`ELECTION`]; or two that it does not join, for longer than [`SPLIT`] |
+//! | at most one machine serves | a machine answers a client, and another one answers between two answers of it that are less than 100 ms apart, while clients can hear both: no time at all is allowed |
 //! | nothing is dropped silently | a promotion's plan ends before a version that another machine has answered with, although the copy had received everything |
-//! | every run ends | a run began, and its process is gone without a line about its end, although the test did not kill it; or it takes longer than [`RUN`]; or a machine holds the address and nothing listens for longer than [`UNSERVED`] |
+//! | every run ends | a run began, and its process is gone without a line about its end, although the test did not kill it; or it takes longer than [`RUN`]; or a machine that is not cut off holds the address and answers nobody for longer than [`UNSERVED`] |
 //! | hooks never delay ucarp | a hook that ucarp started has not logged its last line within [`HOOK`] |
 //!
-//! The trace is what is there anyway: the log lines of all machines, what the lab did and saw (looked at every 25 ms), and
-//! the versions that were answered through the address. The bounds are for a loaded host; what was seen is printed.
+//! The trace is what is there anyway: the log lines of all machines, what the lab did and saw (looked at every 25 ms), the
+//! versions that were answered through the address, and what each machine by itself answered its probe (`probe.rs`), asked
+//! every 20 ms on the machine's own side of the network. The bounds are for a loaded host; what was seen is printed.
+//!
+//! A machine that answers at some moment between a question and its answer is not caught where its answers and the other
+//! machine's only follow each other: two that answer together for less than 20 ms may not be seen. Two that a split parts
+//! are counted, and not judged: no client hears both. When it has ended, they have half a second to find each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::clock::Moment;
 use crate::events::{Event, LAB, UP};
-use crate::faults::{CABLE_PULLED, FROZEN, ISOLATED, MASTER_KILLED, POWER_OFF};
-use crate::log_lines::{DEMOTION_BEGUN, DEMOTION_ENDED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO};
+use crate::faults::{
+    CABLE_PULLED, FROZEN, FROZEN_GROUP, ISOLATED, MASTER_KILLED, OURS_KILLED, POWER_OFF, SPLIT, STOPPED,
+};
+use crate::log_lines::{
+    DEMOTION_BEGUN, DEMOTION_ENDED, NOT_SERVED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO,
+};
+use crate::probe::Reply;
 use crate::watch::Answer;
 
-/// Machines that time out together all are MASTER for about a second (ucarp's packet capture delivers packets up to a
-/// second late), and a serving machine checks twice a second whether it still may serve.
-pub const ELECTION: Duration = Duration::from_secs(2);
-/// How long a serving machine that is cut off may take to notice it, after another one began to serve beyond the cut. No
-/// client of the other side sees it.
-pub const SPLIT: Duration = Duration::from_secs(6);
-/// How long a machine may hold the address before something listens on it: an election, a peer that stops its master, the
+mod together;
+
+pub use together::{Between, Overlap};
+
+/// How long a machine may hold the address before it answers clients: an election, a peer that stops its master, the
 /// load of the metadata, and the roll-back where that failed.
 pub const UNSERVED: Duration = Duration::from_secs(45);
 /// How long a run may take. It may wait for a peer to stop its master, and it archives.
@@ -49,6 +58,8 @@ pub struct Trace {
     pub events: Vec<Event>,
     /// The versions that were answered through the address, in order.
     pub answers: Vec<Answer>,
+    /// What each machine answered its probe, in the order of each machine's answers.
+    pub replies: Vec<Reply>,
     /// The machine and the process id of each run whose process exists at the end; `None` if that is unknown.
     pub running: Option<BTreeSet<(String, String)>>,
     /// The end of it.
@@ -58,11 +69,9 @@ pub struct Trace {
 /// What was found in a trace.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
-    /// The longest time in which two machines that the network joined served.
-    pub overlap: Duration,
-    /// The same, of machines that a cut parted.
-    pub split: Duration,
-    /// The longest time in which a machine held the address and nothing listened.
+    /// The times in which two machines answered clients.
+    pub overlaps: Vec<Overlap>,
+    /// The longest time in which a machine that was not cut off held the address and answered nobody.
     pub unserved: Duration,
     /// The slowest hook, from ucarp's line that it starts it to the hook's last line.
     pub hook: Duration,
@@ -77,13 +86,7 @@ pub struct Findings {
 impl Trace {
     /// Judges the whole trace.
     pub fn judge(&self) -> Findings {
-        let mut judge = Judge {
-            trace: self,
-            machines: BTreeMap::new(),
-            joined: Span::default(),
-            parted: Span::default(),
-            found: Findings::default(),
-        };
+        let mut judge = Judge { trace: self, machines: BTreeMap::new(), found: Findings::default() };
         for event in &self.events {
             judge.see(event);
         }
@@ -93,44 +96,34 @@ impl Trace {
     }
 }
 
+impl Findings {
+    /// All the time in which two machines answered that clients could hear both.
+    pub fn overlap(&self) -> Duration {
+        self.together(Between::Nothing)
+    }
+
+    /// All the time in which two machines answered with this between them.
+    pub fn together(&self, between: Between) -> Duration {
+        self.overlaps.iter().filter(|one| one.between == between).map(|one| one.to - one.from).sum()
+    }
+}
+
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |time: Duration| time.as_millis();
         write!(
             f,
-            "promises: two served for {} ms at most ({} ms across a cut), an address without a master for {} ms at most, \
+            "promises: two answered for {} ms ({} ms in a split, {} ms after its end), an address without answers for {} ms at most, \
              slowest hook {} ms, {} runs ended, {} promotions held what was answered before",
-            ms(self.overlap),
-            ms(self.split),
+            ms(self.overlap()),
+            ms(self.together(Between::Split)),
+            ms(self.together(Between::EndedSplit)),
             ms(self.unserved),
             ms(self.hook),
             self.runs,
             self.compared
         )?;
         self.broken.iter().try_for_each(|one| write!(f, "\n  BROKEN: {one}"))
-    }
-}
-
-/// A state that comes and goes, and the longest time that it lasted.
-#[derive(Clone, Debug, Default)]
-struct Span {
-    since: Option<Moment>,
-    longest: Duration,
-    began: Option<Moment>,
-}
-
-impl Span {
-    fn set(&mut self, on: bool, now: Moment) {
-        match self.since {
-            None if on => self.since = Some(now),
-            Some(since) if !on => {
-                self.since = None;
-                if now - since >= self.longest {
-                    (self.longest, self.began) = (now - since, Some(since));
-                }
-            }
-            _ => (),
-        }
     }
 }
 
@@ -152,24 +145,42 @@ struct Call {
 }
 
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is seen by itself")]
 struct Machine {
     holds: bool,
-    listens: bool,
     cut: bool,
     off: bool,
-    unserved: Span,
+    /// Since when it holds the address and is not cut off, and the earlier times of this kind.
+    since: Option<Moment>,
+    held: Vec<(Moment, Moment)>,
     runs: BTreeMap<String, Run>,
     call: Option<Call>,
     /// When its copy last stopped receiving all changes.
     disturbed: Option<Moment>,
 }
 
+impl Machine {
+    fn may_be_asked(&mut self, now_it_may: bool, now: Moment) {
+        if let (Some(since), false) = (self.since, now_it_may) {
+            self.held.push((since, now));
+        }
+        self.since = self.since.or(Some(now)).filter(|_| now_it_may);
+    }
+
+    /// The longest time in which it held the address and answered none of these, and when that began.
+    fn unserved(&self, replies: &[&Reply]) -> Option<(Duration, Moment)> {
+        let gaps = |(from, to): &(Moment, Moment)| {
+            let (from, to) = (*from, *to);
+            let answered = replies.iter().map(|reply| reply.received).filter(move |at| (from..=to).contains(at));
+            let moments: Vec<Moment> = [from].into_iter().chain(answered).chain([to]).collect();
+            moments.windows(2).map(|pair| (pair[1] - pair[0], pair[0])).max()
+        };
+        self.held.iter().filter_map(gaps).max()
+    }
+}
+
 struct Judge<'a> {
     trace: &'a Trace,
     machines: BTreeMap<String, Machine>,
-    joined: Span,
-    parted: Span,
     found: Findings,
 }
 
@@ -178,6 +189,9 @@ impl Judge<'_> {
         if event.text == UP {
             // All copies are in step.
             self.machines.values_mut().for_each(|machine| machine.disturbed = None);
+        }
+        if event.text.starts_with(SPLIT) {
+            self.machines.values_mut().for_each(|machine| machine.disturbed = Some(event.at));
         }
         if event.machine == LAB {
             return;
@@ -205,14 +219,13 @@ impl Judge<'_> {
         match text {
             "holds the address" => machine.holds = true,
             "does not hold the address any more" => machine.holds = false,
-            "listens on 9421" => machine.listens = true,
-            "does not listen on 9421 any more" => machine.listens = false,
             "network whole again" | "thawed" => machine.cut = false,
             "power off" => {
                 (machine.off, machine.cut, machine.runs, machine.call) = (true, true, BTreeMap::new(), None);
             }
             "power on" => (machine.off, machine.cut, machine.disturbed) = (false, false, Some(at)),
             "SIGKILL to mfs-promote" => machine.runs.clear(),
+            _ if event.text == OURS_KILLED => (machine.runs, machine.call) = (BTreeMap::new(), None),
             "SIGKILL to ucarp" => machine.call = None,
             _ => (),
         }
@@ -225,16 +238,10 @@ impl Judge<'_> {
         if cut || starved || text.ends_with(" to mfsmetalogger") {
             machine.disturbed = Some(at);
         }
-        machine.unserved.set(machine.holds && !machine.listens, at);
-        self.count(at);
-    }
-
-    /// Who serves now.
-    fn count(&mut self, now: Moment) {
-        let serving = || self.machines.values().filter(|machine| machine.holds && machine.listens);
-        let (all, joined) = (serving().count(), serving().filter(|machine| !machine.cut).count());
-        self.joined.set(joined > 1, now);
-        self.parted.set(all > 1 && joined < 2, now);
+        if matches!(&*event.text, STOPPED | FROZEN_GROUP) {
+            machine.call = None;
+        }
+        machine.may_be_asked(machine.holds && !machine.cut, at);
     }
 
     fn see_ucarp(&mut self, event: &Event, text: &str) {
@@ -288,7 +295,11 @@ impl Judge<'_> {
         let number =
             |text: &str| text.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse::<u64>().ok());
         let Some(end) = text.split_once(STAGED_TO).and_then(|(_, rest)| number(rest)) else { return };
-        let earlier = || self.trace.answers.iter().filter(|answer| answer.at < event.at);
+        let named = self.not_served(event.at);
+        let is_named = |answer: &Answer| {
+            named.iter().any(|(machine, versions)| *machine == answer.by && versions.contains(&answer.version))
+        };
+        let earlier = || self.trace.answers.iter().filter(|answer| answer.at < event.at && !is_named(answer));
         let Some(last) = earlier().filter(|answer| answer.by != event.machine).max_by_key(|answer| answer.version)
         else {
             return;
@@ -306,8 +317,11 @@ impl Judge<'_> {
             return;
         }
         let gone = |event: &Event| {
-            matches!(&*event.text, POWER_OFF | MASTER_KILLED | ISOLATED | CABLE_PULLED | FROZEN)
-                && event.machine == last.by
+            let fault = matches!(
+                &*event.text,
+                POWER_OFF | MASTER_KILLED | ISOLATED | CABLE_PULLED | FROZEN | STOPPED | FROZEN_GROUP
+            );
+            fault && event.machine == last.by
         };
         let crash = self.trace.events.iter().rev().find(|crash| crash.at < event.at && gone(crash));
         let counts =
@@ -322,30 +336,32 @@ impl Judge<'_> {
         }
     }
 
+    /// What machines have said to be in no served history: the versions with which each of them answered there.
+    fn not_served(&self, before: Moment) -> Vec<(&str, RangeInclusive<u64>)> {
+        let said = self.trace.events.iter().take_while(|event| event.at < before);
+        said.filter_map(|event| Some((&*event.machine, not_served(&event.text)?))).collect()
+    }
+
     fn end(&mut self, now: Moment) {
-        self.joined.set(false, now);
-        self.parted.set(false, now);
-        (self.found.overlap, self.found.split) = (self.joined.longest, self.parted.longest);
+        self.found.overlaps = together::overlaps(&self.trace.replies, &self.trace.events);
         let begin = self.trace.events.first().map_or(Moment(0), |event| event.at);
-        let at = |span: &Span| span.began.map_or(0.0, |began| began.seconds_since(begin));
-        for (span, bound, what) in [
-            (&self.joined, ELECTION, "two machines served"),
-            (&self.parted, SPLIT, "two machines served, parted by a cut,"),
-        ] {
-            if span.longest > bound {
-                self.found.broken.push(format!("{what} for {:?} from {:.3} on", span.longest, at(span)));
-            }
+        for both in self.found.overlaps.iter().filter(|both| both.between == Between::Nothing) {
+            let [one, other] = &both.machines;
+            let at = both.from.seconds_since(begin);
+            self.found
+                .broken
+                .push(format!("{one} and {other} both answered for {:?} from {at:.3} on", both.to - both.from));
         }
         for (name, machine) in &mut self.machines {
-            machine.unserved.set(false, now);
-            let unserved = &machine.unserved;
-            self.found.unserved = self.found.unserved.max(unserved.longest);
-            if unserved.longest > UNSERVED {
-                self.found.broken.push(format!(
-                    "{name} held the address for {:?} from {:.3} on, and nothing served",
-                    unserved.longest,
-                    at(unserved)
-                ));
+            machine.may_be_asked(false, now);
+            let own: Vec<&Reply> = self.trace.replies.iter().filter(|reply| reply.by == *name).collect();
+            let (unserved, since) = machine.unserved(&own).unwrap_or((Duration::ZERO, now));
+            self.found.unserved = self.found.unserved.max(unserved);
+            if unserved > UNSERVED {
+                let at = since.seconds_since(begin);
+                self.found
+                    .broken
+                    .push(format!("{name} held the address for {unserved:?} from {at:.3} on, and answered nobody"));
             }
             for (process, run) in machine.runs.iter().filter(|(_, run)| !run.isolated) {
                 let run_of = format!("{name}: the {} of process {process}", run.what);
@@ -362,6 +378,15 @@ impl Judge<'_> {
             }
         }
     }
+}
+
+/// The versions that a line says to be in no served history. The version that a master answers with is one more than its last
+/// change.
+fn not_served(text: &str) -> Option<RangeInclusive<u64>> {
+    let (_, rest) = text.split_once(NOT_SERVED)?;
+    let mut numbers = rest.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
+    let (first, last) = (numbers.next()?, numbers.next()?);
+    Some(first + 1..=last + 1)
 }
 
 #[cfg(test)]

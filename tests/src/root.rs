@@ -19,6 +19,8 @@ pub enum Release {
     Debian12,
     /// trixie, with MooseFS 4.57.5.
     Debian13,
+    /// sid, with MooseFS 4.59.2 or what has come since: the newest that Debian has.
+    DebianUnstable,
 }
 
 impl Release {
@@ -26,13 +28,34 @@ impl Release {
         match self {
             Self::Debian12 => "bookworm",
             Self::Debian13 => "trixie",
+            Self::DebianUnstable => "sid",
         }
+    }
+
+    /// What to do if no root can be made.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Debian12 | Self::Debian13 => "is its mirror reachable?",
+            Self::DebianUnstable => {
+                "Debian unstable cannot always be installed: is its mirror reachable, and are all packages there? Try again \
+                 later; a root that was made once is kept"
+            }
+        }
+    }
+
+    /// What is in a root beside Debian's minimum; another list makes another root.
+    fn packages(self) -> String {
+        let web_interface = match self {
+            Self::Debian12 | Self::Debian13 => "moosefs-cgiserv",
+            Self::DebianUnstable => "moosefs-gui",
+        };
+        format!("{PACKAGES},{web_interface}")
     }
 }
 
-/// What is in a root beside Debian's minimum; another list makes another root.
+/// What is in each root.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minimal,fuse3,iputils-arping,xz-utils,ucarp,\
-                        moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client,moosefs-cgiserv";
+                        moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client";
 /// The compiler of a release, and what it needs to link C code.
 const RUST: &str = "cargo,rustc,gcc,libc6-dev";
 /// Written into the root when it is complete.
@@ -47,7 +70,7 @@ pub(crate) fn cache() -> PathBuf {
 
 /// The root of a release's machines; made now if it is not there.
 pub(crate) fn root(release: Release, scratch: &Path) -> Result<PathBuf> {
-    make(release.suite(), release, PACKAGES, scratch)
+    make(release.suite(), release, &release.packages(), scratch)
 }
 
 /// A root of a release with its Rust; made now if it is not there.
@@ -77,7 +100,12 @@ fn make(name: &str, release: Release, packages: &str, scratch: &Path) -> Result<
         .args(["--variant=minbase", &format!("--include={packages}"), release.suite()])
         .arg(&new)
         .arg(mirror(scratch)?);
-    must(debootstrap, scratch, PATIENCE)?;
+    must(debootstrap, scratch, PATIENCE).map_err(|cause| Error::Root {
+        root: root.clone(),
+        suite: release.suite(),
+        hint: release.hint(),
+        cause: Box::new(cause),
+    })?;
     fs::write(new.join(STAMP), packages).map_err(file("write", new.join(STAMP)))?;
     fs::rename(&new, &root).map_err(file("rename", &new))?;
     Ok(root)

@@ -1,5 +1,6 @@
 //! The switch: a bridge in a network namespace of its own, one cable per machine.
 
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -9,6 +10,8 @@ use nix::unistd::Pid;
 
 use crate::Error;
 use crate::Result;
+use crate::VIP;
+use crate::network::CLIENT_PORT;
 use crate::process::{must, pid_of, poll, spawn_for_life, unshare};
 
 /// The port on which a master answers metaloggers.
@@ -63,6 +66,9 @@ impl Switch {
     /// Lays the cable of a machine and sets up its `eth0`.
     pub(crate) fn connect(&self, name: &str, init: Pid, address: Ipv4Addr) -> Result<()> {
         let hardware = hardware_address(address);
+        // The machine need not ask where its probe is: it would ask in the name of the virtual address.
+        let probe = Self::probe_address(address);
+        let probe_hardware = hardware_address(probe);
         self.shell(&format!(
             "ip link del v-{name} 2> /dev/null || :
              ip link add v-{name} type veth peer name eth0 address {hardware} netns {init}
@@ -71,7 +77,36 @@ impl Switch {
 link set lo up
 addr add {address}/16 brd + dev eth0
 link set eth0 up
+neigh add {probe} lladdr {probe_hardware} nud permanent dev eth0
 END"
+        ))
+    }
+
+    /// The address of the client that asks the machine with this address alone.
+    pub(crate) fn probe_address(address: Ipv4Addr) -> Ipv4Addr {
+        let [.., last] = address.octets();
+        Ipv4Addr::new(172, 16, 1, last)
+    }
+
+    /// Lays the cable of a machine's probe, whose network is that of this thread of ours: the virtual address leads to the
+    /// machine, and no port of the probe answers.
+    pub(crate) fn connect_probe(&self, name: &str, thread: Pid, address: Ipv4Addr) -> Result<()> {
+        let (machine, probe) = (hardware_address(address), Self::probe_address(address));
+        let hardware = hardware_address(probe);
+        let network = format!("/proc/{}/task/{thread}/ns/net", std::process::id());
+        self.shell(&format!(
+            "ip link add p-{name} type veth peer name eth0 address {hardware} netns {network}
+             ip link set p-{name} master br0 up
+             nsenter --net={network} sh -ec '
+                 for scope in all default; do
+                     if [ -e /proc/sys/net/ipv6/conf/$scope ]; then echo 1 > /proc/sys/net/ipv6/conf/$scope/disable_ipv6; fi
+                 done
+                 ip addr add {probe}/16 dev eth0
+                 ip link set eth0 up
+                 ip neigh add {VIP} lladdr {machine} nud permanent dev eth0
+                 nft add table ip quiet
+                 nft add chain ip quiet input \"{{ type filter hook input priority 0; policy drop; }}\"
+                 nft add rule ip quiet input tcp sport {CLIENT_PORT} accept'"
         ))
     }
 
@@ -108,6 +143,37 @@ END"
     /// Ends [`Switch::starve`].
     pub(crate) fn feed(&self, name: &str) -> Result<()> {
         self.shell(&format!("nft delete table bridge starve-{name} 2> /dev/null || :"))
+    }
+
+    /// Parts the ports of the switch into groups that do not hear each other. The first one has the switch's own address.
+    pub(crate) fn split(&self, groups: &[Vec<String>]) -> Result<()> {
+        let mut script = "nft -f - <<END\ntable bridge split {\n".to_owned();
+        let ports =
+            |group: &[String]| group.iter().map(|name| format!("v-{name}, p-{name}")).collect::<Vec<_>>().join(", ");
+        for (hook, rules) in [
+            ("forward", "iifname {P} oifname != {P} drop"),
+            ("input", "iifname {P} drop"),
+            ("output", "oifname {P} drop"),
+        ] {
+            let _ = writeln!(script, "chain {hook} {{ type filter hook {hook} priority 0;");
+            for group in groups.iter().skip(usize::from(hook != "forward")) {
+                let _ = writeln!(script, "{}", rules.replace("{P}", &format!("{{ {} }}", ports(group))));
+            }
+            script += "}\n";
+        }
+        self.shell(&(script + "}\nEND"))
+    }
+
+    /// Ends [`Switch::split`].
+    pub(crate) fn join(&self) -> Result<()> {
+        self.shell("nft delete table bridge split 2> /dev/null || :")
+    }
+
+    /// All these cables are pulled out or put in at once.
+    pub(crate) fn cables<'a>(&self, names: impl Iterator<Item = &'a str>, plugged: bool) -> Result<()> {
+        let state = if plugged { "up" } else { "down" };
+        let lines = names.fold(String::new(), |lines, name| lines + &format!("link set v-{name} {state}\n"));
+        self.shell(&format!("ip -batch - <<END\n{lines}END"))
     }
 
     /// Drops nothing any more.

@@ -1,4 +1,4 @@
-//! Watches who holds the address and who serves, from outside the machines, and notes each change in the event log.
+//! Watches who holds the address, who listens and who answers, from outside the machines, and notes changes in the event log.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::unistd::Pid;
-
+use crate::Result;
 use crate::VIP;
 use crate::clock::Moment;
 use crate::events::{EventLog, LAB};
@@ -15,7 +14,8 @@ use crate::locked;
 use crate::machine::{Machine, Role};
 use crate::moosefs;
 use crate::network;
-use crate::switch::hardware_address;
+use crate::probe::{self, Replies, Reply};
+use crate::switch::{Switch, hardware_address};
 
 /// How often each machine is looked at.
 const INTERVAL: Duration = Duration::from_millis(25);
@@ -34,17 +34,6 @@ pub(crate) const LISTENS: &str = "lab: listens on 9421";
 /// How the event log says that another machine answers now.
 pub(crate) const ANSWERS: &str = "lab: answers on 9421 through the address";
 
-/// Two or more machines held the address and listened on the clients' port at the same time.
-#[derive(Clone, Debug)]
-pub struct Overlap {
-    /// When it began.
-    pub from: Moment,
-    /// When it ended.
-    pub to: Moment,
-    /// The machines that were seen in it, at its beginning.
-    pub machines: Vec<String>,
-}
-
 /// A version that was answered through the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -56,43 +45,51 @@ pub struct Answer {
     pub version: u64,
 }
 
-/// What was seen last, the overlaps and the answers so far.
+/// What was seen last, and the answers so far.
 #[derive(Debug, Default)]
 struct Seen {
     answering: Option<(String, Moment)>,
     answers: Vec<Answer>,
-    overlaps: Vec<Overlap>,
-    open: Option<Overlap>,
 }
 
-/// Two threads that end with this value.
+/// Threads that end with this value.
 #[derive(Debug)]
 pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,
+    replies: Replies,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// `observer` is a process in the network from which the address is asked.
-    pub(crate) fn start(machines: &[Arc<Machine>], observer: Pid, events: &Arc<EventLog>) -> Self {
+    /// The address is asked from the switch; and each machine by itself, if `probed`.
+    pub(crate) fn start(
+        machines: &[Arc<Machine>],
+        switch: &Switch,
+        events: &Arc<EventLog>,
+        probed: bool,
+    ) -> Result<Self> {
         let masters = machines.iter().filter(|machine| matches!(machine.role, Role::Master(_)));
         let masters: Vec<Arc<Machine>> = masters.cloned().collect();
         let (seen, stop) = (Arc::<Mutex<Seen>>::default(), Arc::new(AtomicBool::new(false)));
+        let replies = Replies::default();
         let mut threads = Vec::new();
-        {
-            let (masters, events, seen, stop) =
-                (masters.clone(), Arc::clone(events), Arc::clone(&seen), Arc::clone(&stop));
-            threads.push(thread::spawn(move || sample(&masters, &events, &seen, &stop)));
+        for machine in masters.iter().filter(|_| probed) {
+            threads.push(probe::start((&machine.name, machine.address), switch, &replies, &stop)?);
         }
+        {
+            let (masters, events, stop) = (masters.clone(), Arc::clone(events), Arc::clone(&stop));
+            threads.push(thread::spawn(move || sample(&masters, &events, &stop)));
+        }
+        let observer = switch.pid();
         {
             let (events, seen, stop) = (Arc::clone(events), Arc::clone(&seen), Arc::clone(&stop));
             threads.push(thread::spawn(move || match network::enter(observer) {
-                Ok(()) => probe(&masters, &events, &seen, &stop),
+                Ok(()) => observe(&masters, &events, &seen, &stop),
                 Err(error) => drop(events.note(LAB, &format!("lab: cannot watch the address: {error}"))),
             }));
         }
-        Self { seen, stop, threads }
+        Ok(Self { seen, replies, stop, threads })
     }
 
     /// The machine that answers INFO through the virtual address, and since when.
@@ -105,11 +102,14 @@ impl Watch {
         locked(&self.seen).answers.clone()
     }
 
-    /// All overlaps so far, the one that goes on included.
-    pub(crate) fn overlaps(&self) -> Vec<Overlap> {
-        let seen = locked(&self.seen);
-        let open = seen.open.clone().map(|open| Overlap { to: Moment::now(), ..open });
-        seen.overlaps.iter().cloned().chain(open).collect()
+    /// What each machine has answered its probe so far, in the order of arrival.
+    pub(crate) fn replies(&self) -> Vec<Reply> {
+        locked(&self.replies).clone()
+    }
+
+    /// The last question of its probe that this machine has answered.
+    pub(crate) fn last_reply(&self, name: &str) -> Option<Reply> {
+        locked(&self.replies).iter().rev().find(|reply| reply.by == name).cloned()
     }
 }
 
@@ -147,10 +147,9 @@ impl Sight {
 }
 
 /// Looks at each machine's addresses and listeners.
-fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
+fn sample(masters: &[Arc<Machine>], events: &EventLog, stop: &AtomicBool) {
     let mut sights: BTreeMap<&str, Sight> = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
-        let mut serving = Vec::new();
         for machine in masters {
             let sight = sights.entry(&machine.name).or_default();
             let before = [sight.holds, sight.listens];
@@ -161,11 +160,7 @@ fn sample(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop:
                     events.note(&machine.name, if now[index] { begin } else { end });
                 }
             }
-            if now == [true; 2] {
-                serving.push(machine.name.clone());
-            }
         }
-        locked(seen).count(serving);
         thread::sleep(INTERVAL);
     }
 }
@@ -175,19 +170,8 @@ const CHANGES: [[&str; 2]; 2] = [
     [LISTENS, "lab: does not listen on 9421 any more"],
 ];
 
-impl Seen {
-    fn count(&mut self, serving: Vec<String>) {
-        let now = Moment::now();
-        if serving.len() > 1 {
-            self.open.get_or_insert(Overlap { from: now, to: now, machines: serving });
-        } else if let Some(open) = self.open.take() {
-            self.overlaps.push(Overlap { to: now, ..open });
-        }
-    }
-}
-
 /// Asks INFO through the virtual address and finds out by the hardware address who answered.
-fn probe(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
+fn observe(masters: &[Arc<Machine>], events: &EventLog, seen: &Mutex<Seen>, stop: &AtomicBool) {
     let named = |hardware: String| {
         let machine = masters.iter().find(|machine| hardware_address(machine.address) == hardware);
         machine.map_or(hardware, |machine| machine.name.clone())

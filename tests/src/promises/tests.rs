@@ -15,6 +15,16 @@ fn trace(lines: &str) -> Trace {
     Trace { events, end, ..Trace::default() }
 }
 
+/// A machine answers each 20 ms from one moment to another one, 2 ms after it was asked.
+fn replies(by: &str, from: f64, to: f64) -> Vec<Reply> {
+    let (mut all, mut sent) = (Vec::new(), from);
+    while sent + 0.002 <= to {
+        all.push(Reply { by: by.to_owned(), sent: at(sent), received: at(sent + 0.002) });
+        sent += 0.02;
+    }
+    all
+}
+
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a few seconds
 fn at(seconds: f64) -> Moment {
     Moment((seconds * 1e9) as u64)
@@ -48,10 +58,12 @@ const TAKEOVER: &str = "
 
 #[test]
 fn a_takeover_breaks_nothing() {
-    let found = trace(TAKEOVER).judge();
+    let mut takeover = trace(TAKEOVER);
+    takeover.replies = [replies("m1", 0.1, 10.0), replies("m2", 14.5, 30.0)].concat();
+    let found = takeover.judge();
     assert!(found.broken.is_empty(), "{found}");
-    assert_eq!((found.runs, found.overlap, found.hook), (1, Duration::ZERO, Duration::ZERO));
-    assert_eq!(found.unserved, Duration::from_millis(1500));
+    assert_eq!((found.runs, found.overlap(), found.hook), (1, Duration::ZERO, Duration::ZERO));
+    assert_eq!(found.unserved, Duration::from_millis(1502));
 }
 
 #[test]
@@ -65,26 +77,51 @@ fn a_hook_of_a_machine_without_power_is_no_hook() {
 }
 
 #[test]
-fn two_that_serve_are_seen_although_one_serves_at_the_end() {
-    let both = "
-        0.0 m1 lab: holds the address
-        0.0 m1 lab: listens on 9421
-        5.0 m2 lab: holds the address
-        5.0 m2 lab: listens on 9421
-        7.5 m1 lab: does not hold the address any more
-        60.0 m2 lab: done";
-    assert!(broken(&trace(both)).contains("two machines served for 2.5s from 5.000"));
-    let shorter = both.replace("7.5", "6.5");
-    let found = trace(&shorter).judge();
-    assert!(found.broken.is_empty() && found.overlap == Duration::from_millis(1500), "{found}");
-    // Clients reach one of the two: its time is bounded, too.
-    let parted = both.replace("5.0 m2 lab: holds", "4.0 m1 lab: isolated beyond its link\n 5.0 m2 lab: holds");
-    let found = trace(&parted).judge();
-    assert!(found.broken.is_empty() && found.split == Duration::from_millis(2500), "{found}");
-    assert!(broken(&trace(&parted.replace("7.5", "12.0"))).contains("parted by a cut"));
-    // And it counts as joined again from the moment it is healed.
-    let healed = parted.replace("7.5", "5.1 m1 lab: network whole again\n 7.5");
-    assert!(broken(&trace(&healed)).contains("two machines served for 2.4s"));
+fn two_that_answer_are_seen_however_short_it_is() {
+    let both = |first: (f64, f64), second: (f64, f64)| Trace {
+        replies: [replies("m1", first.0, first.1), replies("m2", second.0, second.1)].concat(),
+        ..trace("0.0 m1 lab: power on\n 0.0 m2 lab: power on\n 60.0 lab lab: done")
+    };
+    // One after the other is as it should be.
+    let found = both((0.0, 5.0), (5.01, 9.0)).judge();
+    assert!(found.broken.is_empty() && found.overlap() == Duration::ZERO, "{found}");
+    let seen = broken(&both((0.0, 7.5), (5.01, 60.0)));
+    assert!(seen.starts_with("m1 and m2 both answered for 2.4") && seen.ends_with("from 5.010 on"), "{seen}");
+    // A single answer between two of the other machine is enough, and the order does not matter.
+    for (first, second) in [((0.0, 60.0), (5.011, 5.013)), ((5.011, 5.013), (0.0, 60.0))] {
+        assert_eq!(both(first, second).judge().overlap(), Duration::from_millis(2));
+    }
+    // What was asked before the other one's last answer may have been answered before it.
+    assert_eq!(both((0.0, 5.0), (4.981, 5.2)).judge().overlap(), Duration::ZERO);
+    // Where the first one was silent in between, it may have come back.
+    let mut back = both((0.0, 5.0), (5.01, 5.09));
+    back.replies.extend(replies("m1", 5.1, 9.0));
+    assert_eq!(back.judge().overlap(), Duration::ZERO);
+}
+
+#[test]
+fn two_that_a_split_parts_are_counted_and_not_judged() {
+    let split = "
+        0.0 m1 lab: power on
+        3.0 lab lab: split: m1 cs1 c1 m3 | m2 cs2
+        8.0 lab lab: joined again
+        60.0 lab lab: done";
+    let both = |split: &str, to| Trace {
+        replies: [replies("m1", 0.0, 60.0), replies("m2", 5.01, to)].concat(),
+        ..trace(split)
+    };
+    let found = both(split, 7.5).judge();
+    assert!(found.broken.is_empty() && found.together(Between::Split) > Duration::from_secs(2), "{found}");
+    // When they are joined again they have half a second, and two on the same side of a split have nothing.
+    let found = both(split, 8.4).judge();
+    assert!(found.broken.is_empty() && found.together(Between::EndedSplit) > Duration::from_millis(300), "{found}");
+    assert!(broken(&both(split, 8.7)).contains("both answered for"));
+    assert!(
+        broken(&both(&split.replace("m2 cs2", "m4 cs2").replace("m3", "m2"), 7.5)).contains("both answered for 2.4")
+    );
+    // Whoever is cut off in another way answers no probe.
+    let isolated = split.replace("lab lab: split: m1 cs1 c1 m3 | m2 cs2", "m1 lab: isolated beyond its link");
+    assert!(broken(&both(&isolated, 7.5)).contains("both answered for"));
 }
 
 #[test]
@@ -106,6 +143,11 @@ fn history_that_was_answered_with_must_be_in_the_plan() {
     let found = takeover.judge();
     assert!(found.broken.is_empty() && found.compared == 1, "{found}");
     takeover.answers[1].version = 91;
+    // What its machine has said to be in no served history is not dropped silently.
+    let mut named = takeover.clone();
+    let line = "1.0 m1 mfs-promote[7]: not in the served history: versions 90 to 90 (1), 172.16.0.12 serves";
+    named.events.splice(0..0, trace(line).events);
+    assert!(named.judge().broken.is_empty() && broken(&takeover).contains("had answered with 91"));
     let starved = "1.0 m2 lab: its metalogger receives nothing";
     takeover.events.splice(0..0, trace(starved).events);
     let found = takeover.judge();
@@ -125,7 +167,8 @@ fn a_run_that_does_not_end_is_seen() {
     let ended = Trace { running: Some(BTreeSet::new()), ..trace(TAKEOVER) };
     assert!(ended.judge().broken.is_empty());
     let long = endless.replace("30.0 m2", "300.0 m2");
-    assert!(broken(&trace(&long)).contains("m2: the promotion of process 21 has not ended after"));
+    let long = Trace { replies: replies("m2", 14.5, 300.0), ..trace(&long) };
+    assert!(broken(&long).contains("m2: the promotion of process 21 has not ended after"));
     let next = endless.replace("30.0 m2 lab: done", "30.0 m2 mfs-promote[22]: demotion begun");
     assert!(broken(&trace(&next)).contains("m2: a promotion began while another run had not ended"));
     let killed = next.replace("30.0 m2", "29.0 m2 lab: SIGKILL to mfs-promote\n 30.0 m2");
@@ -133,10 +176,20 @@ fn a_run_that_does_not_end_is_seen() {
 }
 
 #[test]
-fn an_address_that_nobody_serves_on_is_seen() {
-    let idle = TAKEOVER.replace("14.5 m2 lab: listens on 9421", "");
-    assert!(trace(&idle).judge().broken.is_empty());
-    assert!(broken(&trace(&idle.replace("30.0 m2", "59.0 m2"))).starts_with("m2 held the address for 46s from 13.000"));
+fn an_address_without_answers_is_seen() {
+    let until = |end: &str, replies| Trace { replies, ..trace(&TAKEOVER.replace("30.0 m2", end)) };
+    assert!(until("30.0 m2", Vec::new()).judge().broken.is_empty());
+    let silent = broken(&until("59.0 m2", Vec::new()));
+    assert!(silent.starts_with("m2 held the address for 46s from 13.000 on, and answered nobody"), "{silent}");
+    let answered = until("59.0 m2", replies("m2", 14.0, 20.0)).judge();
+    assert!(answered.broken.is_empty() && answered.unserved > Duration::from_secs(38), "{answered}");
+    // Another one's answers do not count, and nor does the time in which nobody could ask.
+    assert!(broken(&until("59.0 m2", replies("m1", 14.0, 50.0))).contains("46s"));
+    let cut = until(
+        "20.0 m2 lab: isolated beyond its link\n 50.0 m2 lab: network whole again\n 59.0 m2",
+        replies("m1", 0.1, 10.0),
+    );
+    assert_eq!(cut.judge().unserved, Duration::from_secs(9));
 }
 
 #[test]
