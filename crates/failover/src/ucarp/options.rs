@@ -38,12 +38,22 @@ const LONG: [(&str, char); 22] = [
 ];
 
 /// Where the password of the group is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Password {
     /// `-p`: everybody who lists processes sees it.
     Visible(String),
     /// `-o`
     File(PathBuf),
+}
+
+impl std::fmt::Debug for Password {
+    /// Without the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Visible(_) => f.write_str("Visible"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
 }
 
 /// What of ucarp's options matters here.
