@@ -139,7 +139,7 @@ pub const ADDRESS_TAKEN_BY_M3: &str = r"another machine \(02:00:00:00:00:0d\) an
 pub const M1_ALIVE_WAITING: &str =
     "the master on 172.16.0.11 has the same version as this machine; waiting for it to stop";
 /// A stale master runs here, the living one is on m1.
-pub const STALE_MASTER_M1_ALIVE: &str = "mfsmaster runs here at version .* and one on 172.16.0.11 at version";
+pub const STALE_MASTER_M1_ALIVE: &str = "stopped serving: a master is alive on 172.16.0.11 at version";
 /// The master on m1 is hung.
 pub const M1_HUNG: &str = "the master on 172.16.0.11 hangs \\(accepts connections, no reply\\); ignoring it";
 /// The configuration has an unknown key.
