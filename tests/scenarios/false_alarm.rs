@@ -27,19 +27,52 @@ fn goes_on(cluster: &Cluster, load: &Workload, pid: Option<i32>) -> Result<()> {
     Ok(())
 }
 
+/// How long the client waited beyond the end of what began at `begun` and ended at `over`.
+fn report(what: &str, load: &Workload, begun: Moment, over: Moment) -> Result<()> {
+    let waited = load.outage(begun)?;
+    let [metadata, writes] = [waited.metadata, waited.writes].map(|all| all.saturating_sub(over - begun));
+    eprintln!("{what} for {:.0?}; beyond it metadata waited {metadata:.1?}, writes {writes:.1?}", over - begun);
+    Ok(())
+}
+
 #[test]
-fn the_whole_switch_is_gone_for_a_while() -> Result<()> {
+fn the_switch_passes_nothing_for_a_while() -> Result<()> {
     let (cluster, load) = serving(Cluster::build().masters(2))?;
     let pid = cluster.master_pid("m1");
     for seconds in [3, 10, 30] {
         wait_for_whole_copy(&cluster, "m2")?;
-        let gone = cluster.power_of_switch(false)?;
+        let begun = cluster.split(&[&["m1"], &["m2"], &["cs1"], &["c1"]])?;
         std::thread::sleep(Duration::from_secs(seconds));
-        let back = cluster.power_of_switch(true)?;
+        let over = cluster.join()?;
         goes_on(&cluster, &load, pid)?;
-        let waited = load.outage(gone)?;
-        let [metadata, writes] = [waited.metadata, waited.writes].map(|all| all.saturating_sub(back - gone));
-        eprintln!("the switch was gone for {seconds} s; beyond it metadata waited {metadata:.1?}, writes {writes:.1?}");
+        report("the switch passed nothing", &load, begun, over)?;
+    }
+    nothing_lost(&cluster, &load)
+}
+
+/// Every link goes down, so every ucarp becomes BACKUP at once, and looks again ten seconds later: any of them may be the
+/// first one to. It takes over only with everything.
+#[test]
+fn the_whole_switch_is_without_power_for_a_while() -> Result<()> {
+    let (cluster, load) = serving(Cluster::build().masters(2))?;
+    for seconds in [3, 10, 30] {
+        let [serving, other] = if cluster.serving() == ["m1"] { ["m1", "m2"] } else { ["m2", "m1"] };
+        wait_for_whole_copy(&cluster, other)?;
+        let (pid, mark) = (cluster.master_pid(serving), cluster.mark());
+        let begun = cluster.power_of_switch(false)?;
+        std::thread::sleep(Duration::from_secs(seconds));
+        let over = cluster.power_of_switch(true)?;
+        load.wait_for_progress(LAST_RETRY)?;
+        let now = cluster.expect("one machine to serve", SOON, || {
+            let now = cluster.serving();
+            (now.len() == 1 && cluster.answers(&now[0])).then(|| now[0].clone())
+        })?;
+        if now == serving {
+            assert_eq!(cluster.master_pid(serving), pid, "nothing was stopped");
+        } else {
+            cluster.wait_for_log_since(mark, other, log_lines::SERVING, SOON)?;
+        }
+        report(&format!("{serving} served, {now} serves: the switch was without power"), &load, begun, over)?;
     }
     nothing_lost(&cluster, &load)
 }

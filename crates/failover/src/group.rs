@@ -51,7 +51,8 @@ pub(crate) struct View {
     pub(crate) advertised: Option<Instant>,
     /// What was found on its own address last.
     pub(crate) asked: Option<Asked>,
-    /// The furthest version that its master has told during this run, and its metaid.
+    /// The furthest version that clients may have been answered there, as far as it was told during this run, and the
+    /// metaid.
     pub(crate) best: Option<(Version, u64)>,
     /// Whether it has sent heartbeats, now or lately: then its master answers clients only under a lease.
     pub(crate) leased: bool,
@@ -109,6 +110,16 @@ impl View {
                 MasterAt::Answers(info) => info.metadata_version,
                 _ => None,
             },
+        }
+    }
+
+    /// Takes in what is told now. Where it left the virtual IP counts even if its master has told more: before the machine
+    /// was heard to have left, the master may have counted that clients had left it.
+    fn note_best(&mut self, now: Instant) {
+        let Some(version) = self.history(now) else { return };
+        let left = self.statement(now).is_some_and(|said| matches!(said.role, Role::Demoting | Role::Stopping));
+        if left || self.best.is_none_or(|(best, _)| version.reaches_further_than(best)) {
+            self.best = Some((version, self.metaid(now).unwrap_or(0)));
         }
     }
 
@@ -191,7 +202,10 @@ impl Group {
     pub(crate) fn views(&self) -> BTreeMap<Ipv4Addr, View> {
         let heard = self.heartbeats.as_ref().map(|heartbeats| heartbeats.heard(timing::HEARTBEAT_LOST));
         for (address, heard) in heard.unwrap_or_default() {
-            self.shared.note(address, |view| (view.heartbeat, view.leased) = (Some(heard), true));
+            self.shared.note(address, |view| {
+                (view.heartbeat, view.leased) = (Some(heard), true);
+                view.note_best(Instant::now());
+            });
         }
         self.shared.views().clone()
     }
@@ -333,10 +347,7 @@ impl Shared {
             }
             self.note(address, |view| {
                 view.asked = Some(Asked { begun, found });
-                let told =
-                    view.history(Instant::now()).map(|version| (version, view.metaid(Instant::now()).unwrap_or(0)));
-                let further = |told: &(Version, u64)| view.best.is_none_or(|best| told.0.reaches_further_than(best.0));
-                view.best = told.filter(further).or(view.best);
+                view.note_best(Instant::now());
             });
             let pause = if eagerly { timing::ASK_AGAIN } else { timing::MONITOR };
             if self.end.sleep(pause).is_err() {
@@ -362,4 +373,41 @@ fn is_on_link(link: &VirtualIp) -> bool {
     let Ok(probe) = link.arp() else { return false };
     let answers = |_| matches!(Probe::ask(&probe, timing::PEER_CONNECT, Cancel::never()), Ok(Some(_)));
     (0..2).any(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::moosefs::{Info, Release};
+
+    fn answers(version: u64) -> Option<Asked> {
+        let release = Release { major: 3, minor: 0, patch: 117 };
+        let info = Info { release, metadata_version: Some(Version(version)), metaid: Some(7) };
+        Some(Asked { begun: Instant::now(), found: MasterAt::Answers(info) })
+    }
+
+    fn says(role: Role, version: u64) -> Option<Heard> {
+        let statement = Statement { role, version: Some(Version(version)), metaid: 7, forked_at: None, answers: false };
+        Some(Heard { statement, received: Instant::now() })
+    }
+
+    #[test]
+    fn a_master_that_counts_on_after_its_machine_left_has_answered_no_more() {
+        let mut view = View { asked: answers(521), ..View::default() };
+        view.note_best(Instant::now());
+        assert_eq!(view.best, Some((Version(521), 7)));
+        // INFO was answered before the first heartbeat came.
+        view.heartbeat = says(Role::Demoting, 520);
+        view.note_best(Instant::now());
+        assert_eq!(view.best, Some((Version(520), 7)));
+    }
+
+    #[test]
+    fn the_furthest_version_that_was_told_stays_known() {
+        let mut view = View { asked: answers(521), heartbeat: says(Role::Serving, 521), ..View::default() };
+        view.note_best(Instant::now());
+        view.asked = answers(510);
+        view.note_best(Instant::now());
+        assert_eq!(view.best, Some((Version(521), 7)));
+    }
 }
