@@ -134,8 +134,9 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     vip.find_interface()?;
     let locks = Locks::system()?;
     let mutex = locks.hook_mutex();
-    let lifetime = close_lease(&vip, config);
-    let added = vip.add(config.prefix_length, Some(lifetime))?;
+    // For a hook that was run by hand nothing would renew the lease.
+    let lifetime = ucarp.map(|_| close_lease(&vip, config));
+    let added = vip.add(config.prefix_length, lifetime)?;
     let file = words.xparam.as_deref().map(config::path_for_xparam).transpose()?;
     let asked = locks.ask(RunKind::Promotion).map_err(Box::<dyn Error>::from);
     let started =

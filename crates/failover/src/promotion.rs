@@ -71,9 +71,10 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
         }
     };
     let group = join_group(call, &machine, origin);
-    let keeper = origin
-        .is_hook()
-        .then(|| Keeper::start(&call.virtual_ip(), &machine.config, Arc::clone(&group), lock.request().clone()));
+    // Where nobody will stay to renew the lease, there is none.
+    let stays = origin.is_hook() && call.ucarp.is_some();
+    let keeper =
+        stays.then(|| Keeper::start(&call.virtual_ip(), &machine.config, Arc::clone(&group), lock.request().clone()));
     let promotion = Promotion {
         call,
         machine: &machine,
@@ -328,8 +329,11 @@ impl Promotion<'_> {
         self.begin(StepName::Check);
         if self.already_serving()? {
             self.group.say(|statement| statement.role = Role::Serving);
-            if let Some(keeper) = self.keeper {
-                keeper.resume();
+            match self.keeper {
+                Some(keeper) => keeper.resume(),
+                None if self.call.ucarp.is_none() => serve_for_good(self.vip, &self.machine.config),
+                // The run of a hook keeps them.
+                None => (),
             }
             self.start_companions();
             return Ok(Promoted::AlreadyServing);
@@ -452,7 +456,7 @@ impl Promotion<'_> {
     /// Clients must not learn that their master is gone before they can connect to this one: the lease is closed, which holds
     /// resets back, and those that send are recorded.
     fn listen_to_clients(&self) -> Option<ClientListener> {
-        // A run by hand has no lease.
+        // Without a lease the kernel answers them as they come.
         self.keeper?;
         let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
         let listener = ClientListener::open(interface.index, self.vip.port(self.machine.config.client_port));
