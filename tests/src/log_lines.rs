@@ -278,7 +278,7 @@ pub const TORN: &str = "torn last line of 12 bytes";
 /// The log about a torn last line.
 pub const TORN_LOGGED: &str = "torn.*12 bytes";
 /// `--dry-run`: the plan starts from a copy of a promoted master.
-pub const NEW_HISTORY: &str = "(ml, version 10";
+pub const NEW_HISTORY: &str = "(ml, version 200000000000";
 /// `--dry-run` about a hard link.
 pub const SECOND_NAME: &str = "metadata.mfs.back.7 is a hard link to a file of another user";
 /// A program was started by another user.

@@ -207,11 +207,9 @@ impl Demotion<'_> {
             // An administrator's demotion waits for nothing.
             _ => End::Alone,
         };
-        let unserved = match (&leaving, end) {
-            (_, End::VipIsBack) => return Ok(Demoted::Kept),
-            (Some(leaving), End::LacksNothing(other)) => leaving.unserved(other, memory.forked_at),
-            _ => None,
-        };
+        if end == End::VipIsBack {
+            return Ok(Demoted::Kept);
+        }
         if let Some(leaving) = &leaving {
             leaving.say_stopping();
         }
@@ -222,8 +220,10 @@ impl Demotion<'_> {
             machine.start_metalogger()?;
             self.run.done(StepName::Metalogger, format_args!("started"));
         }
-        if let Some(unserved) = unserved {
-            unserved.report(machine);
+        if let (Some(leaving), End::LacksNothing(other)) = (&leaving, end) {
+            if let Some(unserved) = leaving.unserved(other, memory.forked_at, self.cancel) {
+                unserved.report(machine);
+            }
         }
         Ok(Demoted::Stopped)
     }

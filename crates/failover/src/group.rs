@@ -380,33 +380,33 @@ mod tests {
     use super::*;
     use crate::moosefs::{Info, Release};
 
-    fn answers(version: u64) -> Option<Asked> {
+    fn answers(version: u64) -> Asked {
         let release = Release { major: 3, minor: 0, patch: 117 };
         let info = Info { release, metadata_version: Some(Version(version)), metaid: Some(7) };
-        Some(Asked { begun: Instant::now(), found: MasterAt::Answers(info) })
+        Asked { begun: Instant::now(), found: MasterAt::Answers(info) }
     }
 
-    fn says(role: Role, version: u64) -> Option<Heard> {
+    fn says(role: Role, version: u64) -> Heard {
         let statement = Statement { role, version: Some(Version(version)), metaid: 7, forked_at: None, answers: false };
-        Some(Heard { statement, received: Instant::now() })
+        Heard { statement, received: Instant::now() }
     }
 
     #[test]
     fn a_master_that_counts_on_after_its_machine_left_has_answered_no_more() {
-        let mut view = View { asked: answers(521), ..View::default() };
+        let mut view = View { asked: Some(answers(521)), ..View::default() };
         view.note_best(Instant::now());
         assert_eq!(view.best, Some((Version(521), 7)));
         // INFO was answered before the first heartbeat came.
-        view.heartbeat = says(Role::Demoting, 520);
+        view.heartbeat = Some(says(Role::Demoting, 520));
         view.note_best(Instant::now());
         assert_eq!(view.best, Some((Version(520), 7)));
     }
 
     #[test]
     fn the_furthest_version_that_was_told_stays_known() {
-        let mut view = View { asked: answers(521), heartbeat: says(Role::Serving, 521), ..View::default() };
+        let mut view = View { asked: Some(answers(521)), heartbeat: Some(says(Role::Serving, 521)), ..View::default() };
         view.note_best(Instant::now());
-        view.asked = answers(510);
+        view.asked = Some(answers(510));
         view.note_best(Instant::now());
         assert_eq!(view.best, Some((Version(521), 7)));
     }

@@ -12,6 +12,7 @@ use std::fmt;
 #[cfg(test)]
 mod cases;
 pub(crate) mod changelog;
+mod chunks;
 pub(crate) mod chunkservers;
 mod compare;
 pub(crate) mod emergency;
@@ -27,7 +28,6 @@ pub(crate) mod plan;
 pub(crate) mod stage;
 #[cfg(test)]
 mod testing;
-mod unlock;
 mod version;
 
 pub(crate) use emergency::Emergency;

@@ -27,7 +27,7 @@ use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
 use crate::machine::{Machine, commit, memory, recover};
-use crate::metadata::{Lineage, Loss, Version, emergency, plan};
+use crate::metadata::{Lineage, Loss, Version, emergency, plan, stage};
 use crate::moosefs::workarounds::tcp_resets::ClientListener;
 use crate::moosefs::{Daemon, Release};
 use crate::policy::Why;
@@ -517,7 +517,7 @@ impl Promotion<'_> {
     /// Plans again with the logs that the metalogger has flushed, and completes the stage.
     fn stage(&mut self, prepared: Prepared) -> Result<Staged, Failure> {
         let staged = prepared.stage(self.machine, self.cancel)?;
-        let Staged { plan, served, unlocked, .. } = &staged;
+        let Staged { plan, written: stage::Written { served, unlocked }, .. } = &staged;
         for note in &plan.notes {
             prepare::log_note(note);
         }
@@ -540,11 +540,11 @@ impl Promotion<'_> {
     /// Moves all other files out of the data folder, and the clean set into it.
     fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
-        let Staged { folder, plan, served, release, .. } = staged;
+        let Staged { folder, plan, written, release } = staged;
         let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
         let aside = plan.set_aside.len();
         self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));
-        Ok(Committed { journal, served, end_version: plan.end_version, metaid: plan.metaid, release })
+        Ok(Committed { journal, served: written.served, end_version: plan.end_version, metaid: plan.metaid, release })
     }
 
     fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {

@@ -238,9 +238,8 @@ impl Rehearsal<'_> {
         log::info!("staging {} in the rehearsal folder", bytes(space.staged()));
         let folder = RehearsalFolder::create(data)?;
         stage::copy_image(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
-        let unlocked = stage::write_log(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
-        let served = (plan.end_version + jump).with_changes(unlocked);
-        Ok((plan, served, folder))
+        let written = stage::write_log(data, &plan, &folder.restore, *owner, jump, self.cancel)?;
+        Ok((plan, written.served, folder))
     }
 
     /// Restores the staged set. Returns how long that took.

@@ -209,10 +209,14 @@ fn complaint(mount: &Path, wanted: &Wanted) -> Option<String> {
         }
         return seen.into_iter().find_map(Result::err).map(|error| format!("{name}: {error}"));
     }
-    let mut found = Vec::new();
+    let (mut found, expected) = (Vec::new(), content(wanted.names.first()?));
     match File::open(paths.first()?).and_then(|mut file| file.read_to_end(&mut found)) {
         Err(error) => Some(format!("{name}: {error}")),
-        Ok(_) if found == content(wanted.names.first()?) => None,
-        Ok(length) => Some(format!("{name}: other content, {length} bytes")),
+        Ok(_) if found == expected => None,
+        Ok(length) => {
+            let same = found.iter().zip(&expected).take_while(|(found, expected)| found == expected).count();
+            let rest = if found[same..].iter().all(|byte| *byte == 0) { "zeros" } else { "other content" };
+            Some(format!("{name}: {length} of {} bytes, from byte {same} on {rest}", expected.len()))
+        }
     }
 }

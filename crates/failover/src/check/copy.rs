@@ -29,7 +29,6 @@ pub(super) fn look(
     metalogger_runs: bool,
 ) -> Result<Copy, NoCopy> {
     let (inventory, plan) = plan_when_flushed(data, state, served, FLUSH)?;
-    let jump = plan.jump();
     let mut warnings: Vec<_> = emergency::find(data, &config.working_user).iter().map(ToString::to_string).collect();
     warnings.extend(plan.notes.iter().filter_map(|note| match prepare::remark(note, metalogger_runs) {
         (Severity::Warning, text) => Some(text),
@@ -39,10 +38,10 @@ pub(super) fn look(
         lineage: plan.lineage,
         metaid: plan.metaid,
         end_version: plan.end_version,
-        served_version: plan.end_version + jump,
+        served_version: plan.served(),
         changes: plan.changes,
         image_age: image_age(&inventory, &plan),
-        space: Space::of(data, &plan, jump).map_err(|e| chain(&e)),
+        space: Space::of(data, &plan, plan.jump()).map_err(|e| chain(&e)),
         warnings,
     })
 }

@@ -128,7 +128,7 @@ mod tests {
             last_change_time,
             changes: 0,
             notes: downloaded.map(unlogged).into_iter().collect(),
-            known_epoch: 0,
+            epoch: 1,
             set_aside: Vec::new(),
         }
     }

@@ -97,6 +97,10 @@ impl Leaving {
         left.look(&self.group.views(), self.group.options(), Instant::now())
     }
 
+    fn view(&self, other: Ipv4Addr) -> Option<View> {
+        self.group.views().remove(&other)
+    }
+
     pub(crate) fn log_waiting(&self, other: Ipv4Addr, version: Option<Version>) {
         match (version, self.left) {
             (Some(version), Some(left)) if left.reaches_further_than(version) => log::warn!(
@@ -108,13 +112,19 @@ impl Leaving {
     }
 
     /// What was made here and is not in the history that `other` serves. The history here left the one before it at
-    /// `forked_at`.
-    pub(crate) fn unserved(&self, other: Ipv4Addr, forked_at: Option<Version>) -> Option<Unserved> {
-        let (views, now) = (self.group.views(), Instant::now());
-        let view = views.get(&other)?;
+    /// `forked_at`. What `other` said last counts; if it was not heard yet, that is waited for.
+    pub(crate) fn unserved(&self, other: Ipv4Addr, forked_at: Option<Version>, cancel: &Cancel) -> Option<Unserved> {
+        let (begun, mut view) = (Instant::now(), self.view(other)?);
+        while view.heartbeat.is_none() && begun.elapsed() < timing::HEARTBEAT_LOST * 2 {
+            self.wait(timing::HEARTBEAT_LOST, cancel).ok()?;
+            view = self.view(other)?;
+        }
         // A machine that serves may have lost the virtual IP for a moment.
-        let statement = view.statement(now).filter(|statement| statement.role != Role::Promoting)?;
-        let version = view.history(now).or(statement.version)?;
+        let statement = &view.heartbeat.as_ref()?.statement;
+        if statement.role == Role::Promoting {
+            return None;
+        }
+        let version = view.history(Instant::now()).or(statement.version)?;
         let served = Served { version, forked_at: statement.forked_at };
         between(served, self.left?, forked_at).map(|(first, end)| Unserved { first, end, served_by: other })
     }
@@ -185,14 +195,20 @@ struct Served {
     forked_at: Option<Version>,
 }
 
-/// The first change of a history that went on to `left` which is not in the one that is served, and `left`. The later of the
-/// two has left the earlier one at a place that its own machine knows.
+/// The first change of a history that went on to `left` which is not in the one that is served, and `left`. That history left
+/// the one before it at `forked_at`, and each machine knows that of its own.
 fn between(served: Served, left: Version, forked_at: Option<Version>) -> Option<(Version, Version)> {
-    let (earlier, later) = (served.version.epoch().min(left.epoch()), served.version.epoch().max(left.epoch()));
-    let fork = if left.epoch() == later { forked_at } else { served.forked_at };
-    // It left this very one, not a third one that lies between.
-    let fork = fork.filter(|fork| earlier < later && fork.epoch() == earlier)?;
-    let first = Version(left.epoch() * EPOCH + fork.position());
+    let (ours, theirs) = (left.epoch(), served.version.epoch());
+    let began = |fork: Version| (fork, Version(ours * EPOCH + fork.position()));
+    let (fork, first) = match (forked_at, served.forked_at) {
+        // This machine was promoted from the history that is served, or that one from the history here.
+        (Some(fork), _) if ours > theirs && fork.epoch() == theirs => began(fork),
+        (_, Some(fork)) if ours < theirs && fork.epoch() == ours => began(fork),
+        // Both were promoted from one history, in two parts of the network.
+        (Some(fork), Some(other)) if ours != theirs && fork.epoch() == other.epoch() => began(fork),
+        // A third history lies between.
+        _ => return None,
+    };
     (left.position() > fork.position()).then_some((first, left))
 }
 
@@ -283,5 +299,9 @@ mod tests {
         assert_eq!(of(300, None, PROMOTED + 112, Some(100)), Some((PROMOTED + 100, PROMOTED + 112)));
         assert_eq!(of(300, None, PROMOTED + 100, Some(100)), None);
         assert_eq!(of(112, None, 112, Some(5)), None, "the same history");
+        // Both were promoted at 100 or near it, in two parts of a network without the first one.
+        let sibling = 2 * PROMOTED;
+        assert_eq!(of(sibling + 150, Some(100), PROMOTED + 112, Some(101)), Some((PROMOTED + 101, PROMOTED + 112)));
+        assert_eq!(of(PROMOTED + 150, Some(100), sibling + 112, Some(101)), Some((sibling + 101, sibling + 112)));
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::state::{Error, State};
 use crate::metadata::{Inventory, Version, inventory};
+use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
@@ -281,12 +282,24 @@ pub(crate) fn inventory(data: &Folder, state: Option<&State>) -> Result<Inventor
         // One that cannot be read is reported by the check of the copy.
         let compared = freshness(state).ok().flatten().map_or(0, |noted| noted.served.epoch());
         inventory.remembered_epoch = memory.epoch.max(compared);
+        let known: Vec<Ipv4Addr> = memory.known().map(|known| known.address).collect();
+        inventory.rank = rank(&address::own_addresses().unwrap_or_default(), &known);
         inventory.unserved = memory.unserved.last().map(|unserved| inventory::Unserved {
             first: if unserved.whole_epoch { unserved.end.epoch_began() } else { unserved.first },
             last: unserved.end,
         });
     }
     Ok(inventory)
+}
+
+/// How many of the `known` machines come before this one in the order of addresses. Of its `own` addresses, the one nearest
+/// to theirs counts.
+fn rank(own: &[Ipv4Addr], known: &[Ipv4Addr]) -> u64 {
+    let nearest = known.iter().min().and_then(|first| {
+        let distance = |address: &&Ipv4Addr| address.to_bits() ^ first.to_bits();
+        own.iter().filter(|address| !address.is_loopback()).min_by_key(distance)
+    });
+    nearest.map_or(0, |own| known.iter().filter(|known| *known < own).count() as u64)
 }
 
 /// The last comparison with a serving master, if there was one.
@@ -349,6 +362,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open_at(&dir.path().join("state")).unwrap();
         (dir, state)
+    }
+
+    #[test]
+    fn no_two_machines_of_a_group_have_one_rank() {
+        let group: [Ipv4Addr; 3] = [[10, 0, 0, 11], [10, 0, 0, 12], [10, 0, 0, 240]].map(Into::into);
+        let storage = Ipv4Addr::new(192, 168, 0, 1);
+        for (expected, one) in group.iter().enumerate() {
+            let others: Vec<Ipv4Addr> = group.iter().filter(|other| *other != one).copied().collect();
+            assert_eq!(rank(&[Ipv4Addr::LOCALHOST, storage, *one], &others), expected as u64);
+        }
+        assert_eq!((rank(&group[..1], &[]), rank(&[], &group)), (0, 0));
     }
 
     #[test]

@@ -212,22 +212,41 @@ fn bad_section(file: &mut (impl Read + Seek), end: u64) -> io::Result<Option<u64
 /// # Errors
 /// Only if reading fails.
 pub(crate) fn section(file: &mut (impl Read + Seek), name: [u8; 4], limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let Some((start, length)) = find_section(file, name)?.filter(|(_, length)| *length <= limit) else {
+        return Ok(None);
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut content = Vec::new();
+    file.take(length).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
+/// The id that the next new chunk gets, the first number of the section `CHNK` of a complete 2.0 image (`chunk_load` in
+/// `mfsmaster/chunks.c`); `None` without that section.
+///
+/// # Errors
+/// Only if reading fails.
+pub(crate) fn next_chunk(file: &mut (impl Read + Seek)) -> io::Result<Option<u64>> {
+    match find_section(file, *b"CHNK")? {
+        Some((start, 8..)) => bytes_at(file, start).map(u64::from_be_bytes).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Where the content of the section `name` begins, and how long it is.
+fn find_section(file: &mut (impl Read + Seek), name: [u8; 4]) -> io::Result<Option<(u64, u64)>> {
     let end = file.seek(SeekFrom::End(0))?.saturating_sub(TRAILER);
     let mut offset = HEADER;
     for _ in 0..MAX_SECTIONS {
-        if offset + 16 > end {
+        let start = offset + 16;
+        if start > end {
             break;
         }
         let found: [u8; 4] = bytes_at(file, offset)?;
         let length = u64::from_be_bytes(bytes_at(file, offset + 8)?);
-        let Some(next) = (offset + 16).checked_add(length).filter(|next| *next <= end) else { break };
+        let Some(next) = start.checked_add(length).filter(|next| *next <= end) else { break };
         if found == name {
-            if length > limit {
-                break;
-            }
-            let mut content = Vec::new();
-            file.take(length).read_to_end(&mut content)?;
-            return Ok(Some(content));
+            return Ok(Some((start, length)));
         }
         offset = next;
     }

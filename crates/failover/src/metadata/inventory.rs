@@ -243,6 +243,8 @@ pub(crate) struct Inventory {
     pub(crate) unserved: Option<Unserved>,
     /// The highest epoch that this machine remembers, of its own service or of another machine's, if the caller knows it.
     pub(crate) remembered_epoch: u64,
+    /// The place of this machine among those of its group, in the order of their addresses.
+    pub(crate) rank: u64,
 }
 
 impl Inventory {

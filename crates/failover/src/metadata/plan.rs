@@ -91,8 +91,8 @@ pub(crate) struct Plan {
     pub(crate) changes: u64,
     /// What was decided, cut and left out.
     pub(crate) notes: Vec<Note>,
-    /// The highest epoch of all files here and of what is remembered, not lower than that of `end_version`.
-    pub(crate) known_epoch: u64,
+    /// The epoch that a promotion begins.
+    pub(crate) epoch: u64,
     /// Regular files to move out of the data folder, sorted: everything that looks like metadata, used or not.
     pub(crate) set_aside: Vec<OsString>,
 }
@@ -137,17 +137,20 @@ impl Plan {
         self.stretches.iter().map(|stretch| stretch.bytes).sum::<u64>() + longer * self.changes
     }
 
-    /// What a promotion raises all versions by. It begins the epoch after the highest one that this machine knows of: other
+    /// What a promotion raises all versions by. It begins an epoch after the highest one that this machine knows of: other
     /// machines may have followed histories of these, also ones that are left behind here, and must notice that this is
-    /// another one. Most often that is the next epoch. No number of changes that are left behind matters: an epoch has more.
+    /// another one. No number of changes that are left behind matters: an epoch has more.
     ///
     /// A new file system has no version to raise, and only images of the 2.0 format are known to bear it.
     pub(crate) fn jump(&self) -> EpochJump {
-        if self.base.has_epochs() {
-            EpochJump::epochs(self.known_epoch - self.end_version.epoch() + 1)
-        } else {
-            EpochJump::NONE
-        }
+        if self.base.has_epochs() { EpochJump::epochs(self.epoch - self.end_version.epoch()) } else { EpochJump::NONE }
+    }
+
+    /// The version that a promotion serves: a jump to a later epoch ends with a change of its own. Chunks that have to be
+    /// unlocked, which are not known before the logs are copied, come on top.
+    pub(crate) fn served(&self) -> Version {
+        let jump = self.jump();
+        (self.end_version + jump).with_changes(u64::from(jump > EpochJump::NONE))
     }
 }
 
@@ -186,7 +189,8 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         last_change_time: chosen.last_change,
         changes: chosen.end.changes_since(chosen.version),
         notes,
-        known_epoch: known_epoch(inventory).max(chosen.end.epoch()),
+        // Not that of another machine which is promoted from the same copy at the same time, in another part of the network.
+        epoch: known_epoch(inventory).max(chosen.end.epoch()) + 1 + inventory.rank,
         set_aside: set_aside(inventory),
     })
 }

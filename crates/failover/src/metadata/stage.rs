@@ -16,9 +16,9 @@ use std::sync::mpsc;
 use rustix::fs::Mode;
 
 use super::changelog::{self, Lines};
+use super::chunks::Chunks;
 use super::image::{self, Image};
 use super::plan::{Base, Plan, Stretch};
-use super::unlock::ChunkLocks;
 use super::{EpochJump, Version};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder, Owner};
@@ -150,10 +150,10 @@ pub(crate) fn copy_file(
 }
 
 /// Writes the plan's changes to [`LOG`] in the folder `stage`: one contiguous log from the base's version to the
-/// plan's end, then an `UNLOCK` for each chunk that the crash left locked; all ids raised by `jump`, every line ended.
-/// Flushed, of `owner`, mode 0640. Without changes: empty.
+/// plan's end, then the changes of our own that end a history ([`chunks`](super::chunks)); all ids raised by `jump`, every
+/// line ended. Flushed, of `owner`, mode 0640. Without changes: empty.
 ///
-/// Returns how many chunks it unlocks; there is one change for each behind the plan's end.
+/// For a jump the image must be staged.
 pub(crate) fn write_log(
     folder: &Folder,
     plan: &Plan,
@@ -161,30 +161,49 @@ pub(crate) fn write_log(
     owner: Owner,
     jump: EpochJump,
     cancel: &Cancel,
-) -> Result<u64, Error> {
+) -> Result<Written, Error> {
     check_jump(plan, jump)?;
+    let next_chunk = if jump > EpochJump::NONE { next_chunk(stage)? } else { None };
     let name = OsStr::new(LOG);
     let file = stage.create(name, 0o600)?;
-    let unlocked = flushing(&file, name, |mut flush| {
+    let written = flushing(&file, name, |mut flush| {
         let wrote = move |bytes| flush.wrote(bytes);
-        Blocks::write(&file, wrote, failed("write", name), |out| write_changes(folder, plan, out, jump, cancel))
+        Blocks::write(&file, wrote, failed("write", name), |out| {
+            write_changes(folder, plan, next_chunk, out, jump, cancel)
+        })
     })?;
     finish(stage, &file, name, owner)?;
-    Ok(unlocked)
+    Ok(written)
+}
+
+/// What a log is that was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// The version that a master which has loaded the set answers with.
+    pub(crate) served: Version,
+    /// How many chunks are unlocked whose writers were cut off.
+    pub(crate) unlocked: u64,
+}
+
+/// The id of the next new chunk in the staged image, where that tells it.
+fn next_chunk(stage: &Folder) -> Result<Option<u64>, Error> {
+    let name = OsStr::new(IMAGE);
+    image::next_chunk(&mut stage.read(name)?).map_err(failed("read", name))
 }
 
 fn write_changes(
     folder: &Folder,
     plan: &Plan,
+    next_chunk: Option<u64>,
     out: &mut Blocks,
     jump: EpochJump,
     cancel: &Cancel,
-) -> Result<u64, Error> {
+) -> Result<Written, Error> {
     let mut writer = Writer {
         out,
         next: plan.base_version.next_change(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
-        locks: ChunkLocks::default(),
+        chunks: Chunks::of_image(next_chunk),
     };
     for stretch in &plan.stretches {
         if stretch.first != writer.next {
@@ -197,15 +216,16 @@ fn write_changes(
         let (expected, found) = (writer.next, plan.end_version.next_change());
         return Err(Error::NotContiguous { expected, found });
     }
+    let end = plan.end_version + jump;
     // Tried from 3.0 on. 1.x is left as it is.
     if !format_2_0(plan) && plan.base != Base::New {
-        return Ok(0);
+        return Ok(Written { served: end, unlocked: 0 });
     }
-    let unlocking = writer.locks.ending();
-    for change in &unlocking {
+    let ending = writer.chunks.ending();
+    for change in &ending.changes {
         writer.write(change.as_bytes())?;
     }
-    Ok(unlocking.len() as u64)
+    Ok(Written { served: end.with_changes(ending.changes.len() as u64), unlocked: ending.unlocked })
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
@@ -278,7 +298,7 @@ struct Writer<'a> {
     next: u64,
     /// The id of the line being written, in digits: counted on, which is quicker than printing each.
     digits: Vec<u8>,
-    locks: ChunkLocks,
+    chunks: Chunks,
 }
 
 impl Writer<'_> {
@@ -297,7 +317,7 @@ impl Writer<'_> {
             let line = raw.filter(|raw| raw.ended).and_then(|raw| changelog::parse(raw.text));
             match line {
                 Some(line) if line.id == self.next => {
-                    self.locks.see(&line);
+                    self.chunks.see(&line);
                     self.write(line.change)?;
                 }
                 // Changes below the base, or that another log has given already.

@@ -4,7 +4,7 @@
 //! from the files as they are then; only if it starts from another image is that copied again.
 
 use crate::metadata::{
-    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, Version, emergency, inventory, plan, stage,
+    Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, emergency, inventory, plan, stage,
 };
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
@@ -142,10 +142,7 @@ fn copy_image(planned: &Planned, machine: &Machine, folder: &RunFolder, cancel: 
 pub(crate) struct Staged {
     pub(crate) folder: RunFolder,
     pub(crate) plan: Plan,
-    /// The version that a master which has loaded the set answers with.
-    pub(crate) served: Version,
-    /// How many chunks are unlocked whose writers were cut off.
-    pub(crate) unlocked: u64,
+    pub(crate) written: stage::Written,
     /// The release of the master that is to serve it.
     pub(crate) release: Release,
 }
@@ -175,14 +172,13 @@ impl Prepared {
             copy_image(&planned, machine, &folder, cancel)?;
         }
         let Planned { plan, jump, release, loss, .. } = planned;
-        let unlocked = stage::write_log(&machine.data, &plan, &folder.stage, machine.owner, jump, cancel)?;
+        let written = stage::write_log(&machine.data, &plan, &folder.stage, machine.owner, jump, cancel)?;
         folder.stage.sync()?;
-        let served = (plan.end_version + jump).with_changes(unlocked);
-        emergency::check(&machine.data, &machine.config.working_user, &plan, served, loss)?;
+        emergency::check(&machine.data, &machine.config.working_user, &plan, written.served, loss)?;
         if !release.restores_itself() {
             restore(&plan, &folder, release, machine, cancel)?;
         }
-        Ok(Staged { folder, plan, served, unlocked, release })
+        Ok(Staged { folder, plan, written, release })
     }
 }
 

@@ -12,8 +12,8 @@ use crate::machine::space::{self, Space};
 use crate::machine::state::State;
 use crate::metadata::inventory::Other;
 use crate::metadata::{
-    Base, Emergency, EpochJump, Image, ImageFile, Inventory, LogFile, Loss, Note, Plan, Refusal, Severity, Version,
-    emergency, plan,
+    Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Note, Plan, Refusal, Severity, Version, emergency,
+    plan,
 };
 use crate::moosefs::services::Services;
 use crate::moosefs::{self, Daemon};
@@ -179,13 +179,12 @@ impl DryRun {
         let mut obstacles = Vec::new();
         let planned = match &plan {
             Some(Ok(plan)) => {
-                let jump = plan.jump();
-                let space = Space::of(&data, plan, jump)?;
+                let space = Space::of(&data, plan, plan.jump())?;
                 if !space.fits() {
                     obstacles.push(space::full(&data, space).to_string());
                 }
-                obstacles.extend(emergencies(&emergency, plan, jump, &data, loss));
-                Some(Planned::new(plan, jump, space, metalogger.is_some()))
+                obstacles.extend(emergencies(&emergency, plan, &data, loss));
+                Some(Planned::new(plan, space, metalogger.is_some()))
             }
             Some(Err(refusal)) => {
                 obstacles.push(refusal.to_string());
@@ -233,14 +232,14 @@ fn of_machine(config: &Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Resu
 }
 
 /// The emergency images that stop a promotion.
-fn emergencies(found: &[Emergency], plan: &Plan, jump: EpochJump, data: &Folder, loss: Loss) -> Vec<String> {
-    let judged = found.iter().filter_map(|file| file.judge(plan, plan.end_version + jump, data.path()));
+fn emergencies(found: &[Emergency], plan: &Plan, data: &Folder, loss: Loss) -> Vec<String> {
+    let judged = found.iter().filter_map(|file| file.judge(plan, plan.served(), data.path()));
     let allowed = |error: &emergency::Error| loss == Loss::Allow && matches!(error, emergency::Error::Newer { .. });
     judged.filter(|error| !allowed(error)).map(|error| error.to_string()).collect()
 }
 
 impl Planned {
-    fn new(plan: &Plan, jump: EpochJump, space: Space, metalogger_runs: bool) -> Self {
+    fn new(plan: &Plan, space: Space, metalogger_runs: bool) -> Self {
         Self {
             lineage: plan.lineage.to_string(),
             base_file: match &plan.base {
@@ -255,7 +254,7 @@ impl Planned {
                 .map(|r| Replay { file: shown(&r.file), first: r.first, last: r.last })
                 .collect(),
             end_version: plan.end_version,
-            served_version: plan.end_version + jump,
+            served_version: plan.served(),
             changes: plan.changes,
             last_change_time: plan.last_change_time,
             set_aside: plan.set_aside.iter().map(|name| shown(name)).collect(),

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use super::master::Master;
 use crate::metadata::testing::Data;
 use crate::metadata::version::EPOCH;
-use crate::metadata::{EpochJump, Image, stage};
+use crate::metadata::{EpochJump, Image, image, stage};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 
@@ -18,14 +18,17 @@ fn loads(data: &Data, jump: EpochJump) {
     let master = Master::new();
     let stage = Folder::open(&master.data()).unwrap();
     stage::copy_image(&folder, &plan, &stage, master.owner, jump, &cancel).unwrap();
-    stage::write_log(&folder, &plan, &stage, master.owner, jump, &cancel).unwrap();
+    let written = stage::write_log(&folder, &plan, &stage, master.owner, jump, &cancel).unwrap();
     let log = std::fs::metadata(master.data().join(stage::LOG)).unwrap();
     assert_eq!((log.uid(), log.mode() & 0o777), (master.owner.uid, 0o640));
 
     let output = master.restore().expect("a restore in time");
     assert!(output.success(), "{output:?}");
-    let (signature, version, metaid) = (*b"MFSM 2.0", plan.end_version + jump, plan.metaid);
+    let (signature, version, metaid) = (*b"MFSM 2.0", written.served, plan.metaid);
     assert_eq!(master.restored(), Some(Image::Complete { signature, version, metaid }), "{output:?}");
+    let next = |name: &str| image::next_chunk(&mut stage.read(name.as_ref()).unwrap()).unwrap();
+    let skips = next("metadata.mfs") > Some(500_000_000);
+    assert_eq!(skips, jump > EpochJump::NONE, "{output:?}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 const JUMP: u64 = EPOCH;
 
-fn staged(data: &Data, jump: u64) -> (Data, Result<u64, Error>) {
+fn staged(data: &Data, jump: u64) -> (Data, Result<Written, Error>) {
     let (plan, stage, cancel) = (data.plan().unwrap(), Data::new(), Cancel::new());
     let folder = data.folder();
     let written = copy_image(&folder, &plan, &stage.folder(), me(), EpochJump(jump), &cancel)
@@ -30,7 +30,7 @@ fn a_staged_set() {
     let (stage, written) = staged(&simple(), 0);
     assert_eq!(content(&stage, IMAGE), image(10, 1));
     assert_eq!(String::from_utf8(content(&stage, LOG)).unwrap(), lines(10..=20, 0));
-    assert_eq!(written.unwrap(), 0, "no chunk was locked");
+    assert_eq!(written.unwrap(), Written { served: Version(21), unlocked: 0 });
     for name in [IMAGE, LOG] {
         let status = std::fs::metadata(stage.path(name)).unwrap();
         assert_eq!((status.mode() & 0o7777, status.uid()), (0o640, me().uid));
@@ -50,7 +50,7 @@ fn a_jump_raises_the_version_and_every_id() {
 #[test]
 fn a_plan_without_changes_gives_an_empty_log() {
     let (stage, written) = staged(&Data::new().image("metadata_ml.mfs.back", 10, 1), JUMP);
-    assert_eq!((written.unwrap(), content(&stage, LOG)), (0, vec![]));
+    assert_eq!((written.unwrap().served, content(&stage, LOG)), (Version(10 + JUMP), vec![]));
 }
 
 #[test]
@@ -58,8 +58,8 @@ fn a_chunk_whose_writer_the_crash_cut_off_is_unlocked_behind_the_plan() {
     let written = "21: 2000000|WRITE(996,0,1,0):596\n";
     let log = lines(10..=20, 0) + written;
     let data = Data::new().image("metadata_ml.mfs.back", 10, 1).file("changelog_ml.0.mfs", &log);
-    let (stage, unlocked) = staged(&data, 0);
-    assert_eq!(unlocked.unwrap(), 1);
+    let (stage, written) = staged(&data, 0);
+    assert_eq!(written.unwrap(), Written { served: Version(23), unlocked: 1 });
     assert_eq!(String::from_utf8(content(&stage, LOG)).unwrap(), log + "22: 2000000|UNLOCK(596)\n");
 }
 
@@ -154,7 +154,7 @@ proptest! {
         }
         let end = next.max(base);
         let (stage, written) = staged(&data, jump);
-        prop_assert_eq!(written.unwrap(), 0);
+        prop_assert_eq!(written.unwrap().unlocked, 0);
         let scan = changelog::scan(content(&stage, LOG).as_slice()).unwrap();
         prop_assert_eq!((scan.damage.len(), scan.torn), (0, None));
         if end > base {
