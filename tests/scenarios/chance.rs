@@ -81,7 +81,7 @@ fn inject(cluster: &Cluster, rng: &mut Rng, serving: &str) -> Result<()> {
             cluster.join()?;
         }
         "ours killed" => {
-            cluster.kill_ours(serving)?;
+            cluster.kill_ours_and(serving, &["ucarp"])?;
             sleep(lasts);
             cluster.start_ucarp(serving)?;
         }

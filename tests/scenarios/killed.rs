@@ -112,7 +112,7 @@ fn everything_of_ours_on_the_serving_machine_is_killed_at_once() -> Result<()> {
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     wait_for_whole_copy(&cluster, "m2")?;
-    let killed = cluster.kill_ours("m1")?;
+    let killed = cluster.kill_ours_and("m1", &["ucarp"])?;
     let taken = cluster.wait_for_serving("m2", TAKEOVER)?;
     eprintln!("m2 serves {:.1} s after everything of ours on m1 was killed", taken.at.seconds_since(killed));
     load.wait_for_progress(LAST_RETRY)?;
@@ -122,5 +122,20 @@ fn everything_of_ours_on_the_serving_machine_is_killed_at_once() -> Result<()> {
     cluster.expect("m1 to stop its master", SOON, || cluster.master_pid("m1").is_none().then_some(()))?;
     wait_for_whole_copy(&cluster, "m1")?;
     assert_eq!(cluster.serving(), ["m2"]);
+    nothing_lost(&cluster, &load)
+}
+
+/// The ucarp there goes on, so no other one becomes MASTER by itself.
+#[test]
+fn everything_of_ours_but_ucarp_is_killed_at_once() -> Result<()> {
+    let cluster = Cluster::build().masters(2).start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
+    wait_for_whole_copy(&cluster, "m2")?;
+    let killed = cluster.kill_ours_and("m1", &[])?;
+    cluster.wait_for_log("m2", log_lines::ABANDONED, SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    eprintln!("clients waited {:.1?}", load.outage(killed)?.metadata);
+    cluster.expect("one machine to serve", SOON, || (cluster.serving().len() == 1).then_some(()))?;
     nothing_lost(&cluster, &load)
 }

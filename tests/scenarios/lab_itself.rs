@@ -184,7 +184,7 @@ fn a_machine_is_paused_in_two_ways_and_goes_on() -> Result<()> {
     assert_eq!(cluster.must("cs1", &["cat", "/sys/class/net/eth0/carrier"])?.trim(), "0");
     cluster.power_of_switch(true)?;
     load.wait_for_progress(Duration::from_secs(90))?;
-    cluster.kill_ours("m1")?;
+    cluster.kill_ours_and("m1", &["ucarp"])?;
     assert!(cluster.daemon("m1", "ucarp").is_err() && cluster.daemon("m1", "mfsmaster").is_ok());
     let verdict = load.verify(&[])?;
     assert_eq!((verdict.lost, verdict.failed), (vec![], vec![]));

@@ -41,8 +41,8 @@ const RECENT: Duration = Duration::from_millis(200);
 /// How long an INFO question may take.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// The programs that [`Cluster::kill_ours`] ends.
-const OURS: &[&str] = &["ucarp", "vip-up", "vip-down", "mfs-promote", crate::log_lines::SUPERVISOR];
+/// The programs of ours.
+const OURS: &[&str] = &["vip-up", "vip-down", "mfs-promote", crate::log_lines::SUPERVISOR];
 
 /// How the processes of a machine are stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -325,12 +325,12 @@ impl Cluster {
         Ok(self.events.note(name, "lab: goes on"))
     }
 
-    /// Kills ucarp and every program of ours on the machine, before any of them can see that another one is gone.
-    pub fn kill_ours(&self, name: &str) -> Result<Moment> {
+    /// Kills every program of ours on the machine, and `more`, before any of them can see that another one is gone.
+    pub fn kill_ours_and(&self, name: &str, more: &[&str]) -> Result<Moment> {
         let at = self.events.note(name, OURS_KILLED);
         let ours = || {
             let mut all = self.all_but_init(name);
-            all.retain(|process| OURS.contains(&&*process.name));
+            all.retain(|process| OURS.iter().chain(more).any(|one| *one == process.name));
             all
         };
         for signal in [Signal::SIGSTOP, Signal::SIGKILL] {

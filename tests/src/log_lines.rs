@@ -277,6 +277,8 @@ pub const REHEARSED: &str = "rehearsal  would serve";
 pub const TORN: &str = "torn last line of 12 bytes";
 /// The log about a torn last line.
 pub const TORN_LOGGED: &str = "torn.*12 bytes";
+/// On a standby: nothing of ours works on the MASTER.
+pub const ABANDONED: &str = "mfs-promote does not work any more on 172.16.0.11, whose ucarp is MASTER";
 /// `--dry-run`: the plan starts from a copy of a promoted master.
 pub const NEW_HISTORY: &str = "(ml, version 200000000000";
 /// `--dry-run` about a hard link.
@@ -300,7 +302,7 @@ pub const NO_UCARP: &str = "critical: not running: this machine will not take ov
 /// `--check`
 pub const IN_SYNC: &str = "ok: in sync with 172.16.0.99:9421 at version ";
 /// `--check`
-pub const CHECK_WOULD_SERVE: &str = "ok: would serve version 1000";
+pub const CHECK_WOULD_SERVE: &str = "ok: would serve version 2000";
 /// `--check`
 pub const LACKS: &str = "critical: lacks ";
 /// `--check --nagios`

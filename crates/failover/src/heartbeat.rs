@@ -13,10 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::metadata::Version;
-use crate::sys::address::{self, Interface};
+use crate::sys::address;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::ucarp::Options;
@@ -88,14 +88,6 @@ enum Error {
     /// The password.
     #[error(transparent)]
     Secret(#[from] secret::Error),
-    /// The interface has no address but the virtual IP.
-    #[error("{interface} has no address beside {vip}")]
-    NoAddress {
-        /// The interface's name.
-        interface: String,
-        /// The virtual IP.
-        vip: Ipv4Addr,
-    },
     /// A socket.
     #[error("cannot {operation} heartbeats on {interface}")]
     Socket {
@@ -231,13 +223,13 @@ impl Exchange {
     fn open(vip: &VirtualIp, options: &Options) -> Result<Self, Error> {
         let interface = vip.find_interface()?;
         let secret = Secret::of(options)?;
-        let own = own_address(&interface, vip.address)?;
+        let own = address::own_on(&interface, vip.address)?;
         let failed = |operation| {
             let interface = interface.name.clone();
             move |source| Error::Socket { operation, interface, source }
         };
         let receiver = Receiver::open(&interface, options.group).map_err(failed("receive"))?;
-        let sender = sender(own, &interface).map_err(failed("send"))?;
+        let sender = sender(own).map_err(failed("send"))?;
         Ok(Self {
             secret,
             vhid: options.vhid,
@@ -335,13 +327,7 @@ impl Exchange {
     }
 }
 
-/// The first address of the interface that is this machine's own.
-fn own_address(interface: &Interface, vip: Ipv4Addr) -> Result<Ipv4Addr, Error> {
-    let own = address::list(interface)?.into_iter().map(|entry| entry.address).find(|address| *address != vip);
-    own.ok_or_else(|| Error::NoAddress { interface: interface.name.clone(), vip })
-}
-
-fn sender(own: Ipv4Addr, interface: &Interface) -> std::io::Result<UdpSocket> {
+fn sender(own: Ipv4Addr) -> std::io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.bind(&SocketAddrV4::new(own, 0).into())?;
     let sender = UdpSocket::from(socket);
@@ -351,7 +337,6 @@ fn sender(own: Ipv4Addr, interface: &Interface) -> std::io::Result<UdpSocket> {
     options.set_multicast_loop_v4(false)?;
     options.set_ttl_v4(255)?;
     options.set_nonblocking(true)?;
-    let _ = InterfaceIndexOrAddress::Index(interface.index);
     Ok(sender)
 }
 

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | other machines of the group | it remembers them: they are asked before the next promotion, also if they are heard too late then |
 //! | another machine that serves, and the metalogger here still connected to the one before it | it makes the metalogger follow, see [`follow`] |
+//! | a MASTER on which nothing of ours works, so that nothing answers | it makes that ucarp step down, see [`abandoned`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
 //!
 //! The role ends with the next call of a hook.
@@ -22,8 +23,10 @@ use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
+use abandoned::Abandoned;
 use follow::Follow;
 
+mod abandoned;
 pub(crate) mod follow;
 pub(crate) mod freshness;
 
@@ -54,6 +57,7 @@ impl<'a> Standby<'a> {
         let group =
             Group::join(&self.machine.config, &memory, &self.vip, Some(&ucarp.options), statement, Asking::Never);
         let (mut freshness, mut follow) = (freshness::Watch::default(), Follow::new(Instant::now()));
+        let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
         let mut remember_at = Instant::now();
@@ -69,6 +73,7 @@ impl<'a> Standby<'a> {
                 remember_at = Instant::now() + timing::MONITOR;
             }
             follow.look(self.machine, &self.vip, group.server());
+            abandoned.look(&group, &self.machine.config, &self.vip);
             if Instant::now() >= ask_at {
                 if let Some(reached) = freshness.look(self.machine, &self.vip, self.cancel) {
                     group.say(|statement| statement.version = Some(reached));

@@ -115,6 +115,10 @@ pub(crate) fn settle(dead: Duration, interval: Duration, settle_margin: Duration
     interval + settle_margin + SOONEST_TAKEOVER.saturating_sub(soonest)
 }
 
+/// How long a MASTER may advertise while nothing of ours works there and nothing answers on the virtual IP. Longer than a killed
+/// run needs to be started again, and than the kernel keeps an address that nothing renews.
+pub(crate) const ABANDONED: Duration = ms(15_000);
+
 /// How long the kernel keeps the virtual IP of a machine on which nothing renews it.
 pub(crate) const VIP_LIFETIME: Duration = ms(10_000);
 /// The same where the kernel has no packet filter, and this is the lease.

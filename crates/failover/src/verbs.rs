@@ -67,14 +67,18 @@ fn run_call(call: &Call) -> Result<bool> {
     logging::to_syslog(NAME, logging::RUN_PATIENCE);
     // Fails only if this process leads a group already, which is as good.
     let _ = nix::unistd::setsid();
-    if call.killed > 0 {
-        if !supervisor::must_take_over(call) {
-            return Ok(true);
-        }
+    let again;
+    let call = if call.killed > 0 {
         // It is where the run before it was.
-    } else if let Err(e) = systemd::enter_scope(NAME) {
-        log::warn!("{}: stopping ucarp's unit can end this run", chain(&e));
-    }
+        let Some(call) = supervisor::to_be_done_again(call) else { return Ok(true) };
+        again = call;
+        &again
+    } else {
+        if let Err(e) = systemd::enter_scope(NAME) {
+            log::warn!("{}: stopping ucarp's unit can end this run", chain(&e));
+        }
+        call
+    };
     let cancel = begin()?;
     let supervisor = Supervisor::start(call);
     let well = match call.kind {

@@ -153,8 +153,7 @@ fn a_recorded_heartbeat_is_nothing() {
     let namespace = std::fs::File::open(format!("/proc/{}/ns/net", pair.far.0.id())).unwrap();
     let played = std::thread::spawn(move || {
         nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let interface = vip(VIP).find_interface().unwrap();
-        let sender = sender(THERE, &interface).unwrap();
+        let sender = sender(THERE).unwrap();
         for (_, payload) in tape {
             sender.send_to(&payload, (options("secret").group, PORT)).unwrap();
             sleep(Duration::from_millis(50));

@@ -4,7 +4,7 @@
 //! supervisor, which only reads from a pipe. A run that ends by itself says so there. If the pipe ends without that, the run
 //! was killed, by hand or for want of memory, or has panicked: the supervisor does the work of the same call again, with a
 //! supervisor of its own. The place in the order of calls is the same, so if a later call has come, that one goes on
-//! instead. After the third kill the run has no supervisor, and where no master answers by then it gives up
+//! instead. After the third kill within a minute each the run has no supervisor, and where no master answers by then it gives up
 //! ([`Failure::Killed`](crate::promotion::Failure::Killed)).
 //!
 //! A transient service of systemd could restart the run too. It would be a second mechanism, since machines without systemd
@@ -13,6 +13,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -22,6 +23,8 @@ use crate::sys::process;
 
 /// Give up after this many kills of the same call.
 pub(crate) const MOST_KILLS: u8 = 3;
+/// A run that worked for longer than this before it was killed begins a new count.
+const LONG: Duration = Duration::from_secs(60);
 /// What a run that ends by itself writes.
 const DONE: &[u8] = b"done";
 /// The name of a supervisor in lists of processes until it takes over: `pkill mfs-promote` must not end it.
@@ -70,18 +73,19 @@ fn launch(call: &Call) -> Result<File, String> {
     Ok(File::from(output))
 }
 
-/// In the supervisor of a run of `call`: waits until the run has ended, and says whether it was killed.
-pub(crate) fn must_take_over(call: &Call) -> bool {
+/// In the supervisor of a run: waits until that has ended, and returns the call to be done again if it was killed.
+pub(crate) fn to_be_done_again(call: &Call) -> Option<Call> {
     let _ = rustix::thread::set_name(WAITING);
-    let mut said = Vec::new();
+    let (begun, mut said) = (Instant::now(), Vec::new());
     if let Err(e) = std::io::stdin().read_to_end(&mut said) {
         log::error!("cannot read from the supervised run: {e}");
-        return false;
+        return None;
     }
     if said.ends_with(DONE) {
-        return false;
+        return None;
     }
     let _ = rustix::thread::set_name(c"mfs-promote");
     log::error!("{} (pid {}) was killed; restarting it", call.kind, String::from_utf8_lossy(said.trim_ascii()));
-    true
+    let killed = if begun.elapsed() > LONG { 1 } else { call.killed };
+    Some(Call { killed, ..call.clone() })
 }

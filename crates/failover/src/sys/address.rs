@@ -46,6 +46,14 @@ pub(crate) enum Error {
         /// The name as given.
         name: String,
     },
+    /// The interface has no address but the virtual IP.
+    #[error("{interface} has no address beside {vip}")]
+    NoAddress {
+        /// The interface's name.
+        interface: String,
+        /// The virtual IP.
+        vip: Ipv4Addr,
+    },
     /// An address cannot be added.
     #[error("cannot add {vip}/{prefix} to {interface}")]
     Add {
@@ -104,7 +112,7 @@ impl Error {
             | Self::Keep { source, .. }
             | Self::Remove { source, .. }
             | Self::List { source, .. } => *source == Errno::ENODEV,
-            Self::Watch(_) => false,
+            Self::NoAddress { .. } | Self::Watch(_) => false,
         }
     }
 }
@@ -182,6 +190,12 @@ pub(crate) fn own_addresses() -> Result<Vec<Ipv4Addr>, Error> {
     let all = Rtnetlink::open().and_then(|kernel| kernel.dump());
     let all = all.map_err(|source| Error::List { object: "this machine".to_owned(), source })?;
     Ok(all.into_iter().map(|(_, entry)| entry.address).collect())
+}
+
+/// The first address of the interface that is this machine's own, and not `vip`.
+pub(crate) fn own_on(interface: &Interface, vip: Ipv4Addr) -> Result<Ipv4Addr, Error> {
+    let own = list(interface)?.into_iter().map(|entry| entry.address).find(|address| *address != vip);
+    own.ok_or_else(|| Error::NoAddress { interface: interface.name.clone(), vip })
 }
 
 /// The prefix length for `vip`: the configured one, else that of the narrowest own network it lies in, else 32.

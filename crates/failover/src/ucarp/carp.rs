@@ -1,11 +1,11 @@
-//! Hearing CARP advertisements: who else says that it holds the virtual IP.
+//! CARP advertisements: who else says that it holds the virtual IP, and one that makes it step down.
 //!
 //! It listens where ucarp itself listens, on a packet socket: an ordinary raw socket hears nothing behind a firewall
 //! that does not know protocol 112, or behind a strict reverse-path filter, and "no other MASTER" would be wrong there.
 //! Packets of this machine's own ucarp are not heard; a switch that returns them makes them heard, so callers compare
 //! sources with the machine's own addresses all the same. Closing a packet socket takes some 10 ms: no hook opens one.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,9 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{LinkAddr, bind, recvfrom};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockFilter, SockRef, Socket, Type};
 
-use super::secret::{SIGNATURE, Secret};
+use super::options::Options;
+use super::secret::{self, SIGNATURE, Secret};
+use crate::sys::address;
 use crate::sys::cancel::{Cancel, timeout};
 use crate::sys::packet::{ETH_P_IP, MOST_AT_ONCE, accept, checksum, jump_if_equal, link_address, load_byte, reject};
 
@@ -102,6 +104,54 @@ pub(crate) fn parse(ip_packet: &[u8], group: Ipv4Addr) -> Option<Advertisement> 
         counter: *counter,
         signature: *signature,
     })
+}
+
+/// What fails where an advertisement is sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The interface, or this machine's own address.
+    #[error(transparent)]
+    Address(#[from] address::Error),
+    /// The password.
+    #[error(transparent)]
+    Secret(#[from] secret::Error),
+    /// The socket.
+    #[error(transparent)]
+    Carp(#[from] Error),
+}
+
+/// Sends one advertisement that a MASTER of this group prefers to its own, whatever its `-b` and `-k`: an interval of zero
+/// (`packethandler` in ucarp's `carp.c`). Within a second it becomes BACKUP and calls `vip-down`, and the next election begins.
+pub(crate) fn send_preferred(interface: &str, vip: Ipv4Addr, options: &Options) -> Result<(), SendError> {
+    let secret = Secret::of(options)?;
+    let interface = address::interface(interface)?;
+    let own = address::own_on(&interface, vip)?;
+    let packet = preferred(options.vhid, vip, &secret, fastrand::u64(..));
+    let sent = sender(own).and_then(|socket| socket.send_to(&packet, &SocketAddrV4::new(options.group, 0).into()));
+    sent.map_err(|source| error("send an advertisement on", &interface.name, source))?;
+    Ok(())
+}
+
+fn preferred(vhid: u8, vip: Ipv4Addr, secret: &Secret, number: u64) -> [u8; LENGTH] {
+    let mut packet = [0; LENGTH];
+    packet[..4].copy_from_slice(&[VERSION << 4 | ADVERTISEMENT, vhid, 0, 7]);
+    let counter = number.to_be_bytes();
+    packet[8..16].copy_from_slice(&counter);
+    let signature = secret.sign(&[&[VERSION, ADVERTISEMENT, vhid], &vip.octets(), &counter]);
+    packet[16..].copy_from_slice(&signature);
+    let sum = checksum(&packet);
+    packet[6..8].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+fn sender(own: Ipv4Addr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))))?;
+    socket.bind(&SocketAddrV4::new(own, 0).into())?;
+    socket.set_multicast_if_v4(&own)?;
+    socket.set_multicast_ttl_v4(255)?;
+    socket.set_multicast_loop_v4(false)?;
+    socket.set_ttl_v4(255)?;
+    Ok(socket)
 }
 
 /// An open ear on one interface.

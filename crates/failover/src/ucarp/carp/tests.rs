@@ -1,6 +1,7 @@
 //! Real advertisements of a real ucarp, from one network namespace to another.
 
 use super::*;
+use crate::ucarp::options::Password;
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 use std::process::{Child, Command, Stdio};
@@ -210,4 +211,25 @@ fn a_flood_of_packets_that_are_no_advertisements_does_not_hide_the_time() {
     flood.set_header_included_v4(true).unwrap();
     flood.send_to(&packet(), &here).unwrap();
     assert!(listener.next(Duration::from_secs(10), &Cancel::new()).unwrap().is_some());
+}
+
+#[test]
+fn a_master_steps_down_for_an_advertisement_that_it_prefers() {
+    let far = two_machines();
+    let listener = listen();
+    // It is preferred to any other machine, and waits for five seconds until it begins again.
+    let _ucarp = start(&format!("nsenter -t {} -n {UCARP} -s 172.16.0.12 -k 0 -r 5", far.0.id()));
+    let hears = |time| listener.next(Duration::from_millis(time), &Cancel::new()).unwrap();
+    hears(30_000).expect("it is MASTER");
+    hears(30_000).expect("it goes on");
+    let vip = Ipv4Addr::new(172, 16, 0, 99);
+    let password = |word: &str| Some(Password::Visible(word.to_owned()));
+    let options = |word| Options { vhid: 10, password: password(word), ..Options::default() };
+    send_preferred("eth0", vip, &options("other")).unwrap();
+    hears(3000).expect("it believes nobody without the password");
+    send_preferred("eth0", vip, &options("secret")).unwrap();
+    // It looks once in a second.
+    std::thread::sleep(Duration::from_millis(1500));
+    while hears(0).is_some() {}
+    assert_eq!(hears(2500), None, "it is BACKUP");
 }
