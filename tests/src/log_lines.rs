@@ -306,7 +306,9 @@ pub const CHECK_WOULD_SERVE: &str = "ok: would serve version 2000";
 /// `--check`
 pub const LACKS: &str = "critical: lacks ";
 /// `--check --nagios`
-pub const NAGIOS_LACKS: &str = "MFS-PROMOTE CRITICAL - standby, copy: lacks ";
+pub const NAGIOS_CRITICAL: &str = "MFS-PROMOTE CRITICAL - standby, ";
+/// `--check --nagios`
+pub const NAGIOS_LACKS: &str = "copy: lacks ";
 /// `--check` about a wrapper around the hook.
 pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
 /// The command of `NOTIFY` took too long.

@@ -60,7 +60,7 @@ impl<'a> Standby<'a> {
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
-        let mut remember_at = Instant::now();
+        let (mut remember_at, mut server) = (Instant::now(), None);
         while self.is_on_duty(ucarp) {
             if group.wait(timing::MONITOR, self.cancel).is_err() {
                 return;
@@ -71,6 +71,12 @@ impl<'a> Standby<'a> {
                     memory::another_serves(&self.machine.state);
                 }
                 remember_at = Instant::now() + timing::MONITOR;
+            }
+            let now_serving = group.server().or(server);
+            if now_serving != server {
+                // Another machine may die, too, before the time.
+                server = now_serving;
+                ask_at = ask_at.min(Instant::now() + ucarp.options.dead_time() + ucarp.options.interval());
             }
             follow.look(self.machine, &self.vip, group.server());
             abandoned.look(&group, &self.machine.config, &self.vip);

@@ -35,6 +35,11 @@ pub(super) fn check(election: &Election<'_>, plan: &Plan) -> Result<String, Fail
     let Some(behind) = ours.behind(served) else {
         return fresh(format!("the copy has version {served}, served when it was last compared"));
     };
+    if moved_on(&noted, behind) {
+        return fresh(format!(
+            "the copy follows a machine that was promoted after it was last compared; it had everything then, version {served}"
+        ));
+    }
     let compared = u64::try_from(noted.compared).unwrap_or_default();
     let bounded = is_bounded(behind, age(&noted, plan));
     decide(election, Failure::Stale { served, compared, ours, behind }, bounded)?;
@@ -100,6 +105,12 @@ fn age(noted: &Freshness, plan: &Plan) -> Option<Duration> {
     u64::try_from(noted.compared.saturating_sub(then)).ok().map(Duration::from_secs)
 }
 
+/// Whether the copy is of an epoch that began after the last comparison, rather than of one that was not served: it was in sync
+/// then, so it was of the served epoch.
+fn moved_on(noted: &Freshness, behind: Behind) -> bool {
+    behind == Behind::LaterEpoch && noted.in_sync == Some(noted.compared)
+}
+
 /// The last comparison, if it was with this file system.
 fn noted(state: &State, plan: &Plan) -> Option<Freshness> {
     let noted = memory::freshness(state).unwrap_or_else(|e| {
@@ -149,6 +160,21 @@ mod tests {
         assert!(!bounded(Behind::Changes(1), 601), "of yesterday");
         assert!(!bounded(Behind::LaterEpoch, 1), "of another history");
         assert!(is_bounded(Behind::Changes(1), None));
+    }
+
+    #[test]
+    fn a_copy_that_was_in_sync_and_is_of_a_later_epoch_now_has_moved_on() {
+        let (first, second) = (Version(50), Version(60) + EpochJump::epochs(1));
+        let before = Freshness::compared(100, first, first, None, None);
+        let behind = |noted: &Freshness, copy: Version| copy.behind(noted.served).unwrap();
+        assert!(
+            moved_on(&before, behind(&before, second)),
+            "another machine was promoted and has died before the next one"
+        );
+        let noted = Freshness::compared(130, second, first, None, Some(&before));
+        assert!(!moved_on(&noted, behind(&noted, second)), "after a split the first history was served again");
+        let lacks = Freshness::compared(100, first, Version(55), None, None);
+        assert!(!moved_on(&lacks, behind(&lacks, first)));
     }
 
     #[test]
