@@ -161,3 +161,35 @@ fn changes_on_both_sides_and_more_on_the_old_masters() -> Result<()> {
 fn changes_on_both_sides_and_more_on_the_promoted_one() -> Result<()> {
     changes_on_both_sides([20, 200], 1)
 }
+
+/// Two machines that were promoted from the same copy: no metalogger may take the one history for the other.
+#[test]
+fn each_half_promotes_a_machine_after_the_old_master_has_died() -> Result<()> {
+    let cluster = halves().masters(3).clients(2).start()?;
+    let loads = [
+        cluster.client_called("c1")?.keep_writing_in("one", 100)?,
+        cluster.client_called("c2")?.keep_writing_in("two", 10)?,
+    ];
+    for standby in ["m2", "m3"] {
+        wait_for_whole_copy(&cluster, standby)?;
+    }
+    cluster.power_off("m1")?;
+    let (begun, mark) = (cluster.split(&[&["m2", "cs1", "c1"], &["m3", "cs2", "c2"]])?, cluster.mark());
+    cluster.expect("a machine of each half to serve", SOON, || {
+        (cluster.answers("m2") && cluster.answers("m3")).then_some(())
+    })?;
+    std::thread::sleep(Duration::from_secs(15));
+    let ended = Ended { times: begun..=cluster.join()?, promoted: None };
+    cluster.expect("m2 alone to serve", SOON, || {
+        (cluster.serving() == ["m2"] && cluster.answers("m2") && cluster.master_pid("m3").is_none()).then_some(())
+    })?;
+    let number = named(&cluster, mark, "m3", "m2")?;
+    eprintln!("m2 wins; m3 names {number} changes");
+    wait_for_whole_copy(&cluster, "m3")?;
+    loads[0].wait_for_progress(LAST_RETRY)?;
+    wait_for_whole_copy(&cluster, "m3")?;
+    cluster.power_off("m2")?;
+    cluster.wait_for_serving("m3", SOON)?;
+    loads[0].wait_for_progress(LAST_RETRY)?;
+    nothing_lost_in_the_winning_half(&cluster, &loads[0], &ended)
+}

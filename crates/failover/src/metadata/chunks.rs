@@ -10,8 +10,9 @@
 //!
 //! **Ids.** A new chunk gets the next number. If the network is split, and chunkservers are in both halves, the old master and
 //! the promoted one would give the same numbers to chunks of different files; when the network is whole again, a file of the
-//! history that is served would be read from a chunk of the other one. So each promotion skips [`SKIPPED`] numbers, by
-//! `NEXTCHUNKID`, which every release from 2.0 to 4.59 replays (`chunk_mr_nextchunkid`).
+//! history that is served would be read from a chunk of the other one. So each promotion skips [`SKIPPED`] numbers for each epoch
+//! that it goes on by, by `NEXTCHUNKID`, which every release from 2.0 to 4.59 replays (`chunk_mr_nextchunkid`). Two machines that
+//! are promoted from one copy begin different epochs.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -21,9 +22,9 @@ use super::changelog::Line;
 /// How long before the last change a lock may be for the client to be waiting for the answer, in the whole seconds that
 /// a log has.
 const ANSWER: u64 = 1;
-/// How many ids of chunks a promotion skips: more than a split makes. A master ignores a chunk whose id is 10^9 above its own
-/// next one (`chunk_server_has_chunk`), instead of removing it some time; so it is less than that.
-const SKIPPED: u64 = 500_000_000;
+/// How many ids of chunks an epoch skips: more than are made while a network is split. A master ignores a chunk whose id is 10^9
+/// above its own next one (`chunk_server_has_chunk`), instead of removing it some time; so it is far less than that.
+const SKIPPED: u64 = 100_000_000;
 /// The highest id: the rest of the 64 bits are for parts of chunks (4.x, `COMBINE_CHUNKID_AND_ECID`).
 const HIGHEST: u64 = (1 << 56) - 1;
 
@@ -33,8 +34,10 @@ pub(super) struct Chunks {
     /// When each locked chunk was locked, in Unix seconds of the master's clock.
     locked: BTreeMap<u64, u64>,
     last_time: u64,
-    /// The id of the next new chunk; `None` where no ids are to be skipped, or the image does not tell it.
+    /// The id of the next new chunk; `None` where the image does not tell it.
     next: Option<u64>,
+    /// How many ids are to be skipped.
+    skipped: u64,
 }
 
 /// Changes that end a history, each without its id.
@@ -46,9 +49,9 @@ pub(super) struct Ending {
 }
 
 impl Chunks {
-    /// Those of an image in which the next new chunk has the id `next`.
-    pub(super) fn of_image(next: Option<u64>) -> Self {
-        Self { next, ..Self::default() }
+    /// Those of an image in which the next new chunk has the id `next`, to be promoted by so many epochs.
+    pub(super) fn of_image(next: Option<u64>, epochs: u64) -> Self {
+        Self { next, skipped: epochs.saturating_mul(SKIPPED), ..Self::default() }
     }
 
     /// Takes note of the next change.
@@ -81,7 +84,7 @@ impl Chunks {
         let cut_off = self.locked.iter().filter(|(_, locked)| **locked + ANSWER >= time);
         let mut changes: Vec<String> = cut_off.map(|(chunk, _)| format!("{time}|UNLOCK({chunk})")).collect();
         let unlocked = changes.len() as u64;
-        let next = self.next.and_then(|next| next.checked_add(SKIPPED));
+        let next = self.next.filter(|_| self.skipped > 0).and_then(|next| next.checked_add(self.skipped));
         changes.extend(next.filter(|next| *next <= HIGHEST).map(|next| format!("{time}|NEXTCHUNKID({next})")));
         Ending { changes, unlocked }
     }
@@ -132,8 +135,8 @@ mod tests {
     use super::super::changelog;
     use super::*;
 
-    fn chunks(next: Option<u64>, log: &[&str]) -> Chunks {
-        let mut chunks = Chunks::of_image(next);
+    fn chunks(next: Option<u64>, epochs: u64, log: &[&str]) -> Chunks {
+        let mut chunks = Chunks::of_image(next, epochs);
         for text in log {
             chunks.see(&changelog::parse(text.as_bytes()).unwrap());
         }
@@ -141,7 +144,7 @@ mod tests {
     }
 
     fn ending(log: &[&str]) -> Vec<String> {
-        let ending = chunks(None, log).ending();
+        let ending = chunks(Some(1), 0, log).ending();
         assert_eq!(ending.changes.len() as u64, ending.unlocked);
         ending.changes
     }
@@ -149,24 +152,29 @@ mod tests {
     #[test]
     fn a_promotion_skips_ids_of_chunks() {
         let log = ["6: 100|WRITE(996,0,1,0):41", "7: 100|UNLOCK(41)", "8: 101|CHUNKADD(43,1,900)", "9: 101|ACCESS(1)"];
-        let skips = |next, log: &[&str]| chunks(next, log).ending().changes;
-        assert_eq!(skips(Some(40), &log), ["101|NEXTCHUNKID(500000044)"]);
-        assert_eq!(skips(Some(40), &log[..2]), ["100|NEXTCHUNKID(500000042)"]);
-        assert_eq!(skips(Some(90), &log), ["101|NEXTCHUNKID(500000090)"], "an older chunk was written");
+        let skips = |next, log: &[&str]| chunks(next, 1, log).ending().changes;
+        assert_eq!(skips(Some(40), &log), ["101|NEXTCHUNKID(100000044)"]);
+        assert_eq!(skips(Some(40), &log[..2]), ["100|NEXTCHUNKID(100000042)"]);
+        assert_eq!(skips(Some(90), &log), ["101|NEXTCHUNKID(100000090)"], "an older chunk was written");
         let again = [
             log[0],
             log[1],
-            "8: 100|NEXTCHUNKID(500000042)",
-            "9: 102|TRUNC(996,0,0):500000042",
-            "10: 102|UNLOCK(500000042)",
+            "8: 100|NEXTCHUNKID(100000042)",
+            "9: 102|TRUNC(996,0,0):100000042",
+            "10: 102|UNLOCK(100000042)",
         ];
-        assert_eq!(skips(Some(40), &again), ["102|NEXTCHUNKID(1000000043)"]);
+        assert_eq!(skips(Some(40), &again), ["102|NEXTCHUNKID(200000043)"]);
         assert_eq!(skips(None, &log), <[&str; 0]>::default(), "no replay bears a smaller id than the next one");
         assert_eq!(skips(Some(HIGHEST), &log), <[&str; 0]>::default());
-        let cut = chunks(Some(40), &log[..1]).ending();
+        assert_eq!(
+            chunks(Some(40), 3, &log).ending().changes,
+            ["101|NEXTCHUNKID(300000044)"],
+            "beside another machine"
+        );
+        let cut = chunks(Some(40), 1, &log[..1]).ending();
         assert_eq!(
             (cut.unlocked, cut.changes),
-            (1, vec!["100|UNLOCK(41)".into(), "100|NEXTCHUNKID(500000042)".into()])
+            (1, vec!["100|UNLOCK(41)".into(), "100|NEXTCHUNKID(100000042)".into()])
         );
     }
 

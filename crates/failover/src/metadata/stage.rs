@@ -203,7 +203,7 @@ fn write_changes(
         out,
         next: plan.base_version.next_change(),
         digits: (plan.base_version + jump).to_string().into_bytes(),
-        chunks: Chunks::of_image(next_chunk),
+        chunks: Chunks::of_image(next_chunk, jump.count()),
     };
     for stretch in &plan.stretches {
         if stretch.first != writer.next {

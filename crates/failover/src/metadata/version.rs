@@ -134,9 +134,14 @@ pub(crate) struct EpochJump(pub(crate) u64);
 impl EpochJump {
     pub(crate) const NONE: Self = Self(0);
 
-    /// The number of epochs that it goes on by.
+    /// The jump that goes on by so many epochs.
     pub(crate) fn epochs(count: u64) -> Self {
         Self(count.saturating_mul(EPOCH))
+    }
+
+    /// How many epochs it goes on by.
+    pub(crate) fn count(self) -> u64 {
+        self.0 / EPOCH
     }
 }
 
