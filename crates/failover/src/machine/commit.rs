@@ -300,7 +300,8 @@ impl Unfinished {
         Ok(aside.as_ref().map_or(Ok(()), Folder::sync)?)
     }
 
-    /// Whether a master has written since the commit began: then the files in place are no longer just the staged ones.
+    /// Whether a master has written since the commit began, so that the files in place are no longer just the staged ones, or
+    /// has been proved to serve them.
     fn master_wrote(&self, data: &Folder) -> Result<bool, Error> {
         let Self { run, journal, .. } = self;
         let (stage, aside) = (open(run, STAGE)?, open(run, ASIDE)?);
@@ -320,6 +321,10 @@ impl Unfinished {
         if journal.phase != Phase::Starting || all_back {
             // No master was started, or the run is rolled back already.
             return Ok(false);
+        }
+        if stage.is_none() {
+            // Else only a run whose master serves removes its stage, and then its journal.
+            return Ok(true);
         }
         for file in staged() {
             if place_of(data, stage.as_ref(), file)?.is_none() && !left(&stage, &file.name)? {

@@ -316,6 +316,19 @@ fn what_the_master_wrote_is_kept_and_the_old_files_are_archived() {
 }
 
 #[test]
+fn a_run_that_lost_its_power_while_it_ended_is_kept() {
+    // Its master serves and has made no change yet; the stage is removed, and the journal is not.
+    let place = committed();
+    std::fs::remove_dir_all(place.path("mfs-promote/1795000000/stage")).unwrap();
+    assert_eq!(place.run().recovery(&place.data).unwrap(), Recovery::Keep);
+    let before = place.files();
+    assert_eq!(place.recover(), Recovery::Keep);
+    let mut kept = before;
+    kept.retain(|name, _| !name.ends_with("journal.json"));
+    assert_eq!(place.files(), kept, "nothing moved");
+}
+
+#[test]
 fn a_file_that_appeared_meanwhile_is_not_replaced() {
     let place = committed();
     std::fs::write(place.path("changelog_ml.0.mfs"), "newer").unwrap();
