@@ -105,7 +105,7 @@ impl View {
     /// says where that was; the master itself goes on to count that clients and chunkservers have left it.
     pub(crate) fn history(&self, now: Instant) -> Option<Version> {
         match self.statement(now) {
-            Some(Statement { role: Role::Demoting | Role::Stopping, version: Some(left), .. }) => Some(*left),
+            Some(Statement { role, version: Some(left), .. }) if role.has_left() => Some(*left),
             _ => match self.asked?.found {
                 MasterAt::Answers(info) => info.metadata_version,
                 _ => None,
@@ -117,7 +117,7 @@ impl View {
     /// was heard to have left, the master may have counted that clients had left it.
     fn note_best(&mut self, now: Instant) {
         let Some(version) = self.history(now) else { return };
-        let left = self.statement(now).is_some_and(|said| matches!(said.role, Role::Demoting | Role::Stopping));
+        let left = self.statement(now).is_some_and(|said| said.role.has_left());
         if left || self.best.is_none_or(|(best, _)| version.reaches_further_than(best)) {
             self.best = Some((version, self.metaid(now).unwrap_or(0)));
         }

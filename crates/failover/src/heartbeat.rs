@@ -13,12 +13,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Protocol, Type};
 
 use crate::metadata::Version;
 use crate::sys::address;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
+use crate::sys::packet::multicast_sender;
 use crate::ucarp::Options;
 use crate::ucarp::secret::{self, Secret};
 use crate::vip::VirtualIp;
@@ -53,6 +54,13 @@ pub(crate) enum Role {
     Demoting,
     /// Its master is being stopped.
     Stopping,
+}
+
+impl Role {
+    /// Whether the machine has left the virtual IP.
+    pub(crate) fn has_left(self) -> bool {
+        matches!(self, Self::Demoting | Self::Stopping)
+    }
 }
 
 /// What a run says of its machine.
@@ -328,16 +336,9 @@ impl Exchange {
 }
 
 fn sender(own: Ipv4Addr) -> std::io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.bind(&SocketAddrV4::new(own, 0).into())?;
-    let sender = UdpSocket::from(socket);
-    let options = SockRef::from(&sender);
-    options.set_multicast_if_v4(&own)?;
-    options.set_multicast_ttl_v4(255)?;
-    options.set_multicast_loop_v4(false)?;
-    options.set_ttl_v4(255)?;
-    options.set_nonblocking(true)?;
-    Ok(sender)
+    let socket = multicast_sender(Type::DGRAM, Protocol::UDP, own)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]

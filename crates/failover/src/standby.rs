@@ -60,7 +60,7 @@ impl<'a> Standby<'a> {
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
-        let (mut remember_at, mut server) = (Instant::now(), None);
+        let mut remember_at = Instant::now();
         while self.is_on_duty(ucarp) {
             if group.wait(timing::MONITOR, self.cancel).is_err() {
                 return;
@@ -72,13 +72,11 @@ impl<'a> Standby<'a> {
                 }
                 remember_at = Instant::now() + timing::MONITOR;
             }
-            let now_serving = group.server().or(server);
-            if now_serving != server {
-                // Another machine may die, too, before the time.
-                server = now_serving;
+            if follow.note_server(group.server()) {
+                // That one may die, too, before the next comparison.
                 ask_at = ask_at.min(Instant::now() + ucarp.options.dead_time() + ucarp.options.interval());
             }
-            follow.look(self.machine, &self.vip, group.server());
+            follow.look(self.machine, &self.vip);
             abandoned.look(&group, &self.machine.config, &self.vip);
             if Instant::now() >= ask_at {
                 if let Some(reached) = freshness.look(self.machine, &self.vip, self.cancel) {

@@ -217,7 +217,7 @@ fn promoting(view: &View, now: Instant) -> Option<&Statement> {
 }
 
 fn leaves(view: &View, now: Instant) -> bool {
-    view.statement(now).is_some_and(|statement| matches!(statement.role, Role::Demoting | Role::Stopping))
+    view.statement(now).is_some_and(|statement| statement.role.has_left())
 }
 
 #[cfg(test)]

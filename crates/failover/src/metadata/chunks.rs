@@ -34,7 +34,7 @@ pub(super) struct Chunks {
     /// When each locked chunk was locked, in Unix seconds of the master's clock.
     locked: BTreeMap<u64, u64>,
     last_time: u64,
-    /// The id of the next new chunk; `None` where the image does not tell it.
+    /// The id of the next new chunk; `None` where no ids are to be skipped, or the image does not tell it.
     next: Option<u64>,
     /// How many ids are to be skipped.
     skipped: u64,
@@ -49,7 +49,7 @@ pub(super) struct Ending {
 }
 
 impl Chunks {
-    /// Those of an image in which the next new chunk has the id `next`, to be promoted by so many epochs.
+    /// Those of an image in which `next` is the id of the next new chunk. The promotion goes on by so many epochs.
     pub(super) fn of_image(next: Option<u64>, epochs: u64) -> Self {
         Self { next, skipped: epochs.saturating_mul(SKIPPED), ..Self::default() }
     }
@@ -84,7 +84,7 @@ impl Chunks {
         let cut_off = self.locked.iter().filter(|(_, locked)| **locked + ANSWER >= time);
         let mut changes: Vec<String> = cut_off.map(|(chunk, _)| format!("{time}|UNLOCK({chunk})")).collect();
         let unlocked = changes.len() as u64;
-        let next = self.next.filter(|_| self.skipped > 0).and_then(|next| next.checked_add(self.skipped));
+        let next = self.next.and_then(|next| next.checked_add(self.skipped));
         changes.extend(next.filter(|next| *next <= HIGHEST).map(|next| format!("{time}|NEXTCHUNKID({next})")));
         Ending { changes, unlocked }
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn ending(log: &[&str]) -> Vec<String> {
-        let ending = chunks(Some(1), 0, log).ending();
+        let ending = chunks(None, 0, log).ending();
         assert_eq!(ending.changes.len() as u64, ending.unlocked);
         ending.changes
     }

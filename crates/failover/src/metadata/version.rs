@@ -134,7 +134,7 @@ pub(crate) struct EpochJump(pub(crate) u64);
 impl EpochJump {
     pub(crate) const NONE: Self = Self(0);
 
-    /// The jump that goes on by so many epochs.
+    /// The jump from one epoch to the one so many epochs later.
     pub(crate) fn epochs(count: u64) -> Self {
         Self(count.saturating_mul(EPOCH))
     }

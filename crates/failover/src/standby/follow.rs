@@ -72,17 +72,21 @@ impl Follow {
         }
     }
 
-    /// Looks after the metalogger. To be called twice in a second, with the own address of the machine that serves or is
-    /// about to.
-    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp, server: Option<Ipv4Addr>) {
-        let now = Instant::now();
-        if let Some(server) = server.filter(|server| self.server != Some(*server)) {
-            // At the beginning of the role nothing has changed yet.
-            if self.server.replace(server).is_some() {
-                self.connections.server_changed(now);
-                (self.ask_at, self.eager_until, self.next_attempt) = (now, now + CHANGED_LATELY, now);
-            }
+    /// Takes in the own address of the machine that serves or is about to. Says whether it is another one than before.
+    pub(super) fn note_server(&mut self, server: Option<Ipv4Addr>) -> bool {
+        let Some(server) = server.filter(|server| self.server != Some(*server)) else { return false };
+        // At the beginning of the role nothing has changed yet.
+        if self.server.replace(server).is_some() {
+            let now = Instant::now();
+            self.connections.server_changed(now);
+            (self.ask_at, self.eager_until, self.next_attempt) = (now, now + CHANGED_LATELY, now);
         }
+        true
+    }
+
+    /// Looks after the metalogger. To be called twice in a second.
+    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp) {
+        let now = Instant::now();
         self.connections.note(tcp::outgoing_to(vip.port(machine.config.metalogger_port)), now);
         if now < self.ask_at {
             return;

@@ -1,10 +1,13 @@
 //! The common parts of packets and packet sockets: numbers of protocols, the Internet checksum, the address of an
 //! interface, and the few instructions of the kernel's packet filter (classic BPF) that are used here.
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::LinkAddr;
-use socket2::SockFilter;
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 /// IPv4 in an Ethernet frame (`linux/if_ether.h`).
 pub(crate) const ETH_P_IP: u16 = 0x0800;
@@ -27,6 +30,17 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// A socket that sends to a group from the address `own`, not to this machine, and with the hop limit of a neighbour.
+pub(crate) fn multicast_sender(kind: Type, protocol: Protocol, own: Ipv4Addr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, Some(protocol))?;
+    socket.bind(&SocketAddrV4::new(own, 0).into())?;
+    socket.set_multicast_if_v4(&own)?;
+    socket.set_multicast_ttl_v4(255)?;
+    socket.set_multicast_loop_v4(false)?;
+    socket.set_ttl_v4(255)?;
+    Ok(socket)
 }
 
 /// The address that binds a packet socket to interface number `index`.

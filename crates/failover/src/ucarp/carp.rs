@@ -18,7 +18,9 @@ use super::options::Options;
 use super::secret::{self, SIGNATURE, Secret};
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, timeout};
-use crate::sys::packet::{ETH_P_IP, MOST_AT_ONCE, accept, checksum, jump_if_equal, link_address, load_byte, reject};
+use crate::sys::packet::{
+    ETH_P_IP, MOST_AT_ONCE, accept, checksum, jump_if_equal, link_address, load_byte, multicast_sender, reject,
+};
 
 /// CARP's IP protocol number; VRRP has the same.
 const PROTOCOL: u8 = 112;
@@ -127,7 +129,9 @@ pub(crate) fn send_preferred(interface: &str, vip: Ipv4Addr, options: &Options) 
     let interface = address::interface(interface)?;
     let own = address::own_on(&interface, vip)?;
     let packet = preferred(options.vhid, vip, &secret, fastrand::u64(..));
-    let sent = sender(own).and_then(|socket| socket.send_to(&packet, &SocketAddrV4::new(options.group, 0).into()));
+    let protocol = Protocol::from(i32::from(PROTOCOL));
+    let sent = multicast_sender(Type::RAW, protocol, own)
+        .and_then(|socket| socket.send_to(&packet, &SocketAddrV4::new(options.group, 0).into()));
     sent.map_err(|source| error("send an advertisement on", &interface.name, source))?;
     Ok(())
 }
@@ -142,16 +146,6 @@ fn preferred(vhid: u8, vip: Ipv4Addr, secret: &Secret, number: u64) -> [u8; LENG
     let sum = checksum(&packet);
     packet[6..8].copy_from_slice(&sum.to_be_bytes());
     packet
-}
-
-fn sender(own: Ipv4Addr) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(i32::from(PROTOCOL))))?;
-    socket.bind(&SocketAddrV4::new(own, 0).into())?;
-    socket.set_multicast_if_v4(&own)?;
-    socket.set_multicast_ttl_v4(255)?;
-    socket.set_multicast_loop_v4(false)?;
-    socket.set_ttl_v4(255)?;
-    Ok(socket)
 }
 
 /// An open ear on one interface.
