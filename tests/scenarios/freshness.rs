@@ -52,3 +52,29 @@ fn a_copy_known_to_be_stale_is_served_if_there_is_no_better_one() -> Result<()> 
     assert!(!left.contains(FRESHNESS), "{left}");
     Ok(())
 }
+
+#[test]
+fn a_copy_that_lagged_and_followed_the_next_machine_is_not_stale() -> Result<()> {
+    let mut builder = Cluster::build().masters(3);
+    for daemon in ["mfsmetalogger", "mfschunkserver"] {
+        builder = builder.setting(daemon, "MASTER_RECONNECTION_DELAY", "1");
+    }
+    let cluster = builder.start()?;
+    let load = cluster.client().keep_writing()?;
+    cluster.wait_for_metalogger_in_step("m3", SOON)?;
+    cluster.starve("m3")?;
+    cluster.wait_for_log("m3", log_lines::COPY_IS_STALE, SOON)?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.feed("m3")?;
+    load.wait_for_progress(LAST_RETRY)?;
+    // No comparison since: it is said at once what m2 serves.
+    cluster.wait_for_metalogger_in_step("m3", SOON)?;
+    let mark = cluster.mark();
+    cluster.power_off("m2")?;
+    cluster.wait_for_serving("m3", SOON)?;
+    let stepped_down = |event: &lab::Event| event.machine == "m3" && event.text.contains(log_lines::STEPPED_DOWN);
+    assert!(!cluster.events().since(mark).iter().any(stepped_down), "never stale");
+    load.wait_for_progress(LAST_RETRY)?;
+    Ok(())
+}

@@ -116,6 +116,8 @@ pub const NO_PLAN: &str = "promotion failed: no promotion from the files here";
 pub const NO_PLAN_METAID: &str = "promotion failed: no promotion from the files here.*metaid";
 /// The copy is stale.
 pub const STALE: &str = "promotion failed: the copy here is stale: version [0-9]+ was served at ";
+/// A machine that stands by has found that its copy lacks changes.
+pub const COPY_IS_STALE: &str = "the copy here is stale: the master on";
 /// A metalogger that had to be killed may not have written everything.
 pub const MAY_LACK_CHANGES: &str = "promotion failed: mfsmetalogger did not stop and was killed";
 /// A copy that may lack changes, and no better one took over.

@@ -265,6 +265,13 @@ impl Group {
         answers.or_else(last).map(|(address, _)| *address)
     }
 
+    /// What the machine that answers clients says it serves: the version, and the metaid.
+    pub(crate) fn served(&self) -> Option<(Version, u64)> {
+        let (views, now) = (self.views(), Instant::now());
+        let said = views.values().filter_map(|view| view.statement(now)).find(|said| said.answers)?;
+        said.version.map(|version| (version, said.metaid))
+    }
+
     /// Remembers what was heard of the other machines in this run.
     pub(crate) fn remember(&self, state: &State) {
         memory::remember(state, self.heard());

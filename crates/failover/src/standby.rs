@@ -33,6 +33,9 @@ pub(crate) mod freshness;
 /// Between two questions to the serving master.
 const ASK_EVERY: Duration = Duration::from_secs(30);
 
+/// After a question that was not answered.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
 /// A machine that stands by.
 pub(crate) struct Standby<'a> {
     machine: &'a Machine,
@@ -78,11 +81,15 @@ impl<'a> Standby<'a> {
             }
             follow.look(self.machine, &self.vip);
             abandoned.look(&group, &self.machine.config, &self.vip);
+            if let Some((served, metaid)) = group.served() {
+                freshness.hear(&self.machine.state, served, metaid);
+            }
             if Instant::now() >= ask_at {
-                if let Some(reached) = freshness.look(self.machine, &self.vip, self.cancel) {
+                let reached = freshness.look(self.machine, &self.vip, self.cancel);
+                if let Some(reached) = reached {
                     group.say(|statement| statement.version = Some(reached));
                 }
-                ask_at = Instant::now() + ASK_EVERY;
+                ask_at = Instant::now() + if reached.is_some() { ASK_EVERY } else { ASK_AGAIN };
             }
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::machine::Machine;
 use crate::machine::memory::{self, Freshness};
+use crate::machine::state::State;
 use crate::metadata::Version;
 use crate::metadata::inventory::end_of_copy;
 use crate::moosefs;
@@ -22,13 +23,28 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Between two looks at the copy.
 const POLL: Duration = Duration::from_millis(200);
 
-/// The last comparison, for the log: only a change is worth a line.
+/// What was found last.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
+    /// For the log: only a change is worth a line.
     stale: bool,
+    /// The epoch that was served.
+    epoch: Option<u64>,
 }
 
 impl Watch {
+    /// Takes in what the serving machine says of itself. Another epoch is noted at once: that machine may die before the
+    /// next comparison, and what was compared with the one before it says nothing about a copy of the new epoch.
+    pub(super) fn hear(&mut self, state: &State, served: Version, metaid: u64) {
+        if self.epoch.replace(served.epoch()) == Some(served.epoch()) {
+            return;
+        }
+        let noted = memory::freshness(state).ok().flatten();
+        if noted.is_none_or(|noted| noted.served.epoch() != served.epoch()) {
+            memory::saw_version(state, served, metaid);
+        }
+    }
+
     /// Compares once, notes the result, and returns how far the copy goes.
     pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<Version> {
         let (compared, reached) = compare(machine, vip, cancel)?;
@@ -43,7 +59,7 @@ impl Watch {
         if !stale && self.stale {
             log::info!("the copy here is in sync again, at version {served}");
         }
-        self.stale = stale;
+        (self.stale, self.epoch) = (stale, Some(served.epoch()));
         if let Err(e) = memory::note_freshness(&machine.state, &compared) {
             log::warn!("cannot record the served version: {}", chain(&e));
         }
@@ -70,4 +86,26 @@ fn compare(machine: &Machine, vip: &VirtualIp, cancel: &Cancel) -> Option<(Fresh
     let now = chrono::Utc::now().timestamp();
     let before = memory::freshness(&machine.state).ok().flatten().filter(|noted| noted.in_sync != Some(now));
     Some((Freshness::compared(now, reached, served, info.metaid, before.as_ref()), reached))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::EpochJump;
+
+    #[test]
+    fn a_machine_that_serves_a_new_epoch_is_believed_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        let noted = || memory::freshness(&state).unwrap();
+        let (lagged, second) = (Version(508), Version(5404) + EpochJump::epochs(1));
+        memory::note_freshness(&state, &Freshness::compared(100, lagged, Version(675), Some(7), None)).unwrap();
+        let mut watch = Watch::default();
+        watch.hear(&state, Version(700), 7);
+        assert_eq!(noted().unwrap().served, Version(675), "the comparison says more");
+        watch.hear(&state, second, 7);
+        let noted = noted().unwrap();
+        assert_eq!((noted.served, noted.metaid, noted.in_sync), (second, Some(7), None));
+        assert_eq!(second.with_changes(9).behind(noted.served), None, "a copy that has followed is not stale");
+    }
 }
