@@ -81,14 +81,6 @@ fn the_documentation_lists_exactly_these_keys() {
     assert_eq!(keys, KEYS.iter().map(|key| key.name).collect::<Vec<_>>());
 }
 
-#[test]
-fn an_xparam_names_a_file_and_nothing_else() {
-    assert_eq!(path_for_xparam("vip2").unwrap(), Path::new("/etc/mfs/mfspromote-vip2.cfg"));
-    for bad in ["", "../x", "a/b", ".hidden", "a b"] {
-        assert!(path_for_xparam(bad).is_err(), "{bad}");
-    }
-}
-
 proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC*") {
