@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_is_named_once() {
+        let parse = |line: &str| Promote::try_parse_from(line.split(' '));
+        assert_eq!(parse("mfs-promote --check -x one").unwrap().xparam(), Some("one"));
+        assert_eq!(parse("mfs-promote --xparam one --demote").unwrap().xparam(), Some("one"));
+        assert!(parse("mfs-promote --check -x one --config /etc/mfs/mfspromote-two.cfg").is_err());
+        assert!(parse("mfs-promote -x one").is_ok_and(|args| args.verb().is_none()), "it is no verb");
+    }
+
+    #[test]
     fn data_is_lost_only_by_hand_and_only_by_a_promotion() {
         let parse = |line: &str| Promote::try_parse_from(line.split(' '));
         assert_eq!(parse("mfs-promote --interface eth0 --vip 172.16.0.99").unwrap().loss(), Loss::Refuse);

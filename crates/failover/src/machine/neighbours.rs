@@ -334,8 +334,10 @@ fn decide(claim: &Claim, me: Option<Identity>, others: &[Neighbour], verdicts: &
         Some(admitted) => *admitted,
         None => other.holds || me.is_some_and(|me| (other.process.start, other.process.pid) < (me.start, me.pid)),
     };
-    let mut first = others.iter().filter(was_first).filter(|other| !is_own(claim, me, other));
-    first.find_map(|other| claim.conflict(other.process.pid, &other.claim)).map_or(Ok(()), Err)
+    let first = others.iter().filter(was_first).filter(|other| !is_own(claim, me, other));
+    let conflicts = first.filter_map(|other| claim.conflict(other.process.pid, &other.claim));
+    // Of several the one that says that the address must stay.
+    conflicts.max_by_key(Conflict::is_same_address).map_or(Ok(()), Err)
 }
 
 /// The file with the verdicts, held: two ucarps that start at once get one verdict after the other.

@@ -81,6 +81,13 @@ fn the_documentation_lists_exactly_these_keys() {
     assert_eq!(keys, KEYS.iter().map(|key| key.name).collect::<Vec<_>>());
 }
 
+#[test]
+fn without_its_file_a_named_instance_has_no_master_that_could_be_stopped() {
+    let named = Instance::of_xparam(Some("absent-on-every-machine")).unwrap();
+    assert!(Config::of(&named).is_err() && Config::fallback_of(&named).is_none());
+    assert_eq!(Config::fallback_of(&Instance::default()).unwrap().instance, Instance::default());
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC*") {

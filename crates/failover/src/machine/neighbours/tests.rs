@@ -65,6 +65,10 @@ fn one_address_for_two_ucarps_is_refused_and_stays() {
     for second in [claim(NONE, 99, "/var/lib/mfs", 9421), claim(Some("two"), 99, "/srv/two", 9521)] {
         assert!(refused(&second).unwrap().is_same_address());
     }
+    let others = [neighbour(1, &first()), neighbour(3, &claim(Some("two"), 98, "/srv/two", 9521))];
+    let verdicts = [1, 3].map(|number| (process(number).to_string(), true)).into();
+    let third = decide(&claim(NONE, 98, "/var/lib/mfs", 9421), Some(process(5)), &others, &verdicts).unwrap_err();
+    assert!(third.is_same_address(), "the address of the third is that of the second instance: {third}");
     let unusable = Claim { master: None, ..claim(Some("two"), 99, "/", 1) };
     assert!(refused(&unusable).unwrap().is_same_address());
 }
