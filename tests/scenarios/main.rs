@@ -32,6 +32,7 @@ mod pre_serving;
 mod proof;
 mod rust_version;
 mod second_failure;
+mod several;
 mod split;
 mod storm;
 mod strangers;

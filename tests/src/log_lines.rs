@@ -338,3 +338,13 @@ pub const NOT_CONNECTED: &str = "not connected .* after the takeover: ";
 pub const ALL_CONNECTED: &str = "all are connected .* after the takeover";
 /// `--check` of a standby whose metalogger has a connection that leads nowhere.
 pub const CHECK_NOT_FOLLOWING: &str = "connected to a master that is gone";
+
+// Several ucarps on a machine.
+/// A second address for one file system.
+pub const SECOND_ADDRESS: &str = "another ucarp of this machine .* moves 172.16.0.99 for the instance without a name";
+/// An instance without a configuration.
+pub const NO_CONFIGURATION: &str = "cannot read /etc/mfs/mfspromote-b.cfg";
+/// Two instances with one data folder.
+pub const SAME_FOLDER: &str = "the same DATA_PATH /var/lib/mfs as the instance without a name";
+/// An XPARAM that is no name.
+pub const BAD_NAME: &str = "the XPARAM \"../b\" is not a name";

@@ -21,6 +21,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::VIP;
 use crate::clock::Moment;
 use crate::events::{Event, LAB, UP};
 use crate::faults::{
@@ -247,6 +248,10 @@ impl Judge<'_> {
     fn see_ucarp(&mut self, event: &Event, text: &str) {
         if let Some((_, line)) = text.split_once("Spawning [") {
             let line = line.trim_end_matches(']').to_owned();
+            // The ucarp of another file system.
+            if !line.split(' ').any(|word| word == VIP.to_string()) {
+                return;
+            }
             let machine = self.machine(event);
             // Its processes end one after the other: a ucarp may see the interface go first.
             machine.call = (!machine.off).then_some(Call { spawned: event.at, line, process: None });

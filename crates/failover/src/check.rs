@@ -11,9 +11,11 @@ mod forms;
 mod gather;
 mod judge;
 
-use std::path::Path;
+use std::error::Error;
 use std::process::ExitCode;
 
+use crate::machine::config::Config;
+use crate::machine::neighbours;
 use crate::report::Form;
 use crate::sys::logging::chain;
 use crate::sys::terminal::{Style, print};
@@ -23,15 +25,22 @@ use finding::{Finding, Level, Numbers, Report};
 pub(crate) use finding::UNKNOWN;
 
 /// Checks this machine, and prints the answers in the form that was asked for.
-pub(crate) fn check(vip: Option<&VirtualIp>, config: Option<&Path>, form: Form<'_>) -> ExitCode {
-    let report = match gather::gather(vip, config) {
-        Ok(facts) => judge::judge(&facts),
+pub(crate) fn check(vip: Option<&VirtualIp>, config: Result<Config, Box<dyn Error>>, form: Form<'_>) -> ExitCode {
+    let xparam = config.as_ref().ok().and_then(|config| config.instance.name()).map(str::to_owned);
+    let mut report = match config.and_then(|config| Ok((gather::gather(vip, &config)?, neighbours::conflict(&config))))
+    {
+        Ok((facts, conflict)) => {
+            let mut report = judge::judge(&facts);
+            report.findings.extend(conflict.map(|conflict| Finding::critical("ucarp", conflict.to_string())));
+            report
+        }
         Err(e) => Report {
             role: None,
             findings: vec![Finding::critical("setup", chain(e.as_ref()))],
             numbers: Numbers::default(),
         },
     };
+    report.numbers.xparam = xparam;
     match form {
         Form::Prometheus(path) => {
             if let Err(e) = forms::write_prometheus(&report, path) {

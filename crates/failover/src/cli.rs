@@ -50,6 +50,8 @@ pub(crate) struct HookWords {
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
 #[command(name = "mfs-promote", version, arg_required_else_help = true)]
+// A screen has 24 lines: without the blank one of the default above the usage.
+#[command(help_template = "{about-with-newline}{usage-heading} {usage}\n\n{all-args}{after-help}")]
 #[command(after_help = "Begin with --dry-run. Exit status: 0 yes, 1 no, 2 usage; --check: as Nagios.")]
 #[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
@@ -97,11 +99,14 @@ pub struct Promote {
     /// Configuration file instead of /etc/mfs/mfspromote.cfg
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
+    /// The instance of ucarp -x NAME: mfspromote-NAME.cfg
+    #[arg(short, long, value_name = "NAME", value_hint = clap::ValueHint::Other, conflicts_with = "config")]
+    xparam: Option<String>,
     /// Increase verbosity (repeatable)
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
     /// The call of a hook, as JSON; given by the hooks
-    #[arg(long, hide = true, conflicts_with_all = ["interface", "vip", "config"])]
+    #[arg(long, hide = true, conflicts_with_all = ["interface", "vip", "config", "xparam"])]
     call: Option<Call>,
 }
 
@@ -162,6 +167,11 @@ impl Promote {
         self.config.as_deref()
     }
 
+    /// `--xparam`.
+    pub(crate) fn xparam(&self) -> Option<&str> {
+        self.xparam.as_deref()
+    }
+
     /// `--verbose`, counted.
     pub(crate) fn verbosity(&self) -> u8 {
         self.verbose
@@ -217,6 +227,15 @@ mod tests {
         assert!(parse("mfs-promote --interface eth0").is_err());
         assert!(Promote::try_parse_from(["mfs-promote"]).is_err());
         assert!(parse("mfs-promote --rehearse --dry-run").is_err());
+    }
+
+    #[test]
+    fn an_instance_is_named_once() {
+        let parse = |line: &str| Promote::try_parse_from(line.split(' '));
+        assert_eq!(parse("mfs-promote --check -x one").unwrap().xparam(), Some("one"));
+        assert_eq!(parse("mfs-promote --xparam one --demote").unwrap().xparam(), Some("one"));
+        assert!(parse("mfs-promote --check -x one --config /etc/mfs/mfspromote-two.cfg").is_err());
+        assert!(parse("mfs-promote -x one").is_ok_and(|args| args.verb().is_none()), "it is no verb");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::group::leaving::{Leaving, Others};
 use crate::group::{Asking, Group};
 use crate::heartbeat::{Role, Statement};
+use crate::instance::Instance;
 use crate::machine::call::{Call, Origin};
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Lock, Locks, Request};
@@ -83,8 +84,8 @@ enum End {
 /// Stops the master, unless the address comes back within the grace, and stays as a standby. `call` is that of a hook; an
 /// administrator names a configuration at most. Returns true if it succeeded, or if a later call has taken over.
 pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel) -> bool {
-    let config = load_config(call, config);
-    let lock = match take_lock(call, cancel) {
+    let Some(config) = load_config(call, config) else { return false };
+    let lock = match take_lock(call, &config.instance, cancel) {
         Ok(lock) => lock,
         Err(lock::Error::Superseded) => {
             log::info!("demotion skipped: superseded by a later call");
@@ -114,7 +115,7 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
     let interface = call.map(|call| call.interface.as_str());
     let notified = event.map(|event| notify::tell(&config, event, interface, &run.record, run.elapsed()));
     let Some(machine) = machine else {
-        run.end(State::open().ok().as_ref());
+        run.end(State::of(&config.instance).ok().as_ref());
         drop(lock);
         drop(notified);
         return false;
@@ -134,19 +135,27 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
     demoted.is_ok()
 }
 
-/// The configuration, or the defaults where it cannot be used.
-fn load_config(call: Option<&Call>, file: Option<&Path>) -> Config {
+/// The configuration, or the defaults where it cannot be used. `None` if nothing says which master is meant: to stop that of
+/// another instance would be worse than to stop none.
+fn load_config(call: Option<&Call>, file: Option<&Path>) -> Option<Config> {
     let file = call.map_or(file, |call| call.config.as_deref());
-    file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
-        log::error!("going on with the defaults: {}", chain(&e));
-        Config::fallback()
-    })
+    file.map_or_else(|| Config::of(&Instance::default()), Config::load).map_or_else(
+        |e| {
+            let known = Config::fallback_of(&file.map(Instance::of_file).unwrap_or_default());
+            match &known {
+                Some(_) => log::error!("going on with the defaults: {}", chain(&e)),
+                None => log::error!("no master is stopped, because it is not known which one: {}", chain(&e)),
+            }
+            known
+        },
+        Some,
+    )
 }
 
 /// Takes the lock. A hook's demotion goes on without it where its files are broken: the master must stop.
-fn take_lock(call: Option<&Call>, cancel: &Cancel) -> Result<Option<Lock>, lock::Error> {
+fn take_lock(call: Option<&Call>, instance: &Instance, cancel: &Cancel) -> Result<Option<Lock>, lock::Error> {
     let Some(call) = call else {
-        return Locks::system()?.acquire_if_free(RunKind::Demotion).map(Some);
+        return Locks::of(instance)?.acquire_if_free(RunKind::Demotion).map(Some);
     };
     match call.take_lock(Origin::Hook, cancel) {
         Ok(lock) => Ok(Some(lock)),

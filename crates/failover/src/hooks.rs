@@ -6,14 +6,15 @@
 
 use std::error::Error;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::{HookWords, VipDown, VipUp};
+use crate::instance::Instance;
 use crate::machine::call::Call;
-use crate::machine::config::{self, Config};
+use crate::machine::config::Config;
 use crate::machine::lock::{Locks, Ticket};
+use crate::machine::neighbours::{self, Claim, Conflict};
 use crate::machine::notify;
 use crate::machine::outcome::RunKind;
 use crate::machine::step_down::stop_calling_ucarp;
@@ -33,7 +34,7 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Adds the virtual IP and starts the promotion. If nothing could be started that would serve on the address, it is
 /// removed again and the calling ucarp stopped.
 pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCode {
-    begin("vip-up");
+    begin("vip-up", parsed.as_ref().ok().map(|parsed| &parsed.words));
     let ucarp = Ucarp::parent().ok();
     let words = match parsed {
         Ok(VipUp { words }) => words,
@@ -47,10 +48,19 @@ pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCod
     };
     let config = Config::for_xparam(words.xparam.as_deref());
     let known = config.as_ref().ok().cloned();
-    if let Err(error) = config.map_err(Into::into).and_then(|config| add_and_promote(&words, &config, ucarp.as_ref())) {
+    let admitted = neighbours::admit(&claim(&words, known.as_ref()), ucarp.as_ref());
+    let keep_address = admitted.as_ref().is_err_and(Conflict::is_same_address);
+    let promoted = config.map_err(Into::into).and_then(|config| {
+        admitted?;
+        add_and_promote(&words, &config, ucarp.as_ref())
+    });
+    if let Err(error) = promoted {
         let text = chain(&*error);
         log::error!("{text}");
         if let Some(ucarp) = &ucarp {
+            if !keep_address {
+                leave_address(&words);
+            }
             give_up(&words, ucarp, known.as_ref(), text);
         }
         return ExitCode::FAILURE;
@@ -60,7 +70,7 @@ pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCod
 
 /// Removes the virtual IP and starts the demotion. Goes on past every error and reports them all.
 pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> ExitCode {
-    begin("vip-down");
+    begin("vip-down", parsed.as_ref().ok().map(|parsed| &parsed.words));
     let words = match parsed {
         Ok(VipDown { words }) => words,
         Err(error) => {
@@ -74,21 +84,34 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
         log::error!("vip-down must run as root: it changes addresses");
         return ExitCode::FAILURE;
     }
+    let config = Config::for_xparam(words.xparam.as_deref()).ok();
+    let config = config.or_else(|| Config::fallback_of(&instance(&words)));
+    let ucarp = Ucarp::parent().ok();
+    if let Err(conflict) = neighbours::admit(&claim(&words, config.as_ref()), ucarp.as_ref()) {
+        let named = Instance::of_xparam(words.xparam.as_deref());
+        let why = named.map_or_else(|bad| chain(&bad), |_| chain(&conflict));
+        log::error!("nothing is demoted: {why}");
+        if !conflict.is_same_address() {
+            leave_address(&words);
+        }
+        return ExitCode::FAILURE;
+    }
     let mut failed = false;
     let mut report = |error: &dyn Error| {
         log::error!("{}", chain(error));
         failed = true;
     };
-    let locks = Locks::system().inspect_err(|error| report(error)).ok();
+    let locks = Locks::of(&instance(&words)).inspect_err(|error| report(error)).ok();
     let mutex = locks.as_ref().and_then(Locks::hook_mutex);
     // The address first: another machine may have it already.
-    let left = remove_address(&words).inspect_err(|error| report(error)).ok().flatten();
+    let left = remove_address(&words, config.as_ref()).inspect_err(|error| report(error)).ok().flatten();
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
     drop(mutex);
-    let file = words.xparam.as_deref().map(config::path_for_xparam).transpose();
-    let file = file.inspect_err(|error| report(error)).ok().flatten();
-    let call = Call { left, ..call(RunKind::Demotion, &words, ticket, file, Ucarp::parent().ok()) };
+    if let Err(error) = Instance::of_xparam(words.xparam.as_deref()) {
+        report(&error);
+    }
+    let call = Call { left, ..call(RunKind::Demotion, &words, ticket, ucarp) };
     match call.launch() {
         Ok(pid) => log::info!("demotion started (pid {pid})"),
         Err(error) => report(&error),
@@ -97,13 +120,13 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
 }
 
 /// ucarp leaves descriptors open by mistake, and a service manager may end the rest of ucarp's unit at any moment.
-fn begin(name: &str) {
+fn begin(name: &str, words: Option<&HookWords>) {
     process::close_inherited();
     cancel::block_signals();
     if std::io::stderr().is_terminal() {
         logging::to_stderr(name, 0);
     } else {
-        logging::to_syslog(name, logging::HOOK_PATIENCE);
+        logging::to_syslog(&words.map(instance).unwrap_or_default().ident(name), logging::HOOK_PATIENCE);
     }
 }
 
@@ -111,14 +134,19 @@ fn log_usage(error: &clap::Error) {
     error.to_string().lines().filter(|line| !line.is_empty()).for_each(|line| log::error!("{line}"));
 }
 
-fn call(
-    kind: RunKind,
-    words: &HookWords,
-    ticket: Option<Ticket>,
-    config: Option<PathBuf>,
-    ucarp: Option<Ucarp>,
-) -> Call {
+fn call(kind: RunKind, words: &HookWords, ticket: Option<Ticket>, ucarp: Option<Ucarp>) -> Call {
+    let instance = instance(words);
+    let config = instance.name().map(|_| instance.file());
     Call { kind, interface: words.interface.clone(), vip: words.vip, config, ticket, ucarp, left: None, killed: 0 }
+}
+
+/// A name that cannot be one is that of no instance: what is asked for concerns the one without a name.
+fn instance(words: &HookWords) -> Instance {
+    Instance::of_xparam(words.xparam.as_deref()).unwrap_or_default()
+}
+
+fn claim(words: &HookWords, config: Option<&Config>) -> Claim {
+    Claim::of(instance(words), virtual_ip(words), config)
 }
 
 fn virtual_ip(words: &HookWords) -> VirtualIp {
@@ -132,15 +160,13 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     }
     let vip = virtual_ip(words);
     vip.find_interface()?;
-    let locks = Locks::system()?;
+    let locks = Locks::of(&config.instance)?;
     let mutex = locks.hook_mutex();
     // For a hook that was run by hand nothing would renew the lease.
     let lifetime = ucarp.map(|_| close_lease(&vip, config));
     let added = vip.add(config.prefix_length, lifetime)?;
-    let file = words.xparam.as_deref().map(config::path_for_xparam).transpose()?;
     let asked = locks.ask(RunKind::Promotion).map_err(Box::<dyn Error>::from);
-    let started =
-        asked.and_then(|ticket| Ok(call(RunKind::Promotion, words, Some(ticket), file, ucarp.cloned()).launch()?));
+    let started = asked.and_then(|ticket| Ok(call(RunKind::Promotion, words, Some(ticket), ucarp.cloned()).launch()?));
     drop(mutex);
     match started {
         Ok(pid) => {
@@ -157,11 +183,15 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     }
 }
 
-/// Leaves the address to another machine. It must not stay, whatever added it: ucarp without -z leaves it there.
-fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: String) {
+/// The address must not stay where nothing serves on it, whatever added it: ucarp without -z leaves it there.
+fn leave_address(words: &HookWords) {
     if let Err(e) = virtual_ip(words).remove() {
         log::error!("{}", chain(&e));
     }
+}
+
+/// Leaves the address to another machine.
+fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: String) {
     stop_calling_ucarp(ucarp);
     if let Some(config) = config {
         let event = Why::CannotServe.policy().event;
@@ -171,11 +201,14 @@ fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: Str
 }
 
 /// Returns the version of the metadata that clients know.
-fn remove_address(words: &HookWords) -> std::result::Result<Option<Version>, address::Error> {
-    // mfs-promote reports what is wrong with it.
-    let config = Config::for_xparam(words.xparam.as_deref()).unwrap_or_else(|_| Config::fallback());
+fn remove_address(words: &HookWords, config: Option<&Config>) -> std::result::Result<Option<Version>, address::Error> {
     let vip = virtual_ip(words);
-    match drain::remove_address(&vip, config.own_master()) {
+    let left = match config {
+        Some(config) => drain::remove_address(&vip, config.own_master()),
+        // Which master it is cannot be known; mfs-promote reports why.
+        None => vip.remove().map(|removed| Left { removed, version: None }),
+    };
+    match left {
         Ok(Left { removed: Removed::Removed, version }) => {
             log::info!("{vip} removed from {}", vip.interface);
             return Ok(version);

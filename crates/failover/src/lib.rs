@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `sys` | the kernel, and nothing of MooseFS: netlink, packets, processes, folders of another user, signals, log, text |
 //! | `timing` | the durations that depend on each other |
+//! | `instance` | which MooseFS service of this machine: its name, its files and folders |
 //! | `ucarp` | the ucarp that called: its identity, its options, its advertisements |
 //! | `vip` | the virtual IP: an address on an interface, as ucarp names it |
 //! | `metadata` | images, change logs, the plan of what to serve, and the clean set for a master to start from |
@@ -36,6 +37,7 @@ mod election;
 mod group;
 mod heartbeat;
 mod hooks;
+mod instance;
 mod machine;
 mod metadata;
 mod moosefs;

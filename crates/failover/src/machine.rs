@@ -10,6 +10,7 @@ pub(crate) mod journal;
 pub(crate) mod lock;
 pub(crate) mod master;
 pub(crate) mod memory;
+pub(crate) mod neighbours;
 pub(crate) mod notify;
 pub(crate) mod outcome;
 pub(crate) mod record;
@@ -99,7 +100,13 @@ impl Machine {
         if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
             return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
         }
-        Ok(Self { data, owner, services: Services::find(&config.services)?, state: State::open()?, config })
+        Ok(Self {
+            data,
+            owner,
+            services: Services::find(&config.services)?,
+            state: State::of(&config.instance)?,
+            config,
+        })
     }
 
     /// The process of `daemon` on this machine's data folder.
@@ -154,6 +161,10 @@ impl Machine {
 pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Error> {
     let master = match Folder::open(&config.data_path) {
         Ok(data) => moosefs::running(&data, Daemon::Master)?,
+        // Whose it is, its name does not say.
+        Err(e) if config.instance.name().is_some() || neighbours::has_others(&config.instance) => {
+            return Err(Error::Data(e));
+        }
         Err(e) => {
             log::error!("{}; looking for mfsmaster by its name", chain(&e));
             process::oldest_in_this_network(Daemon::Master.program())

@@ -64,7 +64,7 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
         Ok(machine) => machine,
         Err(failure) => {
             let ending = Ending::of(call, known.as_ref(), Some(lock.request()));
-            let notified = ending.end(run, failure.why(), &chain(&failure), State::open().ok().as_ref());
+            let notified = ending.end(run, failure.why(), &chain(&failure), State::of(&call.instance()).ok().as_ref());
             lock.release();
             drop(notified);
             return false;
@@ -135,7 +135,7 @@ fn without_lock(call: &Call, origin: Origin, why: &lock::Error) -> bool {
         let run = Run::begin(RunKind::Promotion, Some(call.vip));
         let config = call.load_config().ok();
         let ending = Ending::of(call, config.as_ref(), None);
-        drop(ending.end(run, Why::CannotServe, &chain(why), State::open().ok().as_ref()));
+        drop(ending.end(run, Why::CannotServe, &chain(why), State::of(&call.instance()).ok().as_ref()));
     } else {
         log::error!("{}", chain(why));
     }
@@ -264,7 +264,7 @@ fn watch_time(
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));
-        drop(ending.end(run, Why::TimedOut, &text, State::open().ok().as_ref()));
+        drop(ending.end(run, Why::TimedOut, &text, State::of(&call.instance()).ok().as_ref()));
         supervisor.dismiss();
         std::process::exit(1)
     })

@@ -128,16 +128,16 @@ struct Rehearsed {
 /// Rehearses a promotion; answers whether it would serve.
 pub(crate) fn rehearse(config: Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Result<bool, Failure> {
     let machine = Machine::open(config)?;
-    let locks = Locks::system()?;
+    let locks = Locks::of(&machine.config.instance)?;
     let _rehearsing = locks.rehearse()?;
     give_way();
     let options = vip.and_then(|vip| Ucarp::find(&vip.interface, vip.address)).map(|ucarp| ucarp.options);
     let settle = options.unwrap_or_default().interval() + machine.config.settle_margin;
     let mut run = Run::begin(RunKind::Rehearsal, vip.map(|vip| vip.address));
     // Left by an earlier rehearsal that was killed.
-    rehearsal_folder::remove(&machine.data)?;
+    rehearsal_folder::remove(&machine.data, &machine.config.instance)?;
     let rehearsed = Rehearsal { machine: &machine, cancel, run: &mut run }.steps();
-    if let Err(e) = rehearsal_folder::remove(&machine.data) {
+    if let Err(e) = rehearsal_folder::remove(&machine.data, &machine.config.instance) {
         log::error!("cannot remove the rehearsal folder: {}", chain(&e));
     }
     run.record.outcome = match &rehearsed {
@@ -209,7 +209,7 @@ impl Rehearsal<'_> {
                     if left > 0 =>
                 {
                     log::info!("{e}; the metalogger is writing, staging again");
-                    rehearsal_folder::remove(&self.machine.data)?;
+                    rehearsal_folder::remove(&self.machine.data, &self.machine.config.instance)?;
                 }
                 result => return result,
             }

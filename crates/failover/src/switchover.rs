@@ -11,6 +11,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use crate::instance::Instance;
 use crate::machine::config::Config;
 use crate::machine::lock::Locks;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
@@ -102,8 +103,8 @@ pub(crate) enum Failure {
 
 /// Switches over, and reports which machine took over and how long clients were blocked.
 pub(crate) fn switch_over(config: Config, vip: Option<&VirtualIp>, cancel: &Cancel) -> Result<bool, Box<dyn Error>> {
-    let (vip, ucarp) = find_ucarp(vip)?;
-    let lock = Locks::system()?.acquire_if_free(RunKind::Demotion)?;
+    let (vip, ucarp) = find_ucarp(vip, &config.instance)?;
+    let lock = Locks::of(&config.instance)?.acquire_if_free(RunKind::Demotion)?;
     let machine = Machine::open(config)?;
     let mut run = Run::begin(RunKind::Switchover, Some(vip.address));
     let work = Switchover { machine: &machine, vip: &vip, ucarp: &ucarp, cancel };
@@ -130,13 +131,14 @@ pub(crate) fn switch_over(config: Config, vip: Option<&VirtualIp>, cancel: &Canc
     Ok(true)
 }
 
-/// The ucarp at this address; without one, the only one of this machine.
-fn find_ucarp(vip: Option<&VirtualIp>) -> Result<(VirtualIp, Ucarp), Failure> {
+/// The ucarp at this address; without one, the only one of the instance.
+fn find_ucarp(vip: Option<&VirtualIp>, instance: &Instance) -> Result<(VirtualIp, Ucarp), Failure> {
     if let Some(vip) = vip {
-        let ucarp = Ucarp::find(&vip.interface, vip.address).ok_or(Failure::NoUcarp)?;
+        let ucarp = Ucarp::find(&vip.interface, vip.address);
+        let ucarp = ucarp.filter(|ucarp| ucarp.options.xparam.as_deref() == instance.name()).ok_or(Failure::NoUcarp)?;
         return Ok((vip.clone(), ucarp));
     }
-    let mut all = Ucarp::all();
+    let mut all = Ucarp::all_of(instance);
     let ucarp = match all.len() {
         0 => return Err(Failure::NoUcarp),
         1 => all.remove(0),

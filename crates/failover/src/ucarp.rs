@@ -6,11 +6,13 @@
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::instance::Instance;
 use crate::sys::process::{self, Identity, Stat, Stopped};
 
 pub(crate) mod carp;
@@ -83,6 +85,19 @@ impl Ucarp {
             caller.options.vip == Some(vip) && named.is_none_or(|name| name == interface)
         };
         in_this_network().filter(serves).min_by_key(|caller| (caller.start, caller.pid))
+    }
+
+    /// Whether it was started with a hook of ours.
+    pub(crate) fn calls_our_hooks(&self) -> bool {
+        let is = |hook: &Option<String>, name: &str| hook.as_ref().is_some_and(|hook| Path::new(hook).ends_with(name));
+        is(&self.options.up_script, "vip-up") || is(&self.options.down_script, "vip-down")
+    }
+
+    /// Those of an instance, as [`Ucarp::all`].
+    pub(crate) fn all_of(instance: &Instance) -> Vec<Self> {
+        let mut all = Self::all();
+        all.retain(|ucarp| ucarp.options.xparam.as_deref() == instance.name());
+        all
     }
 
     /// All that run in this network, but for those on their way to be a hook.

@@ -1,13 +1,16 @@
 //! What a command line asks of `mfs-promote`, and its exit code.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::check;
 use crate::cli::{Promote, Verb};
 use crate::demotion::demote;
+use crate::instance::Instance;
 use crate::machine::call::{Call, Origin};
-use crate::machine::config::{self, Config};
+use crate::machine::config::Config;
+use crate::machine::neighbours::{self, Claim, Unclear};
 use crate::machine::outcome::RunKind;
 use crate::machine::supervisor::{self, Supervisor};
 use crate::metadata::Loss;
@@ -33,7 +36,7 @@ pub(crate) fn run(args: &Promote) -> ExitCode {
     logging::to_stderr(NAME, args.verbosity());
     if let Some(Verb::Check(form)) = args.verb() {
         return match begin() {
-            Ok(_) => check::check(args.virtual_ip().as_ref(), args.config(), form),
+            Ok(_) => check::check(args.virtual_ip().as_ref(), load(args), form),
             Err(e) => {
                 log::error!("{}", chain(e.as_ref()));
                 check::UNKNOWN.into()
@@ -64,7 +67,7 @@ fn begin() -> Result<Cancel> {
 
 /// The background work of a hook. It leaves ucarp's unit first: until then it blocks the signals that end that unit.
 fn run_call(call: &Call) -> Result<bool> {
-    logging::to_syslog(NAME, logging::RUN_PATIENCE);
+    logging::to_syslog(&call.instance().ident(NAME), logging::RUN_PATIENCE);
     // Fails only if this process leads a group already, which is as good.
     let _ = nix::unistd::setsid();
     let again;
@@ -101,13 +104,49 @@ fn run_by_hand(args: &Promote, cancel: &Cancel) -> Result<bool> {
         Some(Verb::Status) => report::status(&load(args)?, args.form()),
         Some(Verb::CheckConfig) => report::check_config(&load(args)?),
         Some(Verb::DryRun(loss)) => report::dry_run(&load(args)?, vip.as_ref(), loss, args.form(), cancel),
-        Some(Verb::Rehearse) => Ok(rehearse(load(args)?, vip.as_ref(), cancel)?),
+        Some(Verb::Rehearse) => {
+            let config = load(args)?;
+            refuse_intrusion(Some(&config))?;
+            Ok(rehearse(config, vip.as_ref(), cancel)?)
+        }
         Some(Verb::Switchover) => switch_over(load(args)?, vip.as_ref(), cancel),
     }
 }
 
-fn load(args: &Promote) -> std::result::Result<Config, config::Error> {
-    args.config().map_or_else(|| Config::for_xparam(None), Config::load)
+fn load(args: &Promote) -> Result<Config> {
+    Ok(match args.config() {
+        Some(file) => Config::load(file)?,
+        None => Config::of(&instance(args)?)?,
+    })
+}
+
+/// The instance that is meant.
+fn instance(args: &Promote) -> std::result::Result<Instance, Unclear> {
+    match (args.config(), args.xparam()) {
+        (Some(file), _) => Ok(Instance::of_file(file)),
+        (None, Some(name)) => Ok(Instance::of_xparam(Some(name))?),
+        (None, None) => neighbours::instance_meant(args.virtual_ip().as_ref()),
+    }
+}
+
+/// The file with its configuration; `None` for the one that need not exist.
+fn file(args: &Promote) -> std::result::Result<Option<PathBuf>, Unclear> {
+    match args.config() {
+        Some(file) => Ok(Some(file.to_owned())),
+        None => Ok(Some(instance(args)?).filter(|instance| instance.name().is_some()).map(|instance| instance.file())),
+    }
+}
+
+/// Nothing is done to the master of another instance.
+fn refuse_intrusion(config: Option<&Config>) -> Result<()> {
+    config.and_then(neighbours::intrusion).map_or(Ok(()), |conflict| Err(conflict.into()))
+}
+
+/// An administrator's run would do to another instance what the hooks of a refused ucarp would.
+fn refuse_conflict(args: &Promote, vip: &VirtualIp, ucarp: Option<&Ucarp>) -> Result<()> {
+    let instance = instance(args)?;
+    let config = load(args).ok().or_else(|| Config::fallback_of(&instance));
+    Ok(neighbours::admit(&Claim::of(instance, vip.clone(), config.as_ref()), ucarp)?)
 }
 
 fn promote_by_hand(args: &Promote, vip: &VirtualIp, loss: Loss, cancel: &Cancel) -> Result<bool> {
@@ -119,13 +158,15 @@ fn promote_by_hand(args: &Promote, vip: &VirtualIp, loss: Loss, cancel: &Cancel)
         )
         .into());
     }
+    let ucarp = Ucarp::find(&vip.interface, vip.address);
+    refuse_conflict(args, vip, ucarp.as_ref())?;
     let call = Call {
         kind: RunKind::Promotion,
         interface: vip.interface.clone(),
         vip: vip.address,
-        config: args.config().map(Into::into),
+        config: file(args)?,
         ticket: None,
-        ucarp: Ucarp::find(&vip.interface, vip.address),
+        ucarp,
         left: None,
         killed: 0,
     };
@@ -140,5 +181,6 @@ fn demote_by_hand(args: &Promote, vip: Option<&VirtualIp>, cancel: &Cancel) -> R
         )
         .into());
     }
-    Ok(demote(None, args.config(), cancel))
+    refuse_intrusion(load(args).ok().as_ref())?;
+    Ok(demote(None, file(args)?.as_deref(), cancel))
 }

@@ -3,6 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::instance::Instance;
 use crate::machine::config::Config;
 use crate::machine::memory::{self, Freshness};
 use crate::machine::space::Space;
@@ -85,14 +86,19 @@ fn image_age(inventory: &Inventory, plan: &Plan) -> Option<Duration> {
 
 /// Notes the comparison for the check before the next promotion: a machine that knows its copy to be stale steps down
 /// first. Returns when the copy was last in sync. A note that cannot be kept changes nothing about the answers.
-pub(super) fn note_freshness(state: Option<&State>, master: Option<&Info>, copy: Option<&Copy>) -> Option<i64> {
+pub(super) fn note_freshness(
+    instance: &Instance,
+    state: Option<&State>,
+    master: Option<&Info>,
+    copy: Option<&Copy>,
+) -> Option<i64> {
     // One that cannot be read is reported by the next promotion.
     let before = state.and_then(|state| memory::freshness(state).ok().flatten());
     let in_sync = before.as_ref().and_then(|noted| noted.in_sync);
     let (Some(info), Some(copy)) = (master, copy) else { return in_sync };
     let Some(now) = compared(info, copy, before.as_ref(), chrono::Utc::now().timestamp()) else { return in_sync };
     // The first check on a machine makes the folder.
-    if let Err(e) = State::open().and_then(|state| memory::note_freshness(&state, &now)) {
+    if let Err(e) = State::of(instance).and_then(|state| memory::note_freshness(&state, &now)) {
         log::warn!("cannot record the served version: {}", chain(&e));
     }
     now.in_sync

@@ -92,6 +92,8 @@ impl Finding {
 /// What can be graphed. `None` could not be found out, or has no meaning here.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub(super) struct Numbers {
+    /// The instance, if it has a name.
+    pub(super) xparam: Option<String>,
     /// The version that the serving master has.
     pub(super) master_version: Option<Version>,
     /// The version where a promotion here would end.

@@ -170,7 +170,7 @@ fn metrics(report: &Report) -> String {
     for (name, help, value) in single {
         if let Some(value) = value {
             text += &head(name, help);
-            let _ = writeln!(text, "mfs_promote_{name} {value}");
+            let _ = writeln!(text, "mfs_promote_{name}{} {value}", labels(None, numbers.xparam.as_deref()));
         }
     }
     text += &head("check", "Level of each question: the worst of its answers");
@@ -180,9 +180,16 @@ fn metrics(report: &Report) -> String {
         *worst = (*worst).max(finding.level);
     }
     for (name, level) in levels {
-        let _ = writeln!(text, "mfs_promote_check{{check=\"{name}\"}} {}", level.code());
+        let _ = writeln!(text, "mfs_promote_check{} {}", labels(Some(name), numbers.xparam.as_deref()), level.code());
     }
     text
+}
+
+/// The collector takes a metric from two files only with different labels.
+fn labels(check: Option<&str>, xparam: Option<&str>) -> String {
+    let labels = [check.map(|check| format!("check=\"{check}\"")), xparam.map(|name| format!("xparam=\"{name}\""))];
+    let labels: Vec<_> = labels.into_iter().flatten().collect();
+    if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) }
 }
 
 #[cfg(test)]
@@ -232,6 +239,12 @@ mod tests {
             text.contains("mfs_promote_check{check=\"copy\"} 1\n") && text.contains("mfs_promote_ready 1\n"),
             "{text}"
         );
+        let mut named = report(&[Level::Ok]);
+        named.numbers.xparam = Some("two".to_owned());
+        write_prometheus(&named, &path).unwrap();
+        let both = std::fs::read_to_string(&path).unwrap();
+        assert!(both.contains("mfs_promote_ready{xparam=\"two\"} 1\n"), "{both}");
+        assert!(both.contains("mfs_promote_check{check=\"copy\",xparam=\"two\"} 0\n"), "{both}");
         assert!(!text.contains("standbys"), "unknown numbers are omitted: {text}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no temporary file is left");
         assert!(write_prometheus(&report(&[]), &dir.path().join("none/x.prom")).is_err());

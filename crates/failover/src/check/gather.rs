@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::instance::Instance;
 use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::image_size;
@@ -37,21 +38,17 @@ const RECONNECTION: &str = "MASTER_RECONNECTION_DELAY";
 const DEFAULT_RECONNECTION: u64 = 5;
 
 /// All facts; an error if not even the configuration, the data folder or the daemons can be found.
-pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<Facts, Box<dyn Error>> {
-    let ucarp = ucarp(asked);
+pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts, Box<dyn Error>> {
+    let ucarp = ucarp(asked, &config.instance);
     let options = match &ucarp {
         UcarpFacts::One { options, .. } => options.clone(),
         _ => Options::default(),
     };
-    let config = match file {
-        Some(path) => Config::load(path)?,
-        None => Config::for_xparam(options.xparam.as_deref())?,
-    };
     let data = Folder::open(&config.data_path)?;
     let services = Services::find(&config.services)?;
-    let state = State::open_existing()?;
+    let state = State::existing(&config.instance)?;
     let vip = asked.map(|vip| vip.address).or(options.vip);
-    let name = name(&config);
+    let name = name(config);
     let master_runs = moosefs::running(&data, Daemon::Master)?.is_some();
     // A standby that does not know the virtual IP asks where its metalogger does.
     let named = name.addresses.iter().flatten().find_map(|address| match address {
@@ -65,7 +62,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<F
         let patience = services.start_deadline(image_size(&data));
         Duty::Serving(Box::new(serving(interface.zip(vip), server, patience, state.as_ref())))
     } else {
-        Duty::Standby(Box::new(standby(&config, &data, state.as_ref(), server)?))
+        Duty::Standby(Box::new(standby(config, &data, state.as_ref(), server)?))
     };
     Ok(Facts {
         vip,
@@ -74,7 +71,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<F
         settle_margin: config.settle_margin,
         ucarp,
         name,
-        slow_reconnect: slow_reconnect(&config),
+        slow_reconnect: slow_reconnect(config),
         boot: boot(&services),
         duty,
         history: history(&data, state.as_ref()),
@@ -85,9 +82,9 @@ fn known<T, E: Error>(result: Result<T, E>) -> Known<T> {
     result.map_err(|e| chain(&e))
 }
 
-/// The ucarp of this interface and address, or the only one that calls our hooks.
-fn ucarp(asked: Option<&VirtualIp>) -> UcarpFacts {
-    let all = Ucarp::all();
+/// The ucarp of this interface and address, or the only one of this instance that calls our hooks.
+fn ucarp(asked: Option<&VirtualIp>, instance: &Instance) -> UcarpFacts {
+    let all = Ucarp::all_of(instance);
     let running = all.len();
     if running == 0 {
         return UcarpFacts::None;
@@ -137,8 +134,8 @@ fn name(config: &Config) -> NameFacts {
 
 /// Without a file of its own a metalogger runs on defaults; a chunkserver need not be here.
 fn slow_reconnect(config: &Config) -> Vec<PathBuf> {
-    let chunkserver = config.metalogger_cfg.with_file_name("mfschunkserver.cfg");
-    let mut files = vec![config.metalogger_cfg.clone()];
+    let chunkserver = config.services.metalogger_cfg.with_file_name("mfschunkserver.cfg");
+    let mut files = vec![config.services.metalogger_cfg.clone()];
     files.extend(Some(chunkserver).filter(|path| path.exists()));
     let delay = |path: &PathBuf| cfg::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
     files.retain(|path| delay(path).unwrap_or(DEFAULT_RECONNECTION) > 1);
@@ -189,7 +186,7 @@ fn standby(
     let version = master.as_ref().ok().and_then(|info| info.metadata_version);
     // Without a metalogger nothing more will come.
     let copy = copy::look(config, data, state, version.filter(|_| metalogger.is_some()), metalogger.is_some());
-    let in_sync = copy::note_freshness(state, master.as_ref().ok(), copy.as_ref().ok());
+    let in_sync = copy::note_freshness(&config.instance, state, master.as_ref().ok(), copy.as_ref().ok());
     let connection = known(MetaloggerConnection::to(config, *server.ip()));
     Ok(Standby { metalogger, connection, master, copy, in_sync })
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::instance::Instance;
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{self, Lock, Locks, Ticket};
 use crate::machine::outcome::RunKind;
@@ -60,7 +61,7 @@ impl Call {
 
     /// Takes the lock in the call's place in the order of calls. An administrator's run disturbs no other one.
     pub(crate) fn take_lock(&self, origin: Origin, cancel: &Cancel) -> Result<Lock, lock::Error> {
-        let locks = Locks::system()?;
+        let locks = Locks::of(&self.instance())?;
         match (origin, &self.ticket) {
             (Origin::Administrator(_), _) => locks.acquire_if_free(self.kind),
             (Origin::Hook, Some(ticket)) => locks.acquire(ticket, || self.patience(), cancel),
@@ -74,6 +75,11 @@ impl Call {
     /// How long the run before this one may take to end. Nothing of this machine is open yet.
     fn patience(&self) -> Duration {
         patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::fallback()))
+    }
+
+    /// The instance that is meant.
+    pub(crate) fn instance(&self) -> Instance {
+        self.config.as_deref().map(Instance::of_file).unwrap_or_default()
     }
 
     /// The configuration that the call names.

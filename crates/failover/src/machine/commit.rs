@@ -416,7 +416,7 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.
 pub(crate) fn archive_all(machine: &Machine, run: &mut Run, cancel: &Cancel) {
     let _ = rustix::process::nice(19);
-    if let Err(e) = rehearsal_folder::sweep(&machine.data) {
+    if let Err(e) = rehearsal_folder::sweep(&machine.data, &machine.config.instance) {
         log::warn!("cannot remove the folder of a rehearsal: {}", chain(&e));
     }
     let progress = Progress::show("archiving what was set aside", || None);

@@ -11,11 +11,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::instance::{BadName, Instance};
 use crate::moosefs::cfg::{self, Document, Entry};
 use crate::moosefs::services::{self, ServiceManager};
-
-/// The folder of `mfspromote.cfg`, and of `mfspromote-NAME.cfg` for an XPARAM of NAME.
-pub(crate) const FOLDER: &str = "/etc/mfs";
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +43,9 @@ pub(crate) enum Error {
         /// The values that the key takes.
         takes: &'static str,
     },
-    /// An XPARAM that cannot be part of a file name.
-    #[error(
-        "ucarp passed the XPARAM {0:?}, which cannot be part of a file name; start it with -x NAME for \
-         {FOLDER}/mfspromote-NAME.cfg (letters, digits, '-', '_' and '.'), or without -x for {FOLDER}/mfspromote.cfg"
-    )]
-    BadName(String),
+    /// An XPARAM that names no instance.
+    #[error(transparent)]
+    BadName(#[from] BadName),
     /// The two daemons keep their files in different folders.
     #[error(
         "mfsmaster keeps its metadata in {}, mfsmetalogger in {}; set the same DATA_PATH in {} and {}",
@@ -169,14 +164,14 @@ pub(crate) enum IfStale {
 /// All values in force, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
+    /// Whose configuration it is.
+    pub(crate) instance: Instance,
     /// Prefix length of the VIP; without one that of the interface's own network.
     pub(crate) prefix_length: Option<u8>,
     /// The settle time is one advertisement interval without another MASTER, and this.
     pub(crate) settle_margin: Duration,
     /// How the daemons are started and stopped.
     pub(crate) services: services::Settings,
-    /// The metalogger's own configuration file.
-    pub(crate) metalogger_cfg: PathBuf,
     /// Name and packing of the archive.
     pub(crate) archive_format: ArchiveFormat,
     /// xz level, 0 (fast) to 9 (small).
@@ -256,24 +251,40 @@ impl Config {
         SocketAddrV4::new(host, self.client_port)
     }
 
-    /// The configuration for an XPARAM of ucarp: `mfspromote-NAME.cfg`, which must exist, or `mfspromote.cfg` without
-    /// one.
+    /// The configuration for an XPARAM of ucarp.
     pub(crate) fn for_xparam(xparam: Option<&str>) -> Result<Self, Error> {
-        match xparam {
-            None => {
-                Self::from_document(&load_if_there(&Path::new(FOLDER).join("mfspromote.cfg"), Document::load_strict)?)
-            }
-            Some(name) => Self::load(&path_for_xparam(name)?),
+        Self::of(&Instance::of_xparam(xparam)?)
+    }
+
+    /// The configuration of an instance: its file must exist if it has a name.
+    pub(crate) fn of(instance: &Instance) -> Result<Self, Error> {
+        match instance.name() {
+            None => Self::from_document(&load_if_there(&instance.file(), Document::load_strict)?),
+            Some(_) => Self::load(&instance.file()),
         }
     }
 
     /// The configuration in the file at `path`, which must exist.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        Self::from_document(&Document::load_strict(path)?)
+        let config = Self::from_document(&Document::load_strict(path)?)?;
+        Ok(Self { instance: Instance::of_file(path), ..config })
     }
 
-    /// The configuration of a machine where `mfspromote.cfg` is missing or cannot be used: the defaults, with MooseFS's
-    /// own files where they can be read. A demotion works with this when it has to.
+    /// The configuration of an instance whose own file is missing or cannot be used, for a demotion that has to work. With a
+    /// name it is what that file says of the daemons, and `None` if it does not say which master is meant.
+    pub(crate) fn fallback_of(instance: &Instance) -> Option<Self> {
+        if instance.name().is_none() {
+            return Some(Self::fallback());
+        }
+        let mut ours = Document::load(&instance.file()).ok()?;
+        let of_daemons = |key: &str| key.ends_with("_CFG") || key.ends_with("_SERVICE");
+        ours.entries.retain(|entry| of_daemons(&entry.key) && KEYS.iter().any(|key| key.name == entry.key));
+        ours.get("MASTER_CFG")?;
+        let config = Self::from_document(&ours).ok()?;
+        Some(Self { instance: instance.clone(), ..config })
+    }
+
+    /// The defaults, with MooseFS's own files where they can be read: for the instance without a name.
     ///
     /// # Panics
     /// Never: the defaults are valid values.
@@ -299,6 +310,7 @@ impl Config {
         let client_host = given(master, "MATOCL_LISTEN_HOST", "MATOCU_LISTEN_HOST");
         let client_port = given(master, "MATOCL_LISTEN_PORT", "MATOCU_LISTEN_PORT");
         let config = Self {
+            instance: Instance::default(),
             prefix_length: read.optional(ours, "PREFIX_LENGTH", |t| number(t).filter(|n| (1..=32).contains(n)))?,
             settle_margin: read.value(ours, "SETTLE_MARGIN", seconds)?,
             services: services::Settings {
@@ -313,10 +325,10 @@ impl Config {
                 metalogger: read.optional(ours, "METALOGGER_SERVICE", name)?,
                 cgiserv: read.optional(ours, "CGISERV_SERVICE", name)?,
                 master_cfg: read.value(ours, "MASTER_CFG", path)?,
+                metalogger_cfg: read.value(ours, "METALOGGER_CFG", path)?,
                 start_timeout: read.value(ours, "START_TIMEOUT", seconds)?,
                 stop_timeout: read.value(ours, "STOP_TIMEOUT", seconds)?,
             },
-            metalogger_cfg: read.value(ours, "METALOGGER_CFG", path)?,
             archive_format: read.value(ours, "ARCHIVE_FORMAT", |t| match t {
                 "tar.xz" => Some(ArchiveFormat::TarXz),
                 "tlz" => Some(ArchiveFormat::Tlz),
@@ -365,20 +377,11 @@ impl Config {
                 master: config.data_path,
                 metalogger,
                 master_cfg: config.services.master_cfg,
-                metalogger_cfg: config.metalogger_cfg,
+                metalogger_cfg: config.services.metalogger_cfg,
             });
         }
         Ok(config)
     }
-}
-
-/// The file that an XPARAM of `name` stands for.
-pub(crate) fn path_for_xparam(name: &str) -> Result<PathBuf, Error> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
-        return Err(Error::BadName(name.to_owned()));
-    }
-    Ok(Path::new(FOLDER).join(format!("mfspromote-{name}.cfg")))
 }
 
 /// Loads the file at `path`; a missing one is empty.

@@ -1,4 +1,4 @@
-//! One promotion or demotion at a time on a machine; the last one asked for decides.
+//! One promotion or demotion of an instance at a time on a machine; the last one asked for decides.
 //!
 //! A hook asks by writing a [`Ticket`], which takes the place of any earlier one: the order of the writes is the order
 //! of the calls. The background work that carries the newest ticket tells the run that holds the lock to roll back and end,
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::instance::Instance;
 use crate::machine::outcome::RunKind;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
@@ -31,8 +32,6 @@ use crate::timing;
 
 pub(crate) use ticket::Ticket;
 
-/// Where the lock and the newest ticket are.
-pub(crate) const FOLDER: &str = "/run/moosefs-ucarp";
 const LOCK: &str = "lock";
 const TICKET: &str = "ticket";
 /// The mutex of the hooks.
@@ -132,9 +131,12 @@ pub(crate) struct Locks {
 }
 
 impl Locks {
-    /// The machine's own, in [`FOLDER`].
-    pub(crate) fn system() -> Result<Self, Error> {
-        Self::open(Path::new(FOLDER))
+    /// Those of an instance of this machine.
+    pub(crate) fn of(instance: &Instance) -> Result<Self, Error> {
+        if instance.name().is_some() {
+            Self::open(&Instance::default().run_folder())?;
+        }
+        Self::open(&instance.run_folder())
     }
 
     /// The ones in the folder at `path`, which is made if it is absent.

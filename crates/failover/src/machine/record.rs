@@ -87,6 +87,11 @@ pub(crate) fn all(state: &State) -> Result<Vec<Record>, Error> {
     Ok(names(state)?.iter().filter_map(|name| state.read(name).ok().flatten()).collect())
 }
 
+/// Whether there is one.
+pub(crate) fn has_any(state: &State) -> bool {
+    names(state).is_ok_and(|names| !names.is_empty())
+}
+
 /// The files of records, oldest first.
 fn names(state: &State) -> Result<Vec<OsString>, Error> {
     let is_record = |name: &OsString| {

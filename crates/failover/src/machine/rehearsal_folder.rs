@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::instance::Instance;
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
 use crate::moosefs::{self, Daemon};
@@ -79,7 +80,7 @@ impl RehearsalFolder {
         if identity(&by_path)? != identity(&self.restore)? || identity(&by_path)? == identity(data)? {
             return Err(Error::Exchanged(self.restore.path().to_owned()));
         }
-        let path = Path::new(lock::FOLDER).join(CONFIG);
+        let path = config_file(&config.instance);
         let mut file = std::fs::OpenOptions::new();
         file.write(true).create(true).truncate(true).mode(0o600);
         let text = configuration(config, self.restore.path());
@@ -102,13 +103,18 @@ fn configuration(config: &Config, data_path: &Path) -> String {
 }
 
 /// Removes the folder of an earlier rehearsal, unless one runs. Says whether nothing is left.
-pub(crate) fn sweep(data: &Folder) -> Result<bool, Error> {
+pub(crate) fn sweep(data: &Folder, instance: &Instance) -> Result<bool, Error> {
     if !exists(data)? {
         return Ok(true);
     }
-    let Some(_no_rehearsal) = Locks::system()?.no_rehearsal()? else { return Ok(false) };
-    remove(data)?;
+    let Some(_no_rehearsal) = Locks::of(instance)?.no_rehearsal()? else { return Ok(false) };
+    remove(data, instance)?;
     Ok(true)
+}
+
+/// The configuration of the `mfsmaster` that restores.
+fn config_file(instance: &Instance) -> PathBuf {
+    instance.run_folder().join(CONFIG)
 }
 
 /// Whether the folder is there.
@@ -118,8 +124,8 @@ fn exists(data: &Folder) -> Result<bool, Error> {
 
 /// Kills a restore that still works in the folder, and removes it with all files in it. The caller holds the right to
 /// rehearse.
-pub(crate) fn remove(data: &Folder) -> Result<(), Error> {
-    let config = Path::new(lock::FOLDER).join(CONFIG);
+pub(crate) fn remove(data: &Folder, instance: &Instance) -> Result<(), Error> {
+    let config = config_file(instance);
     match std::fs::remove_file(&config) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
             return Err(Error::Config { path: config, source });
@@ -181,8 +187,8 @@ mod tests {
         assert_eq!((status("mfs-rehearsal/restore").uid(), status("mfs-rehearsal/restore").mode() & 0o777), (7, 0o700));
         std::fs::write(folder.restore.path().join("metadata.mfs"), "").unwrap();
         assert!(RehearsalFolder::create(&data).is_err(), "never two in one");
-        remove(&data).unwrap();
-        remove(&data).unwrap();
+        remove(&data, &Instance::default()).unwrap();
+        remove(&data, &Instance::default()).unwrap();
         assert_eq!(data.names().unwrap(), ["metadata_ml.mfs.back"]);
     }
 
@@ -191,10 +197,10 @@ mod tests {
         let (dir, data) = data();
         std::fs::create_dir(dir.path().join(ROOT)).unwrap();
         std::fs::set_permissions(dir.path().join(ROOT), std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(remove(&data), Err(Error::Foreign(_))));
+        assert!(matches!(remove(&data, &Instance::default()), Err(Error::Foreign(_))));
         std::fs::remove_dir(dir.path().join(ROOT)).unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join(ROOT)).unwrap();
-        assert!(remove(&data).is_err());
+        assert!(remove(&data, &Instance::default()).is_err());
     }
 
     #[test]
@@ -215,14 +221,14 @@ mod tests {
         let mut restore = hold(folder.restore.path());
         // Collected here as init would collect an orphan.
         let collected = std::thread::spawn(move || restore.wait().unwrap());
-        remove(&data).unwrap();
+        remove(&data, &Instance::default()).unwrap();
         assert!(!collected.join().unwrap().success());
         assert!(data.names().unwrap().is_empty());
 
         let mut master = hold(dir.path());
         let folder = RehearsalFolder::create(&data).unwrap();
         std::fs::hard_link(dir.path().join(".mfsmaster.lock"), folder.restore.path().join(".mfsmaster.lock")).unwrap();
-        remove(&data).unwrap();
+        remove(&data, &Instance::default()).unwrap();
         assert!(master.try_wait().unwrap().is_none(), "the master at work is not a restore");
         master.kill().unwrap();
         master.wait().unwrap();

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
 
+use crate::instance::Instance;
 use crate::machine::rehearsal_folder;
 use crate::metadata::{Base, EpochJump, Plan, image};
 use crate::sys::cancel::{Cancel, Cancelled};
@@ -99,14 +100,20 @@ pub(crate) enum Error {
 }
 
 /// Checks that the plan can be staged. If room is missing, removes what a rehearsal has used.
-pub(crate) fn check(data: &Folder, plan: &Plan, jump: EpochJump, cancel: &Cancel) -> Result<(), Error> {
+pub(crate) fn check(
+    data: &Folder,
+    instance: &Instance,
+    plan: &Plan,
+    jump: EpochJump,
+    cancel: &Cancel,
+) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
     loop {
         let space = Space::of(data, plan, jump)?;
         if space.fits() {
             return Ok(());
         }
-        let swept = rehearsal_folder::sweep(data).unwrap_or_else(|e| {
+        let swept = rehearsal_folder::sweep(data, instance).unwrap_or_else(|e| {
             log::warn!("cannot remove the files of a rehearsal: {}", chain(&e));
             true
         });

@@ -1,4 +1,4 @@
-//! The state folder: the records of the last runs, and what this machine remembers from one run to the next.
+//! The state folder of an instance: the records of the last runs, and what this machine remembers from one run to the next.
 //!
 //! It belongs to root alone, so its contents can be trusted, unlike anything in the data folder.
 
@@ -12,12 +12,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::instance::Instance;
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
 use crate::sys::process::Identity;
 
-/// Where the state folder is.
-pub(crate) const FOLDER: &str = "/var/lib/moosefs-ucarp";
 const SWITCHOVER: &str = "switchover.json";
 
 /// Why the state folder cannot be used.
@@ -53,14 +52,17 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Opens the state folder of this machine, making it if need be.
-    pub(crate) fn open() -> Result<Self, Error> {
-        Self::open_at(Path::new(FOLDER))
+    /// Opens the state folder of an instance of this machine, making it if need be.
+    pub(crate) fn of(instance: &Instance) -> Result<Self, Error> {
+        if instance.name().is_some() {
+            Self::open_at(&Instance::default().state_folder())?;
+        }
+        Self::open_at(&instance.state_folder())
     }
 
-    /// Opens the state folder of this machine if there is one: a verb that changes nothing makes none.
-    pub(crate) fn open_existing() -> Result<Option<Self>, Error> {
-        if Path::new(FOLDER).exists() { Self::open().map(Some) } else { Ok(None) }
+    /// Opens the state folder of an instance if there is one: a verb that changes nothing makes none.
+    pub(crate) fn existing(instance: &Instance) -> Result<Option<Self>, Error> {
+        if instance.state_folder().exists() { Self::of(instance).map(Some) } else { Ok(None) }
     }
 
     /// Opens the state folder at `path`, making it if need be.

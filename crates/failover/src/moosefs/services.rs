@@ -87,6 +87,8 @@ pub(crate) struct Settings {
     pub(crate) cgiserv: Option<String>,
     /// The master's own configuration file.
     pub(crate) master_cfg: PathBuf,
+    /// The metalogger's own configuration file.
+    pub(crate) metalogger_cfg: PathBuf,
     /// How long a start may take, besides the time to load the image.
     pub(crate) start_timeout: Duration,
     /// How long a stop may take, besides the time to store the image.
@@ -194,18 +196,7 @@ impl Services {
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else).
     pub(crate) fn start_plain_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        start(&self.master, &self.own_start(&[]), deadline, cancel)
-    }
-
-    /// The arguments of mfsmaster itself for a start. Always with the verb: 1.6 restarts without one.
-    fn own_start(&self, options: &[&str]) -> Vec<OsString> {
-        let mut args = Vec::new();
-        if self.settings.master_cfg.exists() {
-            args.extend(["-c".into(), self.settings.master_cfg.clone().into()]);
-        }
-        args.extend(options.iter().map(OsString::from));
-        args.push("start".into());
-        args
+        start(&self.master, &own_start(&self.settings.master_cfg, &[]), deadline, cancel)
     }
 
     /// Starts the master so that it replays the change logs beside its image (`-a`). An init script cannot pass that,
@@ -214,7 +205,7 @@ impl Services {
     /// Returns when the start was ordered (systemd) or the master listens (else); only the master can say whether it
     /// serves. Call [`Services::remove_restore_dropin`] afterwards, also if the start fails.
     pub(crate) fn start_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        let args = self.own_start(&["-a"]);
+        let args = own_start(&self.settings.master_cfg, &["-a"]);
         match &self.master {
             Control::Unit(unit) => {
                 restore_dropin::add(unit, cancel)?;
@@ -234,7 +225,12 @@ impl Services {
     /// Starts `daemon` as it is started at boot.
     pub(crate) fn start(&self, daemon: Daemon, cancel: &Cancel) -> Result<(), Error> {
         let Some(control) = self.control(daemon) else { return Err(Error::NoProgram(daemon.program())) };
-        start(control, &["start".into()], self.settings.start_timeout, cancel)
+        let args = match daemon {
+            Daemon::Master => own_start(&self.settings.master_cfg, &[]),
+            Daemon::Metalogger => own_start(&self.settings.metalogger_cfg, &[]),
+            Daemon::Cgiserv => vec!["start".into()],
+        };
+        start(control, &args, self.settings.start_timeout, cancel)
     }
 
     /// Stops the `daemon` that runs as `identity` and waits until it has ended; kills it if that takes longer than
@@ -327,6 +323,17 @@ fn program(daemon: Daemon) -> Result<PathBuf, Error> {
 
 fn find(name: &'static str) -> Result<PathBuf, Error> {
     process::find_program(name).ok_or(Error::NoProgram(name))
+}
+
+/// The arguments of a daemon itself for a start with this configuration. Always with the verb: 1.6 restarts without one.
+fn own_start(cfg: &Path, options: &[&str]) -> Vec<OsString> {
+    let mut args = Vec::new();
+    if cfg.exists() {
+        args.extend(["-c".into(), cfg.into()]);
+    }
+    args.extend(options.iter().map(OsString::from));
+    args.push("start".into());
+    args
 }
 
 /// Starts a daemon: a unit and a script know how, the program takes `args`.
@@ -422,6 +429,7 @@ mod tests {
             metalogger: None,
             cgiserv: None,
             master_cfg: "/nowhere".into(),
+            metalogger_cfg: "/nowhere".into(),
             start_timeout: Duration::ZERO,
             stop_timeout: Duration::ZERO,
         };

@@ -97,7 +97,7 @@ fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) ->
     let plan = make_plan(machine, loss)?;
     let source = source_of(machine, &plan)?;
     let jump = plan.jump();
-    space::check(&machine.data, &plan, jump, cancel)?;
+    space::check(&machine.data, &machine.config.instance, &plan, jump, cancel)?;
     emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
     Ok(Planned { plan, source, jump, release, loss })
 }
@@ -168,7 +168,7 @@ impl Prepared {
             folder.stage.remove(stage::IMAGE.as_ref())?;
             planned.source = source;
             planned.jump = planned.plan.jump();
-            space::check(&machine.data, &planned.plan, planned.jump, cancel)?;
+            space::check(&machine.data, &machine.config.instance, &planned.plan, planned.jump, cancel)?;
             copy_image(&planned, machine, &folder, cancel)?;
         }
         let Planned { plan, jump, release, loss, .. } = planned;

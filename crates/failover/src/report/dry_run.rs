@@ -171,7 +171,7 @@ impl DryRun {
         let inventory = if moves_files {
             Inventory::default()
         } else {
-            memory::inventory(&data, State::open_existing()?.as_ref())?
+            memory::inventory(&data, State::existing(&config.instance)?.as_ref())?
         };
         let plan = (!moves_files).then(|| plan::make(&inventory, loss));
         let emergency = emergency::find(&data, &config.working_user);

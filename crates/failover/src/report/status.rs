@@ -2,14 +2,14 @@
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::machine::commit;
 use crate::machine::config::Config;
-use crate::machine::lock::{self, AtWork, Locks};
+use crate::machine::lock::{AtWork, Locks};
 use crate::machine::memory::{self, Unserved};
 use crate::machine::outcome::RunKind;
 use crate::machine::record::{self, Record};
@@ -84,8 +84,9 @@ pub(super) struct RunAtWork {
 impl Status {
     pub(super) fn gather(config: &Config) -> Result<Self, Box<dyn Error>> {
         let data = Folder::open(&config.data_path)?;
-        let state = State::open_existing()?;
-        let at_work = if Path::new(lock::FOLDER).exists() { Locks::system()?.at_work()? } else { None };
+        let state = State::existing(&config.instance)?;
+        let at_work =
+            if config.instance.run_folder().exists() { Locks::of(&config.instance)?.at_work()? } else { None };
         let interrupted_runs = match recover::interrupted(&data) {
             _ if at_work.is_some() => Vec::new(),
             Ok(found) => found.iter().map(InterruptedRun::from).collect(),
@@ -96,7 +97,10 @@ impl Status {
             master: moosefs::running(&data, Daemon::Master)?
                 .map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
             metalogger_pid: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-            ucarp: Ucarp::all().into_iter().map(|ucarp| UcarpRow::of(ucarp, config.client_port)).collect(),
+            ucarp: Ucarp::all_of(&config.instance)
+                .into_iter()
+                .map(|ucarp| UcarpRow::of(ucarp, config.client_port))
+                .collect(),
             not_archived: commit::runs(&data)?.len(),
             at_work: at_work.map(RunAtWork::from),
             unserved: state.as_ref().map(|state| memory::recall(state).unserved).unwrap_or_default(),

@@ -12,6 +12,7 @@ use super::carp::{self, Advertisement, Listener};
 use super::options::Options;
 use super::replay::Heard;
 use super::secret::{self, Secret};
+use crate::instance::Instance;
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::logging::chain;
@@ -51,7 +52,7 @@ impl OtherMasters {
     /// asked for.
     pub(crate) fn listen(name: &str, vip: Ipv4Addr, options: &Options) -> Result<Self, Error> {
         let secret = Secret::of(options)?;
-        let heard = Heard::load();
+        let heard = Heard::load(&Instance::of_xparam(options.xparam.as_deref()).unwrap_or_default().run_folder());
         let interface = address::interface(name)?;
         let own = address::own_addresses()?;
         let listener = Listener::open(&interface.name, interface.index, options.group)?;

@@ -3,7 +3,7 @@
 //! ucarp takes a recorded advertisement for a new one: the number in it is signed and never looked at. We look: a number that
 //! was heard from a machine before counts for nothing. A ucarp that has heard no other one draws a random number for each
 //! advertisement; one that has heard another counts on from that one's. So all numbers of the last hour are kept. They
-//! outlive a run: in a file in [`FOLDER`], written once in a second at most.
+//! outlive a run: in a file of the instance, written once in a second at most.
 //!
 //! A ucarp that counts on from a lower number than its own repeats itself for a while, and then its advertisements count for
 //! nothing. The machine is heard by its heartbeats then, and asked for its master.
@@ -18,8 +18,6 @@ use crate::sys::folder::Folder;
 use crate::sys::json_file;
 use crate::sys::logging::chain;
 
-/// Where the hooks keep what a boot needs; root's alone.
-const FOLDER: &str = "/run/moosefs-ucarp";
 const FILE: &str = "heard.json";
 /// The most numbers of a machine, an hour's, and the most machines.
 const MOST: usize = 4096;
@@ -39,12 +37,13 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// What earlier runs have heard. To be called before the socket is opened: what arrives from then on is new.
-    pub(super) fn load() -> Self {
-        if !Path::new(FOLDER).exists() {
+    /// What earlier runs have heard, from the folder at `path`. To be called before the socket is opened: what arrives from
+    /// then on is new.
+    pub(super) fn load(path: &Path) -> Self {
+        if !path.exists() {
             return Self::default();
         }
-        let folder = Folder::open(Path::new(FOLDER)).inspect_err(|e| log::debug!("{}", chain(e))).ok();
+        let folder = Folder::open(path).inspect_err(|e| log::debug!("{}", chain(e))).ok();
         let numbers = folder.as_ref().and_then(read).unwrap_or_default();
         Self { numbers, folder, written: None }
     }

@@ -82,11 +82,10 @@ fn the_documentation_lists_exactly_these_keys() {
 }
 
 #[test]
-fn an_xparam_names_a_file_and_nothing_else() {
-    assert_eq!(path_for_xparam("vip2").unwrap(), Path::new("/etc/mfs/mfspromote-vip2.cfg"));
-    for bad in ["", "../x", "a/b", ".hidden", "a b"] {
-        assert!(path_for_xparam(bad).is_err(), "{bad}");
-    }
+fn without_its_file_a_named_instance_has_no_master_that_could_be_stopped() {
+    let named = Instance::of_xparam(Some("absent-on-every-machine")).unwrap();
+    assert!(Config::of(&named).is_err() && Config::fallback_of(&named).is_none());
+    assert_eq!(Config::fallback_of(&Instance::default()).unwrap().instance, Instance::default());
 }
 
 proptest! {
