@@ -134,12 +134,12 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
     demoted.is_ok()
 }
 
-/// The configuration, or the defaults where it cannot be used.
+/// The configuration, or what can be read of it where it cannot be used.
 fn load_config(call: Option<&Call>, file: Option<&Path>) -> Config {
     let file = call.map_or(file, |call| call.config.as_deref());
     file.map_or_else(|| Config::for_xparam(None), Config::load).unwrap_or_else(|e| {
-        log::error!("going on with the defaults: {}", chain(&e));
-        Config::fallback()
+        log::error!("going on with what can be read of the configuration: {}", chain(&e));
+        Config::salvage(file)
     })
 }
 

@@ -173,7 +173,8 @@ fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: Str
 /// Returns the version of the metadata that clients know.
 fn remove_address(words: &HookWords) -> std::result::Result<Option<Version>, address::Error> {
     // mfs-promote reports what is wrong with it.
-    let config = Config::for_xparam(words.xparam.as_deref()).unwrap_or_else(|_| Config::fallback());
+    let file = || words.xparam.as_deref().and_then(|name| config::path_for_xparam(name).ok());
+    let config = Config::for_xparam(words.xparam.as_deref()).unwrap_or_else(|_| Config::salvage(file().as_deref()));
     let vip = virtual_ip(words);
     match drain::remove_address(&vip, config.own_master()) {
         Ok(Left { removed: Removed::Removed, version }) => {
