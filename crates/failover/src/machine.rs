@@ -267,6 +267,36 @@ mod tests {
     }
 
     #[test]
+    fn of_several_masters_the_one_of_this_configuration_is_meant() {
+        use nix::sched::{CloneFlags, unshare};
+
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("mfsmaster");
+        std::fs::write(&program, "#!/bin/sh\nwhile :; do sleep 1; done\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let start = |words: &[&str]| std::process::Command::new(&program).args(words).spawn().unwrap();
+        let mut masters = [start(&["-uc", "/x/a.cfg", "start"]), start(&["-c/x/b.cfg", "-t", "-c", "start"])];
+        let pids = masters.each_ref().map(std::process::Child::id);
+        let mut config = Config::salvage(None);
+        config.data_path.clear();
+        let mut meant = |master_cfg: &str| {
+            config.services.master_cfg = master_cfg.into();
+            only_master(&config).map(|master| master.map(|master| master.pid))
+        };
+        assert_eq!(meant("/x/a.cfg").unwrap(), Some(pids[0]));
+        assert_eq!(meant("/x/b.cfg").unwrap(), Some(pids[1]));
+        assert_eq!(meant("/x/c.cfg").unwrap(), None, "theirs belong to other services");
+        assert!(matches!(meant(""), Err(Error::Several(_))), "nothing tells which one");
+        masters[1].kill().unwrap();
+        masters[1].wait().unwrap();
+        assert_eq!(meant("").unwrap(), Some(pids[0]));
+        masters[0].kill().unwrap();
+        masters[0].wait().unwrap();
+        assert_eq!(meant("").unwrap(), None);
+    }
+
+    #[test]
     fn a_folder_that_the_daemons_cannot_write_is_not_theirs() {
         let dir = tempfile::tempdir().unwrap();
         let theirs = |owner| belongs_to(&Folder::open(dir.path()).unwrap().own_status().unwrap(), owner);
