@@ -433,11 +433,12 @@ fn ours(path: Option<&Path>, load: fn(&Path) -> Result<Document, cfg::Error>) ->
 /// The file of theirs that the key `name` of ours stands for. One that is named must exist: a daemon does not start without it.
 /// The usual one need not: /etc/mfs is empty on a fresh Debian installation, and the daemons run on their defaults.
 fn theirs(ours: &Document, name: &str) -> Result<Document, cfg::Error> {
-    match ours.get(name).map(|entry| Path::new(&entry.value)) {
+    let usual = Path::new(row(name).default);
+    match ours.get(name).map(|entry| Path::new(&entry.value)).filter(|path| *path != usual) {
         Some(path) if path.is_absolute() => Document::load(path),
         // A bad value, which is reported where it is read.
         Some(_) => Ok(Document::default()),
-        None => load_if_there(&first_that_exists(Path::new(row(name).default)), Document::load),
+        None => load_if_there(&first_that_exists(usual), Document::load),
     }
 }
 
