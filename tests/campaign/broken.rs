@@ -52,10 +52,13 @@ fn a_promotion_without_its_user_ends_as_any_other() -> Result<()> {
 
 #[test]
 fn a_demotion_stops_its_master_whatever_else_is_broken() -> Result<()> {
-    let breaks: [(&str, &[&str]); 3] = [
+    let breaks: [(&str, &[&str]); 6] = [
         ("the state folder", &["chmod", "777", "/var/lib/moosefs-ucarp"]),
         ("the folder of the lock", &["chmod", "777", "/run/moosefs-ucarp"]),
         ("the configuration", &["sh", "-c", "echo NONSENSE = 1 >> /etc/mfs/mfspromote.cfg"]),
+        ("the master's configuration", &["sh", "-c", "echo MATOCL_LISTEN_PORT = x >> /etc/mfs/mfsmaster.cfg"]),
+        ("the owner of the master's configuration", &["chmod", "666", "/etc/mfs/mfsmaster.cfg"]),
+        ("the owner of the folder of all configurations", &["chown", "mfs", "/etc/mfs"]),
     ];
     for (broken, by) in breaks {
         let machines = lab::SingleMachines::reserve()?;

@@ -8,6 +8,7 @@ mod chain;
 mod chance;
 mod check;
 mod clock;
+mod config;
 mod election;
 mod ends;
 mod failover;

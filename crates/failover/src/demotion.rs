@@ -135,21 +135,19 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
     demoted.is_ok()
 }
 
-/// The configuration, or the defaults where it cannot be used. `None` if nothing says which master is meant: to stop that of
-/// another instance would be worse than to stop none.
+/// The configuration, or what can be read of it where it cannot be used. `None` if nothing says which master is meant: to stop
+/// that of another instance would be worse than to stop none.
 fn load_config(call: Option<&Call>, file: Option<&Path>) -> Option<Config> {
     let file = call.map_or(file, |call| call.config.as_deref());
-    file.map_or_else(|| Config::of(&Instance::default()), Config::load).map_or_else(
-        |e| {
-            let known = Config::fallback_of(&file.map(Instance::of_file).unwrap_or_default());
-            match &known {
-                Some(_) => log::error!("going on with the defaults: {}", chain(&e)),
-                None => log::error!("no master is stopped, because it is not known which one: {}", chain(&e)),
-            }
-            known
-        },
-        Some,
-    )
+    let loaded = file.map_or_else(|| Config::of(&Instance::default()), Config::load);
+    loaded.map(Some).unwrap_or_else(|e| {
+        let known = Config::salvage_for(file);
+        match &known {
+            Some(_) => log::error!("going on with what can be read of the configuration: {}", chain(&e)),
+            None => log::error!("no master is stopped, because it is not known which one: {}", chain(&e)),
+        }
+        known
+    })
 }
 
 /// Takes the lock. A hook's demotion goes on without it where its files are broken: the master must stop.

@@ -85,7 +85,7 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
         return ExitCode::FAILURE;
     }
     let config = Config::for_xparam(words.xparam.as_deref()).ok();
-    let config = config.or_else(|| Config::fallback_of(&instance(&words)));
+    let config = config.or_else(|| Config::salvage_for(instance(&words).named_file().as_deref()));
     let ucarp = Ucarp::parent().ok();
     if let Err(conflict) = neighbours::admit(&claim(&words, config.as_ref()), ucarp.as_ref()) {
         let named = Instance::of_xparam(words.xparam.as_deref());

@@ -70,6 +70,11 @@ impl Instance {
         Path::new(CONFIGURATION).join(name)
     }
 
+    /// Its configuration file if it has a name: then the file must exist.
+    pub(crate) fn named_file(&self) -> Option<PathBuf> {
+        self.name.as_ref().map(|_| self.file())
+    }
+
     /// Where its locks and its newest ticket are; root's alone. Its parent, if it has a name, is that of the one without.
     pub(crate) fn run_folder(&self) -> PathBuf {
         self.below(RUN)

@@ -23,6 +23,7 @@ pub(crate) mod step_down;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
 
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -46,6 +47,15 @@ const METALOGGER_STOP: Duration = Duration::from_secs(10);
 /// Why the run cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    /// A configuration that does not say where it is.
+    #[error("the data folder is not known, since its configuration cannot be read")]
+    UnknownData,
+    /// Several masters, and nothing that tells which one is meant.
+    #[error(
+        "several masters run here (process {}), and the configuration does not tell which one this address belonged to; stop \
+         that one", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Several(Vec<u32>),
     /// The data folder.
     #[error("no data folder. Is DATA_PATH in mfsmaster.cfg right?")]
     Data(#[source] folder::Error),
@@ -90,13 +100,17 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Opens the machine that `config` describes.
-    pub(crate) fn open(config: Config) -> Result<Self, Error> {
+    pub(crate) fn open(mut config: Config) -> Result<Self, Error> {
+        if !config.knows_data_folder() {
+            return Err(Error::UnknownData);
+        }
+        let data = Folder::open(&config.data_path).map_err(Error::Data)?;
+        config.find_default_user(&data);
         let group = config.working_group.as_deref();
         let owner = Owner::named(&config.working_user, group).ok_or_else(|| Error::User {
             user: config.working_user.clone(),
             group: group.unwrap_or("of that user").to_owned(),
         })?;
-        let data = Folder::open(&config.data_path).map_err(Error::Data)?;
         if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
             return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
         }
@@ -155,26 +169,34 @@ impl Machine {
     }
 }
 
-/// Stops the master of a machine that cannot be opened as a [`Machine`]: with a broken state folder, a wrong owner, a service
-/// that does not exist. It is known by its lock in the data folder or, where that cannot be opened, by its name. Says whether
-/// one ran.
+/// Stops the master of a machine that cannot be opened as a [`Machine`]: with a configuration that cannot be read, a broken
+/// state folder, a wrong owner, a service that does not exist. It is known by its lock in the data folder or, where that cannot
+/// be opened, by its process. Says whether one ran.
 pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Error> {
-    let master = match Folder::open(&config.data_path) {
+    let folder = if config.knows_data_folder() {
+        Folder::open(&config.data_path).map_err(Error::Data)
+    } else {
+        Err(Error::UnknownData)
+    };
+    let master = match folder {
         Ok(data) => moosefs::running(&data, Daemon::Master)?,
         // Whose it is, its name does not say.
         Err(e) if config.instance.name().is_some() || neighbours::has_others(&config.instance) => {
-            return Err(Error::Data(e));
+            return Err(e);
         }
         Err(e) => {
-            log::error!("{}; looking for mfsmaster by its name", chain(&e));
-            process::oldest_in_this_network(Daemon::Master.program())
+            log::error!("{}; looking for mfsmaster among the processes", chain(&e));
+            only_master(config)?
         }
     };
     let Some(master) = master else { return Ok(false) };
-    let stopped = match Services::find(&config.services) {
-        Ok(services) => services.stop(Daemon::Master, master, config.services.stop_timeout),
-        Err(e) => {
-            log::error!("{}; sending TERM to mfsmaster (pid {})", chain(&e), master.pid);
+    // The service of another file could be that of another master.
+    let services = config.knows_master_cfg().then(|| Services::find(&config.services));
+    let stopped = match services {
+        Some(Ok(services)) => services.stop(Daemon::Master, master, config.services.stop_timeout),
+        failed => {
+            let why = failed.and_then(Result::err).map(|e| format!("{}; ", chain(&e))).unwrap_or_default();
+            log::error!("{why}sending TERM to mfsmaster (pid {})", master.pid);
             process::stop(master, config.services.stop_timeout).map_err(|source| services::Error::Command {
                 verb: "stop",
                 control: Daemon::Master.to_string(),
@@ -184,6 +206,26 @@ pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Err
     };
     stopped?;
     Ok(true)
+}
+
+/// The master that runs with this configuration, or the only one if it is not known with which: a second one belongs to
+/// another service.
+fn only_master(config: &Config) -> Result<Option<Identity>, Error> {
+    let is_ours = |master: &Identity| {
+        let used = moosefs::configuration_of(master.pid).filter(|_| config.knows_master_cfg());
+        used.is_none_or(|path| same_file(&path, &config.services.master_cfg))
+    };
+    let masters = process::in_this_network(Daemon::Master.program());
+    let found: Vec<_> = masters.into_iter().filter(is_ours).collect();
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        several => Err(Error::Several(several.iter().map(|master| master.pid).collect())),
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// How long a run waits for the one before it: as long as that one may take to store what is in the data folder, and a margin.
@@ -224,7 +266,7 @@ mod tests {
     #[test]
     fn a_run_waits_for_the_one_before_it_as_long_as_the_image_takes_to_be_stored() {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = Config::fallback();
+        let mut config = Config::salvage(None);
         config.data_path = dir.path().to_owned();
         (config.services.start_timeout, config.services.stop_timeout) = (Duration::ZERO, Duration::from_secs(60));
         assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
@@ -233,6 +275,36 @@ mod tests {
         assert_eq!(patience_with_run_before(&config), Duration::from_secs(5120));
         config.data_path = "/nowhere".into();
         assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
+    }
+
+    #[test]
+    fn of_several_masters_the_one_of_this_configuration_is_meant() {
+        use nix::sched::{CloneFlags, unshare};
+
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("mfsmaster");
+        std::fs::write(&program, "#!/bin/sh\nwhile :; do sleep 1; done\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let start = |words: &[&str]| std::process::Command::new(&program).args(words).spawn().unwrap();
+        let mut masters = [start(&["-uc", "/x/a.cfg", "start"]), start(&["-c/x/b.cfg", "-t", "-c", "start"])];
+        let pids = masters.each_ref().map(std::process::Child::id);
+        let mut config = Config::salvage(None);
+        config.data_path.clear();
+        let mut meant = |master_cfg: &str| {
+            config.services.master_cfg = master_cfg.into();
+            only_master(&config).map(|master| master.map(|master| master.pid))
+        };
+        assert_eq!(meant("/x/a.cfg").unwrap(), Some(pids[0]));
+        assert_eq!(meant("/x/b.cfg").unwrap(), Some(pids[1]));
+        assert_eq!(meant("/x/c.cfg").unwrap(), None, "theirs belong to other services");
+        assert!(matches!(meant(""), Err(Error::Several(_))), "nothing tells which one");
+        masters[1].kill().unwrap();
+        masters[1].wait().unwrap();
+        assert_eq!(meant("").unwrap(), Some(pids[0]));
+        masters[0].kill().unwrap();
+        masters[0].wait().unwrap();
+        assert_eq!(meant("").unwrap(), None);
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::fmt::{self, Display};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -29,6 +31,9 @@ pub(crate) mod workarounds;
 
 /// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
 pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
+
+/// The master's own configuration file, where nothing else is said.
+pub(crate) const MASTER_CFG: &str = "/etc/mfs/mfsmaster.cfg";
 
 /// The state of a daemon cannot be found out.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +135,30 @@ pub(crate) fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>,
         }
     }
     Err(Error::Lock { daemon, source: nix::Error::EAGAIN })
+}
+
+/// The configuration file that the master `pid` was started with; `None` if that cannot be told.
+pub(crate) fn configuration_of(pid: u32) -> Option<PathBuf> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<_> = line.split(|byte| *byte == 0).map(OsStr::from_bytes).collect();
+    configuration_in(&words)
+}
+
+/// The value of the last `-c` among the words of a command line, as getopt reads it.
+fn configuration_in(words: &[&OsStr]) -> Option<PathBuf> {
+    let mut path = PathBuf::from(MASTER_CFG);
+    let mut words = words.iter().skip(1).map(|word| word.as_bytes());
+    while let Some(word) = words.next() {
+        let Some(cluster) = word.strip_prefix(b"-").filter(|_| word != b"--") else { continue };
+        let Some(at) = cluster.iter().position(|letter| b"ct".contains(letter)) else { continue };
+        let attached = &cluster[at + 1..];
+        let value = if attached.is_empty() { words.next()? } else { attached };
+        if cluster[at] == b'c' {
+            path = PathBuf::from(OsStr::from_bytes(value));
+        }
+    }
+    // Relative to a folder that it has left since.
+    path.is_absolute().then_some(path)
 }
 
 /// The id of the process that holds the write lock on `file`.

@@ -15,3 +15,4 @@ pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;
 pub(crate) mod text;
+pub(crate) mod trust;

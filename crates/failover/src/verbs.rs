@@ -145,7 +145,7 @@ fn refuse_intrusion(config: Option<&Config>) -> Result<()> {
 /// An administrator's run would do to another instance what the hooks of a refused ucarp would.
 fn refuse_conflict(args: &Promote, vip: &VirtualIp, ucarp: Option<&Ucarp>) -> Result<()> {
     let instance = instance(args)?;
-    let config = load(args).ok().or_else(|| Config::fallback_of(&instance));
+    let config = load(args).ok().or_else(|| Config::salvage_for(instance.named_file().as_deref()));
     Ok(neighbours::admit(&Claim::of(instance, vip.clone(), config.as_ref()), ucarp)?)
 }
 

@@ -9,13 +9,15 @@ use crate::machine::memory::{self, Freshness};
 use crate::machine::space::Space;
 use crate::machine::state::State;
 use crate::metadata::inventory::end_of_copy;
-use crate::metadata::{Base, Inventory, Loss, Plan, Severity, Version, emergency, plan};
+use crate::metadata::inventory::{ImageFile, Origin};
+use crate::metadata::{Base, Image, Inventory, Lineage, Loss, Plan, Refusal, Severity, Version, emergency, plan};
 use crate::moosefs::Info;
 use crate::promotion::prepare;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
+use crate::sys::text::shown;
 
-use super::facts::{Copy, NoCopy, other_file_system};
+use super::facts::{Copy, Former, NoCopy, other_file_system};
 
 /// How long the metalogger may take to write what the master has sent it: it flushes once a second.
 const FLUSH: Duration = Duration::from_secs(3);
@@ -73,8 +75,30 @@ fn plan_when_flushed(
 
 fn make_plan(data: &Folder, state: Option<&State>) -> Result<(Inventory, Plan), NoCopy> {
     let inventory = memory::inventory(data, state).map_err(|e| NoCopy::Unknown(chain(&e)))?;
-    let plan = plan::make(&inventory, Loss::Refuse).map_err(|refusal| NoCopy::Refused(refusal.to_string()))?;
-    Ok((inventory, plan))
+    match plan::make(&inventory, Loss::Refuse) {
+        Ok(plan) => Ok((inventory, plan)),
+        Err(refusal) => Err(NoCopy::Refused { why: refusal.to_string(), former: former(inventory, &refusal) }),
+    }
+}
+
+/// The kept images for which the files are refused, and for nothing else.
+fn former(mut inventory: Inventory, refusal: &Refusal) -> Option<Former> {
+    if !matches!(refusal, Refusal::Metaids { .. } | Refusal::StepBack { .. }) {
+        return None;
+    }
+    let known = |file: &ImageFile| match file.image {
+        Image::Complete { version, metaid, .. } if file.lineage == Lineage::Ml => Some((version, metaid)),
+        _ => None,
+    };
+    let (version, metaid) = inventory.images.iter().filter(|file| file.origin == Origin::Current).find_map(known)?;
+    let is_former = |file: &ImageFile| {
+        let kept = matches!(file.origin, Origin::Previous(_));
+        kept && known(file).is_some_and(|kept| kept.1 != metaid || kept.0 > version)
+    };
+    let files = inventory.images.iter().filter(|file| is_former(file)).map(|file| shown(&file.name)).collect();
+    inventory.images.retain(|file| !is_former(file));
+    let plan = plan::make(&inventory, Loss::Refuse).ok()?;
+    Some(Former { files, metaid: plan.metaid, end_version: plan.end_version })
 }
 
 fn image_age(inventory: &Inventory, plan: &Plan) -> Option<Duration> {
@@ -113,7 +137,6 @@ fn compared(info: &Info, copy: &Copy, before: Option<&Freshness>, now: i64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::Lineage;
     use crate::moosefs::Release;
     use std::io::Write as _;
 
@@ -169,7 +192,43 @@ mod tests {
     fn a_refusal_and_an_unreadable_folder_are_not_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let data = Folder::open(dir.path()).unwrap();
-        assert!(matches!(make_plan(&data, None), Err(NoCopy::Refused(_))));
+        assert!(matches!(make_plan(&data, None), Err(NoCopy::Refused { former: None, .. })));
+    }
+
+    #[test]
+    fn kept_images_of_a_former_file_system_are_named_if_nothing_else_is_wrong() {
+        let of = |metaid: u64, version| {
+            let mut image = image(version);
+            image[16..24].copy_from_slice(&metaid.to_be_bytes());
+            image
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, image: Vec<u8>| std::fs::write(dir.path().join(name), image).unwrap();
+        write("metadata_ml.mfs.back", of(7, 5));
+        std::fs::write(dir.path().join("changelog_ml.0.mfs"), changes(5..10)).unwrap();
+        let look = || make_plan(&Folder::open(dir.path()).unwrap(), None).map(|(_, plan)| plan.end_version.0);
+        let former = || match look() {
+            Err(NoCopy::Refused { former: Some(former), .. }) => former,
+            other => panic!("{other:?}"),
+        };
+        // Another file system; and a higher version of this one.
+        for kept in [of(8, 90), of(8, 2), of(7, 90)] {
+            write("metadata_ml.mfs.back.1", kept.clone());
+            write("metadata_ml.mfs.back.2", kept);
+            write("metadata_ml.mfs.back.3", of(7, 3));
+            let former = former();
+            assert_eq!(former.files, ["metadata_ml.mfs.back.1", "metadata_ml.mfs.back.2"]);
+            assert_eq!((former.metaid, former.end_version), (7, Version(10)));
+            let served = |version, metaid| Info {
+                release: crate::moosefs::Release::AUTO_RESTORE,
+                metadata_version: Some(Version(version)),
+                metaid,
+            };
+            assert!(former.is_left_by(&served(10, None)) && former.is_left_by(&served(10, Some(7))));
+            assert!(!former.is_left_by(&served(90, None)) && !former.is_left_by(&served(10, Some(8))));
+        }
+        write("metadata.mfs.back", of(9, 5));
+        assert!(matches!(look(), Err(NoCopy::Refused { former: None, .. })), "more is wrong");
     }
 
     #[test]

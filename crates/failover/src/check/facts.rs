@@ -117,15 +117,37 @@ pub(super) struct Standby {
     pub(super) copy: Result<Copy, NoCopy>,
     /// When a check last found the copy in sync, Unix seconds.
     pub(super) in_sync: Option<i64>,
+    /// How long the metalogger keeps an image after it was replaced.
+    pub(super) kept_for: Duration,
 }
 
 /// Why there is no plan for a promotion.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoCopy {
     /// The files must not be served.
-    Refused(String),
+    Refused { why: String, former: Option<Former> },
     /// The files could not be read.
     Unknown(String),
+}
+
+/// Images that the metalogger keeps of a former file system, or of a history that its master has left: without them the
+/// files can be served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Former {
+    /// Their names.
+    pub(super) files: Vec<String>,
+    /// The metaid of all other files.
+    pub(super) metaid: u64,
+    /// Where these end.
+    pub(super) end_version: Version,
+}
+
+impl Former {
+    /// Whether the serving master has what the other files have.
+    pub(super) fn is_left_by(&self, master: &Info) -> bool {
+        let same = master.metaid.is_none_or(|metaid| metaid == self.metaid);
+        same && master.metadata_version.is_some_and(|served| self.end_version.behind(served).is_none())
+    }
 }
 
 /// What a promotion would serve.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
+use crate::sys::process;
+use crate::sys::text::strtoul;
 use crate::ucarp::{self, Options, Ucarp};
 use crate::vip::VirtualIp;
 
@@ -45,6 +48,8 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
         _ => Options::default(),
     };
     let data = Folder::open(&config.data_path)?;
+    let config = &mut config.clone();
+    config.find_default_user(&data);
     let services = Services::find(&config.services)?;
     let state = State::existing(&config.instance)?;
     let vip = asked.map(|vip| vip.address).or(options.vip);
@@ -118,9 +123,18 @@ fn ucarp(asked: Option<&VirtualIp>, instance: &Instance) -> UcarpFacts {
     UcarpFacts::One { pid: found.pid, options: found.options, foreign_hooks, strangers }
 }
 
-/// Whether a hook is the program of this name.
+/// Whether a hook is our program of this name, wherever it was copied to. Debian's ucarp brings a script of the same name, and a
+/// wrapper is none of ours either: ucarp waits for it, and our program does not find its ucarp.
 fn calls(hook: Option<&str>, program: &str) -> bool {
-    hook.map(Path::new).is_some_and(|path| path.file_name() == Some(program.as_ref()) && path.is_file())
+    let ours: Vec<_> = process::find_beside(program).ok().into_iter().chain(process::find_program(program)).collect();
+    hook.is_some_and(|hook| ours.iter().any(|ours| is_copy(Path::new(hook), ours)))
+}
+
+/// Whether both are the same program, and no script.
+fn is_copy(hook: &Path, ours: &Path) -> bool {
+    let same_size = hook.metadata().is_ok_and(|hook| ours.metadata().is_ok_and(|ours| hook.len() == ours.len()));
+    same_size
+        && fs::read(hook).is_ok_and(|hook| !hook.starts_with(b"#!") && fs::read(ours).is_ok_and(|ours| hook == ours))
 }
 
 /// Clients, chunkservers and the metalogger here find the master by this name.
@@ -137,7 +151,7 @@ fn slow_reconnect(config: &Config) -> Vec<PathBuf> {
     let chunkserver = config.services.metalogger_cfg.with_file_name("mfschunkserver.cfg");
     let mut files = vec![config.services.metalogger_cfg.clone()];
     files.extend(Some(chunkserver).filter(|path| path.exists()));
-    let delay = |path: &PathBuf| cfg::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
+    let delay = |path: &PathBuf| cfg::value_in(path, RECONNECTION).map(|text| strtoul(&text, 0).0);
     files.retain(|path| delay(path).unwrap_or(DEFAULT_RECONNECTION) > 1);
     files
 }
@@ -188,7 +202,15 @@ fn standby(
     let copy = copy::look(config, data, state, version.filter(|_| metalogger.is_some()), metalogger.is_some());
     let in_sync = copy::note_freshness(&config.instance, state, master.as_ref().ok(), copy.as_ref().ok());
     let connection = known(MetaloggerConnection::to(config, *server.ip()));
-    Ok(Standby { metalogger, connection, master, copy, in_sync })
+    Ok(Standby { metalogger, connection, master, copy, in_sync, kept_for: kept_for(&config.services.metalogger_cfg) })
+}
+
+/// How long the metalogger keeps an image after it was replaced, with the limits of `mfsmetalogger/masterconn.c`.
+fn kept_for(metalogger_cfg: &Path) -> Duration {
+    let number = |key, default| cfg::value_in(metalogger_cfg, key).map_or(default, |text| strtoul(&text, 0).0);
+    let logs = number("BACK_LOGS", 50).clamp(5, 10_000);
+    let (kept, hours) = (number("BACK_META_KEEP_PREVIOUS", 3).min(99), number("META_DOWNLOAD_FREQ", 24).min(logs / 2));
+    Duration::from_secs(kept * hours * 3600)
 }
 
 fn history(data: &Folder, state: Option<&State>) -> History {
@@ -196,5 +218,37 @@ fn history(data: &Folder, state: Option<&State>) -> History {
         interrupted: known(recover::interrupted(data)).map(|found| found.iter().map(describe_interrupted).collect()),
         not_archived: known(commit::runs(data)).map(|runs| runs.len()),
         records: known(state.map_or(Ok(Vec::new()), record::all)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    #[test]
+    fn a_hook_is_known_by_what_it_is_and_not_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &[u8]| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        let ours = file("bin/vip-up", b"\x7fELF ours");
+        let link = dir.path().join("up");
+        symlink(&ours, &link).unwrap();
+        for hook in [&ours, &link, &file("local/vip-up", b"\x7fELF ours")] {
+            assert!(is_copy(hook, &ours), "{hook:?}");
+        }
+        let stock = file("ucarp/vip-up", b"#!/bin/sh\nexec /sbin/ifup $1:ucarp\n");
+        let wrapper = file("wrapper/vip-up", b"#!/bin/sh\nsleep 10\nexec /usr/bin/vip-up \"$@\"\n");
+        let other = file("other/vip-up", b"\x7fELF 1234");
+        for hook in [&stock, &wrapper, &other, &dir.path().join("absent"), &dir.path().to_owned()] {
+            assert!(!is_copy(hook, &ours), "{hook:?}");
+        }
+        assert!(!is_copy(&stock, &stock), "a script in the place of ours");
+        assert!(!calls(Some("/usr/share/ucarp/vip-up"), "vip-up") && !calls(None, "vip-up"));
     }
 }

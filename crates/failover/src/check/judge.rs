@@ -13,7 +13,7 @@ use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
 
 use super::facts::{
-    BootFault, Comparison, Copy, Duty, Facts, ForeignHook, History, Known, NameFacts, NoCopy, Serving, Standby,
+    BootFault, Comparison, Copy, Duty, Facts, ForeignHook, Former, History, Known, NameFacts, NoCopy, Serving, Standby,
     UcarpFacts,
 };
 use super::finding::{Finding, Report, Role};
@@ -61,7 +61,7 @@ fn ucarp(facts: &UcarpFacts, role: Role) -> Vec<Finding> {
             critical(format!("{}, but not for {vip} on {name}; start it", running_ucarps(*running)))
         }
         UcarpFacts::Unclear { running, ours: 0 } => critical(format!(
-            "{}, but not with -u .../vip-up; restart ucarp with -u /usr/bin/vip-up -d /usr/bin/vip-down",
+            "{}, but none with vip-up of this package; start ucarp with -u /usr/bin/vip-up -d /usr/bin/vip-down",
             running_ucarps(*running)
         )),
         UcarpFacts::Unclear { ours, .. } => {
@@ -101,7 +101,7 @@ fn started(pid: u32, options: &Options, foreign_hooks: &[ForeignHook]) -> Vec<Fi
         .map(|ForeignHook { letter, program, called }| {
             let called = called.as_deref().map_or_else(
                 || format!("started without -{letter}"),
-                |called| format!("calls {called}, which is not {program}"),
+                |called| format!("calls {called}, which is not {program} of this package"),
             );
             Finding::critical("ucarp", format!("{called}; restart it with -{letter} /usr/bin/{program}"))
         })
@@ -119,6 +119,11 @@ fn started(pid: u32, options: &Options, foreign_hooks: &[ForeignHook]) -> Vec<Fi
             options.preempt,
             "started with -P: it takes the virtual IP from a healthy master and interrupts the clients; restart it \
              without -P",
+        ),
+        (
+            options.neutral,
+            "started with -n: it calls no vip-down when it starts, so a master or a virtual IP that was left here stays, and \
+             nothing compares the copy with the serving master before the first election; restart it without -n",
         ),
     ];
     findings.extend(advice.iter().filter(|(wrong, _)| *wrong).map(|(_, text)| Finding::warning("ucarp", *text)));
@@ -306,12 +311,28 @@ fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
             findings.extend(copy.warnings.iter().map(|text| Finding::warning("plan", text.as_str())));
             findings.push(Finding::ok("plan", format!("would serve version {}", copy.served_version)));
         }
-        Err(NoCopy::Refused(why)) => {
-            findings.push(Finding::critical("plan", format!("a promotion would be refused: {why}")));
+        Err(NoCopy::Refused { why, former }) => {
+            let remedy = former.as_ref().map(|former| left_behind(facts, standby, former)).unwrap_or_default();
+            findings.push(Finding::critical("plan", format!("a promotion would be refused: {why}{remedy}")));
         }
         Err(NoCopy::Unknown(why)) => findings.push(Finding::unknown("plan", why.as_str())),
     }
     findings
+}
+
+/// What becomes of images that are kept of a former file system.
+fn left_behind(facts: &Facts, standby: &Standby, former: &Former) -> String {
+    let right = if standby.master.as_ref().is_ok_and(|master| former.is_left_by(master)) {
+        format!("the master on {} serves what the other files have", facts.server)
+    } else {
+        "make sure that the other files are those that must be served".to_owned()
+    };
+    let (data, files) = (facts.data_path.display(), former.files.join(" "));
+    format!(
+        ". Only kept images are in the way: {right}; run: cd {data} && mkdir -p former && mv {files} former; or wait: the \
+         metalogger replaces them within {}",
+        human(standby.kept_for)
+    )
 }
 
 /// Whether changes arrive here.

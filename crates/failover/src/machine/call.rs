@@ -74,7 +74,7 @@ impl Call {
 
     /// How long the run before this one may take to end. Nothing of this machine is open yet.
     fn patience(&self) -> Duration {
-        patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::fallback()))
+        patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::salvage(self.config.as_deref())))
     }
 
     /// The instance that is meant.

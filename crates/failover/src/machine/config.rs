@@ -4,16 +4,25 @@
 //! is optional; an unknown key or a bad value in it is an error that names file and line. One table, [`KEYS`], has
 //! every key of ours with its default and the values it takes; a new key is a row there, a field of [`Config`], and a
 //! row in `docs/configuration.md`.
+//!
+//! What MooseFS takes as a value is taken here, and means the same: a user `#420`, a port that is the name of a service, a
+//! host by its name. A demotion works with what can be read of broken files ([`Config::salvage`]), but never with another
+//! data folder than they name.
 
 use std::fmt::{self, Display};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::instance::{BadName, Instance};
+use crate::moosefs::MASTER_CFG;
 use crate::moosefs::cfg::{self, Document, Entry};
 use crate::moosefs::services::{self, ServiceManager};
+use crate::sys::folder::{Folder, account};
+use crate::sys::logging::chain;
+use crate::sys::process;
+use crate::sys::text::strtoul;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -82,9 +91,19 @@ const fn key(name: &'static str, default: &'static str, takes: &'static str, hel
 const SECONDS: &str = "a number of seconds";
 const NAME: &str = "a name";
 const PATH: &str = "a full path";
-const PORT: &str = "a port";
-const ADDRESS: &str = "an IPv4 address or *";
+const PORT: &str = "a port from 1 to 65535, or the name of a TCP service in /etc/services";
+const ADDRESS: &str = "an IPv4 address, a name that resolves to one, or *";
+const USER: &str = "a user name, or # and the number of a user";
 const ADDRESSES: &str = "a list of IPv4 addresses";
+
+/// The user of the daemons where no file names one: that of the packages.
+const DEFAULT_USER: &str = "mfs";
+/// The same where MooseFS was built from source and its user not chosen.
+const SOURCE_USER: &str = "nobody";
+/// Names and ports of services.
+const SERVICES: &str = "/etc/services";
+/// How long the resolver may take for the name of a host.
+const RESOLVE: Duration = Duration::from_secs(1);
 
 /// The keys of `mfspromote.cfg`.
 #[rustfmt::skip] // a table
@@ -95,7 +114,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("MASTER_SERVICE", "", NAME, "the master's unit or init script"),
     key("METALOGGER_SERVICE", "", NAME, "the metalogger's unit or init script"),
     key("CGISERV_SERVICE", "", NAME, "the CGI server's unit or init script"),
-    key("MASTER_CFG", "/etc/mfs/mfsmaster.cfg", PATH, "the master's own configuration file"),
+    key("MASTER_CFG", MASTER_CFG, PATH, "the master's own configuration file"),
     key("METALOGGER_CFG", "/etc/mfs/mfsmetalogger.cfg", PATH, "the metalogger's own configuration file"),
     key("START_TIMEOUT", "60", SECONDS, "how long a start may take, besides the time to load the image"),
     key("STOP_TIMEOUT", "60", SECONDS, "how long a stop may take, besides the time to store the image"),
@@ -117,8 +136,8 @@ const RETIRED: &[(&str, &str)] = &[("EPOCH_JUMP", "the step of the versions is f
 #[rustfmt::skip] // a table
 const MOOSEFS_KEYS: &[Key] = &[
     key("DATA_PATH", "/var/lib/mfs", PATH, "folder of images and change logs"),
-    key("WORKING_USER", "mfs", "a user name", "user of the daemons"),
-    key("WORKING_GROUP", "", "a group name", "group of the daemons"),
+    key("WORKING_USER", DEFAULT_USER, USER, "user of the daemons"),
+    key("WORKING_GROUP", "", "a group name, # and the number of a group, or nothing", "group of the daemons"),
     key("MATOCL_LISTEN_HOST", "*", ADDRESS, "address on which the master listens for clients"),
     key("MATOCU_LISTEN_HOST", "*", ADDRESS, "address on which the master listens for clients"),
     key("MATOCL_LISTEN_PORT", "9421", PORT, "port on which the master listens for clients"),
@@ -190,11 +209,12 @@ pub(crate) struct Config {
     pub(crate) flap_window: Duration,
     /// The choice of this machine if its copy is known to be stale.
     pub(crate) if_stale: IfStale,
-    /// The folder of images and change logs; from MooseFS's own file.
+    /// The folder of images and change logs; from MooseFS's own file. Empty if that file cannot be read: see
+    /// [`Config::salvage`].
     pub(crate) data_path: PathBuf,
-    /// The user of the daemons; from MooseFS's own file.
+    /// The user of the daemons, by name or as `#420`; from MooseFS's own file.
     pub(crate) working_user: String,
-    /// The group of the daemons; from MooseFS's own file, else the user's own.
+    /// The group of the daemons, in the same forms; from MooseFS's own file, else the user's own.
     pub(crate) working_group: Option<String>,
     /// Where the master listens for clients (0.0.0.0: on every address); from MooseFS's own file.
     pub(crate) client_host: Ipv4Addr,
@@ -258,57 +278,81 @@ impl Config {
 
     /// The configuration of an instance: its file must exist if it has a name.
     pub(crate) fn of(instance: &Instance) -> Result<Self, Error> {
-        match instance.name() {
-            None => Self::from_document(&load_if_there(&instance.file(), Document::load_strict)?),
-            Some(_) => Self::load(&instance.file()),
-        }
+        Self::load_named(instance.named_file().as_deref())
     }
 
     /// The configuration in the file at `path`, which must exist.
     pub(crate) fn load(path: &Path) -> Result<Self, Error> {
-        let config = Self::from_document(&Document::load_strict(path)?)?;
-        Ok(Self { instance: Instance::of_file(path), ..config })
+        Self::load_named(Some(path))
     }
 
-    /// The configuration of an instance whose own file is missing or cannot be used, for a demotion that has to work. With a
-    /// name it is what that file says of the daemons, and `None` if it does not say which master is meant.
-    pub(crate) fn fallback_of(instance: &Instance) -> Option<Self> {
-        if instance.name().is_none() {
-            return Some(Self::fallback());
-        }
-        let mut ours = Document::load(&instance.file()).ok()?;
-        let of_daemons = |key: &str| key.ends_with("_CFG") || key.ends_with("_SERVICE");
-        ours.entries.retain(|entry| of_daemons(&entry.key) && KEYS.iter().any(|key| key.name == entry.key));
-        ours.get("MASTER_CFG")?;
-        let config = Self::from_document(&ours).ok()?;
-        Some(Self { instance: instance.clone(), ..config })
+    fn load_named(path: Option<&Path>) -> Result<Self, Error> {
+        let ours = ours(path, Document::load_strict)?;
+        check_keys(&ours)?;
+        let (master, metalogger) = (theirs(&ours, "MASTER_CFG")?, theirs(&ours, "METALOGGER_CFG")?);
+        let config = Self::assemble(&ours, &master, &metalogger, &mut Reader::default())?;
+        Ok(Self { instance: path.map(Instance::of_file).unwrap_or_default(), ..config })
     }
 
-    /// The defaults, with MooseFS's own files where they can be read: for the instance without a name.
+    /// What can be read of a configuration that cannot be used, as [`Config::salvage`]; `None` for an instance with a name of
+    /// which the data folder is not known: any master that runs may be another instance's.
+    pub(crate) fn salvage_for(path: Option<&Path>) -> Option<Self> {
+        let config = Self::salvage(path);
+        (config.instance.name().is_none() || config.knows_data_folder()).then_some(config)
+    }
+
+    /// What can be read of a configuration that cannot be used: each good value, and defaults for the others. A demotion
+    /// works with this. Where a file cannot be read that names the data folder, or may name another file that does, or where
+    /// the folder is no valid value, none is known: its path is empty, and nothing can be opened there.
     ///
     /// # Panics
     /// Never: the defaults are valid values.
-    pub(crate) fn fallback() -> Self {
-        let nothing = Document::default();
-        Self::from_document(&nothing)
-            .or_else(|_| Self::assemble(&nothing, &nothing, &nothing))
-            .expect("the defaults are valid")
-    }
-
-    fn from_document(ours: &Document) -> Result<Self, Error> {
-        check_keys(ours)?;
-        // /etc/mfs is empty on a fresh Debian installation: the daemons run on their defaults.
-        let theirs = |name| {
-            let path = ours.get(name).map_or(row(name).default, |entry| entry.value.as_str());
-            load_if_there(Path::new(path), Document::load)
+    pub(crate) fn salvage(path: Option<&Path>) -> Self {
+        let read = |name, document: Result<Document, cfg::Error>| match document {
+            Ok(document) => (document, true),
+            Err(e) => {
+                log::debug!("{name}: {}", chain(&e));
+                (Document::default(), false)
+            }
         };
-        Self::assemble(ours, &theirs("MASTER_CFG")?, &theirs("METALOGGER_CFG")?)
+        let (ours, ours_is_known) = read("mfspromote.cfg", ours(path, Document::load));
+        let (master, master_is_known) = read("MASTER_CFG", theirs(&ours, "MASTER_CFG"));
+        let (metalogger, _) = read("METALOGGER_CFG", theirs(&ours, "METALOGGER_CFG"));
+        let mut reader = Reader { salvages: true, ..Reader::default() };
+        let mut config = Self::assemble(&ours, &master, &metalogger, &mut reader).expect("the defaults are valid");
+        config.instance = path.map(Instance::of_file).unwrap_or_default();
+        if !ours_is_known || reader.bad.contains(&"MASTER_CFG") {
+            config.services.master_cfg = PathBuf::new();
+        }
+        if !config.knows_master_cfg() || !master_is_known || reader.bad.contains(&"DATA_PATH") {
+            config.data_path = PathBuf::new();
+        }
+        config
     }
 
-    fn assemble(ours: &Document, master: &Document, metalogger: &Document) -> Result<Self, Error> {
-        let mut read = Reader::default();
-        let client_host = given(master, "MATOCL_LISTEN_HOST", "MATOCU_LISTEN_HOST");
-        let client_port = given(master, "MATOCL_LISTEN_PORT", "MATOCU_LISTEN_PORT");
+    /// Whether the files say which one is the master's own; see [`Config::salvage`].
+    pub(crate) fn knows_master_cfg(&self) -> bool {
+        !self.services.master_cfg.as_os_str().is_empty()
+    }
+
+    /// Without `WORKING_USER` the daemons run as the user that was compiled in, and their data folder shows which one.
+    pub(crate) fn find_default_user(&mut self, data: &Folder) {
+        let setting = self.in_force.iter().find(|setting| setting.key.name == "WORKING_USER");
+        if setting.is_some_and(|setting| setting.origin == Origin::Default) {
+            let uid = data.own_status().map(|status| status.st_uid).ok();
+            if uid.is_some() && account(SOURCE_USER).map(|account| account.uid) == uid {
+                SOURCE_USER.clone_into(&mut self.working_user);
+            }
+        }
+    }
+
+    /// Whether the files say where the data folder is; see [`Config::salvage`].
+    pub(crate) fn knows_data_folder(&self) -> bool {
+        !self.data_path.as_os_str().is_empty()
+    }
+
+    fn assemble(ours: &Document, master: &Document, metalogger: &Document, read: &mut Reader) -> Result<Self, Error> {
+        let [client_host, client_port] = client_keys(master);
         let config = Self {
             instance: Instance::default(),
             prefix_length: read.optional(ours, "PREFIX_LENGTH", |t| number(t).filter(|n| (1..=32).contains(n)))?,
@@ -355,16 +399,13 @@ impl Config {
                 _ => None,
             })?,
             data_path: read.value(master, "DATA_PATH", path)?,
-            working_user: read.value(master, "WORKING_USER", text)?,
-            working_group: read.optional(master, "WORKING_GROUP", name)?,
-            client_host: read.value(master, client_host, |t| match t {
-                "*" => Some(Ipv4Addr::UNSPECIFIED),
-                _ => t.parse().ok(),
-            })?,
-            client_port: read.value(master, client_port, number)?,
+            working_user: read.value(master, "WORKING_USER", name)?,
+            working_group: read.optional(master, "WORKING_GROUP", text)?.filter(|group| !group.is_empty()),
+            client_host: read.value(master, client_host, host)?,
+            client_port: read.value(master, client_port, port)?,
             master_host: read.value(metalogger, "MASTER_HOST", text)?,
-            chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", number)?,
-            metalogger_port: read.value(master, "MATOML_LISTEN_PORT", number)?,
+            chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", port)?,
+            metalogger_port: read.value(master, "MATOML_LISTEN_PORT", port)?,
             in_force: read.in_order(),
         };
         let data_path = |document: &Document| {
@@ -372,7 +413,7 @@ impl Config {
             PathBuf::from(given.unwrap_or(row("DATA_PATH").default))
         };
         let metalogger = data_path(metalogger);
-        if metalogger != config.data_path {
+        if metalogger != config.data_path && !read.salvages {
             return Err(Error::TwoFolders {
                 master: config.data_path,
                 metalogger,
@@ -382,6 +423,30 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// The file of ours at `path`, which must exist, or the one that need not.
+fn ours(path: Option<&Path>, load: fn(&Path) -> Result<Document, cfg::Error>) -> Result<Document, cfg::Error> {
+    path.map_or_else(|| load_if_there(&Instance::default().file(), load), load)
+}
+
+/// The file of theirs that the key `name` of ours stands for. One that is named must exist: a daemon does not start without it.
+/// The usual one need not: /etc/mfs is empty on a fresh Debian installation, and the daemons run on their defaults.
+fn theirs(ours: &Document, name: &str) -> Result<Document, cfg::Error> {
+    let usual = Path::new(row(name).default);
+    match ours.get(name).map(|entry| Path::new(&entry.value)).filter(|path| *path != usual) {
+        Some(path) if path.is_absolute() => Document::load(path),
+        // A bad value, which is reported where it is read.
+        Some(_) => Ok(Document::default()),
+        None => load_if_there(&first_that_exists(usual), Document::load),
+    }
+}
+
+/// `/etc/mfs/x.cfg`, or `/etc/x.cfg` where only that is there: the place of old, in which MooseFS still looks.
+fn first_that_exists(path: &Path) -> PathBuf {
+    let of_old = path.parent().and_then(Path::parent).zip(path.file_name()).map(|(folder, name)| folder.join(name));
+    let of_old = of_old.filter(|of_old| !path.exists() && of_old.exists());
+    of_old.unwrap_or_else(|| path.to_owned())
 }
 
 /// Loads the file at `path`; a missing one is empty.
@@ -401,9 +466,12 @@ fn check_keys(ours: &Document) -> Result<(), Error> {
     }
 }
 
-/// The newer of two names of a key, unless only the old one is given: until 1.6.19 they begin with `MATOCU`.
-fn given(master: &Document, key: &'static str, old: &'static str) -> &'static str {
-    if master.get(key).is_none() && master.get(old).is_some() { old } else { key }
+/// The keys for where the master listens for clients. Until 1.6.19 they begin with `MATOCU`; these count if one is given and
+/// no newer one is.
+fn client_keys(master: &Document) -> [&'static str; 2] {
+    let (new, old) = (["MATOCL_LISTEN_HOST", "MATOCL_LISTEN_PORT"], ["MATOCU_LISTEN_HOST", "MATOCU_LISTEN_PORT"]);
+    let given = |keys: [&str; 2]| keys.iter().any(|key| master.get(key).is_some());
+    if given(old) && !given(new) { old } else { new }
 }
 
 /// The row of the key `name`, and its place among all rows.
@@ -422,6 +490,41 @@ fn seconds(text: &str) -> Option<Duration> {
 
 fn number<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
+}
+
+/// A port as getaddrinfo(3) takes it for a daemon: a number, of which it uses 16 bits, or the name of a TCP service.
+fn port(text: &str) -> Option<u16> {
+    let port = match strtoul(text, 10) {
+        (number, "") => u16::try_from(number & 0xffff).ok().filter(|_| number != u64::MAX),
+        _ => service(text, &std::fs::read_to_string(SERVICES).unwrap_or_default()),
+    };
+    // The daemon would take any free one.
+    port.filter(|port| *port != 0 && !text.starts_with('*'))
+}
+
+/// The TCP port of the service `name` in a text like that of `/etc/services`.
+fn service(name: &str, services: &str) -> Option<u16> {
+    services.lines().find_map(|line| {
+        let mut words = line.split('#').next()?.split_ascii_whitespace();
+        let (first, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        if first == name || words.any(|alias| alias == name) { port.parse().ok() } else { None }
+    })
+}
+
+/// The address on which a daemon listens that is told this host.
+fn host(text: &str) -> Option<Ipv4Addr> {
+    if text.starts_with('*') {
+        return Some(Ipv4Addr::UNSPECIFIED);
+    }
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let name = text.to_owned();
+    let found = process::within(RESOLVE, move || (name.as_str(), 0).to_socket_addrs().ok());
+    found??.find_map(|address| match address.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    })
 }
 
 /// Any text: this program need not be stricter than MooseFS.
@@ -448,21 +551,16 @@ fn addresses(text: &str) -> Option<Vec<Ipv4Addr>> {
 #[derive(Default)]
 struct Reader {
     settings: Vec<Setting>,
+    /// Whether a bad value is no error, but counts as not given.
+    salvages: bool,
+    /// The keys of such values.
+    bad: Vec<&'static str>,
 }
 
 impl Reader {
     /// The value of the key `name` in `document`, else its default, parsed.
     fn value<T>(&mut self, document: &Document, name: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
-        let key = row(name);
-        let (value, origin) = match document.get(name) {
-            Some(entry) => (entry.value.clone(), Origin::File { path: document.path.clone(), line: entry.line }),
-            None => (key.default.to_owned(), Origin::Default),
-        };
-        let Some(parsed) = parse(&value) else {
-            return Err(Error::BadValue { place: origin, key: key.name, value, takes: key.takes });
-        };
-        self.settings.push(Setting { key, value, origin });
-        Ok(parsed)
+        Ok(self.optional(document, name, &parse)?.unwrap_or_else(|| parse(row(name).default).expect("a valid default")))
     }
 
     /// The same where there is no default: `None` if it is not given.
@@ -472,14 +570,28 @@ impl Reader {
         name: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, Error> {
-        let given = document.get(name).is_some();
-        self.value(document, name, |text| if given { parse(text).map(Some) } else { Some(None) })
+        let key = row(name);
+        if let Some(entry) = document.get(name) {
+            let (value, origin) = (entry.value.clone(), Origin::File { path: document.path.clone(), line: entry.line });
+            if let Some(parsed) = parse(&value) {
+                self.settings.push(Setting { key, value, origin });
+                return Ok(Some(parsed));
+            }
+            let error = Error::BadValue { place: origin, key: key.name, value, takes: key.takes };
+            if !self.salvages {
+                return Err(error);
+            }
+            log::debug!("{error}");
+            self.bad.push(key.name);
+        }
+        self.settings.push(Setting { key, value: key.default.to_owned(), origin: Origin::Default });
+        Ok(None)
     }
 
     /// All that was read, in the order of the tables.
-    fn in_order(mut self) -> Vec<Setting> {
+    fn in_order(&mut self) -> Vec<Setting> {
         self.settings.sort_by_key(|setting| place(setting.key.name).0);
-        self.settings
+        std::mem::take(&mut self.settings)
     }
 }
 

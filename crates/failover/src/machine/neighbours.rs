@@ -208,7 +208,7 @@ impl Claim {
         let vip =
             VirtualIp { interface: ucarp.options.interface.clone().unwrap_or_default(), address: ucarp.options.vip? };
         let instance = Instance::of_xparam(ucarp.options.xparam.as_deref()).ok()?;
-        let config = Config::of(&instance).ok().or_else(|| Config::fallback_of(&instance));
+        let config = Config::of(&instance).ok().or_else(|| Config::salvage_for(instance.named_file().as_deref()));
         Some(Self::of(instance, vip, config.as_ref()))
     }
 

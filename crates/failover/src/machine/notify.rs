@@ -4,7 +4,7 @@
 //! run wait for it. Its own outcome changes nothing about the run.
 
 use std::net::Ipv4Addr;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use crate::machine::record::Record;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};
+use crate::sys::trust::changeable;
 
 /// How long the command may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -29,8 +30,8 @@ pub(crate) enum Error {
     #[error("NOTIFY = {0} is not an executable file; run: chmod +x {0}")]
     NoProgram(String),
     /// Others than root decide what root would run.
-    #[error("NOTIFY = {0} can be changed by others than root; run: chown root {0} && chmod go-w {0}")]
-    Unsafe(String),
+    #[error("NOTIFY = {0} is not run: {1} can be changed by others than root; run: chown root {1} && chmod go-w {1}")]
+    Unsafe(String, String),
 }
 
 /// An outcome that an administrator should know. The name is the command's argument and `MFS_EVENT`.
@@ -119,14 +120,15 @@ pub(crate) fn tell_without_waiting(config: &Config, event: Event, interface: &st
     }
 }
 
-/// An error unless root may run the command at `path`.
+/// An error unless root may run the command at `path`. Nobody else can exchange it between this and the start: no folder or link
+/// on the way to it is another user's.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
     let name = path.display().to_string();
     let status = path.metadata().map_err(|e| Error::Missing(name.clone(), e))?;
-    if status.uid() != 0 || status.mode() & 0o022 != 0 {
-        return Err(Error::Unsafe(name));
+    if let Some(theirs) = changeable(path).map_err(|e| Error::Missing(name.clone(), e))? {
+        return Err(Error::Unsafe(name, theirs.display().to_string()));
     }
-    if !status.is_file() || status.mode() & 0o111 == 0 {
+    if !status.is_file() || status.permissions().mode() & 0o111 == 0 {
         return Err(Error::NoProgram(name));
     }
     Ok(())
@@ -152,7 +154,6 @@ fn facts(event: Event, interface: Option<&str>, record: &Record, took: Duration)
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn only_what_root_alone_can_change_is_run() {
@@ -166,7 +167,11 @@ mod tests {
             assert!(text.contains(wanted) && text.is_empty() == wanted.is_empty(), "{mode:o}: {text}");
         }
         std::os::unix::fs::chown(&path, Some(65_534), None).unwrap();
-        assert!(matches!(check(&path), Err(Error::Unsafe(_))));
+        assert!(matches!(check(&path), Err(Error::Unsafe(..))));
+        std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(65_534), None).unwrap();
+        let text = check(&path).unwrap_err().to_string();
+        assert!(text.contains(&format!("run: chown root {} &&", folder.path().display())), "{text}");
     }
 
     #[test]
@@ -176,7 +181,7 @@ mod tests {
         let script = "#!/bin/sh\necho \"$* $MFS_EVENT $MFS_INTERFACE $MFS_VIP <$MFS_VERSION> $MFS_TOOK_MS\"";
         fs::write(&command, format!("{script} >> {}\n", told.display())).unwrap();
         fs::set_permissions(&command, fs::Permissions::from_mode(0o755)).unwrap();
-        let config = Config { notify: Some(command), ..Config::fallback() };
+        let config = Config { notify: Some(command), ..Config::salvage(None) };
         let record = Record::new(RunKind::Promotion, Some(Ipv4Addr::new(172, 16, 0, 99)));
         let events = [Event::Promotion, Event::Demotion, Event::StepDown, Event::Stop, Event::Alarm];
         for event in events {

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_restore_gets_a_low_priority_and_no_privilege() {
-        let text = configuration(&Config::fallback(), Path::new("/x/mfs-rehearsal/restore"));
+        let text = configuration(&Config::salvage(None), Path::new("/x/mfs-rehearsal/restore"));
         assert!(text.starts_with("WORKING_USER = mfs\n"), "{text}");
         for line in ["DATA_PATH = /x/mfs-rehearsal/restore", "NICE_LEVEL = 19", "DISABLE_OOM_KILLER = 0"] {
             assert!(text.lines().any(|l| l == line), "{line} in {text}");

@@ -10,13 +10,11 @@ use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use nix::unistd::User;
-
 use super::Version;
 use super::image::{self, Image};
 use super::note::Changes;
 use super::plan::{Loss, Plan};
-use crate::sys::folder::Folder;
+use crate::sys::folder::{Folder, account};
 
 const NAME: &str = "metadata.mfs.emergency";
 /// Where `MooseFS` looks besides the home of its user.
@@ -111,8 +109,8 @@ impl fmt::Display for Emergency {
 
 /// All emergency files outside the data folder `data`, for a master that runs as `user`.
 pub(crate) fn find(data: &Folder, user: &str) -> Vec<Emergency> {
-    let user = User::from_name(user).ok().flatten();
-    look(data, &places(user.as_ref().map(|user| user.dir.as_path())), user.map(|user| user.uid.as_raw()))
+    let user = account(user);
+    look(data, &places(user.as_ref().and_then(|user| user.home.as_deref())), user.map(|user| user.uid))
 }
 
 /// Refuses to serve `plan` as version `served` if an emergency image of the master's `user` goes beyond it.

@@ -72,7 +72,7 @@ fn metadata(rest: &[u8]) -> Name {
         b"_ml.mfs.back" => image(Lineage::Ml, Current),
         b"_ml.tmp" => image(Lineage::Ml, Download),
         _ => {
-            let kept = |prefix: &[u8]| rest.strip_prefix(prefix).and_then(number).map(Previous);
+            let kept = |prefix: &[u8]| rest.strip_prefix(prefix).and_then(|rest| number(rest, 4)).map(Previous);
             if let Some(previous) = kept(b".mfs.back.") {
                 image(Lineage::Own, previous)
             } else if let Some(previous) = kept(b"_ml.mfs.back.") {
@@ -98,7 +98,7 @@ fn changelog(rest: &[u8]) -> Option<Name> {
     } else {
         (Lineage::Own, 0, rest.strip_prefix(b".")?)
     };
-    let number = rest.strip_suffix(b".mfs").and_then(number)?;
+    let number = rest.strip_suffix(b".mfs").and_then(|rest| number(rest, 5))?;
     Some(Name::Log { lineage, rank: first + number })
 }
 
@@ -110,9 +110,10 @@ pub(super) fn log(name: &OsStr) -> Option<(Lineage, u32)> {
     }
 }
 
-/// Up to four digits: `BACK_LOGS` and the like go to 99.
-fn number(text: &[u8]) -> Option<u32> {
-    let digits = (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
+/// A number of at most so many digits. `BACK_LOGS` goes to 10000 for a metalogger, to 1000 for a master, and
+/// `BACK_META_KEEP_PREVIOUS` to 99.
+fn number(text: &[u8], most: usize) -> Option<u32> {
+    let digits = (1..=most).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
@@ -147,6 +148,8 @@ mod tests {
             ("changelog.0.mfs", log(Lineage::Own, 0)),
             ("changelog.50.mfs", log(Lineage::Own, 50)),
             ("changelog_ml.7.mfs", log(Lineage::Ml, 7)),
+            ("changelog_ml.10000.mfs", log(Lineage::Ml, 10_000)),
+            ("changelog_ml.100000.mfs", None),
             ("changelog_ml_back.1.mfs", log(Lineage::Ml, FETCHED + 1)),
             ("changelog_ml.tmp", Some(Name::Temporary)),
             ("changelog.mfs", None),

@@ -7,7 +7,7 @@
 
 use std::ffi::OsString;
 
-use super::changelog::{Damage, Kind, Segment};
+use super::changelog::{Damage, Kind, LIMIT, Segment};
 use super::image::{self, Image};
 use super::inventory::{ImageFile, Inventory, LogFile, Origin, Overlap, Span, What};
 use super::note::{Note, Refusal};
@@ -190,7 +190,7 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
         changes: chosen.end.changes_since(chosen.version),
         notes,
         // Not that of another machine which is promoted from the same copy at the same time, in another part of the network.
-        epoch: known_epoch(inventory).max(chosen.end.epoch()) + 1 + inventory.rank,
+        epoch: known_epoch(inventory).max(chosen.end.epoch()).saturating_add(1).saturating_add(inventory.rank),
         set_aside: set_aside(inventory),
     })
 }
@@ -201,7 +201,14 @@ fn known_epoch(inventory: &Inventory) -> u64 {
     let logs = inventory.logs.iter().filter_map(|log| log.scan.last()).map(Version::after);
     let here = images.chain(logs).map(Version::epoch).max();
     let unserved = inventory.unserved.map_or(0, |unserved| unserved.last.epoch());
-    here.unwrap_or_default().max(inventory.remembered_epoch).max(unserved)
+    // No master can serve a version beyond the limit: what remembers one remembers nonsense.
+    let possible = |epoch: &u64| *epoch <= Version(LIMIT).epoch();
+    [here, Some(inventory.remembered_epoch), Some(unserved)]
+        .into_iter()
+        .flatten()
+        .filter(possible)
+        .max()
+        .unwrap_or_default()
 }
 
 fn nothing_in_the_way(inventory: &Inventory) -> Result<(), Refusal> {

@@ -229,7 +229,7 @@ fn write_changes(
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
-fn check_jump(plan: &Plan, jump: EpochJump) -> Result<(), Error> {
+pub(crate) fn check_jump(plan: &Plan, jump: EpochJump) -> Result<(), Error> {
     let reachable = (plan.end_version + jump).0 < changelog::LIMIT;
     if jump == EpochJump::NONE || (format_2_0(plan) && reachable) { Ok(()) } else { Err(Error::Jump { jump }) }
 }

@@ -1,12 +1,16 @@
 //! Configuration files in MooseFS's form, theirs and ours, as `mfscommon/cfg.c` reads them.
 //!
-//! Lines of `KEY = VALUE`; `#` in the first column starts a comment, blanks around key and value are dropped, there are
-//! no inline comments, and the last definition wins. A file that others than root can change is refused: it decides
-//! what programs of root do.
+//! Lines of `KEY = VALUE`. `#` in the first column makes a comment, and so does one behind a tab that ends a value; behind a
+//! blank it belongs to the value. Blanks and tabs before the value and blanks behind it are dropped, the last definition
+//! wins, and MooseFS ignores every other line. [`Document::parse`] does this to the letter. A file that others than root can
+//! change is refused: it decides what programs of root do.
 
+use std::collections::BTreeMap;
+use std::ffi::c_char;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::sys::trust::changeable;
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +40,21 @@ pub(crate) enum Error {
         /// The line.
         text: String,
     },
+    /// A line that releases of MooseFS read in two ways.
+    #[error(
+        "{} line {line} is longer than {LONGEST} bytes: MooseFS before 4 reads it as two lines, which define something \
+         else; shorten it", path.display()
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
 }
+
+/// The longest line that MooseFS before 4 reads as one: it has its end in a buffer of 999 bytes.
+const LONGEST: usize = 997;
 
 impl Error {
     /// Whether the file is missing.
@@ -50,8 +68,19 @@ impl Error {
 pub(crate) struct Document {
     pub(crate) path: PathBuf,
     pub(crate) entries: Vec<Entry>,
-    /// The first line that is no entry: its number and text.
+    /// The first line that is neither an entry nor a comment: its number and text.
     odd: Option<(usize, String)>,
+}
+
+/// What a line is.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    /// A comment, or empty.
+    Nothing,
+    /// Key and value.
+    Entry(String, String),
+    /// What MooseFS ignores, mostly with a warning.
+    Odd,
 }
 
 /// One line of a file.
@@ -80,26 +109,36 @@ impl Document {
             return Err(Error::Unsafe { path });
         }
         let text = std::fs::read(path).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), ..Self::parse(&String::from_utf8_lossy(&text)) })
+        let document = Self { path: path.to_owned(), ..Self::parse(&text) };
+        match too_long(&text) {
+            Some(line) => Err(Error::TooLong { path: document.path, line }),
+            None => Ok(document),
+        }
     }
 
     /// Reads a text.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &[u8]) -> Self {
+        Self::of_lines(text.split(|byte| *byte == b'\n'))
+    }
+
+    fn of_lines<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut document = Self::default();
-        for (index, line) in text.lines().enumerate() {
-            if line.starts_with('#') || line.trim().is_empty() {
-                continue;
-            }
-            match line.split_once('=') {
-                Some((key, value)) if !key.trim().is_empty() => document.entries.push(Entry {
-                    key: key.trim().to_owned(),
-                    value: value.trim().to_owned(),
-                    line: index + 1,
-                }),
-                _ => document.odd = document.odd.or(Some((index + 1, line.to_owned()))),
+        for (index, line) in lines.enumerate() {
+            match read_line(line) {
+                Line::Nothing => (),
+                Line::Entry(key, value) => document.entries.push(Entry { key, value, line: index + 1 }),
+                Line::Odd => {
+                    let text = || String::from_utf8_lossy(line).into_owned();
+                    document.odd = document.odd.or_else(|| Some((index + 1, text())));
+                }
             }
         }
         document
+    }
+
+    /// Key and value of all definitions that count.
+    fn definitions(&self) -> BTreeMap<&str, &str> {
+        self.entries.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect()
     }
 
     /// The definition of `key` that counts.
@@ -108,26 +147,50 @@ impl Document {
     }
 }
 
+/// Reads a line as `cfg_reload` does. A byte counts there as a `char`, which has a sign on some machines: on those a byte
+/// beyond ASCII ends a value, and the line is ignored.
+fn read_line(line: &[u8]) -> Line {
+    // C's end of the text.
+    let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let after_blanks = |text: &'_ [u8]| text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    if line.first() == Some(&b'#') || line.iter().all(u8::is_ascii_whitespace) {
+        return Line::Nothing;
+    }
+    let rest = &line[after_blanks(line)..];
+    let (key, rest) = rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_graphic() && **byte != b'=').count());
+    let Some(rest) = rest[after_blanks(rest)..].strip_prefix(b"=").filter(|_| !key.is_empty()) else {
+        return Line::Odd;
+    };
+    let rest = &rest[after_blanks(rest)..];
+    #[allow(clippy::cast_possible_wrap, trivial_numeric_casts)] // depends on the machine
+    let printable = |byte: &&u8| **byte as c_char >= b' ' as c_char;
+    let mut value = &rest[..rest.iter().take_while(printable).count()];
+    while let Some(shorter) = value.strip_suffix(b" ") {
+        value = shorter;
+    }
+    let rest = &rest[value.len()..];
+    match rest[after_blanks(rest)..].first() {
+        None | Some(b'\r' | b'#') => Line::Entry(text(key), text(value)),
+        Some(_) => Line::Odd,
+    }
+}
+
+/// The number of the first line that is so long that releases of MooseFS would read other values.
+fn too_long(text: &[u8]) -> Option<usize> {
+    let lines = || text.split(|byte| *byte == b'\n');
+    let (at, _) = lines().enumerate().find(|(_, line)| line.len() > LONGEST)?;
+    // Its buffer holds the line's end, or one byte more of a line that goes on.
+    let pieces =
+        lines().flat_map(|line| if line.len() > LONGEST { line.chunks(LONGEST + 1) } else { line.chunks(usize::MAX) });
+    let differs = Document::parse(text).definitions() != Document::of_lines(pieces).definitions();
+    differs.then_some(at + 1)
+}
+
 /// The value of `key` in the file at `path`; `None` where the file or the key is missing. For values that only a report
 /// shows.
 pub(crate) fn value_in(path: &Path, key: &str) -> Option<String> {
     Some(Document::load(path).ok()?.get(key)?.value.clone())
-}
-
-/// The first of these that others than root can change: the file, the folders above it, and those above the file that
-/// its links lead to. `None` if root alone decides. In a sticky folder like `/tmp` other users cannot replace root's
-/// files.
-fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
-    let real = path.canonicalize()?;
-    for path in path.ancestors().chain(real.ancestors()).filter(|path| !path.as_os_str().is_empty()) {
-        let status = path.symlink_metadata()?;
-        let sticky = status.is_dir() && status.mode() & 0o1000 != 0;
-        let others = status.mode() & 0o022 != 0 && !sticky && !status.is_symlink();
-        if status.uid() != 0 || others {
-            return Ok(Some(path.to_owned()));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]
@@ -137,9 +200,54 @@ mod tests {
 
     #[test]
     fn as_in_moosefs_the_last_definition_wins_and_there_are_no_inline_comments() {
-        let document = Document::parse("A = 1\nA = 2 # x\n # not a comment\n");
+        let document = Document::parse(b"A = 1\nA = 2 # x\n # not a comment\n");
         assert_eq!(document.get("A").unwrap().value, "2 # x");
         assert_eq!(document.odd, Some((3, " # not a comment".to_owned())));
+    }
+
+    #[test]
+    fn a_line_is_read_as_by_cfg_c() {
+        for (line, wanted) in [
+            ("A=1", Some(("A", "1"))),
+            (" \tA\t =\t 1", Some(("A", "1"))),
+            ("A = 1\t# comment", Some(("A", "1"))),
+            ("A = 1 \t #comment", Some(("A", "1"))),
+            ("A = 1\t", Some(("A", "1"))),
+            ("A = 1  ", Some(("A", "1"))),
+            ("A = 1\r", Some(("A", "1"))),
+            ("A = 1\rB = 2", Some(("A", "1"))),
+            ("A = 1\0B", Some(("A", "1"))),
+            ("A = a b  c", Some(("A", "a b  c"))),
+            ("A = \"1\"", Some(("A", "\"1\""))),
+            ("A == 1", Some(("A", "= 1"))),
+            ("A =", Some(("A", ""))),
+            ("A = \t#", Some(("A", "#"))),
+            ("A", None),
+            ("A B = 1", None),
+            ("= 1", None),
+            ("A = 1\t2", None),
+            ("A = 1\x0c", None),
+            ("A\x01 = 1", None),
+            ("\u{feff}A = 1", None),
+        ] {
+            let document = Document::parse(line.as_bytes());
+            let read = document.entries.first().map(|entry| (entry.key.as_str(), entry.value.as_str()));
+            assert_eq!(read, wanted, "{line:?}");
+            assert_eq!(document.odd.is_some(), wanted.is_none(), "{line:?}");
+        }
+        let has_sign = c_char::MIN != 0;
+        assert_eq!(Document::parse("A = gr\u{fc}n".as_bytes()).entries.is_empty(), has_sign);
+    }
+
+    #[test]
+    fn a_line_that_releases_read_differently_is_refused() {
+        let line = |length: usize, end: &str| format!("#{}{end}\n", "x".repeat(length - 1));
+        assert_eq!(too_long(line(998, "A = 1").as_bytes()), Some(1), "its end is a line of its own");
+        assert_eq!(too_long(line(900, "A = 1").as_bytes()), None);
+        assert_eq!(too_long(line(5000, "").as_bytes()), None, "a comment in both");
+        let value = |length: usize| format!("B = 1\nA = {}\n", "x".repeat(length));
+        assert_eq!(too_long(value(993).as_bytes()), None);
+        assert_eq!(too_long(value(995).as_bytes()), Some(2));
     }
 
     #[test]
@@ -177,12 +285,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_makes_the_parser_panic(text in "\\PC*") {
-            let _ = Document::parse(&text);
+            let _ = (Document::parse(text.as_bytes()), too_long(text.as_bytes()));
         }
 
         #[test]
         fn an_entry_is_read_as_it_is_written(key in "[A-Z_]{1,12}", value in "[a-z0-9/.*-]{1,12}") {
-            let document = Document::parse(&format!("{key} = {value}\n"));
+            let document = Document::parse(format!("{key} = {value}\n").as_bytes());
             prop_assert_eq!(&document.get(&key).unwrap().value, &value);
         }
     }

@@ -97,6 +97,7 @@ fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) ->
     let plan = make_plan(machine, loss)?;
     let source = source_of(machine, &plan)?;
     let jump = plan.jump();
+    stage::check_jump(&plan, jump)?;
     space::check(&machine.data, &machine.config.instance, &plan, jump, cancel)?;
     emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
     Ok(Planned { plan, source, jump, release, loss })

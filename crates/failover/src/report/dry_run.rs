@@ -11,6 +11,7 @@ use crate::machine::recover::{self, Interrupted};
 use crate::machine::space::{self, Space};
 use crate::machine::state::State;
 use crate::metadata::inventory::Other;
+use crate::metadata::stage;
 use crate::metadata::{
     Base, Emergency, Image, ImageFile, Inventory, LogFile, Loss, Note, Plan, Refusal, Severity, Version, emergency,
     plan,
@@ -165,6 +166,8 @@ impl DryRun {
         cancel: &Cancel,
     ) -> Result<Self, Box<dyn Error>> {
         let data = Folder::open(&config.data_path)?;
+        let mut config = config.clone();
+        config.find_default_user(&data);
         let interrupted = recover::interrupted(&data)?;
         // Until its files are back, a plan would be one for files that are not going to be there.
         let moves_files = interrupted.iter().any(Interrupted::moves_files);
@@ -183,6 +186,7 @@ impl DryRun {
                 if !space.fits() {
                     obstacles.push(space::full(&data, space).to_string());
                 }
+                obstacles.extend(stage::check_jump(plan, plan.jump()).err().map(|e| chain(&e)));
                 obstacles.extend(emergencies(&emergency, plan, &data, loss));
                 Some(Planned::new(plan, space, metalogger.is_some()))
             }
@@ -195,7 +199,7 @@ impl DryRun {
                 None
             }
         };
-        obstacles.extend(of_machine(config, vip, cancel)?);
+        obstacles.extend(of_machine(&config, vip, cancel)?);
         Ok(Self {
             would_succeed: obstacles.is_empty(),
             obstacles,

@@ -13,6 +13,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::sys::text::strtol;
+
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, SeekFrom, Stat, Uid};
 use rustix::io::Errno;
 
@@ -318,15 +320,53 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// The user `user` with `group`, or with the user's own group; `None` if there is no such user or group.
+    /// The user `user` with `group`, or with the user's own group; `None` if there is no such user or group. Either may be
+    /// `#` and a number, as MooseFS takes them.
     pub(crate) fn named(user: &str, group: Option<&str>) -> Option<Self> {
-        let user = nix::unistd::User::from_name(user).ok()??;
+        let user = account(user)?;
         let gid = match group {
-            Some(group) => nix::unistd::Group::from_name(group).ok()??.gid,
+            Some(group) => match numeric_id(group) {
+                Some(id) => Some(id),
+                None => Some(nix::unistd::Group::from_name(group).ok()??.gid.as_raw()),
+            },
             None => user.gid,
         };
-        Some(Self { uid: user.uid.as_raw(), gid: gid.as_raw() })
+        // A process cannot be given the last number.
+        let valid = |id: &u32| *id != u32::MAX;
+        Some(Self { uid: Some(user.uid).filter(valid)?, gid: gid.filter(valid)? })
     }
+}
+
+/// What is known of a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// User id.
+    pub(crate) uid: u32,
+    /// Group id; `None` for a number without an entry.
+    pub(crate) gid: Option<u32>,
+    /// The home; `None` for a number without an entry.
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// The user of this name, or that of `#` and a number, which need not have an entry.
+pub(crate) fn account(user: &str) -> Option<Account> {
+    let id = numeric_id(user);
+    let entry = match id {
+        Some(id) => nix::unistd::User::from_uid(id.into()),
+        None => nix::unistd::User::from_name(user),
+    };
+    match (entry.ok().flatten(), id) {
+        (Some(entry), _) => {
+            Some(Account { uid: entry.uid.as_raw(), gid: Some(entry.gid.as_raw()), home: Some(entry.dir) })
+        }
+        (None, id) => id.map(|uid| Account { uid, gid: None, home: None }),
+    }
+}
+
+/// The number in `#420`, read as MooseFS does.
+fn numeric_id(text: &str) -> Option<u32> {
+    let (number, _) = strtol(text.strip_prefix('#')?, 10);
+    u32::try_from(number & 0xffff_ffff).ok()
 }
 
 /// Whether more than [`MOST_HOLES`] of the first `size` bytes were never written.

@@ -29,6 +29,42 @@ pub(crate) fn shown(name: &OsStr) -> String {
     name.to_string_lossy().escape_debug().to_string()
 }
 
+/// strtoul(3): the number that C programs read at the beginning of a text, and the text behind it. With base 0 it is
+/// hexadecimal after `0x` and octal after `0`.
+pub(crate) fn strtoul(text: &str, base: u32) -> (u64, &str) {
+    let (negative, size, rest) = integer(text, base);
+    let size = u64::try_from(size);
+    (size.map_or(u64::MAX, |size| if negative { size.wrapping_neg() } else { size }), rest)
+}
+
+/// The same by strtol(3).
+pub(crate) fn strtol(text: &str, base: u32) -> (i64, &str) {
+    let (negative, size, rest) = integer(text, base);
+    let size = i128::try_from(size).unwrap_or(i128::MAX);
+    let limit = if negative { i64::MIN } else { i64::MAX };
+    (i64::try_from(if negative { -size } else { size }).unwrap_or(limit), rest)
+}
+
+/// Sign, size and what is left. Without a digit nothing is read.
+fn integer(text: &str, base: u32) -> (bool, u128, &str) {
+    let unsigned = text.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+    let negative = unsigned.starts_with('-');
+    let unsigned = unsigned.strip_prefix(['-', '+']).unwrap_or(unsigned);
+    let hexadecimal = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X"));
+    let hexadecimal = hexadecimal.filter(|digits| digits.starts_with(|c: char| c.is_ascii_hexdigit()));
+    let (digits, base) = match (base, hexadecimal) {
+        (0 | 16, Some(digits)) => (digits, 16),
+        (0, None) if unsigned.starts_with('0') => (unsigned, 8),
+        (0, None) => (unsigned, 10),
+        _ => (unsigned, base),
+    };
+    let (digits, rest) = digits.split_at(digits.find(|c: char| !c.is_digit(base)).unwrap_or(digits.len()));
+    if digits.is_empty() {
+        return (false, 0, text);
+    }
+    (negative, u128::from_str_radix(digits, base).unwrap_or(u128::MAX), rest)
+}
+
 /// Appends aligned and indented rows; the first row is the heading. Columns that are empty below it are omitted.
 pub(crate) fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
@@ -72,6 +108,26 @@ mod tests {
         let mut text = String::new();
         table(&mut text, &[["a", "none", "file"].map(str::to_owned), ["long", "", "x"].map(str::to_owned)]);
         assert_eq!(text, "  a     file\n  long  x\n");
+    }
+
+    #[test]
+    fn numbers_are_read_as_c_programs_do() {
+        for (text, base, wanted) in [
+            ("42", 0, (42, "")),
+            (" +42x", 0, (42, "x")),
+            ("0x2a", 0, (42, "")),
+            ("0x", 0, (0, "x")),
+            ("052", 0, (42, "")),
+            ("09", 0, (0, "9")),
+            ("052", 10, (52, "")),
+            ("-1", 10, (u64::MAX, "")),
+            ("99999999999999999999999999999999999999999", 10, (u64::MAX, "")),
+            (" x", 10, (0, " x")),
+        ] {
+            assert_eq!(strtoul(text, base), wanted, "{text}");
+        }
+        let longs = ["-9", "99999999999999999999", "-99999999999999999999", "#"].map(|text| strtol(text, 10).0);
+        assert_eq!(longs, [-9, i64::MAX, i64::MIN, 0]);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::text::strtoul;
+
 /// The letters that take a value. `-m` is missing from the list in ucarp 1.5.2 itself, which then only knows
 /// `--mcastip`; a version that knows it gives it a value.
 const WITH_VALUE: &str = "ismvpabkxudrfo";
@@ -77,6 +79,8 @@ pub(crate) struct Options {
     pub(crate) shutdown_script: bool,
     /// `-P`: takes over from a slower MASTER.
     pub(crate) preempt: bool,
+    /// `-n`: runs no `vip-down` when it starts.
+    pub(crate) neutral: bool,
     /// `-x`: the hooks' third argument.
     pub(crate) xparam: Option<String>,
     /// `-u`: called when it becomes MASTER.
@@ -99,6 +103,7 @@ impl Default for Options {
             group: Ipv4Addr::new(224, 0, 0, 18),
             shutdown_script: false,
             preempt: false,
+            neutral: false,
             xparam: None,
             up_script: None,
             down_script: None,
@@ -178,9 +183,10 @@ impl Options {
             'v' => self.vhid = byte(value),
             'b' => self.advbase = byte(value),
             'k' => self.advskew = byte(value),
-            'r' => self.deadratio = (strtoul(value) & u64::from(u32::MAX)).try_into().unwrap_or_default(),
+            'r' => self.deadratio = (strtoul(value, 0).0 & u64::from(u32::MAX)).try_into().unwrap_or_default(),
             'z' => self.shutdown_script = true,
             'P' => self.preempt = true,
+            'n' => self.neutral = true,
             _ => {}
         }
     }
@@ -202,23 +208,5 @@ fn skew(skew: u8) -> Duration {
 
 /// As ucarp stores small numbers: the low byte of what strtoul(3) makes of the text.
 fn byte(text: &str) -> u8 {
-    strtoul(text).to_le_bytes()[0]
-}
-
-/// strtoul(3) with base 0: hexadecimal after `0x`, octal after `0`, anything behind the number ignored.
-fn strtoul(text: &str) -> u64 {
-    let text = text.trim_start();
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let lower = text.to_ascii_lowercase();
-    let (digits, base) = match (lower.strip_prefix("0x"), lower.strip_prefix('0')) {
-        (Some(digits), _) => (digits, 16),
-        (None, Some(digits)) => (digits, 8),
-        (None, None) => (lower.as_str(), 10),
-    };
-    let end = digits.find(|c: char| !c.is_digit(base)).unwrap_or(digits.len());
-    let number = if end == 0 { 0 } else { u64::from_str_radix(&digits[..end], base).unwrap_or(u64::MAX) };
-    if negative { number.wrapping_neg() } else { number }
+    strtoul(text, 0).0.to_le_bytes()[0]
 }

@@ -178,7 +178,7 @@ pub(crate) fn strangers(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ucarp::carp::tests::{UCARP, advertisement, start, two_machines};
+    use crate::ucarp::carp::tests::{UCARP, advertisement, packet, start, two_machines};
     use crate::ucarp::options::Password;
 
     const OWN: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 11);
@@ -227,6 +227,43 @@ mod tests {
         drop(ours);
         let _other = ucarp(" -p other");
         assert_eq!(find(), [OTHER].into());
+    }
+
+    #[test]
+    fn a_flood_without_end_hides_neither_the_time_nor_an_order_to_stop() {
+        use nix::sched::{CloneFlags, unshare};
+        use socket2::{Domain, Protocol, Socket, Type};
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+        assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        let password = Some(Password::Visible("secret".to_owned()));
+        let options = Options { vhid: 10, password, ..Options::default() };
+        let mut others = OtherMasters::listen("lo", VIP, &options).unwrap();
+        let (over, cancel) = (AtomicBool::new(false), Cancel::new());
+        let begun = Instant::now();
+        std::thread::scope(|scope| {
+            // Half of them are advertisements, which nobody of the group has signed.
+            scope.spawn(|| {
+                let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(112))).unwrap();
+                socket.set_header_included_v4(true).unwrap();
+                let here = std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into();
+                let (signed, mut broken) = (packet(), packet());
+                broken[30] ^= 1;
+                while !over.load(Ordering::Relaxed) {
+                    let _ = (socket.send_to(&signed, &here), socket.send_to(&broken, &here));
+                }
+            });
+            assert_eq!(others.wait(Duration::from_millis(300), &cancel).unwrap(), None);
+            others.catch_up(&cancel);
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(100));
+                cancel.cancel();
+            });
+            assert!(others.wait(Duration::from_secs(60), &cancel).is_err());
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -45,6 +45,9 @@ fn every_way_of_writing_the_same() {
         assert_eq!(read.has_visible_password(), line.contains("-p "), "{line}");
         assert_eq!(Options { password: None, ..read }, expected, "{line}");
     }
+    for line in ["ucarp -Bn", "ucarp --neutral", "ucarp -i eth0 --neu"] {
+        assert!(parse(line).neutral, "{line}");
+    }
     assert_eq!(expected.interval(), Duration::from_millis(2500));
     assert_eq!(expected.dead_time(), Duration::from_millis(8500));
 }

@@ -44,6 +44,7 @@ fn standing_by(end_version: u64) -> Standby {
         master,
         copy: Ok(copy(end_version)),
         in_sync: Some(1_795_380_000),
+        kept_for: Duration::from_secs(72 * 3600),
     }
 }
 
@@ -262,7 +263,7 @@ fn a_ucarp_that_cannot_do_its_work_is_critical() {
         ),
         (
             not_found(UcarpFacts::Unclear { running: 1, ours: 0 }),
-            "1 ucarp process runs here, but not with -u .../vip-up; restart ucarp with -u /usr/bin/vip-up -d \
+            "1 ucarp process runs here, but none with vip-up of this package; start ucarp with -u /usr/bin/vip-up -d \
              /usr/bin/vip-down",
         ),
         (
@@ -282,6 +283,7 @@ fn a_ucarp_that_cannot_do_its_work_is_critical() {
 fn every_flaw_of_a_ucarp_is_an_answer_of_its_own() {
     let options = Options {
         preempt: true,
+        neutral: true,
         password: Some(Password::Visible("secret".to_owned())),
         shutdown_script: false,
         ..Options::default()
@@ -295,9 +297,13 @@ fn every_flaw_of_a_ucarp_is_an_answer_of_its_own() {
         ..standby_facts(1349)
     };
     let levels: Vec<_> = answers(&facts, "ucarp").into_iter().map(|(level, _)| level).collect();
-    assert_eq!(levels, [Critical, Critical, Warning, Warning, Warning, Warning]);
+    assert_eq!(levels, [Critical, Critical, Warning, Warning, Warning, Warning, Warning]);
     let texts: Vec<_> = answers(&facts, "ucarp").into_iter().map(|(_, text)| text).collect();
-    assert_eq!(texts[0], "calls /usr/bin/slow, which is not vip-up; restart it with -u /usr/bin/vip-up");
+    assert_eq!(
+        texts[0],
+        "calls /usr/bin/slow, which is not vip-up of this package; restart it with -u /usr/bin/vip-up"
+    );
+    assert!(texts[5].starts_with("started with -n: it calls no vip-down when it starts"), "{}", texts[5]);
     assert_eq!(texts[1], "started without -d; restart it with -d /usr/bin/vip-down");
 }
 
@@ -385,8 +391,19 @@ fn a_plan_that_would_fail_or_warns_is_told() {
     expect(&aged(27), "image", Warning, text);
     let new = "none yet: a new file system, replayed from its first change";
     expect(&with(Ok(Copy { image_age: None, ..copy(1349) })), "image", Fine, new);
-    let refused = with(Err(NoCopy::Refused("changes 2 to 3 are missing".to_owned())));
-    expect(&refused, "plan", Critical, "a promotion would be refused: changes 2 to 3 are missing");
+    let refused = |former| with(Err(NoCopy::Refused { why: "changes 2 to 3 are missing".to_owned(), former }));
+    expect(&refused(None), "plan", Critical, "a promotion would be refused: changes 2 to 3 are missing");
+    let former = |end| Former { files: vec!["a.1".to_owned(), "a.2".to_owned()], metaid: 7, end_version: Version(end) };
+    for (end, right) in [
+        (1349, "the master on 172.16.0.99:9421 serves what the other files have"),
+        (1300, "make sure that the other files are those that must be served"),
+    ] {
+        let text = format!(
+            "a promotion would be refused: changes 2 to 3 are missing. Only kept images are in the way: {right}; run: cd \
+             /var/lib/mfs && mkdir -p former && mv a.1 a.2 former; or wait: the metalogger replaces them within 72 h"
+        );
+        expect(&refused(Some(former(end))), "plan", Critical, &text);
+    }
     expect(&with(Err(NoCopy::Unknown("disk on fire".to_owned()))), "plan", Unknown, "disk on fire");
     let warns = with(Ok(Copy { warnings: vec!["a torn line".to_owned()], ..copy(1349) }));
     let expected = [(Warning, "a torn line".to_owned()), (Fine, "would serve version 1000000001349".to_owned())];

@@ -100,7 +100,7 @@ fn old_set() -> BTreeMap<String, String> {
 }
 
 fn config() -> Config {
-    Config::fallback()
+    Config::salvage(None)
 }
 
 #[test]

@@ -393,6 +393,36 @@ fn a_promotion_begins_the_epoch_after_every_one_that_is_known() {
 }
 
 #[test]
+fn versions_near_the_end_of_all_numbers_never_wrap() {
+    use crate::metadata::changelog::LIMIT;
+    use crate::metadata::stage::check_jump;
+
+    for version in [LIMIT - 2, LIMIT - 1, LIMIT, u64::MAX - 1, u64::MAX] {
+        let next = version.saturating_add(1);
+        let log = format!("{version}: 1795000001|ACCESS(1)\n{next}: 1795000002|ACCESS(1)\n");
+        let alone = Data::new().file(ML, "MFSM NEW").file(ML_LOG, log.clone());
+        assert!(alone.plan().is_err());
+        let data = Data::new().image(ML, version, 1).file(ML_LOG, log);
+        let Ok(plan) = data.lossy_plan() else {
+            assert!(version >= LIMIT, "{version}");
+            continue;
+        };
+        assert!(version < LIMIT && plan.end_version.0 <= LIMIT && plan.log_bytes(plan.jump()) < 1000);
+        assert!(check_jump(&plan, plan.jump()).is_err(), "{version}");
+    }
+    // One of an impossible version is nothing to go beyond.
+    let mut inventory = Data::new().image(ML, 10, 1).log(ML_LOG, 10..=20, 0).inventory();
+    for nonsense in [u64::MAX, Version(u64::MAX).epoch()] {
+        inventory.remembered_epoch = nonsense;
+        let plan = make(&inventory, Loss::Refuse).unwrap();
+        assert_eq!((plan.jump(), check_jump(&plan, plan.jump()).is_ok()), (EpochJump::epochs(1), true));
+    }
+    inventory.rank = u64::MAX;
+    let plan = make(&inventory, Loss::Refuse).unwrap();
+    assert!(check_jump(&plan, plan.jump()).is_err());
+}
+
+#[test]
 fn no_word_of_the_administrator_mixes_file_systems_or_makes_one_up() {
     let metaids = Data::new().image(ML, 10, 1).image("metadata.mfs.back.3", 4, 2);
     assert!(matches!(metaids.lossy_plan(), Err(Refusal::Metaids { .. })));

@@ -133,3 +133,15 @@ fn a_rename_never_replaces() {
     assert!(folder.rename("a".as_ref(), &folder, "b".as_ref()).is_err());
     assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "b");
 }
+
+#[test]
+fn a_user_may_be_a_number() {
+    let own = |uid, gid| Some(Owner { uid, gid });
+    assert_eq!(Owner::named("#0", None), own(0, 0));
+    assert_eq!(Owner::named("root", Some("#7")), own(0, 7));
+    assert_eq!(Owner::named("#4000000", Some("#4000001")), own(4_000_000, 4_000_001));
+    assert_eq!(Owner::named("#4000000", None), None, "MooseFS cannot find its group either");
+    assert_eq!(Owner::named("# 12x", Some("#")), own(12, 0));
+    assert_eq!(Owner::named("#-1", Some("#0")), None);
+    assert_eq!([Owner::named("", None), Owner::named("root", Some("no-such-group"))], [None, None]);
+}

@@ -74,13 +74,16 @@ pub(crate) fn all() -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The process of the program `name` in this network that was started first, if there is one.
-pub(crate) fn oldest_in_this_network(name: &str) -> Option<Identity> {
+/// The processes of the program `name` in this network, without those that one of them has forked.
+pub(crate) fn in_this_network(name: &str) -> Vec<Identity> {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = network("thread-self");
-    let named = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.comm == name && !stat.has_ended());
-    let found = all().into_iter().filter(|pid| named(pid) && network(&pid.to_string()) == here);
-    found.filter_map(Identity::of).min_by_key(|identity| (identity.start, identity.pid))
+    let named = |pid: u32| Stat::of(pid).filter(|stat| stat.comm == name && !stat.has_ended());
+    let found = all().into_iter().filter_map(|pid| Some((pid, named(pid)?)));
+    let found: Vec<_> = found.filter(|(pid, _)| network(&pid.to_string()) == here).collect();
+    let forked = |stat: &Stat| found.iter().any(|(pid, _)| *pid == stat.parent);
+    let found = found.iter().filter(|(_, stat)| !forked(stat));
+    found.map(|(pid, stat)| Identity { pid: *pid, start: stat.start }).collect()
 }
 
 /// One process, for good: ids are used again, but not with the same start time.

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 18);
 
 /// An advertisement for host 10, of `-b 1 -k 20`, as it was captured.
-fn packet() -> Vec<u8> {
+pub(crate) fn packet() -> Vec<u8> {
     let mut packet = vec![0x45, 0x10, 0, 56, 0x12, 0x34, 0x40, 0, 255, 112, 0, 0, 172, 16, 0, 12, 224, 0, 0, 18];
     packet.extend([0x21, 10, 20, 7, 0, 1, 0, 0]);
     packet.extend([7; 28]);
