@@ -8,12 +8,13 @@ use std::fmt::{self, Display};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddrV4;
+use std::path::PathBuf;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::sys::folder::{self, Folder};
-use crate::sys::process::Identity;
+use crate::sys::process::{self, Identity};
 
 pub(crate) use chunkservers::chunkservers;
 pub(crate) use info::{Info, MasterAt, Question, find_master, info, metaloggers};
@@ -29,6 +30,21 @@ pub(crate) mod workarounds;
 
 /// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
 pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
+
+/// Where MooseFS's programs are besides the folders of all programs: built from source with a prefix of its own.
+const PREFIXES: [&str; 6] = [
+    "/usr/local/mfs/sbin",
+    "/usr/local/mfs/bin",
+    "/usr/local/moosefs/sbin",
+    "/opt/mfs/sbin",
+    "/opt/moosefs/sbin",
+    "/opt/moosefs/bin",
+];
+
+/// The path of MooseFS's program `name`, if it is installed.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    process::find_program(name).or_else(|| process::find_program_in(&PREFIXES, name))
+}
 
 /// The state of a daemon cannot be found out.
 #[derive(Debug, thiserror::Error)]

@@ -552,7 +552,7 @@ impl Promotion<'_> {
         memory::epoch_begins(&self.machine.state, committed.served);
         let deadline = self.machine.services.start_deadline(self.machine.image_size());
         if committed.release.restores_itself() {
-            self.machine.services.start_master(deadline, self.cancel)?;
+            self.machine.services.start_master(self.machine.data.path(), deadline, self.cancel)?;
         } else {
             self.machine.services.start_plain_master(deadline, self.cancel)?;
         }

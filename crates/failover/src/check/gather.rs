@@ -137,8 +137,8 @@ fn name(config: &Config) -> NameFacts {
 
 /// Without a file of its own a metalogger runs on defaults; a chunkserver need not be here.
 fn slow_reconnect(config: &Config) -> Vec<PathBuf> {
-    let chunkserver = config.metalogger_cfg.with_file_name("mfschunkserver.cfg");
-    let mut files = vec![config.metalogger_cfg.clone()];
+    let chunkserver = config.services.metalogger_cfg.with_file_name("mfschunkserver.cfg");
+    let mut files = vec![config.services.metalogger_cfg.clone()];
     files.extend(Some(chunkserver).filter(|path| path.exists()));
     let delay = |path: &PathBuf| cfg::value_in(path, RECONNECTION).and_then(|text| text.parse().ok());
     files.retain(|path| delay(path).unwrap_or(DEFAULT_RECONNECTION) > 1);

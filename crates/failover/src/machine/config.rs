@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Display};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -175,8 +176,6 @@ pub(crate) struct Config {
     pub(crate) settle_margin: Duration,
     /// How the daemons are started and stopped.
     pub(crate) services: services::Settings,
-    /// The metalogger's own configuration file.
-    pub(crate) metalogger_cfg: PathBuf,
     /// Name and packing of the archive.
     pub(crate) archive_format: ArchiveFormat,
     /// xz level, 0 (fast) to 9 (small).
@@ -313,10 +312,10 @@ impl Config {
                 metalogger: read.optional(ours, "METALOGGER_SERVICE", name)?,
                 cgiserv: read.optional(ours, "CGISERV_SERVICE", name)?,
                 master_cfg: read.value(ours, "MASTER_CFG", path)?,
+                metalogger_cfg: read.value(ours, "METALOGGER_CFG", path)?,
                 start_timeout: read.value(ours, "START_TIMEOUT", seconds)?,
                 stop_timeout: read.value(ours, "STOP_TIMEOUT", seconds)?,
             },
-            metalogger_cfg: read.value(ours, "METALOGGER_CFG", path)?,
             archive_format: read.value(ours, "ARCHIVE_FORMAT", |t| match t {
                 "tar.xz" => Some(ArchiveFormat::TarXz),
                 "tlz" => Some(ArchiveFormat::Tlz),
@@ -360,16 +359,22 @@ impl Config {
             PathBuf::from(given.unwrap_or(row("DATA_PATH").default))
         };
         let metalogger = data_path(metalogger);
-        if metalogger != config.data_path {
+        if !is_same_folder(&metalogger, &config.data_path) {
             return Err(Error::TwoFolders {
                 master: config.data_path,
                 metalogger,
                 master_cfg: config.services.master_cfg,
-                metalogger_cfg: config.metalogger_cfg,
+                metalogger_cfg: config.services.metalogger_cfg,
             });
         }
         Ok(config)
     }
+}
+
+/// Whether two paths lead to one folder, which one of them may name by a link.
+fn is_same_folder(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| std::fs::metadata(path).map(|status| (status.dev(), status.ino())).ok();
+    one == other || identity(one).is_some_and(|found| Some(found) == identity(other))
 }
 
 /// The file that an XPARAM of `name` stands for.
