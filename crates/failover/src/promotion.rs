@@ -239,7 +239,7 @@ impl<'a> Ending<'a> {
         }
         let (vip, ucarp) = (self.call.virtual_ip(), self.call.ucarp.as_ref());
         let level = if self.quiet { Level::Debug } else { Level::Warn };
-        let done = policy.step_down.filter(|how| step_down(*how, &vip, ucarp, self.request, level));
+        let done = policy.step_down.filter(|how| step_down(*how, &vip, ucarp, self.request, None, level));
         run.record.outcome = match done {
             Some(StepDown::Once) => Outcome::SteppedDown,
             Some(StepDown::StopUcarp) => Outcome::Stopped,
