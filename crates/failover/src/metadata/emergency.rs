@@ -347,21 +347,21 @@ mod tests {
         std::fs::create_dir(folder.path(NAME)).unwrap();
         std::os::unix::fs::chown(folder.path(NAME), Some(4712), None).unwrap();
         for (place, aside) in [(&free, 0), (&foreign, 1), (&folder, 1)] {
-            let held = hold(place);
+            let guard = hold(place);
             let status = place.folder().status(NAME.as_ref()).unwrap().unwrap();
             assert_eq!((status.st_size, status.st_uid, names(place)), (0, 4711, 1 + aside));
             assert_eq!(found(&Data::new(), &[place], 4711), [], "it is no image");
             // As a run that is killed leaves it.
-            std::mem::forget(held);
+            std::mem::forget(guard);
             drop(hold(place));
             assert_eq!(place.folder().status(NAME.as_ref()).unwrap().map(|status| status.st_size), None);
             assert_eq!(names(place), aside, "nothing of others is lost");
         }
 
         // One that a master saved, before or meanwhile, stays; so does all in places that only root can write.
-        let held = hold(&free);
+        let guard = hold(&free);
         std::fs::write(free.path(NAME), image(9, 7)).unwrap();
-        drop(held);
+        drop(guard);
         drop(hold(&free));
         drop(hold(&closed));
         assert!([&free, &closed].into_iter().all(|place| place.path(NAME).metadata().unwrap().len() > 0));
