@@ -263,7 +263,7 @@ fn ucarp_outlives_an_interface_that_is_down_and_one_without_its_address() -> Res
 
     // The wait ends at once when the unit is stopped, and that is no failure.
     machine.must(&["systemctl", "stop", UCARP])?;
-    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
+    machine.wait_for_log(1, log_lines::DEMOTED, SOON)?;
     let own = format!("{}/16", machine.address);
     machine.must(&["ip", "address", "del", &own, "dev", "eth0"])?;
     machine.must(&["systemctl", "start", UCARP])?;
