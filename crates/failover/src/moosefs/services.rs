@@ -331,7 +331,7 @@ fn cgiserv(settings: &Settings) -> Option<Control> {
     found
         .inspect_err(|e| {
             if settings.cgiserv.is_some() {
-                log::warn!("{}", chain(e))
+                log::warn!("{}", chain(e));
             }
         })
         .ok()
