@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use lab::{Booted, Release, Result, Site, VIP, debian_package, log_lines};
 
@@ -235,6 +237,107 @@ fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     machine.wait_for_log(0, log_lines::UNIT_STOPPED, SOON)?;
     assert!(!machine.holds(VIP));
     eprintln!("{}", machine.must(&["sh", "-c", "systemctl status --no-pager moosefs-ucarp moosefs-master || :"])?);
+    Ok(())
+}
+
+#[test]
+fn ucarp_outlives_an_interface_that_is_down_and_one_without_its_address() -> Result<()> {
+    let machine = standby()?;
+    promoted(&machine, 0)?;
+    let said = || machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP]);
+    let waits = |times: usize| {
+        machine.expect("the unit to wait for its interface", SOON, || {
+            (said().ok()?.matches(log_lines::WAITING_FOR_INTERFACE).count() == times).then_some(())
+        })
+    };
+    // Longer than ten starts in a row take.
+    machine.must(&["ip", "link", "set", "eth0", "down"])?;
+    waits(1)?;
+    sleep(Duration::from_secs(20));
+    assert_eq!(machine.property(UCARP, "ActiveState")?, "active");
+    assert_eq!(machine.processes("ucarp"), Vec::<String>::new());
+    waits(1)?;
+    machine.must(&["ip", "link", "set", "eth0", "up"])?;
+    machine.wait_for_log(1, log_lines::SERVING, SOON)?;
+    assert!(machine.holds(VIP));
+
+    // The wait ends at once when the unit is stopped, and that is no failure.
+    machine.must(&["systemctl", "stop", UCARP])?;
+    machine.wait_for_log(1, log_lines::DEMOTED, SOON)?;
+    let own = format!("{}/16", machine.address);
+    machine.must(&["ip", "address", "del", &own, "dev", "eth0"])?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    waits(2)?;
+    let begun = Instant::now();
+    machine.must(&["systemctl", "stop", UCARP])?;
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(machine.property(UCARP, "ActiveState")?, "inactive");
+
+    machine.must(&["systemctl", "start", UCARP])?;
+    waits(3)?;
+    machine.must(&["ip", "address", "add", &own, "dev", "eth0"])?;
+    machine.wait_for_log(2, log_lines::SERVING, SOON)?;
+
+    // What no interface can mend is a failure.
+    machine.must(&["systemctl", "stop", UCARP])?;
+    machine.must(&["sed", "-i", "s/^OPTIONS=.*/OPTIONS=--no-such-option/", "/etc/default/moosefs-ucarp"])?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_unit(UCARP, "failed", SOON)?;
+    assert_eq!(machine.property(UCARP, "ExecMainStatus")?, "78");
+    assert!(said()?.contains("no-such-option"), "{}", said()?);
+    Ok(())
+}
+
+/// The units of MooseFS's own packages, as they are for a `DATA_PATH` of /var/lib/mfs.
+fn upstream_unit(daemon: &str) -> String {
+    format!(
+        "[Unit]\nDescription=MooseFS {daemon}\nWants=network-online.target\nAfter=network.target network-online.target\n\n\
+         [Service]\nType=forking\nExecStart=/usr/sbin/{daemon} start\nExecStop=/usr/sbin/{daemon} stop\n\
+         ExecReload=/usr/sbin/{daemon} reload\nPIDFile=/var/lib/mfs/.{daemon}.lock\nTimeoutStopSec=1800\n\
+         TimeoutStartSec=1800\nRestart=no\n\n[Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+#[test]
+fn upstreams_units_serve_from_a_data_folder_below_usr() -> Result<()> {
+    let machine = standby()?;
+    machine.must(&["systemctl", "stop", METALOGGER])?;
+    // Where a build from source has it, behind a link.
+    machine.must(&["mkdir", "-p", "/usr/local/mfs/var"])?;
+    machine.must(&["mv", "/var/lib/mfs", "/usr/local/mfs/var/mfs"])?;
+    machine.must(&["ln", "-s", "/usr/local/mfs/var", "/srv/mfs"])?;
+    machine.install("/etc/mfs/mfsmaster.cfg", b"DATA_PATH = /srv/mfs/mfs\n", 0o644)?;
+    let metalogger = b"DATA_PATH = /usr/local/mfs/var/mfs\nMASTER_RECONNECTION_DELAY = 1\n";
+    machine.install("/etc/mfs/mfsmetalogger.cfg", metalogger, 0o644)?;
+    machine.install(&format!("/etc/systemd/system/{MASTER}"), upstream_unit("mfsmaster").as_bytes(), 0o644)?;
+    let unit = upstream_unit("mfsmetalogger").replace("/var/lib/mfs", "/usr/local/mfs/var/mfs");
+    machine.install(&format!("/etc/systemd/system/{METALOGGER}"), unit.as_bytes(), 0o644)?;
+    machine.must(&["systemctl", "daemon-reload"])?;
+    machine.must(&["systemctl", "start", METALOGGER])?;
+
+    promoted(&machine, 0)?;
+    machine.wait_for_unit(MASTER, "active", SOON)?;
+    let master = machine.property(MASTER, "MainPID")?;
+    let line = machine.must(&["cat", &format!("/proc/{master}/cmdline")])?.replace('\0', " ");
+    assert_eq!(line.trim(), "/usr/sbin/mfsmaster -a start");
+    // A later start is a plain one, as the unit says.
+    machine.expect("the drop-in to be removed", SOON, || (!machine.path(DROPINS).exists()).then_some(()))?;
+    assert_eq!(machine.property(MASTER, "PIDFile")?, "/var/lib/mfs/.mfsmaster.lock");
+    assert_eq!(machine.property(MASTER, "ActiveState")?, "active");
+    assert_eq!(machine.property(MASTER, "MainPID")?, master);
+
+    stop_ucarp(&machine)?;
+    machine.wait_for_log(0, log_lines::DEMOTED, SOON)?;
+    demoted(&machine, "success")?;
+    assert!(machine.path("/usr/local/mfs/var/mfs/metadata.mfs").exists());
+
+    // A name that does not exist is said, and nothing is served in another way.
+    machine.install("/etc/mfs/mfspromote.cfg", b"MASTER_SERVICE = moosefs-mastr\n", 0o644)?;
+    for verb in ["--check-config", "--check"] {
+        let output = machine.run(&["mfs-promote", verb])?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(log_lines::NO_SUCH_UNIT), "{verb}: {said}");
+    }
     Ok(())
 }
 

@@ -62,3 +62,33 @@ fn an_emergency_image_elsewhere_is_not_ignored() -> Result<()> {
     cluster.wait_for_serving("m2", SOON)?;
     nothing_lost(&cluster, &load)
 }
+
+#[test]
+fn no_user_of_a_standby_chooses_what_it_serves_or_keeps_it_from_serving() -> Result<()> {
+    // Again and again, because the master looks at a moment of its own.
+    const FORGE: &str = r#"python3 -c '
+import os, shutil
+while True:
+    try:
+        shutil.copyfile("/tmp/forged", "/tmp/mine")
+        os.rename("/tmp/mine", "/tmp/metadata.mfs.emergency")
+    except OSError:
+        pass' & echo $!"#;
+    let (cluster, load) = copy_left_alone()?;
+    let end = cluster.copy_reaches("m2")?.expect("a copy");
+    // The old state of the same file system, as an image of a version that none can reach.
+    cluster.must("m2", &["cp", "/var/lib/mfs/metadata_ml.mfs.back", "/var/lib/mfs/forged"])?;
+    let forged = fs::File::options().write(true).open(cluster.data("m2")?.join("forged")).expect("an image");
+    forged.write_all_at(&(end + (1 << 40)).to_be_bytes(), 8).expect("its version");
+    cluster.must("m2", &["sh", "-c", "mv /var/lib/mfs/forged /tmp/; chmod 644 /tmp/forged; chmod 1777 /tmp"])?;
+    cluster.must("m2", &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "sh", "-c", FORGE])?;
+    let place = cluster.machine("m2")?.root()?.join("tmp/metadata.mfs.emergency");
+    cluster.expect("a forged image", SOON, || place.exists().then_some(()))?;
+
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log("m2", log_lines::SERVING, SOON)?;
+    cluster.wait_for_log("m2", log_lines::FORGED_IMAGE, SOON)?;
+    cluster.kill("m2", "python3", Signal::SIGKILL)?;
+    nothing_lost(&cluster, &load)
+}

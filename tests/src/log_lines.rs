@@ -259,6 +259,10 @@ pub const RESTORING: &str = "restoring: 1 s";
 pub const VIP_NOT_SET: &str = "VIP is not set in /etc/default/moosefs-ucarp";
 /// The unit before its interface is there.
 pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
+/// An image that another user has put where a master looks for one.
+pub const FORGED_IMAGE: &str = "user 65534 has put metadata.mfs.emergency into /tmp";
+/// `MASTER_SERVICE` with a spelling mistake.
+pub const NO_SUCH_UNIT: &str = "there is no systemd unit named moosefs-mastr for mfsmaster";
 /// The unit of ucarp is stopped instead of its process.
 pub const UNIT_STOPPED: &str = "stop ordered";
 /// The unit beside a ucarp that was started in another way.

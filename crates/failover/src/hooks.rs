@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::io::IsTerminal as _;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -105,6 +106,7 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
     let mutex = locks.as_ref().and_then(Locks::hook_mutex);
     // The address first: another machine may have it already.
     let left = remove_address(&words, config.as_ref()).inspect_err(|error| report(error)).ok().flatten();
+    let ucarp = caller(ucarp, locks.as_ref(), words.vip);
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
     drop(mutex);
@@ -117,6 +119,20 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
         Err(error) => report(&error),
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The ucarp that calls `vip-down`. If something else calls, as ucarp's unit does when ucarp has ended, it is the ucarp that
+/// called last: its options tell how long it may take to come back, and who else is heard.
+fn caller(parent: Option<Ucarp>, locks: Option<&Locks>, vip: Ipv4Addr) -> Option<Ucarp> {
+    match parent {
+        Some(ucarp) => {
+            if let Some(locks) = locks {
+                locks.remember_ucarp(vip, &ucarp);
+            }
+            Some(ucarp)
+        }
+        None => locks?.last_ucarp(vip).filter(|ucarp| !ucarp.is_alive()),
+    }
 }
 
 /// ucarp leaves descriptors open by mistake, and a service manager may end the rest of ucarp's unit at any moment.
@@ -161,6 +177,9 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     let vip = virtual_ip(words);
     vip.find_interface()?;
     let locks = Locks::of(&config.instance)?;
+    if let Some(ucarp) = ucarp {
+        locks.remember_ucarp(words.vip, ucarp);
+    }
     let mutex = locks.hook_mutex();
     // For a hook that was run by hand nothing would renew the lease.
     let lifetime = ucarp.map(|_| close_lease(&vip, config));

@@ -15,7 +15,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use crate::sys::folder::{self, Folder};
-use crate::sys::process::Identity;
+use crate::sys::process::{self, Identity};
 
 pub(crate) use chunkservers::chunkservers;
 pub(crate) use info::{Info, MasterAt, Question, find_master, info, metaloggers};
@@ -34,6 +34,20 @@ pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
 
 /// The master's own configuration file, where nothing else is said.
 pub(crate) const MASTER_CFG: &str = "/etc/mfs/mfsmaster.cfg";
+/// Where MooseFS's programs are besides the folders of all programs: built from source with a prefix of its own.
+const PREFIXES: [&str; 6] = [
+    "/usr/local/mfs/sbin",
+    "/usr/local/mfs/bin",
+    "/usr/local/moosefs/sbin",
+    "/opt/mfs/sbin",
+    "/opt/moosefs/sbin",
+    "/opt/moosefs/bin",
+];
+
+/// The path of MooseFS's program `name`, if it is installed.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    process::find_program(name).or_else(|| process::find_program_in(&PREFIXES, name))
+}
 
 /// The state of a daemon cannot be found out.
 #[derive(Debug, thiserror::Error)]

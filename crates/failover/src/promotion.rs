@@ -46,6 +46,8 @@ use prepare::{Prepared, Staged};
 
 /// Pause between two requests to a starting master.
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// So many changes a master cannot have made since it was started: no client is answered before it is proved.
+const MOST_SINCE_START: u64 = 1_000_000;
 /// Pause between two looks at a new master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -237,7 +239,7 @@ impl<'a> Ending<'a> {
         }
         let (vip, ucarp) = (self.call.virtual_ip(), self.call.ucarp.as_ref());
         let level = if self.quiet { Level::Debug } else { Level::Warn };
-        let done = policy.step_down.filter(|how| step_down(*how, &vip, ucarp, self.request, level));
+        let done = policy.step_down.filter(|how| step_down(*how, &vip, ucarp, self.request, None, level));
         run.record.outcome = match done {
             Some(StepDown::Once) => Outcome::SteppedDown,
             Some(StepDown::StopUcarp) => Outcome::Stopped,
@@ -353,9 +355,12 @@ impl Promotion<'_> {
         let committed = self.commit(staged, metalogger_ran)?;
         self.begin(StepName::Start);
         *reached = Reached::Start;
+        // A master looks for images in places where every user can put them.
+        let held = emergency::hold(self.machine.owner).map_err(prepare::Error::from)?;
         self.start_master(&committed)?;
         self.begin(StepName::Prove);
         self.prove(&committed)?;
+        drop(held);
         self.answer_clients(&committed)?;
         if let Some(clients) = clients {
             self.run.clients_reset(clients.reset_all());
@@ -552,7 +557,7 @@ impl Promotion<'_> {
         memory::epoch_begins(&self.machine.state, committed.served);
         let deadline = self.machine.services.start_deadline(self.machine.image_size());
         if committed.release.restores_itself() {
-            self.machine.services.start_master(deadline, self.cancel)?;
+            self.machine.services.start_master(self.machine.data.path(), deadline, self.cancel)?;
         } else {
             self.machine.services.start_plain_master(deadline, self.cancel)?;
         }
@@ -577,6 +582,9 @@ impl Promotion<'_> {
         };
         match info.metadata_version {
             Some(served) if served < planned => return Err(Failure::Behind { served, planned }),
+            Some(served) if served > planned.with_changes(MOST_SINCE_START) => {
+                return Err(Failure::Beyond { served, planned });
+            }
             // It was started on the staged set and serves; to stop it because this program is older would leave no master.
             None if info.is_of_unknown_release() => log::warn!(
                 "MooseFS {} is not known to this program, so it cannot be proved that it serves version {planned}; {} is \

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
-use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, image, inventory, plan, stage};
-use crate::moosefs::{Daemon, Release};
+use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage};
+use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
 use crate::sys::logging::chain;
@@ -246,7 +246,8 @@ impl Rehearsal<'_> {
     fn restore(&self, folder: &RehearsalFolder) -> Result<Duration, Failure> {
         let Machine { data, config, owner, .. } = self.machine;
         let cfg = folder.give_to_daemon_user(data, config, *owner)?;
-        let program = process::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
+        let program = moosefs::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
+        let _held = emergency::hold(*owner).map_err(prepare::Error::from)?;
         log::info!("restoring with {} at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];
         process::run_with(&program, &args, self.manner(), self.cancel)
@@ -264,7 +265,7 @@ impl Rehearsal<'_> {
     /// Counts the content of the result, if the program for that is installed. It runs as the user of the daemons,
     /// because it reads all of the image.
     fn count(&self, folder: &RehearsalFolder) -> Option<String> {
-        let program = process::find_program(COUNTER)?;
+        let program = moosefs::find_program(COUNTER)?;
         let image = folder.restore.path().join(RESULT);
         let manner = RunOptions { user: Some(self.machine.owner), ..self.manner() };
         let counted = process::run_with(&program, &[image.as_os_str(), "/".as_ref()], manner, self.cancel)

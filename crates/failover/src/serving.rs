@@ -171,7 +171,8 @@ impl<'a> Serving<'a> {
             memory::role_changed(&self.machine.state);
         }
         if let Some(how) = policy.step_down {
-            step_down(how, &self.vip, self.ucarp, Some(&self.request), Level::Warn);
+            let master = self.machine.config.own_master();
+            step_down(how, &self.vip, self.ucarp, Some(&self.request), Some(master), Level::Warn);
         }
         failure
     }

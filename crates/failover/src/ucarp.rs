@@ -24,6 +24,8 @@ pub(crate) mod secret;
 pub(crate) use options::{Options, Password};
 pub(crate) use others::{OtherMasters, strangers};
 
+/// So many processes may be between ucarp and its hook.
+const MOST_BETWEEN: usize = 8;
 /// The program's name.
 const UCARP: &str = "ucarp";
 
@@ -69,10 +71,10 @@ pub(crate) struct Ucarp {
 }
 
 impl Ucarp {
-    /// The ucarp that started this program.
+    /// The ucarp that started this program, itself or by a script that waits for it.
     pub(crate) fn parent() -> Result<Self, Error> {
         let pid = std::os::unix::process::parent_id();
-        let caller = Self::of(pid)?;
+        let caller = Self::at_or_above(pid)?;
         // A parent that ended while it was looked at has been replaced; its id may be another process already.
         if std::os::unix::process::parent_id() == pid { Ok(caller) } else { Err(Error::Gone { pid }) }
     }
@@ -106,6 +108,12 @@ impl Ucarp {
         let pids: Vec<u32> = all.iter().map(|caller| caller.pid).collect();
         all.retain(|caller| Stat::of(caller.pid).is_some_and(|stat| !pids.contains(&stat.parent)));
         all
+    }
+
+    /// The process `pid`, or the nearest above it, that is ucarp.
+    fn at_or_above(pid: u32) -> Result<Self, Error> {
+        let mut ancestors = std::iter::successors(Some(pid), |pid| Some(Stat::of(*pid)?.parent)).take(MOST_BETWEEN);
+        ancestors.find_map(|pid| Self::of(pid).ok()).map_or_else(|| Self::of(pid), Ok)
     }
 
     fn of(pid: u32) -> Result<Self, Error> {

@@ -10,6 +10,7 @@ mod ticket;
 use std::fmt;
 use std::fs::File;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,10 +26,12 @@ use crate::instance::Instance;
 use crate::machine::outcome::RunKind;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
+use crate::sys::json_file;
 use crate::sys::logging::chain;
 use crate::sys::process::Identity;
 use crate::sys::text::human;
 use crate::timing;
+use crate::ucarp::Ucarp;
 
 pub(crate) use ticket::Ticket;
 
@@ -89,6 +92,11 @@ pub(crate) enum Error {
         /// The text.
         text: String,
     },
+}
+
+/// The file with the last ucarp that called a hook for this address.
+fn ucarp_of(vip: Ipv4Addr) -> String {
+    format!("ucarp-{vip}.json")
 }
 
 /// Who holds the lock: the line in the lock file.
@@ -155,6 +163,20 @@ impl Locks {
             });
         }
         Ok(Self { folder: Arc::new(folder) })
+    }
+
+    /// Keeps the ucarp that called a hook for `vip`: when it is gone, a hook that something else calls still knows its
+    /// options.
+    pub(crate) fn remember_ucarp(&self, vip: Ipv4Addr, ucarp: &Ucarp) {
+        if let Err(e) = json_file::write(&self.folder, ucarp_of(vip).as_ref(), ucarp) {
+            log::warn!("{}", chain(&e));
+        }
+    }
+
+    /// The last ucarp that called a hook for `vip` since the machine was booted.
+    pub(crate) fn last_ucarp(&self, vip: Ipv4Addr) -> Option<Ucarp> {
+        let read = json_file::read(&self.folder, ucarp_of(vip).as_ref());
+        read.inspect_err(|e| log::warn!("{}", chain(e))).ok().flatten()
     }
 
     /// To be held by a hook from before it changes the address until its request is written. Hooks that two processes start

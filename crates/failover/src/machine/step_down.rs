@@ -3,12 +3,14 @@
 //! A machine that holds the address and serves nothing is the worst end of all: whatever failed, the address goes first,
 //! then ucarp steps down once or is stopped.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use log::Level;
 
 use crate::machine::lock::Request;
-use crate::sys::address::Removed;
+use crate::moosefs::workarounds::drain;
+use crate::sys::address::{self, Removed};
 use crate::sys::logging::chain;
 use crate::sys::process::Stopped;
 use crate::sys::systemd;
@@ -26,19 +28,25 @@ pub(crate) enum StepDown {
 }
 
 /// Removes the address and makes ucarp step down, logged with this level. Says whether it did: where a later call of a hook
-/// has changed the address, that call decides.
+/// has changed the address, that call decides. Nothing is lost that the master that is asked on `serving` has acknowledged;
+/// `None` where none serves.
 pub(crate) fn step_down(
     how: StepDown,
     vip: &VirtualIp,
     ucarp: Option<&Ucarp>,
     request: Option<&Request>,
+    serving: Option<SocketAddrV4>,
     level: Level,
 ) -> bool {
     let mutex = request.and_then(Request::hook_mutex);
     if request.is_some_and(Request::superseded) {
         return false;
     }
-    remove_address(vip, level);
+    let removed = match serving {
+        Some(master) => drain::remove_address(vip, master).map(|left| left.removed),
+        None => vip.remove(),
+    };
+    log_removal(vip, removed, level);
     // The vip-down of the ucarp that is signalled now needs it.
     drop(mutex);
     let Some(ucarp) = ucarp else {
@@ -65,7 +73,7 @@ fn stop_ucarp(vip: &VirtualIp, ucarp: &Ucarp) {
                 ucarp.pid
             );
             // It had no time to call vip-down.
-            remove_address(vip, Level::Warn);
+            log_removal(vip, vip.remove(), Level::Warn);
         }
         Ok(Stopped::OnTerm | Stopped::AlreadyGone) => log::error!(
             "ucarp (pid {}) stopped: this machine takes no part in elections until ucarp is started again",
@@ -98,11 +106,11 @@ fn stop_unit(ucarp: &Ucarp) {
     }
 }
 
-/// Removes the address, and logs it with this level.
-pub(crate) fn remove_address(vip: &VirtualIp, level: Level) {
-    match vip.remove() {
+fn log_removal(vip: &VirtualIp, removed: Result<Removed, address::Error>, level: Level) {
+    match removed {
         Ok(Removed::Removed) => log::log!(level, "{vip} removed from {}", vip.interface),
         Ok(Removed::NotThere) => (),
+        Err(e) if e.is_no_interface() => (),
         Err(e) => log::error!("{}", chain(&e)),
     }
 }

@@ -1,25 +1,36 @@
 //! Emergency images: images that a master saved outside the data folder, and what they mean for a promotion.
 //!
 //! A master that cannot write into its data folder writes `metadata.mfs.emergency` somewhere else
-//! (`meta_emergency_saves` in `mfsmaster/metadata.c`), and `mfsmaster -a` looks in all those places. We never use or
-//! move such a file: some of the places are open to every user. But a plan that ends before one is refused: `mfsmaster
-//! -a` would serve that image, or it holds changes that the data folder lacks. Looking follows no link and opens
-//! nothing but a regular file.
+//! (`meta_emergency_saves` in `mfsmaster/metadata.c`), and `mfsmaster -a` looks in all those places. We never use such a
+//! file. But a plan that ends before one is refused: `mfsmaster -a` would serve that image, or it holds changes that the
+//! data folder lacks. Looking follows no link and opens nothing but a regular file.
+//!
+//! In some of the places (`/tmp`) every user can make files, and must neither block a promotion nor forge what it serves.
+//! There the files of other users do not count, and while a master starts the name is [held](hold): by an empty file, which
+//! the sticky bit of the folder protects and which a master passes over.
 
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FileType;
+
 use super::Version;
 use super::image::{self, Image};
 use super::note::Changes;
 use super::plan::{Loss, Plan};
-use crate::sys::folder::{Folder, account};
+use crate::sys::folder::{self, Folder, Owner, account};
+use crate::sys::logging::chain;
 
 const NAME: &str = "metadata.mfs.emergency";
 /// Where `MooseFS` looks besides the home of its user.
 const PLACES: [&str; 8] =
     ["/", "/tmp", "/var", "/usr", "/usr/share", "/usr/local", "/usr/local/var", "/usr/local/share"];
+
+/// The mode of a folder where every user can make files, and nobody can touch those of others.
+const OPEN: u32 = 0o1002;
+/// How often another user may put a file into the place before it counts as impossible to hold.
+const ATTEMPTS: u32 = 1000;
 
 /// Why a plan must not be served while an emergency image is there.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +65,15 @@ pub(crate) enum Error {
         /// The data folder.
         data: PathBuf,
     },
+    /// Other users could forge what is served.
+    #[error("cannot keep other users from placing an image of theirs in {}", place.display())]
+    Hold {
+        /// The folder.
+        place: PathBuf,
+        /// The cause.
+        #[source]
+        source: folder::Error,
+    },
 }
 
 fn only_there(end: Version, version: Version) -> Changes {
@@ -69,8 +89,10 @@ pub(crate) struct Emergency {
     pub(crate) image: Option<Image>,
     /// Last modification, Unix seconds.
     pub(crate) modified: u64,
-    /// Whether it belongs to root or to the master's user. Every user can write into some of the places.
+    /// Whether it belongs to root or to the master's user.
     trusted: bool,
+    /// Whether it is in a place that is [held](hold) while a master starts.
+    held: bool,
 }
 
 impl Emergency {
@@ -86,6 +108,9 @@ impl Emergency {
 
     /// Why `plan` must not be served as version `served` beside this file. `data` is the data folder.
     pub(crate) fn judge(&self, plan: &Plan, served: Version, data: &Path) -> Option<Error> {
+        if self.held && !self.trusted {
+            return None;
+        }
         let path = self.path.clone();
         if let Some(version) = self.beyond(plan.metaid, served) {
             return Some(Error::Served { path, version, served });
@@ -103,7 +128,84 @@ impl fmt::Display for Emergency {
             Some(image) => write!(f, "an unusable emergency image ({image})")?,
             None => f.write_str("not a regular file, or not readable")?,
         }
+        if self.held && !self.trusted {
+            return f.write_str("; another user has put it there: it does not count; remove it");
+        }
         f.write_str("; not used, but mfsmaster -a looks there: move it away, or into the data folder to use it")
+    }
+}
+
+/// The names of emergency images in the places that are open to every user, as long as this value exists.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Held(Vec<Folder>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            // A master that has saved an image there meanwhile has filled the file.
+            let removed = match place.status(NAME.as_ref()) {
+                Ok(Some(status)) if status.st_size == 0 => place.remove(NAME.as_ref()),
+                Ok(_) => Ok(()),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = removed {
+                log::warn!("{}", chain(&e));
+            }
+        }
+    }
+}
+
+/// Keeps other users from giving an image to the master that is about to be started as `owner`: it looks for images when it
+/// starts. A file of another user is moved aside.
+pub(crate) fn hold(owner: Owner) -> Result<Held, Error> {
+    hold_in(&places(None), owner)
+}
+
+fn hold_in(places: &[PathBuf], owner: Owner) -> Result<Held, Error> {
+    let mut held = Held(Vec::new());
+    for place in places {
+        let Ok(folder) = Folder::open(place) else { continue };
+        if !folder.own_status().is_ok_and(|status| is_open(status.st_mode)) {
+            continue;
+        }
+        match occupy(&folder, owner) {
+            Ok(true) => held.0.push(folder),
+            Ok(false) => (),
+            Err(source) => return Err(Error::Hold { place: place.clone(), source }),
+        }
+    }
+    Ok(held)
+}
+
+fn is_open(mode: u32) -> bool {
+    mode & OPEN == OPEN
+}
+
+/// Puts an empty file in the place. False if there is an image of root or of the master: nobody else can touch that.
+fn occupy(place: &Folder, owner: Owner) -> Result<bool, folder::Error> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        if let Some(status) = place.status(NAME.as_ref())? {
+            let is_file = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
+            if is_file && (status.st_uid == 0 || status.st_uid == owner.uid) {
+                // An empty one is left of a run that was killed.
+                return Ok(status.st_size == 0);
+            }
+            let aside = format!("{NAME}.not-used-{}-{attempt}", std::process::id());
+            if place.rename(NAME.as_ref(), place, aside.as_ref()).is_ok() {
+                let (uid, path) = (status.st_uid, place.path().display());
+                log::warn!("user {uid} has put {NAME} into {path}: renamed to {aside}, so that no master loads it");
+            }
+        }
+        match place.create(NAME.as_ref(), 0o600) {
+            // The master's own: one that cannot write its data folder later may save its image there.
+            Ok(file) => return place.give(&file, NAME.as_ref(), owner).map(|()| true),
+            // That user does not give in.
+            Err(e) if attempt == ATTEMPTS => return Err(e),
+            Err(_) => (),
+        }
     }
 }
 
@@ -144,12 +246,18 @@ fn look(data: &Folder, places: &[PathBuf], uid: Option<u32>) -> Vec<Emergency> {
         }
         seen.push(this);
         let Ok(Some(status)) = folder.status(NAME.as_ref()) else { continue };
+        let trusted = status.st_uid == 0 || Some(status.st_uid) == uid;
+        if trusted && status.st_size == 0 {
+            // It holds the place.
+            continue;
+        }
         let read = |mut file: File| image::read(&mut file).ok();
         found.push(Emergency {
             path: place.join(NAME),
             image: folder.read(NAME.as_ref()).ok().and_then(read),
             modified: u64::try_from(status.st_mtime).unwrap_or_default(),
-            trusted: status.st_uid == 0 || Some(status.st_uid) == uid,
+            trusted,
+            held: folder.own_status().is_ok_and(|status| is_open(status.st_mode)),
         });
     }
     found
@@ -198,6 +306,64 @@ mod tests {
                 Some(Error::Served { version: Version(1022), served: Version(1021), .. })
             ));
         }
+    }
+
+    fn opened(place: &Data) {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        std::fs::set_permissions(place.folder().path(), mode).unwrap();
+    }
+
+    #[test]
+    fn in_a_place_that_is_open_to_every_user_the_files_of_others_do_not_count() {
+        let plan = Data::new().image("metadata.mfs.back", 10, 7).plan().unwrap();
+        let judged = |version, uid| {
+            let (data, place) = (Data::new(), Data::new().image(NAME, version, 7));
+            opened(&place);
+            std::os::unix::fs::chown(place.path(NAME), Some(uid), None).expect("this test needs root");
+            let found = found(&data, &[&place], 4711);
+            let counts = !found[0].to_string().contains("it does not count");
+            (found[0].judge(&plan, Version(1010), Path::new("/data")), counts)
+        };
+        for uid in [0, 4711] {
+            assert!(matches!(judged(25, uid), (Some(Error::Newer { .. }), true)));
+            assert!(matches!(judged(1 << 62, uid), (Some(Error::Served { .. }), true)));
+        }
+        assert!(matches!(judged(25, 4712), (None, false)));
+        assert!(matches!(judged(1 << 62, 4712), (None, false)));
+    }
+
+    #[test]
+    fn a_place_that_is_open_to_every_user_is_held_while_a_master_starts() {
+        let owner = Owner { uid: 4711, gid: 4711 };
+        let hold = |place: &Data| hold_in(&[place.folder().path().to_owned()], owner).unwrap();
+        let names = |place: &Data| place.folder().names().unwrap().len();
+        let (free, closed, foreign, folder) =
+            (Data::new(), Data::new().image(NAME, 5, 7), Data::new().image(NAME, 9, 7), Data::new());
+        for place in [&free, &foreign, &folder] {
+            opened(place);
+        }
+        std::os::unix::fs::chown(foreign.path(NAME), Some(4712), None).expect("this test needs root");
+        std::fs::create_dir(folder.path(NAME)).unwrap();
+        std::os::unix::fs::chown(folder.path(NAME), Some(4712), None).unwrap();
+        for (place, aside) in [(&free, 0), (&foreign, 1), (&folder, 1)] {
+            let guard = hold(place);
+            let status = place.folder().status(NAME.as_ref()).unwrap().unwrap();
+            assert_eq!((status.st_size, status.st_uid, names(place)), (0, 4711, 1 + aside));
+            assert_eq!(found(&Data::new(), &[place], 4711), [], "it is no image");
+            // As a run that is killed leaves it.
+            std::mem::forget(guard);
+            drop(hold(place));
+            assert_eq!(place.folder().status(NAME.as_ref()).unwrap().map(|status| status.st_size), None);
+            assert_eq!(names(place), aside, "nothing of others is lost");
+        }
+
+        // One that a master saved, before or meanwhile, stays; so does all in places that only root can write.
+        let guard = hold(&free);
+        std::fs::write(free.path(NAME), image(9, 7)).unwrap();
+        drop(guard);
+        drop(hold(&free));
+        drop(hold(&closed));
+        assert!([&free, &closed].into_iter().all(|place| place.path(NAME).metadata().unwrap().len() > 0));
     }
 
     #[test]

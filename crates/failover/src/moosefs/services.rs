@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::moosefs::Daemon;
 use crate::moosefs::workarounds::restore_dropin;
+use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity, Stopped};
@@ -34,7 +34,9 @@ pub(crate) enum Error {
         key: &'static str,
     },
     /// A program is missing.
-    #[error("there is no program {0} in /usr/sbin, /usr/bin, /sbin, /bin or /usr/local; install it")]
+    #[error(
+        "there is no program {0} where programs are, nor in /usr/local/mfs or /opt/mfs; install it, or link it into /usr/local/sbin"
+    )]
     NoProgram(&'static str),
     /// A command failed or took too long.
     #[error("cannot {verb} {control}")]
@@ -167,8 +169,7 @@ impl Services {
         Ok(Self {
             master: control(Daemon::Master, &settings.master)?,
             metalogger: control(Daemon::Metalogger, &settings.metalogger)?,
-            // Not every machine has the web interface.
-            cgiserv: control(Daemon::Cgiserv, &settings.cgiserv).ok(),
+            cgiserv: cgiserv(settings),
             settings: settings.clone(),
         })
     }
@@ -196,19 +197,35 @@ impl Services {
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else).
     pub(crate) fn start_plain_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        start(&self.master, &own_start(&self.settings.master_cfg, &[]), deadline, cancel)
+        start(&self.master, &self.own_start(Daemon::Master, &[]), deadline, cancel)
     }
 
-    /// Starts the master so that it replays the change logs beside its image (`-a`). An init script cannot pass that,
+    /// The arguments of the program of `daemon` for a start. Always with the verb: 1.6 restarts without one.
+    fn own_start(&self, daemon: Daemon, options: &[&str]) -> Vec<OsString> {
+        let file = match daemon {
+            Daemon::Master => Some(&self.settings.master_cfg),
+            Daemon::Metalogger => Some(&self.settings.metalogger_cfg),
+            Daemon::Cgiserv => None,
+        };
+        let mut args = Vec::new();
+        if let Some(file) = file.filter(|file| file.exists()) {
+            args.extend(["-c".into(), file.clone().into()]);
+        }
+        args.extend(options.iter().map(OsString::from));
+        args.push("start".into());
+        args
+    }
+
+    /// Starts the master so that it replays the change logs beside its image in the data folder `data` (`-a`). An init script cannot pass that,
     /// so the program itself is started in its place.
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else); only the master can say whether it
     /// serves. Call [`Services::remove_restore_dropin`] afterwards, also if the start fails.
-    pub(crate) fn start_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        let args = own_start(&self.settings.master_cfg, &["-a"]);
+    pub(crate) fn start_master(&self, data: &Path, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+        let args = self.own_start(Daemon::Master, &["-a"]);
         match &self.master {
             Control::Unit(unit) => {
-                restore_dropin::add(unit, cancel)?;
+                restore_dropin::add(unit, data, cancel)?;
                 start(&self.master, &args, deadline, cancel)
             }
             control => run("start", control, &program(Daemon::Master)?, &args, deadline, cancel),
@@ -225,12 +242,7 @@ impl Services {
     /// Starts `daemon` as it is started at boot.
     pub(crate) fn start(&self, daemon: Daemon, cancel: &Cancel) -> Result<(), Error> {
         let Some(control) = self.control(daemon) else { return Err(Error::NoProgram(daemon.program())) };
-        let args = match daemon {
-            Daemon::Master => own_start(&self.settings.master_cfg, &[]),
-            Daemon::Metalogger => own_start(&self.settings.metalogger_cfg, &[]),
-            Daemon::Cgiserv => vec!["start".into()],
-        };
-        start(control, &args, self.settings.start_timeout, cancel)
+        start(control, &self.own_start(daemon, &[]), self.settings.start_timeout, cancel)
     }
 
     /// Stops the `daemon` that runs as `identity` and waits until it has ended; kills it if that takes longer than
@@ -287,8 +299,11 @@ fn control_under(
     daemon: Daemon,
     configured: Option<&String>,
 ) -> Result<Control, Error> {
-    let names = configured.map_or_else(|| known_names(daemon), |name| vec![name.clone()]);
-    let is_unit = |name: &&String| UNIT_FOLDERS.iter().any(|f| root.join(f).join(format!("{name}.service")).exists());
+    let names =
+        configured.map_or_else(|| known_names(daemon), |name| vec![name.trim_end_matches(".service").to_owned()]);
+    let is_unit = |name: &&String| {
+        unit_files(name).iter().any(|file| UNIT_FOLDERS.iter().any(|f| root.join(f).join(file).exists()))
+    };
     let is_script = |name: &&String| root.join("etc/init.d").join(name).exists();
     let booted = root.join("run/systemd/system").exists();
     let missing = |manager| Error::NoService { manager, tried: names.clone(), daemon, key: key(daemon) };
@@ -298,15 +313,47 @@ fn control_under(
         ServiceManager::Systemd => unit().ok_or_else(|| missing("systemd unit")),
         ServiceManager::Init => script().ok_or_else(|| missing("init script")),
         ServiceManager::Own => program(daemon).map(Control::Own),
-        ServiceManager::Auto if booted => unit().map_or_else(|| program(daemon).map(Control::Own), Ok),
-        ServiceManager::Auto => script().map_or_else(|| program(daemon).map(Control::Own), Ok),
+        ServiceManager::Auto => {
+            let (found, manager) = if booted { (unit(), "systemd unit") } else { (script(), "init script") };
+            match found {
+                Some(found) => Ok(found),
+                // Another service than the one that was asked for would be a surprise.
+                None if configured.is_some() => Err(missing(manager)),
+                None => program(daemon).map(Control::Own),
+            }
+        }
+    }
+}
+
+/// The web interface; not every machine has it, and a wrong name of it keeps no master away.
+fn cgiserv(settings: &Settings) -> Option<Control> {
+    let found = control(settings.manager, Daemon::Cgiserv, settings.cgiserv.as_ref());
+    found
+        .inspect_err(|e| {
+            if settings.cgiserv.is_some() {
+                log::warn!("{}", chain(e));
+            }
+        })
+        .ok()
+}
+
+/// The files that make the unit `name`: its own, or that of the template that it is an instance of.
+fn unit_files(name: &str) -> Vec<String> {
+    match name.split_once('@') {
+        // A template is no unit.
+        Some((_, "")) => Vec::new(),
+        Some((template, _)) => vec![format!("{name}.service"), format!("{template}@.service")],
+        None => vec![format!("{name}.service")],
     }
 }
 
 /// The names that distributions and upstream give to the services.
 fn known_names(daemon: Daemon) -> Vec<String> {
     let short = daemon.program().trim_start_matches("mfs");
-    ["moosefs-", "mfs", "mfs-"].iter().map(|prefix| format!("{prefix}{short}")).collect()
+    let names = ["moosefs-", "mfs", "mfs-"].map(|prefix| format!("{prefix}{short}"));
+    // Since 4.0 the web interface has another name.
+    let new = (daemon == Daemon::Cgiserv).then(|| "moosefs-gui".to_owned());
+    names.into_iter().chain(new).collect()
 }
 
 fn key(daemon: Daemon) -> &'static str {
@@ -318,22 +365,11 @@ fn key(daemon: Daemon) -> &'static str {
 }
 
 fn program(daemon: Daemon) -> Result<PathBuf, Error> {
-    find(daemon.program())
+    moosefs::find_program(daemon.program()).ok_or(Error::NoProgram(daemon.program()))
 }
 
 fn find(name: &'static str) -> Result<PathBuf, Error> {
     process::find_program(name).ok_or(Error::NoProgram(name))
-}
-
-/// The arguments of a daemon itself for a start with this configuration. Always with the verb: 1.6 restarts without one.
-fn own_start(cfg: &Path, options: &[&str]) -> Vec<OsString> {
-    let mut args = Vec::new();
-    if cfg.exists() {
-        args.extend(["-c".into(), cfg.into()]);
-    }
-    args.extend(options.iter().map(OsString::from));
-    args.push("start".into());
-    args
 }
 
 /// Starts a daemon: a unit and a script know how, the program takes `args`.
@@ -421,20 +457,66 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_daemon_writes_nothing_more() {
-        let dir = tempfile::tempdir().unwrap();
+    fn a_configured_name_that_does_not_exist_is_not_passed_over() {
+        let booted = machine(&["run/systemd/system/x", "lib/systemd/system/moosefs-metalogger.service"]);
+        let error = found(booted.path(), ServiceManager::Auto, Some("moosefs-metaloger")).unwrap_err().to_string();
+        assert!(error.starts_with("there is no systemd unit named moosefs-metaloger for mfsmetalogger"), "{error}");
+        let other = machine(&["etc/init.d/moosefs-metalogger"]);
+        let error = found(other.path(), ServiceManager::Auto, Some("moosefs-metaloger")).unwrap_err().to_string();
+        assert!(error.starts_with("there is no init script named moosefs-metaloger for mfsmetalogger"), "{error}");
+    }
+
+    #[test]
+    fn an_instance_of_a_template_is_a_unit_and_the_template_is_none() {
+        let files = ["run/systemd/system/x", "lib/systemd/system/moosefs-metalogger@.service"];
+        let here = machine(&files);
+        for name in ["moosefs-metalogger@one", "moosefs-metalogger@one.service"] {
+            let control = found(here.path(), ServiceManager::Auto, Some(name)).unwrap();
+            assert_eq!(control, Control::Unit("moosefs-metalogger@one".into()));
+        }
+        for name in ["moosefs-metalogger@", "moosefs-metalogger", "moosefs-master@one"] {
+            assert!(found(here.path(), ServiceManager::Auto, Some(name)).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_daemon_gets_its_own_configuration_file() {
+        let dir = machine(&["master.cfg", "metalogger.cfg"]);
+        let services = services(dir.path().join("master.cfg"), dir.path().join("metalogger.cfg"));
+        let words = |daemon, options: &[&str]| {
+            let words = services.own_start(daemon, options);
+            words
+                .iter()
+                .map(|word| word.to_string_lossy().replace(dir.path().to_str().unwrap(), ""))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(words(Daemon::Master, &["-a"]), ["-c", "/master.cfg", "-a", "start"]);
+        assert_eq!(words(Daemon::Metalogger, &[]), ["-c", "/metalogger.cfg", "start"]);
+        assert_eq!(words(Daemon::Cgiserv, &[]), ["start"]);
+        std::fs::remove_file(dir.path().join("metalogger.cfg")).unwrap();
+        assert_eq!(words(Daemon::Metalogger, &[]), ["start"]);
+    }
+
+    /// The daemons of a machine without a service manager.
+    fn services(master_cfg: PathBuf, metalogger_cfg: PathBuf) -> Services {
         let settings = Settings {
             manager: ServiceManager::Own,
             master: None,
             metalogger: None,
             cgiserv: None,
-            master_cfg: "/nowhere".into(),
-            metalogger_cfg: "/nowhere".into(),
+            master_cfg,
+            metalogger_cfg,
             start_timeout: Duration::ZERO,
             stop_timeout: Duration::ZERO,
         };
         let own = Control::Own("/nowhere".into());
-        let services = Services { master: own.clone(), metalogger: own, cgiserv: None, settings };
+        Services { master: own.clone(), metalogger: own, cgiserv: None, settings }
+    }
+
+    #[test]
+    fn a_killed_daemon_writes_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services("/nowhere".into(), "/nowhere".into());
         // As a master stores an image on TERM.
         let script = "trap 'echo image > metadata.mfs; exit' TERM; echo; while :; do sleep 0.01; done";
         let mut daemon = std::process::Command::new("/bin/sh")

@@ -69,6 +69,14 @@ pub(crate) enum Failure {
         /// What it has to serve.
         planned: Version,
     },
+    /// The master serves more than it can have.
+    #[error("mfsmaster serves version {served} instead of {planned}: it has loaded another image than the staged one")]
+    Beyond {
+        /// What it says it serves.
+        served: Version,
+        /// What it has to serve.
+        planned: Version,
+    },
     /// The master serves another file system.
     #[error("mfsmaster serves the file system with metaid {served:#x} instead of {planned:#x}")]
     Foreign {
@@ -109,6 +117,7 @@ impl Failure {
             | Self::DiedServing { .. }
             | Self::Unresponsive { .. }
             | Self::Behind { .. }
+            | Self::Beyond { .. }
             | Self::Foreign { .. }
             | Self::Lease(_)
             | Self::Killed { .. } => Why::CannotServe,

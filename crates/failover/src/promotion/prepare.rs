@@ -258,7 +258,7 @@ fn source_of(machine: &Machine, plan: &Plan) -> Result<Source, Error> {
 
 /// The release of the installed master, if all that it needs to load the stage is there.
 pub(crate) fn check_release(cancel: &Cancel) -> Result<Release, Error> {
-    let program = process::find_program(Daemon::Master.program()).ok_or(Error::NoMaster)?;
+    let program = moosefs::find_program(Daemon::Master.program()).ok_or(Error::NoMaster)?;
     let finished = process::run(&program, &["-v"], ANSWER, cancel).map_err(Error::Release)?;
     let version = Release::parse(&finished.output)?;
     if !version.restores_itself() {

@@ -242,7 +242,12 @@ pub(crate) fn is_root() -> bool {
 
 /// The path of the program `name`, if it is installed.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| is_executable(path))
+    find_program_in(&FOLDERS, name)
+}
+
+/// The path of the program `name` in the first of these folders that has it.
+pub(crate) fn find_program_in(folders: &[&str], name: &str) -> Option<PathBuf> {
+    folders.iter().map(|folder| Path::new(folder).join(name)).find(|path| is_executable(path))
 }
 
 /// The path of the program `name` of ours: beside this one, else where programs are.

@@ -65,6 +65,28 @@ fn a_caller_that_is_not_ucarp_is_refused() {
     assert!(matches!(Ucarp::parent(), Err(Error::NotUcarp { .. })));
 }
 
+#[test]
+fn a_hook_that_a_script_runs_is_a_hook_of_ucarp() {
+    let dir = tempfile::tempdir().unwrap();
+    let (text, path) = (dir.path().join("new"), dir.path().join("ucarp"));
+    // The kernel calls a script by its file's name.
+    std::fs::write(&text, "#!/bin/sh\nsh -c 'sh -c \"echo \\$\\$; read line\"; :'; :\n").unwrap();
+    let status = Command::new("install").args(["-m", "755"]).args([&text, &path]).status().unwrap();
+    assert!(status.success());
+    let mut child = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut hook = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut hook).unwrap();
+    let hook: u32 = hook.trim().parse().unwrap();
+    assert!(matches!(Ucarp::of(hook), Err(Error::NotUcarp { .. })));
+    assert_ne!(Stat::of(hook).unwrap().parent, child.id());
+    assert_eq!(Ucarp::at_or_above(hook).unwrap().pid, child.id());
+    assert!(
+        matches!(Ucarp::at_or_above(std::process::id()), Err(Error::NotUcarp { pid, .. }) if pid == std::process::id())
+    );
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
 /// A child that is ended with the test.
 struct Running(Child);
 

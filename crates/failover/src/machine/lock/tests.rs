@@ -1,6 +1,7 @@
 //! The rules, one by one; `storm` has them all at once.
 
 use super::*;
+use crate::ucarp::Options;
 use std::process::Command;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -20,6 +21,23 @@ fn an_older_ticket_gives_up_and_disturbs_nobody() {
     assert!(!lock.superseded());
     locks(&folder).ask(RunKind::Demotion).unwrap();
     assert!(lock.superseded());
+}
+
+#[test]
+fn the_options_of_a_ucarp_that_has_ended_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let vips = [Ipv4Addr::new(172, 16, 0, 99), Ipv4Addr::new(172, 16, 0, 98)];
+    let ucarps = [3, 5].map(|pid| Ucarp { pid, start: 7, options: Options { advbase: 4, ..Options::default() } });
+    assert_eq!(locks(dir.path()).last_ucarp(vips[0]), None);
+    for (vip, ucarp) in [(vips[0], &ucarps[1]), (vips[0], &ucarps[0]), (vips[1], &ucarps[1])] {
+        locks(dir.path()).remember_ucarp(vip, ucarp);
+    }
+    for (vip, ucarp) in vips.into_iter().zip(ucarps) {
+        assert_eq!(locks(dir.path()).last_ucarp(vip), Some(ucarp));
+    }
+    // A password may be among them.
+    let status = dir.path().join("ucarp-172.16.0.99.json").metadata().unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::mode(&status) & 0o777, 0o600);
 }
 
 #[test]

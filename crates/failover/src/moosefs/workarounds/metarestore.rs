@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::metadata::{Image, Plan, Version, image, stage};
-use crate::moosefs::CLEAN_STOP_IMAGE;
+use crate::moosefs::{CLEAN_STOP_IMAGE, find_program};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::process::{self, RunOptions};
@@ -59,7 +59,7 @@ pub(crate) enum Error {
 
 /// An error if it is not installed.
 pub(crate) fn check_installed() -> Result<(), Error> {
-    process::find_program(PROGRAM).map(drop).ok_or(Error::Missing)
+    find_program(PROGRAM).map(drop).ok_or(Error::Missing)
 }
 
 /// Merges the staged set in `folder`, which is the folder of `user`, into `metadata.mfs` there. Returns how long it
@@ -71,7 +71,7 @@ pub(crate) fn restore(
     deadline: Duration,
     cancel: &Cancel,
 ) -> Result<Duration, Error> {
-    let program = process::find_program(PROGRAM).ok_or(Error::Missing)?;
+    let program = find_program(PROGRAM).ok_or(Error::Missing)?;
     if plan.changes == 1 {
         prepend_known_change(folder, plan, user)?;
     }

@@ -104,6 +104,22 @@ fn the_first_address_of_a_network_is_removed_alone() {
 }
 
 #[test]
+fn other_addresses_stay_also_where_a_service_manager_has_made_the_settings_read_only() {
+    let eth0 = network(&["172.16.0.99/16", "172.16.0.11/16", "172.16.0.12/16"]);
+    do_not_promote();
+    // As ProtectKernelTunables= does.
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    for arguments in
+        [&["--make-rprivate", "/"][..], &["--bind", "/proc/sys", "/proc/sys"], &["-oremount,bind,ro", "/proc/sys"]]
+    {
+        assert!(Command::new("mount").args(arguments).status().unwrap().success());
+    }
+    assert!(std::fs::write("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", "1").is_err());
+    assert_eq!(remove(&eth0, VIP).unwrap(), Removed::Removed);
+    assert_eq!(addresses(&eth0), [Ipv4Addr::new(172, 16, 0, 11), Ipv4Addr::new(172, 16, 0, 12)]);
+}
+
+#[test]
 fn the_first_address_of_a_network_expires_alone() {
     let eth0 = network(&["172.16.0.98/16"]);
     do_not_promote();
