@@ -264,7 +264,7 @@ fn watch_time(
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));
-        drop(ending.end(run, Why::TimedOut, &text, State::open().ok().as_ref()));
+        drop(ending.end(run, Why::Hangs, &text, State::open().ok().as_ref()));
         supervisor.dismiss();
         std::process::exit(1)
     })
