@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::{HookWords, VipDown, VipUp};
-use crate::machine::call::Call;
+use crate::machine::call::{Call, end_promotions};
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{Locks, Ticket};
 use crate::machine::notify;
@@ -85,6 +85,10 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
     let left = remove_address(&words).inspect_err(|error| report(error)).ok().flatten();
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
+    if ticket.is_none() {
+        // The run that serves would take the address for lost, and restore it.
+        end_promotions(&virtual_ip(&words));
+    }
     drop(mutex);
     let file = words.xparam.as_deref().map(config::path_for_xparam).transpose();
     let file = file.inspect_err(|error| report(error)).ok().flatten();

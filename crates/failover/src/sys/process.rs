@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub(crate) use identity::{Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, stop};
+pub(crate) use identity::{
+    Identity, Stat, Stopped, all, describe, in_this_network, kill, oldest_in_this_network, stop, words,
+};
 
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::Owner;

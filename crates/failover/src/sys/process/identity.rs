@@ -1,7 +1,9 @@
 //! Other processes, each named by its id and its start time, so that a reused id is never taken for the old one.
 
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -76,11 +78,24 @@ pub(crate) fn all() -> Vec<u32> {
 
 /// The process of the program `name` in this network that was started first, if there is one.
 pub(crate) fn oldest_in_this_network(name: &str) -> Option<Identity> {
+    in_this_network(name).min_by_key(|identity| (identity.start, identity.pid))
+}
+
+/// The processes of the program `name` in this network.
+pub(crate) fn in_this_network(name: &str) -> impl Iterator<Item = Identity> {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = network("thread-self");
-    let named = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.comm == name && !stat.has_ended());
-    let found = all().into_iter().filter(|pid| named(pid) && network(&pid.to_string()) == here);
-    found.filter_map(Identity::of).min_by_key(|identity| (identity.start, identity.pid))
+    let named = move |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.comm == name && !stat.has_ended());
+    let found = all().into_iter().filter(move |pid| named(pid) && network(&pid.to_string()) == here);
+    found.filter_map(Identity::of)
+}
+
+/// The words of the command line of a process; none if it has ended.
+pub(crate) fn words(identity: Identity) -> Vec<OsString> {
+    let line = std::fs::read(format!("/proc/{}/cmdline", identity.pid)).unwrap_or_default();
+    // What was read is of this process only if it is still there.
+    let line = if identity.is_alive() { line } else { Vec::new() };
+    line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 /// One process, for good: ids are used again, but not with the same start time.
