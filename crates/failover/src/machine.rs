@@ -99,7 +99,7 @@ impl Machine {
         if !belongs_to(&data.own_status().map_err(Error::Data)?, owner) {
             return Err(Error::NotTheirs { path: config.data_path, user: config.working_user });
         }
-        Ok(Self { data, owner, services: Services::find(&config.services)?, state: State::open()?, config })
+        Ok(Self { data, owner, services: Services::find(&config.services)?, state: State::open_if_possible()?, config })
     }
 
     /// The process of `daemon` on this machine's data folder.

@@ -14,4 +14,6 @@ pub(crate) mod process;
 pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod text;

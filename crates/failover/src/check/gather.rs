@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::image_size;
+use crate::machine::lock::Locks;
 use crate::machine::record;
 use crate::machine::recover;
 use crate::machine::state::State;
@@ -26,7 +27,9 @@ use crate::ucarp::{self, Options, Ucarp};
 use crate::vip::VirtualIp;
 
 use super::copy;
-use super::facts::{BootFault, Duty, Facts, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts};
+use super::facts::{
+    BootFault, Duty, Facts, Folders, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts,
+};
 
 /// How long other groups are listened for at most.
 const MOST_LISTENED: Duration = Duration::from_secs(3);
@@ -76,6 +79,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, file: Option<&Path>) -> Result<F
         name,
         slow_reconnect: slow_reconnect(&config),
         boot: boot(&services),
+        folders: folders(&data),
         duty,
         history: history(&data, state.as_ref()),
     })
@@ -194,10 +198,21 @@ fn standby(
     Ok(Standby { metalogger, connection, master, copy, in_sync })
 }
 
+/// Tries the calls that a run makes: what a full or read-only disk refuses is no surprise then.
+fn folders(data: &Folder) -> Folders {
+    Folders {
+        moves: known(commit::try_moves(data)),
+        calls: known(Locks::system().and_then(|locks| locks.try_write())),
+        memory: known(State::open().and_then(|state| state.try_write())),
+        archives: known(commit::try_archive(data)),
+    }
+}
+
 fn history(data: &Folder, state: Option<&State>) -> History {
     History {
         interrupted: known(recover::interrupted(data)).map(|found| found.iter().map(describe_interrupted).collect()),
         not_archived: known(commit::runs(data)).map(|runs| runs.len()),
+        no_room: commit::archive_room(data).ok().flatten().filter(|room| !room.fits()),
         records: known(state.map_or(Ok(Vec::new()), record::all)),
     }
 }

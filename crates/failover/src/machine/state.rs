@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
+use crate::sys::logging::chain;
 use crate::sys::process::Identity;
 
 /// Where the state folder is.
@@ -32,6 +33,9 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    /// It could not be opened when the run began.
+    #[error("there is no {FOLDER}")]
+    Absent,
     /// Other users than root can write to it, so nothing in it can be believed.
     #[error("{} can be written by others than root; run: chown root {0} && chmod 700 {0}", path.display())]
     Unsafe {
@@ -49,13 +53,30 @@ pub(crate) enum Error {
 /// The open state folder.
 #[derive(Debug)]
 pub(crate) struct State {
-    folder: Folder,
+    /// `None` on a machine that can make none: it remembers nothing.
+    folder: Option<Folder>,
 }
 
 impl State {
     /// Opens the state folder of this machine, making it if need be.
     pub(crate) fn open() -> Result<Self, Error> {
         Self::open_at(Path::new(FOLDER))
+    }
+
+    /// As [`State::open`], but a folder that cannot be made (a file system that is full or read-only) does not keep this
+    /// machine from serving: without it nothing is remembered.
+    pub(crate) fn open_if_possible() -> Result<Self, Error> {
+        Self::open_if_possible_at(Path::new(FOLDER))
+    }
+
+    fn open_if_possible_at(path: &Path) -> Result<Self, Error> {
+        match Self::open_at(path) {
+            Err(e @ Error::Make { .. }) => {
+                log::warn!("{}; going on without it, and the checks before serving know less", chain(&e));
+                Ok(Self { folder: None })
+            }
+            opened => opened,
+        }
     }
 
     /// Opens the state folder of this machine if there is one: a verb that changes nothing makes none.
@@ -82,7 +103,17 @@ impl State {
         if status.st_uid != 0 || status.st_mode & 0o022 != 0 {
             return Err(Error::Unsafe { path: path.to_owned() });
         }
-        Ok(Self { folder })
+        Ok(Self { folder: Some(folder) })
+    }
+
+    fn folder(&self) -> Result<&Folder, Error> {
+        self.folder.as_ref().ok_or(Error::Absent)
+    }
+
+    /// Tries whether it can be written to.
+    pub(crate) fn try_write(&self) -> Result<(), Error> {
+        let name = format!(".trial.{}", std::process::id());
+        Ok(self.folder()?.try_write(name.as_ref())?)
     }
 
     /// Notes that the ucarp `identity` is about to step down for a switchover.
@@ -101,40 +132,53 @@ impl State {
 
     /// The names of all files, sorted.
     pub(super) fn names(&self) -> Result<Vec<OsString>, Error> {
-        Ok(self.folder.names()?)
+        Ok(self.folder.as_ref().map_or(Ok(Vec::new()), Folder::names)?)
     }
 
     /// The value in the file `name`; `None` if there is no such file.
     pub(super) fn read<T: DeserializeOwned>(&self, name: &OsStr) -> Result<Option<T>, Error> {
-        Ok(json_file::read(&self.folder, name)?)
+        Ok(self.folder.as_ref().map_or(Ok(None), |folder| json_file::read(folder, name))?)
     }
 
     /// Writes a value to the file `name`, through to the disk.
     pub(super) fn write<T: Serialize>(&self, name: &OsStr, value: &T) -> Result<(), Error> {
-        Ok(json_file::write(&self.folder, name, value)?)
+        Ok(json_file::write(self.folder()?, name, value)?)
     }
 
     /// Removes the file `name`, if it is there.
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), Error> {
-        Ok(json_file::remove(&self.folder, name)?)
+        Ok(self.folder.as_ref().map_or(Ok(()), |folder| json_file::remove(folder, name))?)
     }
 
     /// Locks the file `name` for `patience` at most, see [`Folder::lock`].
     pub(super) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
-        Ok(self.folder.lock(name, patience)?)
+        Ok(self.folder()?.lock(name, patience)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_folder_others_can_write_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(State::open_at(dir.path()), Err(Error::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_machine_that_can_make_no_folder_remembers_nothing_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        // Root can make a folder everywhere but below what is none.
+        let state = State::open_if_possible_at(&dir.path().join("absent/state")).unwrap();
+        let name = OsStr::new("value.json");
+        assert_eq!((state.read::<u32>(name).unwrap(), state.names().unwrap().len()), (None, 0));
+        assert!(state.write(name, &1).is_err() && state.try_write().is_err() && state.remove(name).is_ok());
+        // One that others can write is believed as little as before.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(State::open_if_possible_at(dir.path()), Err(Error::Unsafe { .. })));
     }
 
     #[test]

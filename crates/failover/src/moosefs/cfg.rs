@@ -114,10 +114,10 @@ pub(crate) fn value_in(path: &Path, key: &str) -> Option<String> {
     Some(Document::load(path).ok()?.get(key)?.value.clone())
 }
 
-/// The first of these that others than root can change: the file, the folders above it, and those above the file that
+/// The first of these that others than root can change: the file or folder, the folders above it, and those above what
 /// its links lead to. `None` if root alone decides. In a sticky folder like `/tmp` other users cannot replace root's
 /// files.
-fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
+pub(crate) fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
     let real = path.canonicalize()?;
     for path in path.ancestors().chain(real.ancestors()).filter(|path| !path.as_os_str().is_empty()) {
         let status = path.symlink_metadata()?;

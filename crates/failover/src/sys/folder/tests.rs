@@ -1,6 +1,7 @@
 //! Files that another user may put into a folder, and how root is protected from them.
 
 use super::*;
+use crate::sys::testing::refusing;
 use std::os::unix::fs::symlink;
 
 fn scratch() -> (tempfile::TempDir, Folder) {
@@ -132,4 +133,45 @@ fn a_rename_never_replaces() {
     std::fs::write(dir.path().join("b"), "b").unwrap();
     assert!(folder.rename("a".as_ref(), &folder, "b".as_ref()).is_err());
     assert_eq!(std::fs::read_to_string(dir.path().join("b")).unwrap(), "b");
+}
+
+#[test]
+fn a_rename_never_replaces_where_the_file_system_cannot_rename_so() {
+    for errno in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, errno)], || {
+            let (dir, folder) = scratch();
+            let to = folder.make_subfolder("to".as_ref(), 0o700).unwrap();
+            std::fs::write(dir.path().join("a"), "a").unwrap();
+            std::fs::write(dir.path().join("to/b"), "b").unwrap();
+            assert!(folder.rename("a".as_ref(), &to, "b".as_ref()).is_err());
+            assert_eq!(std::fs::read_to_string(dir.path().join("to/b")).unwrap(), "b");
+            folder.rename("a".as_ref(), &to, "a".as_ref()).unwrap();
+            assert_eq!(std::fs::read_to_string(dir.path().join("to/a")).unwrap(), "a");
+            assert!(folder.rename("a".as_ref(), &to, "c".as_ref()).unwrap_err().is_not_found());
+            // What is no regular file, too: a link is moved, not what it leads to.
+            symlink("to/a", dir.path().join("link")).unwrap();
+            folder.rename("link".as_ref(), &to, "link".as_ref()).unwrap();
+            assert_eq!(std::fs::read_link(dir.path().join("to/link")).unwrap(), Path::new("to/a"));
+            std::fs::create_dir(dir.path().join("folder")).unwrap();
+            std::fs::write(dir.path().join("folder/file"), "").unwrap();
+            assert!(folder.rename("folder".as_ref(), &folder, "to".as_ref()).is_err());
+            assert!(folder.rename("folder".as_ref(), &to, "b".as_ref()).is_err());
+            folder.rename("folder".as_ref(), &to, "folder".as_ref()).unwrap();
+            assert_eq!(folder.names().unwrap(), ["to"]);
+            assert_eq!(to.names().unwrap(), ["a", "b", "folder", "link"]);
+        });
+    }
+}
+
+#[test]
+fn nothing_is_moved_where_there_are_no_hard_links_either() {
+    for errno in [Errno::PERM, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, Errno::INVAL), (nix::libc::SYS_linkat, errno)], || {
+            let (dir, folder) = scratch();
+            std::fs::write(dir.path().join("a"), "a").unwrap();
+            let refused = folder.rename("a".as_ref(), &folder, "b".as_ref()).unwrap_err();
+            assert!(matches!(refused, Error::NoSafeRename { .. }), "{refused}");
+            assert_eq!(folder.names().unwrap(), ["a"]);
+        });
+    }
 }
