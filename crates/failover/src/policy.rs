@@ -73,8 +73,12 @@ impl Why {
             // It had no turn at all.
             Self::ElectionLost | Self::Interrupted => Policy { counts: false, ..once },
             // The same failure again and again ends as flapping.
-            Self::Passing | Self::TimedOut => once,
-            Self::OtherMaster | Self::DuplicateAddress | Self::MasterFailed | Self::VipTaken => once,
+            Self::Passing
+            | Self::TimedOut
+            | Self::OtherMaster
+            | Self::DuplicateAddress
+            | Self::MasterFailed
+            | Self::VipTaken => once,
             Self::NewerElsewhere | Self::MasterElsewhere | Self::WonWhileIsolated | Self::StaleCopy => {
                 Policy { waivable: true, ..once }
             }
