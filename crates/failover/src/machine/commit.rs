@@ -457,6 +457,14 @@ pub(crate) fn archive_room(data: &Folder) -> Result<Option<ArchiveRoom>, Error> 
     Ok(None)
 }
 
+/// Why that archive cannot be written, in words.
+pub(crate) fn archive_obstacle(data: &Folder) -> Option<String> {
+    match archive_room(data) {
+        Err(e) => Some(chain(&e)),
+        Ok(room) => room.filter(|room| !room.fits()).map(|room| format!("not enough space: {room}")),
+    }
+}
+
 /// The folder of archives, or the one that root's link in its place leads to; `None` if there is none yet.
 fn open_backup(data: &Folder) -> Result<Option<Folder>, Error> {
     let backup = match data.subfolder(BACKUP.as_ref()) {

@@ -536,6 +536,7 @@ fn an_archive_follows_a_link_that_root_has_made_to_a_folder_of_its_own() {
         for refused in [archive().map(drop), try_archive(&place.data)] {
             let refused = refused.unwrap_err().to_string();
             assert!(refused.contains(text), "{refused}");
+            assert!(archive_obstacle(&place.data).unwrap().contains(text), "{text}");
         }
     };
     link(&elsewhere.path().join("absent"));
@@ -550,6 +551,7 @@ fn an_archive_follows_a_link_that_root_has_made_to_a_folder_of_its_own() {
     why("others than root can change");
     std::fs::set_permissions(elsewhere.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
     try_archive(&place.data).unwrap();
+    assert_eq!(archive_obstacle(&place.data), None);
     assert_eq!(archive().unwrap(), ["bak/metabak.1795000000.tar.xz"]);
     let names: Vec<_> = std::fs::read_dir(elsewhere.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["metabak.1795000000.tar.xz"]);
