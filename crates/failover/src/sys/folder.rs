@@ -350,10 +350,16 @@ impl Folder {
     /// for `patience` at most; `None` if the lock is held for longer. Dropping the file releases the lock.
     pub(crate) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
         let path = self.checked(name)?;
-        // Not for writing: that would fail on a file system that has become read-only.
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fd = rustix::fs::openat(&self.fd, name, flags, mode).map_err(|e| io("open", &path, e))?;
+        let open = |access: OFlags| {
+            let flags = access | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let fd = match open(OFlags::RDWR) {
+            // A lock needs no room, nor a file system that can be written.
+            Err(Errno::ROFS) => open(OFlags::RDONLY),
+            opened => opened,
+        };
+        let fd = fd.map_err(|e| io("open", &path, e))?;
         let end = Instant::now() + patience;
         loop {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {

@@ -1,7 +1,7 @@
 //! Files that another user may put into a folder, and how root is protected from them.
 
 use super::*;
-use crate::sys::testing::refusing;
+use crate::sys::testing::{refusing, small_disk};
 use std::os::unix::fs::symlink;
 
 fn scratch() -> (tempfile::TempDir, Folder) {
@@ -123,6 +123,18 @@ fn a_lock_is_held_by_one_at_a_time() {
         let waiting = scope.spawn(|| folder.lock("lock".as_ref(), Duration::from_secs(60)).unwrap().is_some());
         drop(held);
         assert!(waiting.join().unwrap());
+    });
+}
+
+#[test]
+fn a_file_is_locked_where_nothing_can_be_written() {
+    small_disk(1, |disk| {
+        let folder = Folder::open(disk).unwrap();
+        assert!(folder.lock("lock".as_ref(), Duration::ZERO).unwrap().is_some());
+        let remount = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(disk).status();
+        assert!(remount.unwrap().success() && folder.try_write("file".as_ref()).is_err());
+        let held = folder.lock("lock".as_ref(), Duration::ZERO).unwrap();
+        assert!(held.is_some() && folder.lock("lock".as_ref(), Duration::ZERO).unwrap().is_none());
     });
 }
 
