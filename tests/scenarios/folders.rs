@@ -82,7 +82,7 @@ fn an_archive_never_fills_the_disk_of_the_serving_master() -> Result<()> {
     fs::remove_file(ballast).expect("the ballast");
     let mark = cluster.mark();
     cluster.restart_ucarp("m2")?;
-    cluster.wait_for_log_since(mark, "m2", log_lines::ARCHIVED, SOON * 2)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::ARCHIVED, SOON * 3)?;
     assert!(archived(&cluster, "m2")?.contains("metadata.mfs.back.9"));
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
