@@ -1,8 +1,11 @@
 //! `vip-down` as ucarp and as people run it, on the real kernel.
 
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
 use serde_json::json;
 
-use crate::machine::{Machine, messages, newest_ticket, run, ticket_of};
+use crate::machine::{Machine, Running, messages, newest_ticket, run, ticket_of};
 
 const HOOK: &str = "vip-down";
 
@@ -76,6 +79,46 @@ fn it_goes_on_past_errors_and_reports_them_all() {
     let output = machine.hook(&["eth0", "172.16.0.99"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(messages(&output).contains("cannot start"), "{}", messages(&output));
+}
+
+/// A run in the background, started by a call of `kind` for an address.
+fn at_work(machine: &Machine, kind: &str, vip: &str) -> Running {
+    std::fs::create_dir_all(machine.path("runs")).unwrap();
+    let program = machine.path("runs/mfs-promote");
+    run(&format!("install -m 755 /bin/sh {}", program.display()));
+    let call = json!({ "kind": kind, "interface": "eth0", "vip": vip, "config": null, "ticket": null, "ucarp": null });
+    let script = "echo ready; while :; do sleep 0.05; done";
+    let mut command = Command::new(program);
+    command.args(["-c", script, &format!("--call={call}")]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    Running(child)
+}
+
+#[test]
+fn a_run_that_serves_is_told_to_end_where_the_call_cannot_be_written() {
+    let full = "mount -o remount,size=64k /run && ! dd if=/dev/zero of=/run/full bs=4k 2>/dev/null";
+    for (run_is, refusal) in [(full, "No space left"), ("mount -o remount,ro /run", "Read-only file system")] {
+        for known in [false, true] {
+            let machine = Machine::new(HOOK);
+            if known {
+                // The folder is there.
+                assert!(machine.hook(&["eth0", "172.16.0.99"]).status.success());
+                machine.promote_arguments();
+            }
+            run("ip addr add 172.16.0.99/16 dev eth0");
+            let mut serving = at_work(&machine, "promotion", "172.16.0.99");
+            let mut others = [("promotion", "172.16.0.98"), ("demotion", "172.16.0.99")]
+                .map(|(kind, vip)| at_work(&machine, kind, vip));
+            assert!(Command::new("sh").args(["-c", run_is]).status().unwrap().success(), "{run_is}");
+            let output = machine.hook(&["eth0", "172.16.0.99"]);
+            let said = messages(&output);
+            assert!(output.status.code() == Some(1) && said.contains(refusal), "{said}");
+            assert!(machine.vip_prefixes().is_empty() && serving.ends(), "{said}");
+            assert!(others.iter_mut().all(|other| other.0.try_wait().unwrap().is_none()), "{said}");
+            assert_eq!(machine.call()["kind"], json!("demotion"));
+        }
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod ends;
 mod failover;
 mod failures_page;
 mod false_alarm;
+mod folders;
 mod follow;
 mod foreign;
 mod freshness;

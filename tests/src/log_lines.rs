@@ -342,6 +342,12 @@ pub const NOT_CONNECTED: &str = "not connected .* after the takeover: ";
 pub const ALL_CONNECTED: &str = "all are connected .* after the takeover";
 /// `--check` of a standby whose metalogger has a connection that leads nowhere.
 pub const CHECK_NOT_FOLLOWING: &str = "connected to a master that is gone";
+/// A file system on which no file can be moved safely.
+pub const NO_SAFE_RENAME: &str = "can neither rename a file without replacing another one";
+/// An archive that would take the room of the serving master.
+pub const NO_ROOM_TO_ARCHIVE: &str = "the files set aside stay in .*not enough space for an archive in ";
+/// `vip-down` cannot write its call.
+pub const TOLD_TO_END: &str = r"telling the promotion of pid [0-9]+ to end instead";
 
 // Several ucarps on a machine.
 /// A second address for one file system.

@@ -2,7 +2,8 @@
 //!
 //! [`mod@gather`] finds out the facts, [`mod@judge`] answers each question with a text and a level. The worst level is
 //! the verdict and the exit code, as of a Nagios plugin. People, programs, Nagios and Prometheus get the same answers.
-//! Nothing is changed, but the state folder notes how fresh the copy is, for the check before the next promotion.
+//! Nothing is changed, but the state folder notes how fresh the copy is, for the check before the next promotion. Whether
+//! folders can be written and files be moved is tried with names of its own, which are removed again.
 
 mod copy;
 mod facts;

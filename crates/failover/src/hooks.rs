@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::cli::{HookWords, VipDown, VipUp};
 use crate::instance::Instance;
-use crate::machine::call::Call;
+use crate::machine::call::{Call, end_promotions};
 use crate::machine::config::Config;
 use crate::machine::lock::{Locks, Ticket};
 use crate::machine::neighbours::{self, Claim, Conflict};
@@ -109,6 +109,10 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
     let ucarp = caller(ucarp, locks.as_ref(), words.vip);
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
+    if ticket.is_none() {
+        // The run that serves would take the address for lost, and restore it.
+        end_promotions(&virtual_ip(&words));
+    }
     drop(mutex);
     if let Err(error) = Instance::of_xparam(words.xparam.as_deref()) {
         report(&error);

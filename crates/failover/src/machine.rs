@@ -118,7 +118,7 @@ impl Machine {
             data,
             owner,
             services: Services::find(&config.services)?,
-            state: State::of(&config.instance)?,
+            state: State::of_if_possible(&config.instance)?,
             config,
         })
     }

@@ -31,8 +31,13 @@ pub(crate) enum Why {
     Flapping,
     /// This machine cannot serve: metadata, disk, daemons, configuration.
     CannotServe,
-    /// A step took longer than any step can take.
+    /// What kept this machine from serving may be gone in a moment: files that moved while they were read, a full disk, an
+    /// interface that went away.
+    Passing,
+    /// A step took longer than any step can take, and was cancelled.
     TimedOut,
+    /// Such a step does not even end when it is cancelled.
+    Hangs,
     /// A signal ended the run, or a later call did.
     Interrupted,
     /// The master of a serving machine ended or hangs.
@@ -67,14 +72,20 @@ impl Why {
         match self {
             // It had no turn at all.
             Self::ElectionLost | Self::Interrupted => Policy { counts: false, ..once },
-            Self::OtherMaster | Self::DuplicateAddress | Self::MasterFailed | Self::VipTaken => once,
+            // The same failure again and again ends as flapping.
+            Self::Passing
+            | Self::TimedOut
+            | Self::OtherMaster
+            | Self::DuplicateAddress
+            | Self::MasterFailed
+            | Self::VipTaken => once,
             Self::NewerElsewhere | Self::MasterElsewhere | Self::WonWhileIsolated | Self::StaleCopy => {
                 Policy { waivable: true, ..once }
             }
             // It has no machine to pass the address to, and stays a standby however long it is cut off.
             Self::Isolated => Policy { counts: false, waivable: true, ..once },
             Self::TooStale => Policy { waivable: true, ..stop },
-            Self::Flapping | Self::CannotServe | Self::TimedOut => stop,
+            Self::Flapping | Self::CannotServe | Self::Hangs => stop,
             // The address is gone already.
             Self::DemotionFailed => Policy { step_down: None, event: Event::Alarm, ..stop },
         }
@@ -102,7 +113,9 @@ mod tests {
             (Why::TooStale, STOP, false, true, Event::Stop),
             (Why::Flapping, STOP, false, false, Event::Stop),
             (Why::CannotServe, STOP, false, false, Event::Stop),
-            (Why::TimedOut, STOP, false, false, Event::Stop),
+            (Why::Passing, ONCE, true, false, Event::StepDown),
+            (Why::TimedOut, ONCE, true, false, Event::StepDown),
+            (Why::Hangs, STOP, false, false, Event::Stop),
             (Why::Interrupted, ONCE, false, false, Event::StepDown),
             (Why::MasterFailed, ONCE, true, false, Event::StepDown),
             (Why::VipTaken, ONCE, true, false, Event::StepDown),

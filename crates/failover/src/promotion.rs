@@ -266,7 +266,7 @@ fn watch_time(
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));
-        drop(ending.end(run, Why::TimedOut, &text, State::of(&call.instance()).ok().as_ref()));
+        drop(ending.end(run, Why::Hangs, &text, State::of(&call.instance()).ok().as_ref()));
         supervisor.dismiss();
         std::process::exit(1)
     })

@@ -23,7 +23,7 @@ use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::rehearsal_folder::{self, RehearsalFolder};
 use crate::machine::run::Run;
 use crate::machine::space::{self, Space};
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, commit};
 use crate::moosefs::workarounds::metarestore;
 use crate::promotion::prepare;
 use crate::sys::terminal::{Progress, print};
@@ -62,6 +62,9 @@ pub(crate) enum Failure {
     /// The stage.
     #[error(transparent)]
     Stage(#[from] stage::Error),
+    /// A promotion could not move files.
+    #[error(transparent)]
+    Moves(#[from] commit::Error),
     /// A file.
     #[error(transparent)]
     Folder(#[from] folder::Error),
@@ -175,6 +178,7 @@ struct Rehearsal<'a> {
 
 impl Rehearsal<'_> {
     fn steps(&mut self) -> Result<Rehearsed, Failure> {
+        commit::try_moves(&self.machine.data)?;
         let release = prepare::check_release(self.cancel)?;
         if release.restores_itself() && release < Release::RESTORE_ALONE {
             return Err(Failure::CannotRestore(release));

@@ -14,5 +14,7 @@ pub(crate) mod process;
 pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;
+#[cfg(test)]
+pub(crate) mod testing;
 pub(crate) mod text;
 pub(crate) mod trust;

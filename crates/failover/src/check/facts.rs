@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::record::Record;
-use crate::machine::space::Space;
+use crate::machine::space::{ArchiveRoom, Space};
 use crate::metadata::{Behind, Lineage, Version};
 use crate::moosefs::{Info, Release};
 use crate::serving::missing::Followers;
@@ -34,6 +34,7 @@ pub(super) struct Facts {
     /// Configuration files in which daemons wait longer than a second before they reconnect.
     pub(super) slow_reconnect: Vec<PathBuf>,
     pub(super) boot: Vec<BootFault>,
+    pub(super) folders: Folders,
     pub(super) duty: Duty,
     pub(super) history: History,
 }
@@ -82,6 +83,19 @@ pub(super) struct BootFault {
     pub(super) is_master: bool,
     /// The command that corrects it, where one is known.
     pub(super) remedy: Option<String>,
+}
+
+/// The folders that a run writes to, each tried with names of its own.
+#[derive(Debug)]
+pub(super) struct Folders {
+    /// Whether a promotion could move files.
+    pub(super) moves: Known<()>,
+    /// Whether a hook could hand its call on.
+    pub(super) calls: Known<()>,
+    /// Whether this machine could remember anything.
+    pub(super) memory: Known<()>,
+    /// Whether an archive could be written.
+    pub(super) archives: Known<()>,
 }
 
 /// The facts of a role.
@@ -198,6 +212,8 @@ pub(super) struct History {
     pub(super) interrupted: Known<Vec<String>>,
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: Known<usize>,
+    /// The room that is missing for the next archive of them.
+    pub(super) no_room: Option<ArchiveRoom>,
     /// Oldest first.
     pub(super) records: Known<Vec<Record>>,
 }

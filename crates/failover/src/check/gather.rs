@@ -11,6 +11,7 @@ use crate::instance::Instance;
 use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::image_size;
+use crate::machine::lock::Locks;
 use crate::machine::record;
 use crate::machine::recover;
 use crate::machine::state::State;
@@ -30,7 +31,9 @@ use crate::ucarp::{self, Options, Ucarp};
 use crate::vip::VirtualIp;
 
 use super::copy;
-use super::facts::{BootFault, Duty, Facts, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts};
+use super::facts::{
+    BootFault, Duty, Facts, Folders, ForeignHook, History, Known, NameFacts, Serving, Standby, UcarpFacts,
+};
 
 /// How long other groups are listened for at most.
 const MOST_LISTENED: Duration = Duration::from_secs(3);
@@ -78,6 +81,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
         name,
         slow_reconnect: slow_reconnect(config),
         boot: boot(&services),
+        folders: folders(&config.instance, &data),
         duty,
         history: history(&data, state.as_ref()),
     })
@@ -213,10 +217,21 @@ fn kept_for(metalogger_cfg: &Path) -> Duration {
     Duration::from_secs(kept * hours * 3600)
 }
 
+/// Tries the calls that a run makes: what a full or read-only disk refuses is no surprise then.
+fn folders(instance: &Instance, data: &Folder) -> Folders {
+    Folders {
+        moves: known(commit::try_moves(data)),
+        calls: known(Locks::of(instance).and_then(|locks| locks.try_write())),
+        memory: known(State::of(instance).and_then(|state| state.try_write())),
+        archives: known(commit::try_archive(data)),
+    }
+}
+
 fn history(data: &Folder, state: Option<&State>) -> History {
     History {
         interrupted: known(recover::interrupted(data)).map(|found| found.iter().map(describe_interrupted).collect()),
         not_archived: known(commit::runs(data)).map(|runs| runs.len()),
+        no_room: commit::archive_room(data).ok().flatten().filter(|room| !room.fits()),
         records: known(state.map_or(Ok(Vec::new()), record::all)),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::instance::Instance;
 use crate::machine::outcome::Outcome;
 use crate::machine::record::Record;
 use crate::serving::missing::Followers;
@@ -13,8 +14,8 @@ use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
 
 use super::facts::{
-    BootFault, Comparison, Copy, Duty, Facts, ForeignHook, Former, History, Known, NameFacts, NoCopy, Serving, Standby,
-    UcarpFacts,
+    BootFault, Comparison, Copy, Duty, Facts, Folders, ForeignHook, Former, History, Known, NameFacts, NoCopy, Serving,
+    Standby, UcarpFacts,
 };
 use super::finding::{Finding, Report, Role};
 
@@ -32,6 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
     findings.push(name(facts, &facts.name));
     findings.push(reconnect(facts));
     findings.extend(boot(&facts.boot));
+    findings.extend(folders(&facts.folders));
     match &facts.duty {
         Duty::Serving(serving) => findings.extend(self::serving(facts, serving)),
         Duty::Standby(standby) => findings.extend(self::standby(facts, standby)),
@@ -179,6 +181,33 @@ fn boot(faults: &[BootFault]) -> Vec<Finding> {
         Finding::warning("boot", format!("{daemon} {fault}{remedy}"))
     };
     faults.iter().map(text).collect()
+}
+
+/// What cannot be written to; nothing where all can.
+fn folders(Folders { moves, calls, memory, archives }: &Folders) -> Vec<Finding> {
+    let critical = |why: &String, then: &str| Finding::critical("folders", format!("{why}: {then}"));
+    let mut findings = Vec::new();
+    findings.extend(moves.as_ref().err().map(|why| critical(why, "a promotion would be refused")));
+    findings.extend(calls.as_ref().err().map(|why| {
+        let then = format!(
+            "vip-up would give up, and stop ucarp; make {} writable, or room there",
+            Instance::default().run_folder().display()
+        );
+        critical(why, &then)
+    }));
+    findings.extend(memory.as_ref().err().map(|why| {
+        let then = format!(
+            "a promotion goes on, but knows nothing of what this machine noted (flapping, a stale copy, machines of the \
+             group); make {} writable, or room there",
+            Instance::default().state_folder().display()
+        );
+        critical(why, &then)
+    }));
+    findings.extend(archives.as_ref().err().map(|why| {
+        let then = "no archive can be written, and files that were set aside stay in mfs-promote";
+        Finding::warning("archive", format!("{why}: {then}"))
+    }));
+    findings
 }
 
 fn serving(facts: &Facts, serving: &Serving) -> Vec<Finding> {
@@ -448,8 +477,11 @@ fn history(facts: &Facts, history: &History) -> Vec<Finding> {
         Ok(0) => (),
         Ok(runs) => {
             let (runs, data) = (count(*runs, "run"), facts.data_path.display());
-            let text =
-                format!("old files of {runs} are not archived yet, in {data}/mfs-promote; the next run archives them");
+            let next = history.no_room.map_or_else(
+                || "the next run archives them".to_owned(),
+                |room| format!("there is not enough space for the archive ({room}); make room, or make {data}/bak a link to another disk"),
+            );
+            let text = format!("old files of {runs} are not archived yet, in {data}/mfs-promote; {next}");
             findings.push(Finding::warning("archive", text));
         }
         Err(why) => findings.push(Finding::unknown("archive", why.as_str())),

@@ -146,7 +146,8 @@ impl Failure {
             Self::Stale { .. } | Self::MetaloggerKilled => Why::StaleCopy,
             Self::TooStale { .. } => Why::TooStale,
             Self::Flapping { .. } => Why::Flapping,
-            Self::Address(_) | Self::Chunkservers(_) => Why::CannotServe,
+            // An interface that is gone, a log that was rotated while it was read.
+            Self::Address(_) | Self::Chunkservers(_) => Why::Passing,
             Self::Cancelled(_) => Why::Interrupted,
         }
     }

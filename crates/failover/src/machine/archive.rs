@@ -1,8 +1,11 @@
 //! Packs the files that were set aside into a verified `metabak.<unix time>.tar.xz`.
 //!
-//! The archive is written under a temporary name, flushed, read back and compared byte by byte with the files it was
-//! made from. Only then does it get its name, so files that are removed after that are in it. A run that is killed
+//! The archive is written under a temporary name, flushed, read back from the disk and compared byte by byte with the files
+//! it was made from. Only then does it get its name, so files that are removed after that are in it. A run that is killed
 //! leaves the originals, and at most a `.partial` file, which the next run replaces.
+//!
+//! A master serves meanwhile, and must not find its disk full: the archive begins and goes on only while the
+//! [`ArchiveRoom`] is there, counted without the blocks that a file system keeps for root.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -16,10 +19,16 @@ use xz2::read::XzDecoder;
 use xz2::stream::{Check, LzmaOptions, Stream};
 use xz2::write::XzEncoder;
 
+use rustix::fs::Advice;
+
 use crate::machine::config::ArchiveFormat;
+use crate::machine::space::ArchiveRoom;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 use crate::sys::logging::chain;
+
+/// Bytes between two looks at the room on the disk.
+const BETWEEN_LOOKS: usize = 2 << 20;
 
 /// Why there is no verified archive. The originals are untouched in every case.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +65,17 @@ pub(crate) enum Error {
         /// The first file that is missing or different.
         name: OsString,
     },
+    /// The master that serves needs the room.
+    #[error(
+        "not enough space for an archive in {}: {room}. Make room there, or make bak a link to another disk; the next run \
+         archives", path.display()
+    )]
+    NoRoom {
+        /// The folder of archives.
+        path: PathBuf,
+        /// What is needed and what is there.
+        room: ArchiveRoom,
+    },
     /// The run must stop; the next one archives.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -73,12 +93,17 @@ pub(crate) fn write(
     stem: &str,
     format: ArchiveFormat,
     level: u32,
+    room: ArchiveRoom,
     cancel: &Cancel,
 ) -> Result<OsString, Error> {
     let extension = match format {
         ArchiveFormat::TarXz => "tar.xz",
         ArchiveFormat::Tlz => "tlz",
     };
+    let partial = OsString::from(format!(".{stem}.{extension}.partial"));
+    if backup.status(&partial)?.is_some() {
+        backup.remove(&partial)?;
+    }
     let mut name = OsString::from(format!("{stem}.{extension}"));
     for number in 2_u32.. {
         if backup.status(&name)?.is_none() {
@@ -90,11 +115,10 @@ pub(crate) fn write(
         }
         name = OsString::from(format!("{stem}-{number}.{extension}"));
     }
-    let partial = OsString::from(format!(".{stem}.{extension}.partial"));
-    if backup.status(&partial)?.is_some() {
-        backup.remove(&partial)?;
+    if !room.fits() {
+        return Err(Error::NoRoom { path: backup.path().to_owned(), room });
     }
-    let written = pack(aside, backup, &partial, stem, encoder(format, level), cancel)
+    let written = pack(aside, backup, &partial, stem, encoder(format, level), room, cancel)
         .and_then(|()| verify(aside, backup, &partial, cancel))
         .and_then(|()| {
             backup.rename(&partial, backup, &name)?;
@@ -131,6 +155,7 @@ fn pack(
     partial: &OsStr,
     stem: &str,
     stream: Result<Stream, xz2::stream::Error>,
+    room: ArchiveRoom,
     cancel: &Cancel,
 ) -> Result<(), Error> {
     let archive = backup.path().join(partial);
@@ -138,15 +163,16 @@ fn pack(
     let stream = stream.map_err(|e| failed(e.into()))?;
     let file = backup.create(partial, 0o600)?;
     let mut tar = tar::Builder::new(XzEncoder::new_stream(BufWriter::new(file), stream));
+    let mut watch = Watch { backup, room, cancel, read: 0 };
     for name in originals(aside)? {
         let original = aside.read(&name)?;
         let status = original.metadata().map_err(failed)?;
         let mut header = tar::Header::new_gnu();
         header.set_metadata(&status);
         let path = PathBuf::from(stem).join(&name);
-        let mut reader = Cancellable { file: &original, cancel };
-        tar.append_data(&mut header, path, (&mut reader).take(status.len()))
-            .map_err(|source| cancel.check().map_or_else(Error::from, |()| failed(source)))?;
+        let reader = Watched { file: &original, watch: &mut watch };
+        tar.append_data(&mut header, path, reader.take(status.len()))
+            .map_err(|source| watch.check().err().unwrap_or_else(|| failed(source)))?;
     }
     let mut file = tar.into_inner().and_then(XzEncoder::finish).map_err(failed)?;
     file.flush().map_err(failed)?;
@@ -159,7 +185,9 @@ fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Res
     let failed = |source: io::Error| Error::ReadBack { archive: archive.clone(), source };
     let differs = |name: &OsStr| Error::Differs { archive: archive.clone(), name: name.to_owned() };
     let mut missing = originals(aside)?;
-    let mut tar = tar::Archive::new(decoder(backup.read(name)?).map_err(failed)?);
+    let file = backup.read(name)?;
+    forget(&file).map_err(failed)?;
+    let mut tar = tar::Archive::new(decoder(file).map_err(failed)?);
     for entry in tar.entries().map_err(failed)? {
         let mut entry = entry.map_err(failed)?;
         let path = entry.path().map_err(failed)?.into_owned();
@@ -179,6 +207,13 @@ fn verify(aside: &Folder, backup: &Folder, name: &OsStr, cancel: &Cancel) -> Res
         Some(name) => Err(differs(name)),
         None => Ok(()),
     }
+}
+
+/// Makes the kernel read a file from the disk again: what it remembers proves nothing about the disk.
+fn forget(file: &File) -> io::Result<()> {
+    // Only what is flushed can be forgotten.
+    file.sync_all()?;
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::DontNeed)?)
 }
 
 /// A decoder for the format of the file: xz by its signature, else lzma, which has none.
@@ -212,23 +247,51 @@ fn same(a: &mut impl Read, b: &mut impl Read, cancel: &Cancel) -> io::Result<boo
     }
 }
 
-/// A file whose reading fails once the work is cancelled.
-struct Cancellable<'a> {
-    file: &'a File,
+/// Looks now and then whether the work may go on.
+struct Watch<'a> {
+    backup: &'a Folder,
+    room: ArchiveRoom,
     cancel: &'a Cancel,
+    /// Bytes since the last look at the room: at least as many as were written.
+    read: usize,
 }
 
-impl Read for Cancellable<'_> {
+impl Watch<'_> {
+    fn check(&mut self) -> Result<(), Error> {
+        self.cancel.check()?;
+        self.read = 0;
+        self.room.free = self.backup.free()?;
+        if self.room.leaves_reserve() {
+            return Ok(());
+        }
+        Err(Error::NoRoom { path: self.backup.path().to_owned(), room: self.room })
+    }
+}
+
+/// A file whose reading fails once the work must not go on.
+struct Watched<'a, 'b> {
+    file: &'a File,
+    watch: &'a mut Watch<'b>,
+}
+
+impl Read for Watched<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.cancel.check().map_err(io::Error::other)?;
-        self.file.read(buffer)
+        if self.watch.read >= BETWEEN_LOOKS || self.watch.cancel.is_set() {
+            self.watch.check().map_err(io::Error::other)?;
+        }
+        let read = self.file.read(buffer)?;
+        self.watch.read += read;
+        Ok(read)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing::small_disk;
     use std::process::Command;
+
+    const PLENTY: ArchiveRoom = ArchiveRoom { archive: 0, reserve: 0, free: u64::MAX };
 
     struct Place {
         dir: tempfile::TempDir,
@@ -251,7 +314,7 @@ mod tests {
     }
 
     fn archive(place: &Place, format: ArchiveFormat) -> Result<OsString, Error> {
-        write(&place.aside, &place.backup, "metabak.1795000000", format, 1, &Cancel::new())
+        write(&place.aside, &place.backup, "metabak.1795000000", format, 1, PLENTY, &Cancel::new())
     }
 
     #[test]
@@ -319,10 +382,55 @@ mod tests {
         std::fs::write(place.dir.path().join("bak/.metabak.1795000000.tar.xz.partial"), "half").unwrap();
         let cancel = Cancel::new();
         cancel.cancel();
-        let result = write(&place.aside, &place.backup, "metabak.1795000000", ArchiveFormat::TarXz, 1, &cancel);
+        let result = write(&place.aside, &place.backup, "metabak.1795000000", ArchiveFormat::TarXz, 1, PLENTY, &cancel);
         assert!(matches!(result, Err(Error::Cancelled(_))), "{result:?}");
         assert!(place.backup.names().unwrap().is_empty());
         archive(&place, ArchiveFormat::TarXz).unwrap();
         assert_eq!(place.backup.names().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_archive_never_takes_the_room_of_the_serving_master() {
+        const MB: u64 = 1 << 20;
+        small_disk(16, |disk| {
+            for name in ["aside", "bak"] {
+                std::fs::create_dir(disk.join(name)).unwrap();
+            }
+            // Cannot be packed.
+            let mut noise = vec![0; 5 << 20];
+            fastrand::Rng::with_seed(7).fill(&mut noise);
+            std::fs::write(disk.join("aside/metadata.mfs"), noise).unwrap();
+            let [aside, backup] = ["aside", "bak"].map(|name| Folder::open(&disk.join(name)).unwrap());
+            let archive = |reserve: u64| {
+                let room = ArchiveRoom { archive: 2 * MB, reserve, free: backup.free().unwrap() };
+                write(&aside, &backup, "metabak.1795000000", ArchiveFormat::TarXz, 0, room, &Cancel::new())
+            };
+            // Seen before, and seen on the way.
+            for (reserve, begun) in [(10 * MB, false), (8 * MB, true)] {
+                let Err(Error::NoRoom { room, .. }) = archive(reserve) else { panic!("an archive of noise") };
+                assert_eq!(room.free < reserve, begun, "{room}");
+                assert!(room.free > reserve - 3 * MB, "{room}");
+                assert!(backup.names().unwrap().is_empty() && aside.names().unwrap().len() == 1);
+            }
+            archive(MB).unwrap();
+        });
+    }
+
+    #[test]
+    fn an_archive_is_read_back_from_the_disk() {
+        // On a disk: a file system in memory, as /tmp may be, forgets nothing.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(1 << 20).collect();
+        std::fs::write(dir.path().join("file"), noise).unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let cached = |file: &File| {
+            let mut byte = [0];
+            let flags = rustix::io::ReadWriteFlags::NOWAIT;
+            rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], 512 << 10, flags).is_ok()
+        };
+        let file = folder.read("file".as_ref()).unwrap();
+        assert!(cached(&file));
+        forget(&file).unwrap();
+        assert!(!cached(&file));
     }
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
@@ -16,6 +17,7 @@ use crate::machine::outcome::RunKind;
 use crate::machine::patience_with_run_before;
 use crate::metadata::{Loss, Version};
 use crate::sys::cancel::Cancel;
+use crate::sys::logging::chain;
 use crate::sys::process;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
@@ -113,6 +115,22 @@ impl Origin {
         match self {
             Self::Hook => Loss::Refuse,
             Self::Administrator(loss) => loss,
+        }
+    }
+}
+
+/// Tells the promotions of this virtual IP, and the runs that serve on it, to end: for a hook whose own call cannot be
+/// written where they would find it.
+pub(crate) fn end_promotions(vip: &VirtualIp) {
+    for run in process::in_this_network(PROGRAM) {
+        let call =
+            process::words(run).iter().find_map(|word| word.to_str()?.strip_prefix("--call=")?.parse::<Call>().ok());
+        if call.is_some_and(|call| call.kind == RunKind::Promotion && call.virtual_ip() == *vip) {
+            log::warn!("telling the promotion of pid {} to end instead", run.pid);
+            let told = run.open().and_then(|run| run.map_or(Ok(()), |run| run.signal(Signal::TERM)));
+            if let Err(e) = told {
+                log::error!("{}", chain(&e));
+            }
         }
     }
 }

@@ -14,6 +14,8 @@
 //!
 //! - With a journal in phase `moving`, each file is in one of its two places, in any combination: the renames are
 //!   flushed together, and their order says nothing. The journal names all of them.
+//! - Where the file system cannot rename without replacing, a file that was being moved can have both of its names. Such
+//!   a move is ended the way the recovery goes: the name that the file has to lose is removed.
 //! - With a journal in phase `starting`, every rename is on the disk.
 //! - A journal is the old text or the new one, never half of it.
 //! - A run without a journal has not moved any file yet, or it has ended. Its stage is a copy, which can go. The files
@@ -29,10 +31,13 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use rustix::fs::{FileType, Stat};
+
 use crate::machine::config::Config;
 use crate::machine::journal::{Journal, Phase, StagedFile};
 use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
+use crate::machine::space::ArchiveRoom;
 use crate::machine::{Machine, archive, rehearsal_folder};
 use crate::metadata::stage;
 pub(crate) use crate::moosefs::CLEAN_STOP_IMAGE;
@@ -43,12 +48,15 @@ use crate::sys::json_file;
 use crate::sys::logging::chain;
 use crate::sys::terminal::Progress;
 use crate::sys::text::when;
+use crate::sys::trust::changeable;
 
 const ROOT: &str = "mfs-promote";
 const STAGE: &str = "stage";
 const ASIDE: &str = "aside";
 /// Where archives are kept, as in the howto.
 const BACKUP: &str = "bak";
+/// A file or folder with which it is tried whether files can be moved; a process number ends the name.
+const TRIAL: &str = ".mfs-promote-trial.";
 /// Where a tool works that runs as the user of the daemons.
 const RESTORE: &str = "restore";
 /// The client sessions of MooseFS 1.x.
@@ -103,6 +111,20 @@ pub(crate) enum Error {
         path = .0.display()
     )]
     Unsafe(PathBuf),
+    /// The folder of archives is a link that is not followed.
+    #[error(
+        "{} is a link, and {why}. Archives follow a link that root has made, to the full path of a folder that root alone \
+         can change. Correct it, or mount the other disk on a folder of that name", path.display()
+    )]
+    Link {
+        /// The link.
+        path: PathBuf,
+        /// Why it is not followed.
+        why: String,
+    },
+    /// The folder of all runs is on another file system than the data.
+    #[error("{} is on another file system than the folder above it, so no file can be moved there; unmount it", .0.display())]
+    Mounted(PathBuf),
     /// The archive was not made.
     #[error(transparent)]
     Archive(#[from] archive::Error),
@@ -132,6 +154,8 @@ impl RunFolder {
         }
         let run = root.make_subfolder(&number(id), 0o700)?;
         let stage = run.make_subfolder(STAGE.as_ref(), 0o700)?;
+        // A file system that cannot do it must be found before anything is stopped or moved.
+        try_move(&stage, data)?;
         Ok(Self { id, root, run, stage })
     }
 
@@ -259,6 +283,9 @@ impl Unfinished {
         // Only moved: until all is back, a staged file that is not in the stage tells that a master has written.
         if let Some(stage) = open(&self.run, STAGE)? {
             for file in &self.journal.staged {
+                for name in names_of(file) {
+                    data.remove_second_name(name.as_ref(), &stage, file.name.as_ref())?;
+                }
                 if let Some(name) = place_of(data, Some(&stage), file)? {
                     data.rename(name.as_ref(), &stage, file.name.as_ref())?;
                 }
@@ -282,6 +309,9 @@ impl Unfinished {
         let aside = open(&self.run, ASIDE)?;
         if let Some(aside) = &aside {
             for name in aside.names()? {
+                if aside.remove_second_name(&name, data, &name)? {
+                    continue;
+                }
                 if data.status(&name)?.is_some() {
                     log::warn!(
                         "a new {name:?} has appeared in {}; the one of before stays set aside",
@@ -305,7 +335,7 @@ impl Unfinished {
     fn master_wrote(&self, data: &Folder) -> Result<bool, Error> {
         let Self { run, journal, .. } = self;
         let (stage, aside) = (open(run, STAGE)?, open(run, ASIDE)?);
-        let left = |folder: &Option<Folder>, name: &str| match folder {
+        let left = |folder: Option<&Folder>, name: &str| match folder {
             Some(folder) => Ok::<_, Error>(folder.status(name.as_ref())?.is_some()),
             None => Ok(false),
         };
@@ -327,13 +357,17 @@ impl Unfinished {
             return Ok(true);
         }
         for file in staged() {
-            if place_of(data, stage.as_ref(), file)?.is_none() && !left(&stage, &file.name)? {
+            if place_of(data, stage.as_ref(), file)?.is_none() && !left(stage.as_ref(), &file.name)? {
                 return Ok(true);
             }
         }
         // Only a master that has served leaves these beside what was staged; unless they are back already.
         for name in [CLEAN_STOP_IMAGE, stage::LOG] {
-            let back = journal.set_aside.iter().any(|aside| aside == name) && !left(&aside, name)?;
+            let still_aside = match &aside {
+                Some(aside) => left(Some(aside), name)? && !aside.is_same_file(name.as_ref(), data, name.as_ref())?,
+                None => false,
+            };
+            let back = journal.set_aside.iter().any(|aside| aside == name) && !still_aside;
             let staged = journal.staged.iter().any(|file| file.name == name);
             if !staged && !back && data.status(name.as_ref())?.is_some() {
                 return Ok(true);
@@ -354,14 +388,14 @@ fn names_of(file: &StagedFile) -> &[&str] {
     }
 }
 
-/// Under which name a staged file lies in the data folder. One that is in the stage still is not there, even if a
+/// Under which name a staged file lies in the data folder. Another one that is in the stage still is not there, even if a
 /// number is the same: the folder may have been copied since.
 fn place_of<'a>(data: &Folder, stage: Option<&Folder>, file: &'a StagedFile) -> Result<Option<&'a str>, Error> {
-    if stage.map_or(Ok(None), |stage| stage.status(file.name.as_ref()))?.is_some() {
-        return Ok(None);
-    }
+    let staged = stage.map_or(Ok(None), |stage| stage.status(file.name.as_ref()))?;
     for name in names_of(file) {
-        if data.status(name.as_ref())?.is_some_and(|status| status.st_ino == file.inode) {
+        let Some(here) = data.status(name.as_ref())? else { continue };
+        let same = staged.as_ref().is_none_or(|staged| (staged.st_dev, staged.st_ino) == (here.st_dev, here.st_ino));
+        if same && here.st_ino == file.inode {
             return Ok(Some(name));
         }
     }
@@ -375,6 +409,7 @@ fn size_of(data: &Folder, name: &str) -> Result<Option<u64>, Error> {
 /// Removes the stages of ended runs, and their folders if nothing is set aside in them. A run that was killed leaves a
 /// stage, which takes room that the next one needs.
 pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
+    sweep_trials(data)?;
     runs(data)?.into_iter().try_for_each(|id| remove_run(data, id))?;
     match open_root(data)? {
         Some(root) if root.names()?.is_empty() => Ok(data.remove_subfolder(ROOT.as_ref())?),
@@ -394,16 +429,14 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
         }
         if let Some(aside) = open(&run, ASIDE)? {
             if !aside.names()?.is_empty() {
-                let backup = match open(data, BACKUP)? {
+                let backup = match open_backup(data)? {
                     Some(backup) => backup,
                     None => data.make_subfolder(BACKUP.as_ref(), 0o700)?,
                 };
-                if !backup.is_ours()? {
-                    return Err(Error::Unsafe(backup.path().to_owned()));
-                }
                 let stem = format!("metabak.{id}");
                 let (format, level) = (config.archive_format, config.archive_level);
-                let name = archive::write(&aside, &backup, &stem, format, level, cancel)?;
+                let room = ArchiveRoom::of(data, &aside, &backup)?;
+                let name = archive::write(&aside, &backup, &stem, format, level, room, cancel)?;
                 clear(&aside)?;
                 archives.push(format!("{BACKUP}/{}", name.to_string_lossy()));
             }
@@ -411,6 +444,115 @@ pub(crate) fn archive_leftovers(data: &Folder, config: &Config, cancel: &Cancel)
         remove_run(data, id)?;
     }
     Ok(archives)
+}
+
+/// The room for the next archive of what ended runs have set aside; `None` if there is nothing to archive.
+pub(crate) fn archive_room(data: &Folder) -> Result<Option<ArchiveRoom>, Error> {
+    for id in runs(data)? {
+        let Some(run) = open_run(data, id)? else { continue };
+        if let Some(aside) = open(&run, ASIDE)?.filter(|_| !matches!(Journal::exists(&run), Ok(true))) {
+            let backup = open_backup(data)?;
+            return Ok(Some(ArchiveRoom::of(data, &aside, backup.as_ref().unwrap_or(data))?));
+        }
+    }
+    Ok(None)
+}
+
+/// Why that archive cannot be written, in words.
+pub(crate) fn archive_obstacle(data: &Folder) -> Option<String> {
+    match archive_room(data) {
+        Err(e) => Some(chain(&e)),
+        Ok(room) => room.filter(|room| !room.fits()).map(|room| format!("not enough space: {room}")),
+    }
+}
+
+/// The folder of archives, or the one that root's link in its place leads to; `None` if there is none yet.
+fn open_backup(data: &Folder) -> Result<Option<Folder>, Error> {
+    let backup = match data.subfolder(BACKUP.as_ref()) {
+        Ok(found) => found,
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(folder::Error::NotAFolder { path }) => linked_backup(data, path)?,
+        Err(e) => return Err(e.into()),
+    };
+    if backup.is_ours()? { Ok(Some(backup)) } else { Err(Error::Unsafe(backup.path().to_owned())) }
+}
+
+/// Follows the link in the place of the folder of archives. The user of the daemons can put a link there, but not one of
+/// root.
+fn linked_backup(data: &Folder, path: PathBuf) -> Result<Folder, Error> {
+    let link = data.status(BACKUP.as_ref())?;
+    let is_link = |status: &Stat| FileType::from_raw_mode(status.st_mode) == FileType::Symlink;
+    let Some(link) = link.filter(is_link) else { return Err(folder::Error::NotAFolder { path }.into()) };
+    let refused = |why: String| Error::Link { path: path.clone(), why };
+    if link.st_uid != 0 {
+        return Err(refused(format!("user {} has made it", link.st_uid)));
+    }
+    let target = data.link_target(BACKUP.as_ref())?;
+    if !target.is_absolute() {
+        return Err(refused(format!("leads to {}, which is no full path", target.display())));
+    }
+    match changeable(&target).and_then(|changeable| Ok((changeable, target.canonicalize()?))) {
+        Ok((None, real)) => Ok(Folder::open(&real)?),
+        Ok((Some(changeable), _)) => Err(refused(format!("others than root can change {}", changeable.display()))),
+        Err(e) => Err(refused(format!("it leads to {}: {e}", target.display()))),
+    }
+}
+
+/// Tries, with a file and a folder of its own that it removes again, whether a promotion could move files between the data
+/// folder and its own folders.
+pub(crate) fn try_moves(data: &Folder) -> Result<(), Error> {
+    if let Some(root) = open_root(data)? {
+        if root.own_status()?.st_dev != data.own_status()?.st_dev {
+            return Err(Error::Mounted(root.path().to_owned()));
+        }
+    }
+    let name = trial("folder");
+    let work = data.make_subfolder(&name, 0o700)?;
+    let moved = try_move(&work, data);
+    match moved.and(data.remove_subfolder(&name)) {
+        // A promotion that begins meanwhile takes it for a leftover.
+        Err(e) if e.is_not_found() => Ok(()),
+        tried => Ok(tried?),
+    }
+}
+
+/// Tries whether an archive could be written.
+pub(crate) fn try_archive(data: &Folder) -> Result<(), Error> {
+    let backup = open_backup(data)?;
+    match backup.as_ref().unwrap_or(data).try_write(&trial("archive")) {
+        Err(e) if e.is_not_found() => Ok(()),
+        tried => Ok(tried?),
+    }
+}
+
+/// Moves an empty file out of the folder `work` and back.
+fn try_move(work: &Folder, data: &Folder) -> Result<(), folder::Error> {
+    let name = trial("file");
+    drop(work.create(&name, 0o600)?);
+    let moved = work.rename(&name, data, &name).and_then(|()| data.rename(&name, work, &name));
+    let removed = work.remove(&name);
+    moved?;
+    removed
+}
+
+fn trial(what: &str) -> OsString {
+    OsString::from(format!("{TRIAL}{what}.{}", std::process::id()))
+}
+
+/// Removes what a process left that was killed while it tried.
+fn sweep_trials(data: &Folder) -> Result<(), Error> {
+    for name in data.names()?.iter().filter(|name| name.as_encoded_bytes().starts_with(TRIAL.as_bytes())) {
+        match data.subfolder(name) {
+            Ok(folder) if folder.is_ours()? => {
+                clear(&folder)?;
+                data.remove_subfolder(name)?;
+            }
+            Err(folder::Error::NotAFolder { .. }) => data.remove(name)?,
+            // Of another user, or gone by now.
+            Ok(_) | Err(_) => (),
+        }
+    }
+    Ok(())
 }
 
 /// Archives what was set aside, by this run and by interrupted ones, at the lowest priority.

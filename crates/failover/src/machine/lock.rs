@@ -179,6 +179,11 @@ impl Locks {
         read.inspect_err(|e| log::warn!("{}", chain(e))).ok().flatten()
     }
 
+    /// Tries whether a call could be written here.
+    pub(crate) fn try_write(&self) -> Result<(), Error> {
+        Ok(self.folder.try_write(format!("trial.{}", std::process::id()).as_ref())?)
+    }
+
     /// To be held by a hook from before it changes the address until its request is written. Hooks that two processes start
     /// at once would otherwise change the address in one order and ask in the other, and the address would stay where the
     /// last request is for a demotion.

@@ -6,8 +6,10 @@
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::state::{Error, State};
@@ -29,6 +31,9 @@ const KNOWN_FOR: i64 = 24 * 3600;
 const NOTE_AGAIN: i64 = 600;
 /// An isolation that goes on is logged once in this time; ucarp tries every few seconds.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
+
+/// The last write has failed.
+static IN_TROUBLE: AtomicBool = AtomicBool::new(false);
 
 /// What a machine remembers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,16 +200,25 @@ fn change_within(state: &State, patience: Duration, edit: impl FnOnce(&mut Memor
     match &lock {
         Ok(Some(_)) => (),
         Ok(None) => log::warn!("another run has locked {LOCK} for {}; going on without the lock", human(patience)),
-        Err(e) => log::warn!("cannot lock {LOCK}; going on without the lock: {}", chain(e)),
+        Err(e) => log::log!(trouble(), "cannot lock {LOCK}; going on without the lock: {}", chain(e)),
     }
     let before = recall(state);
     let mut memory = before.clone();
     edit(&mut memory);
     if memory != before {
-        if let Err(e) = state.write(OsStr::new(MEMORY), &memory) {
-            log::warn!("cannot write {MEMORY}; the next run knows less: {}", chain(&e));
+        match state.write(OsStr::new(MEMORY), &memory) {
+            Ok(()) => IN_TROUBLE.store(false, Ordering::Relaxed),
+            Err(e) => {
+                log::log!(trouble(), "cannot write {MEMORY}; the next run knows less: {}", chain(&e));
+                IN_TROUBLE.store(true, Ordering::Relaxed);
+            }
         }
     }
+}
+
+/// How loud it is told that nothing can be remembered: a serving machine tries every two seconds.
+fn trouble() -> Level {
+    if IN_TROUBLE.load(Ordering::Relaxed) { Level::Debug } else { Level::Warn }
 }
 
 /// Remembers machines of which something signed was heard: address, and whether it sends heartbeats. A machine that hears

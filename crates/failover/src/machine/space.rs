@@ -1,7 +1,10 @@
-//! Whether the staged set fits on the file system of the data folder.
+//! Whether the staged set fits on the file system of the data folder, and an archive beside a serving master.
 
+use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::time::{Duration, Instant};
+
+use rustix::fs::FileType;
 
 use crate::instance::Instance;
 use crate::machine::rehearsal_folder;
@@ -78,6 +81,67 @@ impl Display for Space {
     }
 }
 
+/// The room for an archive beside a serving master, which must find enough for its next files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ArchiveRoom {
+    /// Bytes of the archive, about.
+    pub(crate) archive: u64,
+    /// Bytes that must stay free: the next image of the master, its change logs until then, and the same once more for the
+    /// metalogger that copies both.
+    pub(crate) reserve: u64,
+    /// Bytes that the user of the daemons can still write.
+    pub(crate) free: u64,
+}
+
+impl ArchiveRoom {
+    /// For an archive of `aside` in the folder `backup`.
+    pub(crate) fn of(data: &Folder, aside: &Folder, backup: &Folder) -> Result<Self, folder::Error> {
+        let (here, there) = (sizes(data)?, sizes(aside)?);
+        let largest = |kind: &str| {
+            let of_kind = |(name, _): &&(OsString, u64)| name.as_encoded_bytes().starts_with(kind.as_bytes());
+            here.iter().chain(&there).filter(of_kind).map(|(_, size)| *size).max().unwrap_or_default()
+        };
+        let next = largest("metadata").saturating_add(largest("changelog")).saturating_mul(2);
+        // On another disk an archive is in nobody's way.
+        let shared = data.own_status()?.st_dev == backup.own_status()?.st_dev;
+        let all = there.iter().fold(0_u64, |all, (_, size)| all.saturating_add(*size));
+        // Metadata is packed to four tenths.
+        Ok(Self { archive: all / 2, reserve: if shared { next } else { 0 }, free: backup.free()? })
+    }
+
+    /// Whether the archive can be begun.
+    pub(crate) fn fits(&self) -> bool {
+        self.archive.saturating_add(self.reserve) <= self.free
+    }
+
+    /// Whether it may go on.
+    pub(crate) fn leaves_reserve(&self) -> bool {
+        self.reserve <= self.free
+    }
+}
+
+impl Display for ArchiveRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { archive, reserve, free } = *self;
+        write!(f, "it takes about {}, {} free", bytes(archive), bytes(free))?;
+        if reserve > 0 {
+            write!(f, ", and {} must stay free for the next image and change logs of the master", bytes(reserve))?;
+        }
+        Ok(())
+    }
+}
+
+/// The regular files of a folder, and their sizes.
+fn sizes(folder: &Folder) -> Result<Vec<(OsString, u64)>, folder::Error> {
+    let mut sizes = Vec::new();
+    for name in folder.names()? {
+        let status = folder.status(&name)?.filter(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
+        let size = status.map(|status| u64::try_from(status.st_size).unwrap_or_default());
+        sizes.extend(size.map(|size| (name, size)));
+    }
+    Ok(sizes)
+}
+
 /// Why a plan cannot be staged.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -147,6 +211,33 @@ mod tests {
         assert_eq!((space.rehearsal(), shared.rehearsal()), (3030, 1030));
         let huge = Space { image: u64::MAX, log: 10, ..space };
         assert!(!huge.fits() && !huge.fits_rehearsal());
+    }
+
+    #[test]
+    fn an_archive_leaves_room_for_the_next_files_of_the_master() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, size: u64| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::File::create(path).unwrap().set_len(size).unwrap();
+        };
+        file("metadata.mfs.back", 1000);
+        file("changelog.0.mfs", 10);
+        file("aside/metadata_ml.mfs.back", 900);
+        file("aside/changelog_ml.0.mfs", 20);
+        std::os::unix::fs::symlink("/etc", dir.path().join("metadata.mfs")).unwrap();
+        let open = |name: &str| Folder::open(&dir.path().join(name)).unwrap();
+        let room = ArchiveRoom::of(&open("."), &open("aside"), &open(".")).unwrap();
+        assert_eq!((room.archive, room.reserve), (460, 2040));
+        assert!(room.free > 0 && !ArchiveRoom { free: 2499, ..room }.fits());
+        let least = ArchiveRoom { free: 2500, ..room };
+        assert!(least.fits() && !ArchiveRoom { free: 2039, ..room }.leaves_reserve());
+        let text = "it takes about 460 B, 2.5 kB free, and 2.0 kB must stay free for the next image and change logs of the \
+                    master";
+        assert_eq!(least.to_string(), text);
+        // On a disk of its own it needs no more than it takes.
+        let own = ArchiveRoom::of(&open("."), &open("aside"), &Folder::open("/dev/shm".as_ref()).unwrap()).unwrap();
+        assert_eq!((own.archive, own.reserve), (460, 0));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::instance::Instance;
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
+use crate::sys::logging::chain;
 use crate::sys::process::Identity;
 
 const SWITCHOVER: &str = "switchover.json";
@@ -31,6 +32,9 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    /// It could not be opened when the run began.
+    #[error("there is no state folder")]
+    Absent,
     /// Other users than root can write to it, so nothing in it can be believed.
     #[error("{} can be written by others than root; run: chown root {0} && chmod 700 {0}", path.display())]
     Unsafe {
@@ -48,7 +52,8 @@ pub(crate) enum Error {
 /// The open state folder.
 #[derive(Debug)]
 pub(crate) struct State {
-    folder: Folder,
+    /// `None` on a machine that can make none: it remembers nothing.
+    folder: Option<Folder>,
 }
 
 impl State {
@@ -58,6 +63,22 @@ impl State {
             Self::open_at(&Instance::default().state_folder())?;
         }
         Self::open_at(&instance.state_folder())
+    }
+
+    /// As [`State::of`], but a folder that cannot be made (a file system that is full or read-only) does not keep this
+    /// machine from serving: without it nothing is remembered.
+    pub(crate) fn of_if_possible(instance: &Instance) -> Result<Self, Error> {
+        Self::or_none(Self::of(instance))
+    }
+
+    fn or_none(opened: Result<Self, Error>) -> Result<Self, Error> {
+        match opened {
+            Err(e @ Error::Make { .. }) => {
+                log::warn!("{}; going on without it, and the checks before serving know less", chain(&e));
+                Ok(Self { folder: None })
+            }
+            opened => opened,
+        }
     }
 
     /// Opens the state folder of an instance if there is one: a verb that changes nothing makes none.
@@ -84,7 +105,17 @@ impl State {
         if status.st_uid != 0 || status.st_mode & 0o022 != 0 {
             return Err(Error::Unsafe { path: path.to_owned() });
         }
-        Ok(Self { folder })
+        Ok(Self { folder: Some(folder) })
+    }
+
+    fn folder(&self) -> Result<&Folder, Error> {
+        self.folder.as_ref().ok_or(Error::Absent)
+    }
+
+    /// Tries whether it can be written to.
+    pub(crate) fn try_write(&self) -> Result<(), Error> {
+        let name = format!(".trial.{}", std::process::id());
+        Ok(self.folder()?.try_write(name.as_ref())?)
     }
 
     /// Notes that the ucarp `identity` is about to step down for a switchover.
@@ -103,40 +134,53 @@ impl State {
 
     /// The names of all files, sorted.
     pub(super) fn names(&self) -> Result<Vec<OsString>, Error> {
-        Ok(self.folder.names()?)
+        Ok(self.folder.as_ref().map_or(Ok(Vec::new()), Folder::names)?)
     }
 
     /// The value in the file `name`; `None` if there is no such file.
     pub(super) fn read<T: DeserializeOwned>(&self, name: &OsStr) -> Result<Option<T>, Error> {
-        Ok(json_file::read(&self.folder, name)?)
+        Ok(self.folder.as_ref().map_or(Ok(None), |folder| json_file::read(folder, name))?)
     }
 
     /// Writes a value to the file `name`, through to the disk.
     pub(super) fn write<T: Serialize>(&self, name: &OsStr, value: &T) -> Result<(), Error> {
-        Ok(json_file::write(&self.folder, name, value)?)
+        Ok(json_file::write(self.folder()?, name, value)?)
     }
 
     /// Removes the file `name`, if it is there.
     pub(super) fn remove(&self, name: &OsStr) -> Result<(), Error> {
-        Ok(json_file::remove(&self.folder, name)?)
+        Ok(self.folder.as_ref().map_or(Ok(()), |folder| json_file::remove(folder, name))?)
     }
 
     /// Locks the file `name` for `patience` at most, see [`Folder::lock`].
     pub(super) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
-        Ok(self.folder.lock(name, patience)?)
+        Ok(self.folder()?.lock(name, patience)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_folder_others_can_write_is_refused() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(State::open_at(dir.path()), Err(Error::Unsafe { .. })));
+    }
+
+    #[test]
+    fn a_machine_that_can_make_no_folder_remembers_nothing_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        // Root can make a folder everywhere but below what is none.
+        let state = State::or_none(State::open_at(&dir.path().join("absent/state"))).unwrap();
+        let name = OsStr::new("value.json");
+        assert_eq!((state.read::<u32>(name).unwrap(), state.names().unwrap().len()), (None, 0));
+        assert!(state.write(name, &1).is_err() && state.try_write().is_err() && state.remove(name).is_ok());
+        // One that others can write is believed as little as before.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(State::or_none(State::open_at(dir.path())), Err(Error::Unsafe { .. })));
     }
 
     #[test]

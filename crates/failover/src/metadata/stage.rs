@@ -22,7 +22,7 @@ use super::plan::{Base, Plan, Stretch};
 use super::{EpochJump, Version};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder, Owner};
-use crate::sys::text::shown;
+use crate::sys::text::{bytes, shown};
 use blocks::Blocks;
 
 /// Name of the staged image.
@@ -34,6 +34,8 @@ const MODE: u32 = 0o640;
 const BLOCK: usize = 1024 * 1024;
 /// Bytes between two flushes while more is written.
 const BETWEEN_FLUSHES: u64 = 32 * 1024 * 1024;
+/// Bytes between two looks at the room on the disk.
+const BETWEEN_LOOKS: u64 = 4 * 1024 * 1024;
 /// Lines between two looks at the cancel flag: a few milliseconds.
 const LINES_BETWEEN_CHECKS: u64 = 4096;
 
@@ -258,34 +260,55 @@ fn copy(original: &mut File, source: &OsStr, staged: &File, cancel: &Cancel) -> 
                 Err(error) => return Err(failed("read", source)(error)),
             };
             to.write_all(&block[..length]).map_err(failed("write", name))?;
-            flush.wrote(length as u64);
+            flush.wrote(length as u64).map_err(failed("write", name))?;
         }
     })
 }
 
-/// Asks for a flush now and then.
-struct Flush {
+/// Asks for a flush now and then, and looks whether there is room for more.
+struct Flush<'a> {
+    file: &'a File,
     wanted: mpsc::Sender<()>,
+    /// Since the last flush.
     bytes: u64,
+    /// Since the last look.
+    unseen: u64,
 }
 
-impl Flush {
-    fn wrote(&mut self, bytes: u64) {
+impl Flush<'_> {
+    fn wrote(&mut self, bytes: u64) -> io::Result<()> {
         self.bytes += bytes;
+        self.unseen += bytes;
         if self.bytes >= BETWEEN_FLUSHES {
             self.bytes = 0;
             // Without a receiver a flush has failed; that is reported at the end.
             let _ = self.wanted.send(());
         }
+        if self.unseen >= BETWEEN_LOOKS {
+            self.unseen = 0;
+            require_room(self.file)?;
+        }
+        Ok(())
     }
 }
 
+/// The metalogger writes beside the stage. Root could go on in blocks that it cannot use.
+fn require_room(file: &File) -> io::Result<()> {
+    let status = rustix::fs::fstatvfs(file)?;
+    let free = status.f_bavail.saturating_mul(status.f_frsize);
+    if free >= BETWEEN_LOOKS {
+        return Ok(());
+    }
+    let why = format!("only {} are left on the disk for the daemons; make room there", bytes(free));
+    Err(io::Error::new(io::ErrorKind::StorageFull, why))
+}
+
 /// Writes to `file` while earlier bytes are flushed: at the end, little is left to wait for.
-fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T, Error>) -> Result<T, Error> {
+fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush<'_>) -> Result<T, Error>) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let (wanted, asked) = mpsc::channel();
         let behind = scope.spawn(|| asked.into_iter().try_for_each(|()| file.sync_data()));
-        let written = write(Flush { wanted, bytes: 0 });
+        let written = write(Flush { file, wanted, bytes: 0, unseen: 0 });
         // A panic ends the whole process (panic = "abort").
         let flushed = behind.join().unwrap();
         flushed.map_err(failed("flush", name)).and(written)

@@ -1,5 +1,6 @@
 //! Why a promotion did not end serving.
 
+use std::io;
 use std::time::Duration;
 
 use super::prepare;
@@ -106,6 +107,9 @@ impl Failure {
             Self::Election(failure) => failure.why(),
             Self::Cancelled(_) => Why::Interrupted,
             Self::Prepare(prepare::Error::Refused(refusal)) if refusal.others_have_more() => Why::StaleCopy,
+            Self::Prepare(failure) if failure.may_pass() => Why::Passing,
+            Self::Commit(failure) if is_passing(failure) => Why::Passing,
+            Self::Recover(failure) if is_passing(failure) => Why::Passing,
             Self::Config(_)
             | Self::Machine(_)
             | Self::Recover(_)
@@ -125,10 +129,21 @@ impl Failure {
     }
 }
 
+/// Whether a file failed for what may be gone in a moment: it was moved by the program that writes it, or the disk was full.
+pub(crate) fn is_passing(failure: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(failure), |cause| cause.source());
+    causes.any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metadata::Refusal;
+    use crate::machine::space;
+    use crate::metadata::{Image, Refusal, chunkservers, stage};
+    use crate::sys::{folder, json_file};
 
     #[test]
     fn a_machine_steps_down_for_files_of_which_another_one_has_more_and_stops_for_those_that_it_must_not_serve() {
@@ -136,5 +151,49 @@ mod tests {
         assert_eq!(why(Refusal::Tail { file: "changelog_ml.0.mfs".into(), offset: 9, bytes: 4096 }), Why::StaleCopy);
         assert_eq!(why(Refusal::Unserved { end: Version(9) }), Why::StaleCopy);
         assert_eq!(why(Refusal::Unrelated { own: Version(9), ml: Version(5) }), Why::CannotServe);
+    }
+
+    #[test]
+    fn a_machine_steps_down_once_for_what_may_be_gone_in_a_moment() {
+        let io = |kind: io::ErrorKind| folder::Error::Io {
+            operation: "open",
+            path: "/var/lib/mfs/changelog_ml.1.mfs".into(),
+            source: kind.into(),
+        };
+        let written = |kind: io::ErrorKind| json_file::Error::Io {
+            operation: "write",
+            path: "/var/lib/mfs/mfs-promote/7/journal.json".into(),
+            source: kind.into(),
+        };
+        let prepared = |failure: prepare::Error| Failure::from(failure);
+        let staged = |failure: stage::Error| prepared(failure.into());
+        let name = || std::ffi::OsString::from("changelog_ml.0.mfs");
+        let passing = [
+            prepared(io(io::ErrorKind::NotFound).into()),
+            prepared(space::Error::Full { needed: 9, free: 1, path: "/var/lib/mfs".into() }.into()),
+            prepared(commit::Error::from(io(io::ErrorKind::StorageFull)).into()),
+            staged(io(io::ErrorKind::NotFound).into()),
+            staged(stage::Error::ImageChanged { file: name(), found: Image::New }),
+            staged(stage::Error::LogChanged { file: name(), change: 9 }),
+            staged(stage::Error::Io { operation: "write", file: name(), source: io::ErrorKind::StorageFull.into() }),
+            commit::Error::from(io(io::ErrorKind::NotFound)).into(),
+            commit::Error::from(written(io::ErrorKind::StorageFull)).into(),
+            commit::Error::from(written(io::ErrorKind::QuotaExceeded)).into(),
+            recover::Error::from(commit::Error::from(written(io::ErrorKind::StorageFull))).into(),
+            election::Failure::from(chunkservers::Error::from(io(io::ErrorKind::NotFound))).into(),
+            election::Failure::from(crate::sys::address::Error::NoInterface { name: "eth0".to_owned() }).into(),
+        ];
+        for failure in passing {
+            assert_eq!(failure.why(), Why::Passing, "{failure:?}");
+        }
+        let lasting = [
+            prepared(prepare::Error::NoMaster),
+            prepared(io(io::ErrorKind::PermissionDenied).into()),
+            commit::Error::from(written(io::ErrorKind::ReadOnlyFilesystem)).into(),
+            commit::Error::Foreign("/var/lib/mfs/mfs-promote".into()).into(),
+        ];
+        for failure in lasting {
+            assert_eq!(failure.why(), Why::CannotServe, "{failure:?}");
+        }
     }
 }

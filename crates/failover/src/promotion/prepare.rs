@@ -13,6 +13,7 @@ use crate::sys::process;
 use rustix::fs::Stat;
 use std::path::Path;
 
+use super::failure::is_passing;
 use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
 use crate::machine::memory;
@@ -23,6 +24,9 @@ use crate::sys::text::human;
 
 /// How long `mfsmaster -v` may take.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// In this time the metalogger has done its renames.
+const RENAMES: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// The log that a running metalogger appends to.
 pub(crate) const WRITTEN_BY_METALOGGER: &str = "changelog_ml.0.mfs";
@@ -68,6 +72,26 @@ pub(crate) enum Error {
     Cancelled(#[from] Cancelled),
 }
 
+impl Error {
+    /// Whether the cause may be gone in a moment: the metalogger renames its files, other programs fill the disk.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Stage(stage::Error::ImageChanged { .. } | stage::Error::LogChanged { .. })
+            | Self::Space(space::Error::Full { .. }) => true,
+            Self::Inventory(_) | Self::Stage(_) | Self::Space(_) | Self::RunFolder(_) | Self::Folder(_) => {
+                is_passing(self)
+            }
+            Self::Refused(_)
+            | Self::Emergency(_)
+            | Self::Release(_)
+            | Self::Version(_)
+            | Self::NoMaster
+            | Self::Metarestore(_)
+            | Self::Cancelled(_) => false,
+        }
+    }
+}
+
 /// A plan that can be staged here, and what it was made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Planned {
@@ -88,9 +112,27 @@ struct Source {
     modified: (i64, u64),
 }
 
-/// Makes the plan for the files as they are now, while the metalogger still runs, and checks that it can be staged.
+/// Makes the plan for the files as they are now, while the metalogger still runs, and checks that it can be staged. Between
+/// two renames of the metalogger an image or a log has no name: a plan that is refused is made once more.
 pub(crate) fn plan(machine: &Machine, loss: Loss, cancel: &Cancel) -> Result<Planned, Error> {
-    plan_for(machine, loss, check_release(cancel)?, cancel)
+    let release = check_release(cancel)?;
+    once_more(|e| matches!(e, Error::Refused(_)) || is_passing(e), cancel, || plan_for(machine, loss, release, cancel))
+}
+
+/// Tries once more, a moment later, if `may_pass` says so of the error.
+fn once_more<T>(
+    may_pass: impl Fn(&Error) -> bool,
+    cancel: &Cancel,
+    mut work: impl FnMut() -> Result<T, Error>,
+) -> Result<T, Error> {
+    match work() {
+        Err(e) if may_pass(&e) => {
+            log::info!("{}; once more", chain(&e));
+            cancel.sleep(RENAMES)?;
+            work()
+        }
+        done => done,
+    }
 }
 
 fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) -> Result<Planned, Error> {
@@ -114,13 +156,11 @@ pub(crate) struct Prepared {
 /// is made and its image copied once more.
 pub(crate) fn copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
     let (loss, release) = (planned.loss, planned.release);
-    match try_copy(planned, machine, id, cancel) {
-        Err(Error::Stage(e @ stage::Error::ImageChanged { .. })) => {
-            log::info!("{}; once more", chain(&e));
-            try_copy(plan_for(machine, loss, release, cancel)?, machine, id, cancel)
-        }
-        copied => copied,
-    }
+    let mut planned = Some(planned);
+    once_more(Error::may_pass, cancel, || {
+        let plan = || plan_for(machine, loss, release, cancel);
+        try_copy(planned.take().map_or_else(plan, Ok)?, machine, id, cancel)
+    })
 }
 
 fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
@@ -270,7 +310,27 @@ pub(crate) fn check_release(cancel: &Cancel) -> Result<Release, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::Version;
     use crate::metadata::changelog::Torn;
+
+    #[test]
+    fn what_may_pass_is_tried_once_more() {
+        let cancel = Cancel::new();
+        let changed = || stage::Error::LogChanged { file: "changelog_ml.0.mfs".into(), change: 9 };
+        let tries = |answers: Vec<Result<u8, Error>>| {
+            let (mut answers, mut tried) = (answers.into_iter(), 0);
+            let done = once_more(Error::may_pass, &cancel, || {
+                tried += 1;
+                answers.next().unwrap()
+            });
+            (tried, done.ok())
+        };
+        assert_eq!(tries(vec![Ok(7)]), (1, Some(7)));
+        assert_eq!(tries(vec![Err(changed().into()), Ok(7)]), (2, Some(7)));
+        assert_eq!(tries(vec![Err(changed().into()), Err(changed().into())]), (2, None));
+        assert_eq!(tries(vec![Err(Error::NoMaster)]), (1, None));
+        assert_eq!(tries(vec![Err(Refusal::Unserved { end: Version(9) }.into())]), (1, None));
+    }
 
     #[test]
     fn a_torn_line_of_a_log_being_written_is_no_warning() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::memory;
 use crate::machine::recover::{self, Interrupted};
@@ -199,6 +200,7 @@ impl DryRun {
                 None
             }
         };
+        obstacles.extend(commit::try_moves(&data).err().map(|e| chain(&e)));
         obstacles.extend(of_machine(&config, vip, cancel)?);
         Ok(Self {
             would_succeed: obstacles.is_empty(),

@@ -37,6 +37,8 @@ pub(super) struct Status {
     pub(super) ucarp: Vec<UcarpRow>,
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: usize,
+    /// What keeps the next run from archiving them.
+    pub(super) archive_obstacle: Option<String>,
     pub(super) at_work: Option<RunAtWork>,
     /// Changes that were made here and are in no served history.
     pub(super) unserved: Vec<Unserved>,
@@ -102,6 +104,7 @@ impl Status {
                 .map(|ucarp| UcarpRow::of(ucarp, config.client_port))
                 .collect(),
             not_archived: commit::runs(&data)?.len(),
+            archive_obstacle: commit::archive_obstacle(&data),
             at_work: at_work.map(RunAtWork::from),
             unserved: state.as_ref().map(|state| memory::recall(state).unserved).unwrap_or_default(),
             interrupted_runs,

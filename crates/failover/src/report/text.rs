@@ -153,6 +153,9 @@ pub(super) fn status(status: &Status) -> String {
     if status.not_archived > 0 && status.at_work.is_none() {
         let files = format!("files of {}", count(status.not_archived, "run"));
         line("not archived", &format!("{files}, in {}/mfs-promote", status.data_path.display()));
+        if let Some(why) = &status.archive_obstacle {
+            line("", why);
+        }
     }
     for interrupted in &status.interrupted_runs {
         line("interrupted", &interrupted.text);
@@ -272,6 +275,7 @@ mod tests {
                 answers_held: false,
             }],
             not_archived: 1,
+            archive_obstacle: Some("not enough space".to_owned()),
             at_work: None,
             interrupted_runs: Vec::new(),
             runs: vec![
@@ -285,6 +289,7 @@ not connected  the metalogger of 10.0.0.2, chunkserver 10.0.0.3:9422
 mfsmetalogger  not running
 ucarp          running, pid 43, 172.16.0.99 is on eth0
 not archived   files of 1 run, in /var/lib/mfs/mfs-promote
+               not enough space
 
   started (UTC)        run         outcome            version  changes  total
   2026-11-22 20:40:00  promotion   serving            1000326  324      4.79 s

@@ -2,12 +2,14 @@
 //!
 //! The data folder belongs to the user of the MooseFS daemons, and we run as root. So every access goes through a
 //! directory descriptor and one plain name: no path is walked twice, no symbolic link is followed, only regular files
-//! are opened, and opening never blocks. Renames never replace a file. Two kinds of regular files are refused: a hard
-//! link to a file of another user, which comes from outside, and a file of holes, which costs nothing to make and takes
-//! for ever to read.
+//! are opened, and opening never blocks. Renames never replace a file: where the file system cannot rename so (ZFS before
+//! 2.2, `GlusterFS`, NFS, some of FUSE), a file gets its second name by a hard link, which never replaces either, before
+//! it loses the first. Two kinds of regular files are refused: a hard link to a file of another user, which comes from
+//! outside, and a file of holes, which costs nothing to make and takes for ever to read.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -74,6 +76,25 @@ pub(crate) enum Error {
     TooMany {
         /// The folder.
         path: PathBuf,
+    },
+    /// A file or a symbolic link where a folder belongs.
+    #[error("{} is not a folder but a link or a file; move it away", path.display())]
+    NotAFolder {
+        /// The object.
+        path: PathBuf,
+    },
+    /// The file system can neither rename without replacing, nor give a file a second name.
+    #[error(
+        "the file system of {} can neither rename a file without replacing another one (renameat2 with RENAME_NOREPLACE) \
+         nor make a hard link, so files cannot be moved safely; use another file system there, as ext4, XFS or ZFS",
+        path.display()
+    )]
+    NoSafeRename {
+        /// The folder.
+        path: PathBuf,
+        /// Why there is no hard link.
+        #[source]
+        source: std::io::Error,
     },
     /// Another folder lies in the place of the one that was made.
     #[error("another program exchanged {} while it was made; move it away", path.display())]
@@ -199,8 +220,11 @@ impl Folder {
     pub(crate) fn subfolder(&self, name: &OsStr) -> Result<Self, Error> {
         let path = self.checked(name)?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open folder", &path, e))?;
-        Ok(Self { fd, path, writer: self.writer })
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Self { fd, path, writer: self.writer }),
+            Err(Errno::NOTDIR | Errno::LOOP) => Err(Error::NotAFolder { path }),
+            Err(e) => Err(io("open folder", &path, e)),
+        }
     }
 
     /// Makes the new folder `name`, flushed to disk before anything is moved into it, and opens it; it must not exist.
@@ -220,11 +244,57 @@ impl Folder {
     }
 
     /// Moves `name` into the folder `to` under the name `new_name`; never replaces anything.
+    ///
+    /// On a file system that cannot rename so, a crash may leave a file under both names: see [`Folder::is_same_file`].
     pub(crate) fn rename(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
         let path = self.checked(name)?;
         to.checked(new_name)?;
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE)
-            .map_err(|e| io("rename", &path, e))
+        match rustix::fs::renameat_with(&self.fd, name, &to.fd, new_name, RenameFlags::NOREPLACE) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => self.link_and_unlink(name, to, new_name),
+            renamed => renamed.map_err(|e| io("rename", &path, e)),
+        }
+    }
+
+    /// Moves `name` where the file system has no rename that never replaces.
+    fn link_and_unlink(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        let status = self.status(name)?.ok_or_else(|| io("rename", &path, Errno::NOENT))?;
+        if FileType::from_raw_mode(status.st_mode) == FileType::Directory {
+            // It has no second name. A plain rename of a folder replaces an empty folder at most.
+            return rustix::fs::renameat(&self.fd, name, &to.fd, new_name).map_err(|e| io("rename", &path, e));
+        }
+        match rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty()) {
+            Ok(()) => (),
+            Err(e @ (Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) => {
+                return Err(Error::NoSafeRename { path: self.path.clone(), source: e.into() });
+            }
+            Err(e) => return Err(io("rename", &path, e)),
+        }
+        if self.remove_second_name(name, to, new_name)? { Ok(()) } else { Err(Error::Exchanged { path }) }
+    }
+
+    /// Whether `name` here and `other_name` in `other` are two names of one file.
+    pub(crate) fn is_same_file(&self, name: &OsStr, other: &Self, other_name: &OsStr) -> Result<bool, Error> {
+        let (Some(one), Some(two)) = (self.status(name)?, other.status(other_name)?) else { return Ok(false) };
+        Ok((one.st_dev, one.st_ino) == (two.st_dev, two.st_ino))
+    }
+
+    /// Removes `name` if `other_name` in `other` is a second name of the same file, and says whether it is.
+    pub(crate) fn remove_second_name(&self, name: &OsStr, other: &Self, other_name: &OsStr) -> Result<bool, Error> {
+        if !self.is_same_file(name, other, other_name)? {
+            return Ok(false);
+        }
+        // On the disk before this one goes: a power cut leaves both names, never none.
+        other.sync()?;
+        self.remove(name)?;
+        Ok(true)
+    }
+
+    /// Where the symbolic link `name` leads, as it is written.
+    pub(crate) fn link_target(&self, name: &OsStr) -> Result<PathBuf, Error> {
+        let path = self.checked(name)?;
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).map_err(|e| io("read the link", &path, e))?;
+        Ok(PathBuf::from(OsString::from_vec(target.into_bytes())))
     }
 
     /// Renames `name` to `new_name` in this folder, replacing a file of that name: for our own files only.
@@ -282,9 +352,16 @@ impl Folder {
     /// for `patience` at most; `None` if the lock is held for longer. Dropping the file releases the lock.
     pub(crate) fn lock(&self, name: &OsStr, patience: Duration) -> Result<Option<File>, Error> {
         let path = self.checked(name)?;
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fd = rustix::fs::openat(&self.fd, name, flags, mode).map_err(|e| io("open", &path, e))?;
+        let open = |access: OFlags| {
+            let flags = access | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR)
+        };
+        let fd = match open(OFlags::RDWR) {
+            // A lock needs no room, nor a file system that can be written.
+            Err(Errno::ROFS) => open(OFlags::RDONLY),
+            opened => opened,
+        };
+        let fd = fd.map_err(|e| io("open", &path, e))?;
         let end = Instant::now() + patience;
         loop {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
@@ -294,6 +371,15 @@ impl Folder {
                 Err(e) => return Err(io("lock", &path, e)),
             }
         }
+    }
+
+    /// Tries whether a file can be written here, and leaves none behind.
+    pub(crate) fn try_write(&self, name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        let mut file = self.create(name, 0o600)?;
+        let written = file.write_all(b"x").and_then(|()| file.sync_all());
+        self.remove(name)?;
+        written.map_err(|source| Error::Io { operation: "write", path, source })
     }
 
     /// Flushes the folder's own entries to disk.

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub(crate) use identity::{Identity, Stat, Stopped, all, describe, in_this_network, kill, stop};
+pub(crate) use identity::{Identity, Stat, Stopped, all, describe, in_this_network, kill, stop, words};
 
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::Owner;

@@ -4,7 +4,7 @@ use crate::check::finding::Level::{self, Critical, Ok as Fine, Unknown, Warning}
 use crate::check::forms;
 use crate::machine::outcome::{RunKind, StepName};
 use crate::machine::record::Step;
-use crate::machine::space::Space;
+use crate::machine::space::{ArchiveRoom, Space};
 use crate::metadata::Lineage;
 use crate::metadata::Version;
 use crate::moosefs::{Info, Release};
@@ -83,8 +83,9 @@ fn fresh(duty: Duty) -> Facts {
         name: NameFacts { host: "mfsmaster".to_owned(), addresses: Ok(vec![VIP.into()]) },
         slow_reconnect: vec!["/etc/mfs/mfsmetalogger.cfg".into()],
         boot: Vec::new(),
+        folders: Folders { moves: Ok(()), calls: Ok(()), memory: Ok(()), archives: Ok(()) },
         duty,
-        history: History { interrupted: Ok(Vec::new()), not_archived: Ok(0), records: Ok(Vec::new()) },
+        history: History { interrupted: Ok(Vec::new()), not_archived: Ok(0), no_room: None, records: Ok(Vec::new()) },
     }
 }
 
@@ -484,11 +485,16 @@ fn a_metalogger_that_does_not_follow_is_critical() {
 #[test]
 fn what_earlier_runs_left_is_told() {
     let with = |history: History| Facts { history, ..standby_facts(1349) };
-    let none = || History { interrupted: Ok(Vec::new()), not_archived: Ok(0), records: Ok(Vec::new()) };
+    let none = || History { interrupted: Ok(Vec::new()), not_archived: Ok(0), no_room: None, records: Ok(Vec::new()) };
     let left = with(History { interrupted: Ok(vec!["interrupted".to_owned()]), not_archived: Ok(2), ..none() });
     assert_eq!(answers(&left, "runs")[0], (Warning, "interrupted".to_owned()));
     let text = "old files of 2 runs are not archived yet, in /var/lib/mfs/mfs-promote; the next run archives them";
     expect(&left, "archive", Warning, text);
+    let room = ArchiveRoom { archive: 4_000_000, reserve: 20_000_000, free: 21_000_000 };
+    let text = "old files of 2 runs are not archived yet, in /var/lib/mfs/mfs-promote; there is not enough space for the \
+                archive (it takes about 4.0 MB, 21.0 MB free, and 20.0 MB must stay free for the next image and change \
+                logs of the master); make room, or make /var/lib/mfs/bak a link to another disk";
+    expect(&with(History { not_archived: Ok(2), no_room: Some(room), ..none() }), "archive", Warning, text);
     let failed = with(History {
         records: Ok(vec![
             run(RunKind::Demotion, Outcome::Failed, Some("no disk")),
@@ -509,4 +515,20 @@ fn a_master_that_starts_at_boot_is_told_with_the_command() {
     let boot = vec![BootFault { daemon: "init script moosefs-master".to_owned(), is_master: true, remedy: None }];
     let text = "init script moosefs-master starts at boot and would serve old metadata; only a promotion may start it";
     expect(&Facts { boot, ..standby_facts(1349) }, "boot", Warning, text);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_before_a_promotion_needs_it() {
+    let good = || Folders { moves: Ok(()), calls: Ok(()), memory: Ok(()), archives: Ok(()) };
+    let with = |folders: Folders| Facts { folders, ..serving_facts() };
+    let why = || Err("cannot do it".to_owned());
+    let moves = with(Folders { moves: why(), ..good() });
+    expect(&moves, "folders", Critical, "cannot do it: a promotion would be refused");
+    let text = "cannot do it: vip-up would give up, and stop ucarp; make /run/moosefs-ucarp writable, or room there";
+    expect(&with(Folders { calls: why(), ..good() }), "folders", Critical, text);
+    let text = "cannot do it: a promotion goes on, but knows nothing of what this machine noted (flapping, a stale copy, \
+                machines of the group); make /var/lib/moosefs-ucarp writable, or room there";
+    expect(&with(Folders { memory: why(), ..good() }), "folders", Critical, text);
+    let text = "cannot do it: no archive can be written, and files that were set aside stay in mfs-promote";
+    expect(&with(Folders { archives: why(), ..good() }), "archive", Warning, text);
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rustix::io::Errno;
+
 use super::*;
+use crate::sys::testing::refusing;
 
 const RUN: u64 = 1_795_000_000;
 
@@ -183,6 +186,126 @@ fn whatever_part_of_the_renames_a_power_cut_leaves_is_undone() {
     }
 }
 
+/// Where a file is whose move was begun: a file system without a rename that never replaces gives it a second name first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Moved {
+    No,
+    Half,
+    Yes,
+}
+
+fn undo_move(from: &Path, to: &Path, moved: Moved) {
+    match moved {
+        Moved::Yes => (),
+        Moved::Half => std::fs::hard_link(to, from).unwrap(),
+        Moved::No => std::fs::rename(to, from).unwrap(),
+    }
+}
+
+#[test]
+fn whatever_part_of_the_links_and_unlinks_a_power_cut_leaves_is_undone() {
+    let state =
+        |number: u32, index: u32| [Moved::No, Moved::Half, Moved::Yes][(number / 3_u32.pow(index) % 3) as usize];
+    for number in 0..3_u32.pow(5) {
+        let states: Vec<_> = (0..5).map(|index| state(number, index)).collect();
+        // Two files never have one name.
+        let (original, image) = (states[2], states[4]);
+        if original != Moved::Yes && image != Moved::No {
+            continue;
+        }
+        let place = committed();
+        for ((from, to), moved) in renames(&place).iter().zip(&states).rev() {
+            undo_move(from, to, *moved);
+        }
+        place.set_phase(Phase::Moving);
+        assert_eq!(place.recover(), Recovery::RollBack, "{states:?}");
+        assert_eq!(place.files(), old_set(), "{states:?}");
+        assert!(!place.path("mfs-promote").exists(), "{states:?}");
+    }
+}
+
+#[test]
+fn a_roll_back_killed_between_a_link_and_its_unlink_is_finished_by_the_next() {
+    for phase in [Phase::Moving, Phase::Starting] {
+        for half in 0..5 {
+            let place = committed();
+            place.set_phase(phase);
+            let mut back = renames(&place);
+            back.rotate_left(OLD.len());
+            for (from, to) in &back[..half] {
+                std::fs::rename(to, from).unwrap();
+            }
+            std::fs::hard_link(&back[half].1, &back[half].0).unwrap();
+            assert_eq!(place.recover(), Recovery::RollBack, "{phase:?}, {half} moves");
+            assert_eq!(place.files(), old_set(), "{phase:?}, {half} moves");
+        }
+    }
+}
+
+#[test]
+fn an_image_that_is_half_moved_back_is_none_that_a_master_has_left() {
+    let (place, folder) = staged();
+    std::fs::write(place.path(CLEAN_STOP_IMAGE), "old metadata.mfs").unwrap();
+    let mut set_aside = OLD.map(OsString::from).to_vec();
+    set_aside.push(CLEAN_STOP_IMAGE.into());
+    folder.commit(&place.data, &set_aside, true).unwrap();
+    let aside = place.path("mfs-promote/1795000000/aside").join(CLEAN_STOP_IMAGE);
+    std::fs::hard_link(aside, place.path(CLEAN_STOP_IMAGE)).unwrap();
+    assert_eq!(place.recover(), Recovery::RollBack);
+    assert_eq!(place.files()[CLEAN_STOP_IMAGE], "old metadata.mfs");
+    assert!(!place.path("mfs-promote").exists());
+}
+
+#[test]
+fn a_commit_is_done_undone_and_archived_where_the_file_system_cannot_rename_without_replacing() {
+    for errno in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, errno)], || {
+            let place = committed();
+            assert_eq!(place.files()["metadata.mfs.back"], "staged metadata.mfs.back");
+            assert_eq!(place.recover(), Recovery::RollBack);
+            assert_eq!(place.files(), old_set());
+            let second = place.stage(RUN + 1, "staged");
+            second.commit(&place.data, &OLD.map(OsString::from), true).unwrap().finish().unwrap();
+            let archives = archive_leftovers(&place.data, &config(), &Cancel::new()).unwrap();
+            assert_eq!(archives, ["bak/metabak.1795000001.tar.xz"]);
+            assert_eq!(std::fs::read_dir(place.path(BACKUP)).unwrap().count(), 1);
+            assert!(!place.path("mfs-promote").exists());
+            try_moves(&place.data).unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_file_system_that_cannot_move_files_safely_is_refused_before_anything_is_touched() {
+    for errno in [Errno::PERM, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, Errno::INVAL), (nix::libc::SYS_linkat, errno)], || {
+            let place = place();
+            let none = |error: Error| matches!(error, Error::Folder(folder::Error::NoSafeRename { .. }));
+            assert!(none(try_moves(&place.data).unwrap_err()));
+            assert_eq!(place.files(), old_set());
+            assert_eq!(place.data.names().unwrap().len(), OLD.len());
+            assert!(none(RunFolder::create(&place.data, RUN).unwrap_err()));
+            sweep(&place.data).unwrap();
+            assert_eq!(place.data.names().unwrap().len(), OLD.len());
+        });
+    }
+}
+
+#[test]
+fn what_a_trial_leaves_that_was_killed_is_swept() {
+    let place = place();
+    let trial = |what: &str| place.path(&format!("{TRIAL}{what}.7"));
+    std::fs::write(trial("file"), "").unwrap();
+    std::fs::create_dir(trial("folder")).unwrap();
+    std::fs::write(trial("folder").join("file"), "").unwrap();
+    // None of ours: it is left alone, and nothing fails.
+    std::fs::create_dir(trial("theirs")).unwrap();
+    std::fs::create_dir(trial("theirs").join("folder")).unwrap();
+    std::os::unix::fs::chown(trial("theirs"), Some(65_534), None).unwrap();
+    sweep(&place.data).unwrap();
+    assert!(!trial("file").exists() && !trial("folder").exists() && trial("theirs").exists());
+}
+
 #[test]
 fn a_roll_back_killed_between_any_two_renames_is_finished_by_the_next() {
     for phase in [Phase::Moving, Phase::Starting] {
@@ -270,14 +393,19 @@ fn files_set_aside_by_an_unfinished_run_are_neither_archived_nor_swept() {
 fn a_name_that_is_no_text_goes_back_too() {
     use std::os::unix::ffi::OsStrExt as _;
     let (place, folder) = staged();
-    let name = OsStr::from_bytes(b"metadata\xff.mfs");
-    std::fs::write(place.dir.path().join(name), "old").unwrap();
+    // As text they would be one name.
+    let names = [&b"metadata\xff.mfs"[..], b"metadata\xfe.mfs"].map(OsStr::from_bytes);
+    let text = |name: &OsStr| std::fs::read(place.dir.path().join(name)).ok();
     let mut set_aside = OLD.map(OsString::from).to_vec();
-    set_aside.push(name.to_owned());
+    for name in names {
+        std::fs::write(place.dir.path().join(name), name.as_bytes()).unwrap();
+        set_aside.push(name.to_owned());
+    }
     folder.commit(&place.data, &set_aside, true).unwrap();
-    assert!(!place.dir.path().join(name).exists());
+    assert_eq!(names.map(text), [None, None]);
     assert_eq!(place.recover(), Recovery::RollBack);
-    assert!(place.dir.path().join(name).exists() && !place.path("mfs-promote").exists());
+    assert_eq!(names.map(text), names.map(|name| Some(name.as_bytes().to_vec())));
+    assert!(!place.path("mfs-promote").exists());
 }
 
 #[test]
@@ -395,6 +523,41 @@ fn no_archive_is_made_where_another_user_could_exchange_it() {
 }
 
 #[test]
+fn an_archive_follows_a_link_that_root_has_made_to_a_folder_of_its_own() {
+    use std::os::unix::fs::{PermissionsExt as _, lchown, symlink};
+    let (place, elsewhere) = (committed(), tempfile::tempdir().unwrap());
+    place.run().finish().unwrap();
+    let link = |target: &Path| {
+        let _ = std::fs::remove_file(place.path(BACKUP));
+        symlink(target, place.path(BACKUP)).unwrap();
+    };
+    let archive = || archive_leftovers(&place.data, &config(), &Cancel::new());
+    let why = |text: &str| {
+        for refused in [archive().map(drop), try_archive(&place.data)] {
+            let refused = refused.unwrap_err().to_string();
+            assert!(refused.contains(text), "{refused}");
+            assert!(archive_obstacle(&place.data).unwrap().contains(text), "{text}");
+        }
+    };
+    link(&elsewhere.path().join("absent"));
+    why("No such file");
+    link(Path::new("../elsewhere"));
+    why("which is no full path");
+    link(elsewhere.path());
+    lchown(place.path(BACKUP), Some(65_534), None).unwrap();
+    why("user 65534 has made it");
+    link(elsewhere.path());
+    std::fs::set_permissions(elsewhere.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+    why("others than root can change");
+    std::fs::set_permissions(elsewhere.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    try_archive(&place.data).unwrap();
+    assert_eq!(archive_obstacle(&place.data), None);
+    assert_eq!(archive().unwrap(), ["bak/metabak.1795000000.tar.xz"]);
+    let names: Vec<_> = std::fs::read_dir(elsewhere.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["metabak.1795000000.tar.xz"]);
+}
+
+#[test]
 fn a_folder_of_runs_of_another_user_is_not_touched() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join(ROOT)).unwrap();
@@ -404,7 +567,10 @@ fn a_folder_of_runs_of_another_user_is_not_touched() {
     assert!(matches!(unfinished(&data), Err(Error::Foreign(_))));
     std::fs::remove_dir(dir.path().join(ROOT)).unwrap();
     std::os::unix::fs::symlink("/tmp", dir.path().join(ROOT)).unwrap();
-    assert!(RunFolder::create(&data, 1).is_err());
+    for refused in [RunFolder::create(&data, 1).map(drop), try_moves(&data), sweep(&data)] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.ends_with("mfs-promote is not a folder but a link or a file; move it away"), "{refused}");
+    }
 }
 
 #[test]

@@ -19,10 +19,10 @@ pub(super) struct Blocks {
 
 impl Blocks {
     /// Runs `put_all`, and writes what it puts to `file` at the same time; `wrote` is called with the size of each
-    /// block. All is written when this returns. If writing fails, that is the error, and `put` fails too.
+    /// block, and can end the work. All is written when this returns. If writing fails, that is the error, and `put` fails too.
     pub(super) fn write<T, E>(
         file: &File,
-        wrote: impl FnMut(u64) + Send,
+        wrote: impl FnMut(u64) -> io::Result<()> + Send,
         failed: impl FnOnce(io::Error) -> E,
         put_all: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -64,11 +64,11 @@ fn write_all(
     mut file: &File,
     filled: &Receiver<Vec<u8>>,
     back: &Sender<Vec<u8>>,
-    mut wrote: impl FnMut(u64),
+    mut wrote: impl FnMut(u64) -> io::Result<()>,
 ) -> io::Result<()> {
     for mut block in filled {
         file.write_all(&block)?;
-        wrote(block.len() as u64);
+        wrote(block.len() as u64)?;
         block.clear();
         // Wanted only while there is more to put.
         let _ = back.send(block);

@@ -38,6 +38,22 @@ fn a_staged_set() {
 }
 
 #[test]
+fn a_stage_that_does_not_fit_leaves_room_for_the_daemons() {
+    crate::sys::testing::small_disk(14, |disk| {
+        let file = File::create(disk.join(LOG)).unwrap();
+        let full = flushing(&file, LOG.as_ref(), |mut flush| {
+            loop {
+                (&file).write_all(&vec![0; BLOCK]).map_err(failed("write", LOG.as_ref()))?;
+                flush.wrote(BLOCK as u64).map_err(failed("write", LOG.as_ref()))?;
+            }
+        });
+        let full: Error = full.map(|(): ()| ()).unwrap_err();
+        assert!(matches!(&full, Error::Io { source, .. } if source.raw_os_error().is_none()), "{full:?}");
+        assert_eq!(file.metadata().unwrap().len(), 12 << 20);
+    });
+}
+
+#[test]
 fn a_jump_raises_the_version_and_every_id() {
     let (stage, written) = staged(&simple(), JUMP);
     assert_eq!(content(&stage, IMAGE), image(10 + JUMP, 1));

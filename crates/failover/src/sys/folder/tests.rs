@@ -1,6 +1,7 @@
 //! Files that another user may put into a folder, and how root is protected from them.
 
 use super::*;
+use crate::sys::testing::{refusing, small_disk};
 use std::os::unix::fs::symlink;
 
 fn scratch() -> (tempfile::TempDir, Folder) {
@@ -126,6 +127,18 @@ fn a_lock_is_held_by_one_at_a_time() {
 }
 
 #[test]
+fn a_file_is_locked_where_nothing_can_be_written() {
+    small_disk(1, |disk| {
+        let folder = Folder::open(disk).unwrap();
+        assert!(folder.lock("lock".as_ref(), Duration::ZERO).unwrap().is_some());
+        let remount = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(disk).status();
+        assert!(remount.unwrap().success() && folder.try_write("file".as_ref()).is_err());
+        let held = folder.lock("lock".as_ref(), Duration::ZERO).unwrap();
+        assert!(held.is_some() && folder.lock("lock".as_ref(), Duration::ZERO).unwrap().is_none());
+    });
+}
+
+#[test]
 fn a_rename_never_replaces() {
     let (dir, folder) = scratch();
     std::fs::write(dir.path().join("a"), "a").unwrap();
@@ -144,4 +157,45 @@ fn a_user_may_be_a_number() {
     assert_eq!(Owner::named("# 12x", Some("#")), own(12, 0));
     assert_eq!(Owner::named("#-1", Some("#0")), None);
     assert_eq!([Owner::named("", None), Owner::named("root", Some("no-such-group"))], [None, None]);
+}
+
+#[test]
+fn a_rename_never_replaces_where_the_file_system_cannot_rename_so() {
+    for errno in [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, errno)], || {
+            let (dir, folder) = scratch();
+            let to = folder.make_subfolder("to".as_ref(), 0o700).unwrap();
+            std::fs::write(dir.path().join("a"), "a").unwrap();
+            std::fs::write(dir.path().join("to/b"), "b").unwrap();
+            assert!(folder.rename("a".as_ref(), &to, "b".as_ref()).is_err());
+            assert_eq!(std::fs::read_to_string(dir.path().join("to/b")).unwrap(), "b");
+            folder.rename("a".as_ref(), &to, "a".as_ref()).unwrap();
+            assert_eq!(std::fs::read_to_string(dir.path().join("to/a")).unwrap(), "a");
+            assert!(folder.rename("a".as_ref(), &to, "c".as_ref()).unwrap_err().is_not_found());
+            // What is no regular file, too: a link is moved, not what it leads to.
+            symlink("to/a", dir.path().join("link")).unwrap();
+            folder.rename("link".as_ref(), &to, "link".as_ref()).unwrap();
+            assert_eq!(std::fs::read_link(dir.path().join("to/link")).unwrap(), Path::new("to/a"));
+            std::fs::create_dir(dir.path().join("folder")).unwrap();
+            std::fs::write(dir.path().join("folder/file"), "").unwrap();
+            assert!(folder.rename("folder".as_ref(), &folder, "to".as_ref()).is_err());
+            assert!(folder.rename("folder".as_ref(), &to, "b".as_ref()).is_err());
+            folder.rename("folder".as_ref(), &to, "folder".as_ref()).unwrap();
+            assert_eq!(folder.names().unwrap(), ["to"]);
+            assert_eq!(to.names().unwrap(), ["a", "b", "folder", "link"]);
+        });
+    }
+}
+
+#[test]
+fn nothing_is_moved_where_there_are_no_hard_links_either() {
+    for errno in [Errno::PERM, Errno::OPNOTSUPP] {
+        refusing(&[(nix::libc::SYS_renameat2, Errno::INVAL), (nix::libc::SYS_linkat, errno)], || {
+            let (dir, folder) = scratch();
+            std::fs::write(dir.path().join("a"), "a").unwrap();
+            let refused = folder.rename("a".as_ref(), &folder, "b".as_ref()).unwrap_err();
+            assert!(matches!(refused, Error::NoSafeRename { .. }), "{refused}");
+            assert_eq!(folder.names().unwrap(), ["a"]);
+        });
+    }
 }

@@ -1,7 +1,9 @@
 //! Other processes, each named by its id and its start time, so that a reused id is never taken for the old one.
 
+use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,14 @@ pub(crate) fn in_this_network(name: &str) -> Vec<Identity> {
     let forked = |stat: &Stat| found.iter().any(|(pid, _)| *pid == stat.parent);
     let found = found.iter().filter(|(_, stat)| !forked(stat));
     found.map(|(pid, stat)| Identity { pid: *pid, start: stat.start }).collect()
+}
+
+/// The words of the command line of a process; none if it has ended.
+pub(crate) fn words(identity: Identity) -> Vec<OsString> {
+    let line = std::fs::read(format!("/proc/{}/cmdline", identity.pid)).unwrap_or_default();
+    // What was read is of this process only if it is still there.
+    let line = if identity.is_alive() { line } else { Vec::new() };
+    line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
 /// One process, for good: ids are used again, but not with the same start time.
