@@ -36,7 +36,7 @@ use crate::serving::keeper::Keeper;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
-use crate::sys::process::Stopped;
+use crate::sys::process::{self, Stopped};
 use crate::sys::text::human;
 use crate::timing;
 use crate::vip::VirtualIp;
@@ -227,7 +227,15 @@ impl<'a> Ending<'a> {
     }
 
     /// Logs why, steps down as the policy says, keeps the record in `state`, and runs `NOTIFY`.
-    fn end(self, mut run: Run, why: Why, text: &str, state: Option<&State>) -> Option<Notified> {
+    fn end(self, run: Run, why: Why, text: &str, state: Option<&State>) -> Option<Notified> {
+        let state = state.filter(|_| !self.quiet);
+        let (run, notified) = self.step_down(run, why, text);
+        run.end(state);
+        notified
+    }
+
+    /// All of it but the record.
+    fn step_down(self, mut run: Run, why: Why, text: &str) -> (Run, Option<Notified>) {
         let policy = why.policy();
         run.record.error = Some(text.to_owned());
         if self.request.is_some_and(Request::superseded) {
@@ -246,12 +254,12 @@ impl<'a> Ending<'a> {
         let config = self.config.filter(|_| done.is_some() && !self.quiet);
         let notified = config
             .map(|config| notify::tell(config, policy.event, Some(&self.call.interface), &run.record, run.elapsed()));
-        run.end(state.filter(|_| !self.quiet));
-        notified
+        (run, notified)
     }
 }
 
-/// A bound on each step: if cancelling does not stop it, this process exits.
+/// A bound on each step: if cancelling does not stop it, this process exits. The disk of the state folder may be the one that
+/// does not answer, so the address goes before anything is looked for there.
 fn watch_time(
     call: &Call,
     config: Option<&Config>,
@@ -264,13 +272,15 @@ fn watch_time(
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));
-        drop(ending.end(run, Why::TimedOut, &text, State::open().ok().as_ref()));
+        let (run, notified) = ending.step_down(run, Why::TimedOut, &text);
         supervisor.dismiss();
+        process::within(timing::RECORD, move || run.end(State::open().ok().as_ref()));
+        drop(notified);
         std::process::exit(1)
     })
 }
 
-/// No step of a promotion takes this long, whatever the daemons do; the time to load its image is added.
+/// No step of a promotion takes this long, whatever the daemons do; the bound for loading the files is added.
 fn allowance(config: Option<&Config>) -> Duration {
     config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
 }
@@ -369,8 +379,7 @@ impl Promotion<'_> {
 
     /// A step begins, and has more time than it can need.
     fn begin(&self, step: StepName) {
-        let image = self.machine.services.start_deadline(self.machine.image_size());
-        self.watchdog.allow(step, allowance(Some(&self.machine.config)) + image);
+        self.watchdog.allow(step, allowance(Some(&self.machine.config)) + self.machine.start_time().most);
     }
 
     /// A call whose runs are killed again and again is given up, unless a master answers by now.
@@ -550,11 +559,12 @@ impl Promotion<'_> {
     fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
         self.cancel.check()?;
         memory::epoch_begins(&self.machine.state, committed.served);
-        let deadline = self.machine.services.start_deadline(self.machine.image_size());
+        // The staged set is all that is there now.
+        let time = self.machine.start_time();
         if committed.release.restores_itself() {
-            self.machine.services.start_master(deadline, self.cancel)?;
+            self.machine.services.start_master(time, self.cancel)?;
         } else {
-            self.machine.services.start_plain_master(deadline, self.cancel)?;
+            self.machine.services.start_plain_master(time, self.cancel)?;
         }
         self.run.done(StepName::Start, format_args!("mfsmaster started"));
         Ok(())
@@ -568,9 +578,9 @@ impl Promotion<'_> {
             match master.look(self.machine, self.cancel) {
                 Look::Answers(info) => break info,
                 Look::Absent(_) if begun.elapsed() > timing::START_GRACE => return Err(Failure::Died),
-                Look::Hangs(Silence { patience, why, .. }) => {
+                Look::Hangs(Silence { lasted, why, .. }) => {
                     let port = self.machine.config.client_port;
-                    return Err(Failure::Unresponsive { port, after: patience, source: why });
+                    return Err(Failure::Unresponsive { port, after: lasted, source: why });
                 }
                 Look::Absent(_) | Look::Busy(_) => self.cancel.sleep(ASK_EVERY)?,
             }

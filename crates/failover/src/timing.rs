@@ -77,8 +77,16 @@ pub(crate) const LAST_RESORT_AGE: Duration = ms(600_000);
 pub(crate) const START_GRACE: Duration = ms(2000);
 /// A master that exits over something it finds wrong does so within this after it began to serve.
 pub(crate) const EARLY_EXIT: Duration = ms(3000);
+/// However steady its progress: a start or a stop of the master takes so many times what its files take on an ordinary disk
+/// (10 MB/s) at most. Disks of 3 MB/s were met.
+pub(crate) const MOST_TIMES: u32 = 5;
+/// A thread that waits in the kernel for a disk, and has not run once in this time, hangs: the disk does not answer. Half of
+/// what the kernel itself takes for a hung task.
+pub(crate) const HUNG: Duration = ms(60_000);
 /// How long a step that has timed out may take to stop once it is cancelled.
 pub(crate) const CANCEL_GRACE: Duration = ms(10_000);
+/// How long the record of such a run may take to be written, once the address is gone.
+pub(crate) const RECORD: Duration = ms(2000);
 /// How long ucarp may take to run `vip-down` and end before it is killed: with its link down it ignores signals.
 pub(crate) const UCARP_STOP: Duration = ms(3000);
 
@@ -128,6 +136,9 @@ pub(crate) const VIP_LIFETIME_ALONE: Duration = ms(2000);
 
 /// Added to ucarp's dead time and interval: the time in which a restarted ucarp is MASTER again.
 pub(crate) const GRACE_MARGIN: Duration = ms(1000);
+/// How long after the mark of a switchover the demotion of its ucarp may come: ucarp steps down within its interval, and the
+/// demotion asks the master first.
+pub(crate) const SWITCHOVER_MARK: Duration = ms(10_000);
 /// MooseFS 1.6 tells no version: there another MASTER that goes on for this long is taken to lack nothing.
 pub(crate) const OTHER_DECIDES: Duration = ms(3000);
 

@@ -5,17 +5,18 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{self, Lock, Locks, Ticket};
 use crate::machine::outcome::RunKind;
-use crate::machine::patience_with_run_before;
+use crate::machine::time_for_run_before;
 use crate::metadata::{Loss, Version};
+use crate::moosefs::Daemon;
 use crate::sys::cancel::Cancel;
 use crate::sys::process;
+use crate::sys::progress::Patience;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
@@ -72,8 +73,9 @@ impl Call {
     }
 
     /// How long the run before this one may take to end. Nothing of this machine is open yet.
-    fn patience(&self) -> Duration {
-        patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::fallback()))
+    fn patience(&self) -> Patience {
+        let time = time_for_run_before(&self.load_config().unwrap_or_else(|_| Config::fallback()));
+        Patience::with(Daemon::Master.program(), time)
     }
 
     /// The configuration that the call names.

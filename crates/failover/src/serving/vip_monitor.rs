@@ -197,7 +197,7 @@ impl Serving<'_> {
         log::error!("releasing {}: {why}, and no ucarp manages it here", self.vip);
         let ticket = self.request.ask(RunKind::Demotion).inspect_err(|e| log::warn!("{}", chain(e))).ok();
         drop(mutex);
-        if let Err(e) = self.machine.state.note_switchover(ucarp.identity()) {
+        if let Err(e) = self.machine.state.note_switchover(ucarp.identity(), None) {
             log::warn!("the master will be stopped only after the full grace: {}", chain(&e));
         }
         let demotion = Call { kind: RunKind::Demotion, ticket, killed: 0, ..self.call.clone() };

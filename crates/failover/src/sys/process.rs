@@ -18,10 +18,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub(crate) use identity::{Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, stop};
+pub(crate) use identity::{
+    Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, own_threads, runs_of_waiting, stop, work_of,
+};
 
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::Owner;
+use crate::sys::progress::{Allowance, Patience};
 use crate::sys::text::human;
 use identity::wait_readable;
 
@@ -133,7 +136,9 @@ impl Finished {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunOptions<'a> {
     /// The time it has.
-    pub(crate) deadline: Duration,
+    pub(crate) time: Allowance,
+    /// The program whose progress counts, if it is not this one itself.
+    pub(crate) works: Option<&'a str>,
     /// How long its process group has after TERM; zero for KILL at once, where nothing of it is worth an orderly end.
     pub(crate) patience: Duration,
     /// Whom it runs as, if not as we do.
@@ -145,7 +150,7 @@ pub(crate) struct RunOptions<'a> {
 impl RunOptions<'_> {
     /// As we are, with a deadline, and ended in order.
     pub(crate) fn within(deadline: Duration) -> Self {
-        Self { deadline, patience: GROUP_PATIENCE, user: None, environment: &[] }
+        Self { time: Allowance::fixed(deadline), works: None, patience: GROUP_PATIENCE, user: None, environment: &[] }
     }
 }
 
@@ -183,24 +188,25 @@ pub(crate) fn run_with<S: AsRef<OsStr>>(
     // Ours and not collected yet, so the id cannot mean another process.
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let ended = ended.map_err(|e| io("watch process", &child.id(), e))?;
-    let outcome = wait_for(&ended, manner.deadline, &output, cancel);
+    let itself = program.file_name().unwrap_or_default().to_string_lossy();
+    let patience = Patience::with(manner.works.unwrap_or(&itself), manner.time);
+    let outcome = wait_for(&ended, patience, &output, cancel);
     if outcome == Ok(true) {
         let status = child.wait().map_err(|e| io("collect process", &child.id(), e))?;
         return Ok(Finished { program: program.to_owned(), status, output: output.close(), took: start.elapsed() });
     }
-    let state = describe(child.id());
+    let (state, after) = (describe(child.id()), start.elapsed().min(manner.time.most));
     log::warn!("ending {} after {}: {state}", program.display(), human(start.elapsed()));
     end_group(&mut child, &ended, manner.patience);
     log::debug!("{} had printed: {}", program.display(), output.close());
     outcome?;
-    Err(Error::Deadline { program: program.to_owned(), after: manner.deadline, state })
+    Err(Error::Deadline { program: program.to_owned(), after, state })
 }
 
 /// Waits for the end of a child, and meanwhile forgets all but the end of what it prints.
-fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cancel) -> Result<bool, Cancelled> {
-    let end = Instant::now() + deadline;
+fn wait_for(ended: &OwnedFd, mut patience: Patience, output: &Output, cancel: &Cancel) -> Result<bool, Cancelled> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = patience.left();
         if wait_readable(ended, left.min(FORGET_EVERY), Some(cancel))? {
             return Ok(true);
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use std::process::Command;
+use std::time::Instant;
 
 const LONG: Duration = Duration::from_secs(60);
 fn locks(path: &Path) -> Locks {

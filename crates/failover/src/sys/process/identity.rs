@@ -11,10 +11,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Error, io};
 use crate::sys::cancel::{Cancel, Cancelled, timeout};
+use crate::sys::progress::Patience;
 use crate::sys::text::human;
 
 /// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
 const AFTER_KILL: Duration = Duration::from_secs(5);
+/// Between two looks at the progress of a process that is stopping.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// So many frames of a kernel stack are shown.
 const FRAMES: usize = 6;
 
@@ -74,13 +77,58 @@ pub(crate) fn all() -> Vec<u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The process of the program `name` in this network that was started first, if there is one.
-pub(crate) fn oldest_in_this_network(name: &str) -> Option<Identity> {
+/// The processes of the program `name` in this network.
+fn in_this_network(name: &str) -> impl Iterator<Item = (u32, Stat)> {
     let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
     let here = network("thread-self");
-    let named = |pid: &u32| Stat::of(*pid).is_some_and(|stat| stat.comm == name && !stat.has_ended());
-    let found = all().into_iter().filter(|pid| named(pid) && network(&pid.to_string()) == here);
-    found.filter_map(Identity::of).min_by_key(|identity| (identity.start, identity.pid))
+    let named = all().into_iter().filter_map(|pid| Some((pid, Stat::of(pid)?)));
+    let named = named.filter(move |(_, stat)| stat.comm == name && !stat.has_ended());
+    named.filter(move |(pid, _)| network(&pid.to_string()) == here)
+}
+
+/// The process of the program `name` in this network that was started first, if there is one.
+pub(crate) fn oldest_in_this_network(name: &str) -> Option<Identity> {
+    let found = in_this_network(name).map(|(pid, stat)| Identity { pid, start: stat.start });
+    found.min_by_key(|identity| (identity.start, identity.pid))
+}
+
+/// How much work all processes of the program `name` in this network have done: a byte that was read or written is 1, a
+/// hundredth of a second of processor time is 100 KiB, and so is a wait for a disk that has ended.
+pub(crate) fn work_of(name: &str) -> u64 {
+    const STEP: u64 = 100 * 1024;
+    in_this_network(name).fold(0, |sum, (pid, stat)| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let bytes = numbers(&read("io"), &["rchar", "wchar", "read_bytes", "write_bytes"]);
+        // One that waits for a disk again and again: the disk answers.
+        let waits = if stat.state == 'D' { numbers(&read("status"), &["voluntary_ctxt_switches"]) } else { 0 };
+        let steps = stat.ticks.saturating_add(waits).saturating_mul(STEP);
+        sum.wrapping_add(bytes).wrapping_add(steps)
+    })
+}
+
+/// The ids of the threads of this process.
+pub(crate) fn own_threads() -> impl Iterator<Item = u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok())
+}
+
+/// How many times the processor was given to a thread that waits in the kernel now, where no signal ends the wait: `None` if it
+/// does something else. As long as the number stays the same, it has not run.
+pub(crate) fn runs_of_waiting(thread: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+    runs_if_waiting(&status)
+}
+
+fn runs_if_waiting(status: &str) -> Option<u64> {
+    let waits =
+        status.lines().any(|line| line.strip_prefix("State:").is_some_and(|state| state.trim().starts_with('D')));
+    waits.then(|| numbers(status, &["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]))
+}
+
+/// The sum of what stands behind these names in a file of `/proc`.
+fn numbers(text: &str, names: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| names.contains(name));
+    lines.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).fold(0, u64::wrapping_add)
 }
 
 /// One process, for good: ids are used again, but not with the same start time.
@@ -183,19 +231,26 @@ pub(crate) enum Stopped {
     Killed,
 }
 
-/// Ends a process that need not be a child: TERM, and KILL if it is still there after `patience`.
-pub(crate) fn stop(identity: Identity, patience: Duration) -> Result<Stopped, Error> {
+/// Ends a process that need not be a child: TERM, and KILL if it is still there when `patience` is over.
+pub(crate) fn stop(identity: Identity, patience: impl Into<Patience>) -> Result<Stopped, Error> {
     let Some(process) = identity.open()? else {
         return Ok(Stopped::AlreadyGone);
     };
     process.signal(Signal::TERM)?;
-    if process.wait(patience) {
-        return Ok(Stopped::OnTerm);
+    let (begun, mut patience) = (Instant::now(), patience.into());
+    loop {
+        let left = patience.left();
+        if process.wait(left.min(LOOK_EVERY)) {
+            return Ok(Stopped::OnTerm);
+        }
+        if left.is_zero() {
+            break;
+        }
     }
     log::warn!(
         "process {} ignored TERM for {}; sending KILL. It is {}",
         identity.pid,
-        human(patience),
+        human(begun.elapsed()),
         describe(identity.pid)
     );
     process.kill()
@@ -339,6 +394,16 @@ mod tests {
         assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience).unwrap(), Stopped::Killed);
         busy.wait().unwrap();
         assert_eq!(describe(u32::MAX), "gone");
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_disk_is_told_by_its_state() {
+        let status = |state: &str| {
+            format!("Name:\tx D\nState:\t{state}\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t25\n")
+        };
+        assert_eq!(runs_if_waiting(&status("D (disk sleep)")), Some(42));
+        assert_eq!(runs_if_waiting(&status("S (sleeping)")), None);
+        assert_eq!(runs_if_waiting(""), None);
     }
 
     proptest! {
