@@ -12,7 +12,7 @@ const fn ms(milliseconds: u64) -> Duration {
 // The hooks.
 
 /// How long a hook waits for another one at most: ucarp advertises nothing meanwhile.
-pub(crate) const HOOK_MUTEX: Duration = ms(200);
+pub(crate) const HOOK_MUTEX: Duration = ms(300);
 /// Added to the time of a clean stop of the master: how long a run waits for the one before it, which may have to stop the
 /// master, or to roll back and end one that is loading.
 pub(crate) const LOCK_MARGIN: Duration = ms(60_000);
@@ -20,9 +20,11 @@ pub(crate) const LOCK_MARGIN: Duration = ms(60_000);
 /// will not end either.
 pub(crate) const IMAGE_SIZE: Duration = ms(2000);
 
-/// How long a hook waits for the kernel to close the lease; it takes a millisecond, and longer while another program changes
+/// How long a hook waits for the kernel to close the lease; it takes some milliseconds, and longer while another program changes
 /// the packet filter.
-pub(crate) const HOOK_LEASE: Duration = ms(80);
+pub(crate) const HOOK_LEASE: Duration = ms(150);
+/// How long a hook waits for the kernel to add or remove the address, or to say whether it is there.
+pub(crate) const HOOK_ADDRESS: Duration = ms(1000);
 /// While a hook removes the virtual IP: how long the master may take for one pass of its loop.
 pub(crate) const DRAIN_LOOP_PASS: Duration = ms(60);
 /// How long metaloggers may then take to acknowledge. One that takes longer is dead or cut off, and would not get the
@@ -87,6 +89,8 @@ pub(crate) const HUNG: Duration = ms(60_000);
 pub(crate) const CANCEL_GRACE: Duration = ms(10_000);
 /// How long the record of such a run may take to be written, once the address is gone.
 pub(crate) const RECORD: Duration = ms(2000);
+/// How long it may take to order the stop of ucarp's unit, before ucarp is told to end in any case.
+pub(crate) const UNIT_STOP: Duration = ms(5000);
 /// How long ucarp may take to run `vip-down` and end before it is killed: with its link down it ignores signals.
 pub(crate) const UCARP_STOP: Duration = ms(3000);
 

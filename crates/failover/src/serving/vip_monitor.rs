@@ -175,7 +175,7 @@ impl Serving<'_> {
     fn release(&self) {
         let mutex = self.request.hook_mutex();
         if self.is_on_duty() {
-            match drain::remove_address(&self.vip, self.machine.config.own_master()) {
+            match drain::remove_address(&self.vip, self.machine.config.own_master(), drain::close) {
                 Ok(Left { removed: Removed::Removed, .. }) => {
                     log::warn!("{} removed from {}", self.vip, self.vip.interface);
                 }
