@@ -46,12 +46,17 @@ use prepare::{Prepared, Staged};
 
 /// Pause between two requests to a starting master.
 const ASK_EVERY: Duration = Duration::from_millis(10);
+/// For what has deadlines of its own: only a disk that does not answer ends it.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause between two looks at a new master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes this machine the master, and stays as long as it serves. On failure the files are put back, the address is removed,
 /// and ucarp steps down or is stopped. Returns true if this machine served, or if a later call has taken over.
 pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: &Supervisor) -> bool {
+    // The configuration may lie on a disk that does not answer. The wait for the lock has a deadline of its own.
+    let hook = call.request().filter(|_| origin.is_hook());
+    let early = hook.map(|request| watch_time(call, None, DAY, &request, cancel, supervisor));
     let lock = match call.take_lock(origin, cancel) {
         Ok(lock) => lock,
         Err(why) => return without_lock(call, origin, &why),
@@ -59,7 +64,9 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
     let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
     let config = call.load_config();
     let known = config.as_ref().ok().cloned();
-    let watchdog = watch_time(call, known.as_ref(), lock.request(), cancel, supervisor);
+    let time = allowance(known.as_ref());
+    let watchdog = watch_time(call, known.as_ref(), time, lock.request(), cancel, supervisor);
+    drop(early);
     let machine = match config.map_err(Failure::from).and_then(|config| Ok(Machine::open(config)?)) {
         Ok(machine) => machine,
         Err(failure) => {
@@ -263,12 +270,13 @@ impl<'a> Ending<'a> {
 fn watch_time(
     call: &Call,
     config: Option<&Config>,
+    time: Duration,
     request: &Request,
     cancel: &Cancel,
     supervisor: &Supervisor,
 ) -> Watchdog {
     let (call, known, request, supervisor) = (call.clone(), config.cloned(), request.clone(), supervisor.clone());
-    Watchdog::watch(StepName::Recover, allowance(config), cancel, move |step| {
+    Watchdog::watch(StepName::Recover, time, cancel, move |step| {
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));

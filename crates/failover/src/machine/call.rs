@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::config::{self, Config};
-use crate::machine::lock::{self, Lock, Locks, Ticket};
+use crate::machine::lock::{self, Lock, Locks, Request, Ticket};
 use crate::machine::outcome::RunKind;
 use crate::machine::time_for_run_before;
 use crate::metadata::{Loss, Version};
@@ -70,6 +70,11 @@ impl Call {
                 locks.acquire(&ticket, || self.patience(), cancel)
             }
         }
+    }
+
+    /// The call's place in the order of calls, where it has one, before there is a lock.
+    pub(crate) fn request(&self) -> Option<Request> {
+        Some(Locks::system().ok()?.request(self.ticket?))
     }
 
     /// How long the run before this one may take to end. Nothing of this machine is open yet.

@@ -189,6 +189,11 @@ impl Locks {
         moved.map(|()| ticket)
     }
 
+    /// The request that `ticket` stands for.
+    pub(crate) fn request(self, ticket: Ticket) -> Request {
+        Request { locks: self, ticket: Some(ticket) }
+    }
+
     /// Takes the lock for `ticket`. A run that holds it is told to end, and waited for.
     ///
     /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`, which is asked for only if
