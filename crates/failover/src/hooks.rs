@@ -210,7 +210,7 @@ fn remove_address(words: &HookWords) -> Result<Option<Version>> {
     Ok(None)
 }
 
-fn close_apart(lease: Lease) -> std::result::Result<(), String> {
+fn close_apart(lease: &Lease) -> std::result::Result<(), String> {
     lease.change_apart(Change::Close, timing::HOOK_LEASE).map_err(|e| chain(&e))
 }
 

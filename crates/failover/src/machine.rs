@@ -210,8 +210,8 @@ fn image_size(data: &Folder) -> u64 {
 
 /// The sizes of the files whose names begin so.
 fn sizes(data: &Folder, prefix: &str) -> Vec<u64> {
-    let names = data.names().unwrap_or_default();
-    let named = names.iter().filter(|name| name.to_string_lossy().starts_with(prefix));
+    let all = data.names().unwrap_or_default();
+    let named = all.iter().filter(|name| name.to_string_lossy().starts_with(prefix));
     named.filter_map(|name| u64::try_from(data.status(name).ok().flatten()?.st_size).ok()).collect()
 }
 

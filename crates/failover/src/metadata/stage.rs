@@ -263,9 +263,10 @@ fn copy(original: &mut File, source: &OsStr, staged: &File, cancel: &Cancel) -> 
     })
 }
 
-/// Asks for a flush now and then.
+/// Asks for a flush now and then, and waits for the one before: what is written is never much ahead of the disk, so that no
+/// single flush takes long on a slow one.
 struct Flush {
-    wanted: mpsc::Sender<()>,
+    wanted: mpsc::SyncSender<()>,
     bytes: u64,
 }
 
@@ -283,7 +284,7 @@ impl Flush {
 /// Writes to `file` while earlier bytes are flushed: at the end, little is left to wait for.
 fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush) -> Result<T, Error>) -> Result<T, Error> {
     std::thread::scope(|scope| {
-        let (wanted, asked) = mpsc::channel();
+        let (wanted, asked) = mpsc::sync_channel(1);
         let behind = scope.spawn(|| asked.into_iter().try_for_each(|()| file.sync_data()));
         let written = write(Flush { wanted, bytes: 0 });
         // A panic ends the whole process (panic = "abort").

@@ -121,7 +121,7 @@ mod tests {
         let (done, begun) = (Arc::new(AtomicU64::new(7)), Instant::now());
         let counter = Arc::clone(&done);
         let mut patience = Patience::new(allowance, begun, move || counter.load(Ordering::Relaxed));
-        (1..)
+        (1..10_000)
             .find(|second| {
                 done.fetch_add(work(*second), Ordering::Relaxed);
                 patience.left_at(begun + SECOND * u32::try_from(*second).unwrap()).is_zero()

@@ -41,7 +41,7 @@ pub(crate) struct Left {
 pub(crate) fn remove_address(
     vip: &VirtualIp,
     own: SocketAddrV4,
-    close: impl FnOnce(Lease) -> Result<(), String>,
+    close: impl FnOnce(&Lease) -> Result<(), String>,
 ) -> Result<Left, address::Error> {
     if !vip.holds()? {
         return Ok(Left { removed: Removed::NotThere, version: None });
@@ -51,15 +51,16 @@ pub(crate) fn remove_address(
 }
 
 /// Closes the lease here. The kernel may take its time: then a thread of this process stays behind.
-pub(crate) fn close(lease: Lease) -> Result<(), String> {
+pub(crate) fn close(lease: &Lease) -> Result<(), String> {
+    let lease = lease.clone();
     let closed = process::within(timing::HOOK_LEASE, move || lease.install().and_then(|()| lease.close()));
     closed.unwrap_or(Err(Errno::ETIMEDOUT)).map_err(|e| e.to_string())
 }
 
 /// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers.
-fn drain(vip: Ipv4Addr, own: SocketAddrV4, close: impl FnOnce(Lease) -> Result<(), String>) -> Option<Version> {
+fn drain(vip: Ipv4Addr, own: SocketAddrV4, close: impl FnOnce(&Lease) -> Result<(), String>) -> Option<Version> {
     // There is no table where another program has removed it, or where a promotion by hand serves.
-    close(Lease::on(vip, own.port())).inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
+    close(&Lease::on(vip, own.port())).inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
     let start = Instant::now();
     // Without a master there is nothing to wait for.
     let info = moosefs::info(own, timing::DRAIN_LOOP_PASS).ok()?;
@@ -132,8 +133,7 @@ mod tests {
     fn the_address_goes_also_if_the_packet_filter_hangs() {
         let (_net, _) = Net::new();
         let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
-        let hangs =
-            |_: Lease| process::within(timing::HOOK_LEASE, || std::thread::park()).ok_or("no answer".to_owned());
+        let hangs = |_: &Lease| process::within(timing::HOOK_LEASE, std::thread::park).ok_or("no answer".to_owned());
         let begun = Instant::now();
         let left = remove_address(&vip, SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT), hangs).unwrap();
         assert_eq!(left, Left { removed: Removed::Removed, version: None });
