@@ -19,7 +19,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 pub(crate) use identity::{
-    Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, own_threads, runs_of_waiting, stop, work_of,
+    Identity, Stat, Stopped, all, describe, kill, oldest_in_this_network, own_threads, runs_of_waiting, stop,
 };
 
 use crate::sys::cancel::{Cancel, Cancelled};

@@ -8,8 +8,6 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::sys::process;
-
 /// So much work is progress: a tenth of a second of processor time, or so many bytes.
 pub(crate) const LEAST: u64 = 1024 * 1024;
 /// Pause between two looks.
@@ -60,17 +58,6 @@ impl Patience {
     pub(crate) fn new(allowance: Allowance, begun: Instant, mut work: impl FnMut() -> u64 + Send + 'static) -> Self {
         let done = if allowance.still < allowance.most { work() } else { 0 };
         Self { allowance, begun, moved: begun, looked: begun, done, work: Box::new(work) }
-    }
-
-    /// From now on, for the work of all processes of the program `name` in this network.
-    pub(crate) fn with(name: &str, allowance: Allowance) -> Self {
-        Self::with_since(name, allowance, Instant::now())
-    }
-
-    /// As [`Patience::with`], counted from `begun`.
-    pub(crate) fn with_since(name: &str, allowance: Allowance, begun: Instant) -> Self {
-        let name = name.to_owned();
-        Self::new(allowance, begun, move || process::work_of(&name))
     }
 
     pub(crate) fn allowance(&self) -> Allowance {
@@ -152,35 +139,5 @@ mod tests {
         assert_eq!(patience.left_at(begun + SECOND * 301), SECOND * 59, "all was paused for 300 s");
         assert_eq!(patience.left_at(begun + SECOND * 302), SECOND * 58);
         assert!(patience.left_at(begun + SECOND * 4000).is_zero());
-    }
-
-    #[test]
-    fn the_work_of_a_process_is_seen() {
-        let name = "a-busy-program";
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join(name);
-        std::fs::copy("/bin/sh", &program).unwrap();
-        let run = |script: &str| std::process::Command::new(&program).args(["-c", script]).spawn().unwrap();
-        let mut busy = run("while :; do :; done");
-        let (begun, before) = (Instant::now(), process::work_of(name));
-        while process::work_of(name) - before < LEAST {
-            assert!(begun.elapsed() < SECOND * 60, "no work seen");
-            std::thread::sleep(SECOND / 50);
-        }
-        busy.kill().unwrap();
-        busy.wait().unwrap();
-
-        let mut still = run("kill -STOP $$");
-        while process::Stat::of(still.id()).unwrap().state != 'T' {
-            std::thread::sleep(SECOND / 50);
-        }
-        let mut patience = Patience::with(name, Allowance { still: SECOND / 2, most: SECOND * 60 });
-        let begun = Instant::now();
-        while !patience.left().is_zero() {
-            std::thread::sleep(SECOND / 50);
-        }
-        assert!(begun.elapsed() < SECOND * 30, "{:?}", begun.elapsed());
-        still.kill().unwrap();
-        still.wait().unwrap();
     }
 }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Error, io};
 use crate::sys::cancel::{Cancel, Cancelled, timeout};
-use crate::sys::progress::Patience;
+use crate::sys::progress::{Allowance, Patience};
 use crate::sys::text::human;
 
 /// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
@@ -104,6 +104,19 @@ pub(crate) fn work_of(name: &str) -> u64 {
         let steps = stat.ticks.saturating_add(waits).saturating_mul(STEP);
         sum.wrapping_add(bytes).wrapping_add(steps)
     })
+}
+
+impl Patience {
+    /// From now on, for the work of all processes of the program `name` in this network.
+    pub(crate) fn with(name: &str, allowance: Allowance) -> Self {
+        Self::with_since(name, allowance, Instant::now())
+    }
+
+    /// As [`Patience::with`], counted from `begun`.
+    pub(crate) fn with_since(name: &str, allowance: Allowance, begun: Instant) -> Self {
+        let name = name.to_owned();
+        Self::new(allowance, begun, move || work_of(&name))
+    }
 }
 
 /// The ids of the threads of this process.
@@ -317,6 +330,7 @@ fn from_ticks(ticks: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::progress::LEAST;
     use proptest::prelude::*;
     use std::process::Command;
 
@@ -404,6 +418,38 @@ mod tests {
         assert_eq!(runs_if_waiting(&status("D (disk sleep)")), Some(42));
         assert_eq!(runs_if_waiting(&status("S (sleeping)")), None);
         assert_eq!(runs_if_waiting(""), None);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_work_of_a_process_is_seen() {
+        let name = "a-busy-program";
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(name);
+        std::fs::copy("/bin/sh", &program).unwrap();
+        let run = |script: &str| std::process::Command::new(&program).args(["-c", script]).spawn().unwrap();
+        let mut busy = run("while :; do :; done");
+        let (begun, before) = (Instant::now(), work_of(name));
+        while work_of(name) - before < LEAST {
+            assert!(begun.elapsed() < SECOND * 60, "no work seen");
+            std::thread::sleep(SECOND / 50);
+        }
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+
+        let mut still = run("kill -STOP $$");
+        while Stat::of(still.id()).unwrap().state != 'T' {
+            std::thread::sleep(SECOND / 50);
+        }
+        let mut patience = Patience::with(name, Allowance { still: SECOND / 2, most: SECOND * 60 });
+        let begun = Instant::now();
+        while !patience.left().is_zero() {
+            std::thread::sleep(SECOND / 50);
+        }
+        assert!(begun.elapsed() < SECOND * 30, "{:?}", begun.elapsed());
+        still.kill().unwrap();
+        still.wait().unwrap();
     }
 
     proptest! {
