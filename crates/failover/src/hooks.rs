@@ -22,9 +22,11 @@ use crate::machine::step_down::stop_calling_ucarp;
 use crate::metadata::Version;
 use crate::moosefs::workarounds::drain::{self, Left};
 use crate::policy::Why;
-use crate::sys::address::{self, Added, Removed};
+use crate::sys::address::{Added, Removed};
 use crate::sys::logging::{self, chain};
 use crate::sys::nft::Lease;
+use crate::sys::nft::apart::{self, Change};
+use crate::sys::text::human;
 use crate::sys::{cancel, process};
 use crate::timing;
 use crate::ucarp::Ucarp;
@@ -35,6 +37,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Adds the virtual IP and starts the promotion. If nothing could be started that would serve on the address, it is
 /// removed again and the calling ucarp stopped.
 pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCode {
+    if let Some(done) = apart::asked() {
+        return done;
+    }
     begin("vip-up", parsed.as_ref().ok().map(|parsed| &parsed.words));
     let ucarp = Ucarp::parent().ok();
     let words = match parsed {
@@ -71,6 +76,9 @@ pub(crate) fn vip_up(parsed: std::result::Result<VipUp, clap::Error>) -> ExitCod
 
 /// Removes the virtual IP and starts the demotion. Goes on past every error and reports them all.
 pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> ExitCode {
+    if let Some(done) = apart::asked() {
+        return done;
+    }
     begin("vip-down", parsed.as_ref().ok().map(|parsed| &parsed.words));
     let words = match parsed {
         Ok(VipDown { words }) => words,
@@ -105,7 +113,7 @@ pub(crate) fn vip_down(parsed: std::result::Result<VipDown, clap::Error>) -> Exi
     let locks = Locks::of(&instance(&words)).inspect_err(|error| report(error)).ok();
     let mutex = locks.as_ref().and_then(Locks::hook_mutex);
     // The address first: another machine may have it already.
-    let left = remove_address(&words, config.as_ref()).inspect_err(|error| report(error)).ok().flatten();
+    let left = remove_address(&words, config.as_ref()).inspect_err(|error| report(&**error)).ok().flatten();
     let ucarp = caller(ucarp, locks.as_ref(), words.vip);
     // Without a ticket mfs-promote draws one itself.
     let ticket = locks.and_then(|locks| locks.ask(RunKind::Demotion).inspect_err(|error| report(error)).ok());
@@ -180,6 +188,7 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     }
     let vip = virtual_ip(words);
     vip.find_interface()?;
+    let (adding, prefix) = (vip.clone(), config.prefix_length);
     let locks = Locks::of(&config.instance)?;
     if let Some(ucarp) = ucarp {
         locks.remember_ucarp(words.vip, ucarp);
@@ -187,7 +196,7 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
     let mutex = locks.hook_mutex();
     // For a hook that was run by hand nothing would renew the lease.
     let lifetime = ucarp.map(|_| close_lease(&vip, config));
-    let added = vip.add(config.prefix_length, lifetime)?;
+    let added = ask_kernel(move || adding.add(prefix, lifetime))??;
     let asked = locks.ask(RunKind::Promotion).map_err(Box::<dyn Error>::from);
     let started = asked.and_then(|ticket| Ok(call(RunKind::Promotion, words, Some(ticket), ucarp.cloned()).launch()?));
     drop(mutex);
@@ -198,18 +207,31 @@ fn add_and_promote(words: &HookWords, config: &Config, ucarp: Option<&Ucarp>) ->
             Ok(())
         }
         Err(error) => {
+            // One that starts when its disk answers again must not promote.
+            if let Err(e) = locks.ask(RunKind::Demotion) {
+                log::error!("{}", chain(&e));
+            }
             if added == Added::Added {
-                vip.remove()?;
+                ask_kernel(move || vip.remove())??;
             }
             Err(error)
         }
     }
 }
 
+/// Asks the kernel for a change of the address. It answers at once, unless another one of its parts hangs.
+fn ask_kernel<T: Send + 'static>(question: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    process::within(timing::HOOK_ADDRESS, question).ok_or_else(|| {
+        let time = human(timing::HOOK_ADDRESS);
+        format!("the kernel has not changed the address for {time}").into()
+    })
+}
+
 /// The address must not stay where nothing serves on it, whatever added it: ucarp without -z leaves it there.
 fn leave_address(words: &HookWords) {
-    if let Err(e) = virtual_ip(words).remove() {
-        log::error!("{}", chain(&e));
+    let vip = virtual_ip(words);
+    if let Err(e) = ask_kernel(move || vip.remove()).and_then(|removed| Ok(removed?)) {
+        log::error!("{}", chain(&*e));
     }
 }
 
@@ -224,13 +246,14 @@ fn give_up(words: &HookWords, ucarp: &Ucarp, config: Option<&Config>, error: Str
 }
 
 /// Returns the version of the metadata that clients know.
-fn remove_address(words: &HookWords, config: Option<&Config>) -> std::result::Result<Option<Version>, address::Error> {
+fn remove_address(words: &HookWords, config: Option<&Config>) -> Result<Option<Version>> {
     let vip = virtual_ip(words);
-    let left = match config {
-        Some(config) => drain::remove_address(&vip, config.own_master()),
+    let (leaving, master) = (vip.clone(), config.map(Config::own_master));
+    let left = ask_kernel(move || match master {
+        Some(master) => drain::remove_address(&leaving, master, close_apart),
         // Which master it is cannot be known; mfs-promote reports why.
-        None => vip.remove().map(|removed| Left { removed, version: None }),
-    };
+        None => leaving.remove().map(|removed| Left { removed, version: None }),
+    })?;
     match left {
         Ok(Left { removed: Removed::Removed, version }) => {
             log::info!("{vip} removed from {}", vip.interface);
@@ -238,20 +261,23 @@ fn remove_address(words: &HookWords, config: Option<&Config>) -> std::result::Re
         }
         Ok(Left { removed: Removed::NotThere, .. }) => log::info!("{vip} was not on {}", vip.interface),
         Err(error) if error.is_no_interface() => log::info!("{} is gone, and {vip} with it", vip.interface),
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     }
     Ok(None)
+}
+
+fn close_apart(lease: &Lease) -> std::result::Result<(), String> {
+    lease.change_apart(Change::Close, timing::HOOK_LEASE).map_err(|e| chain(&e))
 }
 
 /// Closes the lease before there is an address to answer on. Without it the address is the lease: it lives for two seconds,
 /// unless a run prolongs it.
 fn close_lease(vip: &VirtualIp, config: &Config) -> Duration {
     let lease = Lease::on(vip.address, config.client_port);
-    match process::within(timing::HOOK_LEASE, move || lease.install()) {
-        Some(Ok(())) => return timing::VIP_LIFETIME,
-        Some(Err(e)) => log::warn!("cannot make the packet filter's table of the lease ({e}); going on without it"),
-        None => {
-            log::warn!("the kernel does not make the packet filter's table of the lease in time; going on without it");
+    match lease.change_apart(Change::Install, timing::HOOK_LEASE) {
+        Ok(()) => return timing::VIP_LIFETIME,
+        Err(e) => {
+            log::warn!("cannot make the packet filter's table of the lease ({}); going on without it", chain(&e));
         }
     }
     timing::VIP_LIFETIME_ALONE

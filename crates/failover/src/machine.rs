@@ -36,6 +36,7 @@ use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity, Stopped};
+use crate::sys::progress::{Allowance, Patience};
 use crate::timing;
 use rustix::fs::Stat;
 
@@ -133,20 +134,25 @@ impl Machine {
         moosefs::info(self.config.own_master(), ANSWER)
     }
 
-    /// The size of the largest image in the data folder: what starts and stops of the master take time for.
-    pub(crate) fn image_size(&self) -> u64 {
-        image_size(&self.data)
+    /// How long a start of the master may take with what is in the data folder.
+    pub(crate) fn start_time(&self) -> Allowance {
+        self.services.start_time(loaded_size(&self.data))
+    }
+
+    /// How long a clean stop of the master may take.
+    pub(crate) fn stop_time(&self) -> Allowance {
+        self.services.stop_time(image_size(&self.data))
     }
 
     /// Stops `daemon` if it runs and waits until it is gone. Says what it took.
     pub(crate) fn stop(&self, daemon: Daemon) -> Result<Stopped, Error> {
         let Some(identity) = self.running(daemon)? else { return Ok(Stopped::AlreadyGone) };
-        let mut deadline = self.services.stop_deadline(self.image_size());
-        if daemon == Daemon::Metalogger {
+        let time = match daemon {
             // It has no metadata to store, and clients wait for this.
-            deadline = deadline.min(METALOGGER_STOP);
-        }
-        Ok(self.services.stop(daemon, identity, deadline)?)
+            Daemon::Metalogger => Allowance::fixed(METALOGGER_STOP.min(self.stop_time().most)),
+            _ => self.stop_time(),
+        };
+        Ok(self.services.stop(daemon, identity, time)?)
     }
 
     /// Starts the metalogger and waits until it runs.
@@ -190,17 +196,16 @@ pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Err
         }
     };
     let Some(master) = master else { return Ok(false) };
+    let time = config.services.stop_time(0);
     // The service of another file could be that of another master.
     let services = config.knows_master_cfg().then(|| Services::find(&config.services));
     let stopped = match services {
-        Some(Ok(services)) => services.stop(Daemon::Master, master, config.services.stop_timeout),
+        Some(Ok(services)) => services.stop(Daemon::Master, master, time),
         failed => {
             let why = failed.and_then(Result::err).map(|e| format!("{}; ", chain(&e))).unwrap_or_default();
             log::error!("{why}sending TERM to mfsmaster (pid {})", master.pid);
-            process::stop(master, config.services.stop_timeout).map_err(|source| services::Error::Command {
-                verb: "stop",
-                control: Daemon::Master.to_string(),
-                source,
+            process::stop(master, Patience::with(Daemon::Master.program(), time)).map_err(|source| {
+                services::Error::Command { verb: "stop", control: Daemon::Master.to_string(), source }
             })
         }
     };
@@ -229,7 +234,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
 }
 
 /// How long a run waits for the one before it: as long as that one may take to store what is in the data folder, and a margin.
-pub(crate) fn patience_with_run_before(config: &Config) -> Duration {
+pub(crate) fn time_for_run_before(config: &Config) -> Allowance {
     let path = config.data_path.clone();
     // In a thread of its own: reading a folder on a disk that does not answer has no end.
     let (found, size) = mpsc::channel();
@@ -239,17 +244,25 @@ pub(crate) fn patience_with_run_before(config: &Config) -> Duration {
         let _ = found.send(image.unwrap_or_default());
     });
     let image = looking.ok().and_then(|_| size.recv_timeout(timing::IMAGE_SIZE).ok());
-    config.services.stop_deadline(image.unwrap_or_default()) + timing::LOCK_MARGIN
+    let Allowance { still, most } = config.services.stop_time(image.unwrap_or_default());
+    Allowance { still: still + timing::LOCK_MARGIN, most: most + timing::LOCK_MARGIN }
+}
+
+/// How much a master may have to load from the data folder `data`: the largest image and all change logs.
+pub(crate) fn loaded_size(data: &Folder) -> u64 {
+    sizes(data, "changelog").into_iter().fold(image_size(data), u64::saturating_add)
 }
 
 /// The size of the largest image in the data folder `data`.
-pub(crate) fn image_size(data: &Folder) -> u64 {
-    let size = |name: &std::ffi::OsString| {
-        let image = name.to_string_lossy().starts_with("metadata");
-        let status = if image { data.status(name).ok().flatten() } else { None };
-        status.and_then(|status| u64::try_from(status.st_size).ok())
-    };
-    data.names().unwrap_or_default().iter().filter_map(size).max().unwrap_or_default()
+fn image_size(data: &Folder) -> u64 {
+    sizes(data, "metadata").into_iter().max().unwrap_or_default()
+}
+
+/// The sizes of the files whose names begin so.
+fn sizes(data: &Folder, prefix: &str) -> Vec<u64> {
+    let all = data.names().unwrap_or_default();
+    let named = all.iter().filter(|name| name.to_string_lossy().starts_with(prefix));
+    named.filter_map(|name| u64::try_from(data.status(name).ok().flatten()?.st_size).ok()).collect()
 }
 
 /// Whether a folder is `owner`'s to write, so that root does nothing there on behalf of others: a link in the path of the
@@ -269,12 +282,36 @@ mod tests {
         let mut config = Config::salvage(None);
         config.data_path = dir.path().to_owned();
         (config.services.start_timeout, config.services.stop_timeout) = (Duration::ZERO, Duration::from_secs(60));
-        assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
+        let seconds = |still, most| Allowance { still: Duration::from_secs(still), most: Duration::from_secs(most) };
+        assert_eq!(time_for_run_before(&config), seconds(120, 360));
         let image = std::fs::File::create(dir.path().join("metadata.mfs.back")).unwrap();
         image.set_len(50_000_000_000).unwrap();
-        assert_eq!(patience_with_run_before(&config), Duration::from_secs(5120));
+        assert_eq!(time_for_run_before(&config), seconds(120, 25_360));
         config.data_path = "/nowhere".into();
-        assert_eq!(patience_with_run_before(&config), Duration::from_secs(120));
+        assert_eq!(time_for_run_before(&config), seconds(120, 360));
+    }
+
+    #[test]
+    fn a_start_gets_time_for_the_image_and_for_the_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        let sizes = [
+            ("metadata.mfs.back", 7),
+            ("metadata.mfs.back.1", 5),
+            ("changelog.0.mfs", 100),
+            ("changelog_ml.1.mfs", 20),
+        ];
+        for (name, size) in sizes {
+            std::fs::File::create(dir.path().join(name)).unwrap().set_len(size).unwrap();
+        }
+        assert_eq!(loaded_size(&data), 127);
+        let settings = Config::salvage(None).services;
+        let minute = Duration::from_secs(60);
+        // A day of changes beside a small image.
+        let time = settings.start_time(1_000_000_000 + 6_000_000_000);
+        assert_eq!((time.still, time.most), (minute, (minute + Duration::from_secs(700)) * 5));
+        // 110 million objects that take 57 minutes to be stored.
+        assert!(settings.stop_time(14_000_000_000).most > minute * 57);
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::serving::keeper::Keeper;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
-use crate::sys::process::Stopped;
+use crate::sys::process::{self, Stopped};
 use crate::sys::text::human;
 use crate::timing;
 use crate::vip::VirtualIp;
@@ -48,12 +48,17 @@ use prepare::{Prepared, Staged};
 const ASK_EVERY: Duration = Duration::from_millis(10);
 /// So many changes a master cannot have made since it was started: no client is answered before it is proved.
 const MOST_SINCE_START: u64 = 1_000_000;
+/// For what has deadlines of its own: only a disk that does not answer ends it.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Pause between two looks at a new master.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes this machine the master, and stays as long as it serves. On failure the files are put back, the address is removed,
 /// and ucarp steps down or is stopped. Returns true if this machine served, or if a later call has taken over.
 pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: &Supervisor) -> bool {
+    // The configuration may lie on a disk that does not answer. The wait for the lock has a deadline of its own.
+    let hook = call.request().filter(|_| origin.is_hook());
+    let early = hook.map(|request| watch_time(call, None, DAY, &request, cancel, supervisor));
     let lock = match call.take_lock(origin, cancel) {
         Ok(lock) => lock,
         Err(why) => return without_lock(call, origin, &why),
@@ -61,7 +66,9 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
     let mut run = Run::begin(RunKind::Promotion, Some(call.vip));
     let config = call.load_config();
     let known = config.as_ref().ok().cloned();
-    let watchdog = watch_time(call, known.as_ref(), lock.request(), cancel, supervisor);
+    let time = allowance(known.as_ref());
+    let watchdog = watch_time(call, known.as_ref(), time, lock.request(), cancel, supervisor);
+    drop(early);
     let machine = match config.map_err(Failure::from).and_then(|config| Ok(Machine::open(config)?)) {
         Ok(machine) => machine,
         Err(failure) => {
@@ -229,7 +236,15 @@ impl<'a> Ending<'a> {
     }
 
     /// Logs why, steps down as the policy says, keeps the record in `state`, and runs `NOTIFY`.
-    fn end(self, mut run: Run, why: Why, text: &str, state: Option<&State>) -> Option<Notified> {
+    fn end(self, run: Run, why: Why, text: &str, state: Option<&State>) -> Option<Notified> {
+        let state = state.filter(|_| !self.quiet);
+        let (run, notified) = self.step_down(run, why, text);
+        run.end(state);
+        notified
+    }
+
+    /// All of it but the record.
+    fn step_down(self, mut run: Run, why: Why, text: &str) -> (Run, Option<Notified>) {
         let policy = why.policy();
         run.record.error = Some(text.to_owned());
         if self.request.is_some_and(Request::superseded) {
@@ -248,31 +263,34 @@ impl<'a> Ending<'a> {
         let config = self.config.filter(|_| done.is_some() && !self.quiet);
         let notified = config
             .map(|config| notify::tell(config, policy.event, Some(&self.call.interface), &run.record, run.elapsed()));
-        run.end(state.filter(|_| !self.quiet));
-        notified
+        (run, notified)
     }
 }
 
-/// A bound on each step: if cancelling does not stop it, this process exits.
+/// A bound on each step: if cancelling does not stop it, this process exits. The disk of the state folder may be the one that
+/// does not answer, so the address goes before anything is looked for there.
 fn watch_time(
     call: &Call,
     config: Option<&Config>,
+    time: Duration,
     request: &Request,
     cancel: &Cancel,
     supervisor: &Supervisor,
 ) -> Watchdog {
     let (call, known, request, supervisor) = (call.clone(), config.cloned(), request.clone(), supervisor.clone());
-    Watchdog::watch(StepName::Recover, allowance(config), cancel, move |step| {
+    Watchdog::watch(StepName::Recover, time, cancel, move |step| {
         let run = Run::under_way(RunKind::Promotion, Some(call.vip));
         let text = format!("step \"{step}\" timed out and did not stop; the next run will recover");
         let ending = Ending::of(&call, known.as_ref(), Some(&request));
-        drop(ending.end(run, Why::Hangs, &text, State::of(&call.instance()).ok().as_ref()));
+        let (run, notified) = ending.step_down(run, Why::Hangs, &text);
         supervisor.dismiss();
+        process::within(timing::RECORD, move || run.end(State::of(&call.instance()).ok().as_ref()));
+        drop(notified);
         std::process::exit(1)
     })
 }
 
-/// No step of a promotion takes this long, whatever the daemons do; the time to load its image is added.
+/// No step of a promotion takes this long, whatever the daemons do; the bound for loading the files is added.
 fn allowance(config: Option<&Config>) -> Duration {
     config.map_or(Duration::from_secs(180), |config| config.services.start_timeout * 2 + config.services.stop_timeout)
 }
@@ -374,8 +392,7 @@ impl Promotion<'_> {
 
     /// A step begins, and has more time than it can need.
     fn begin(&self, step: StepName) {
-        let image = self.machine.services.start_deadline(self.machine.image_size());
-        self.watchdog.allow(step, allowance(Some(&self.machine.config)) + image);
+        self.watchdog.allow(step, allowance(Some(&self.machine.config)) + self.machine.start_time().most);
     }
 
     /// A call whose runs are killed again and again is given up, unless a master answers by now.
@@ -555,11 +572,12 @@ impl Promotion<'_> {
     fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
         self.cancel.check()?;
         memory::epoch_begins(&self.machine.state, committed.served);
-        let deadline = self.machine.services.start_deadline(self.machine.image_size());
+        // The staged set is all that is there now.
+        let time = self.machine.start_time();
         if committed.release.restores_itself() {
-            self.machine.services.start_master(self.machine.data.path(), deadline, self.cancel)?;
+            self.machine.services.start_master(self.machine.data.path(), time, self.cancel)?;
         } else {
-            self.machine.services.start_plain_master(deadline, self.cancel)?;
+            self.machine.services.start_plain_master(time, self.cancel)?;
         }
         self.run.done(StepName::Start, format_args!("mfsmaster started"));
         Ok(())
@@ -573,9 +591,9 @@ impl Promotion<'_> {
             match master.look(self.machine, self.cancel) {
                 Look::Answers(info) => break info,
                 Look::Absent(_) if begun.elapsed() > timing::START_GRACE => return Err(Failure::Died),
-                Look::Hangs(Silence { patience, why, .. }) => {
+                Look::Hangs(Silence { lasted, why, .. }) => {
                     let port = self.machine.config.client_port;
-                    return Err(Failure::Unresponsive { port, after: patience, source: why });
+                    return Err(Failure::Unresponsive { port, after: lasted, source: why });
                 }
                 Look::Absent(_) | Look::Busy(_) => self.cancel.sleep(ASK_EVERY)?,
             }

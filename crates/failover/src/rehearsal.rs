@@ -15,6 +15,8 @@ use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, RunOptions};
+use crate::sys::progress::Allowance;
+use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
@@ -105,6 +107,17 @@ pub(crate) enum Failure {
         /// The plan.
         planned: String,
     },
+    /// A promotion gives up before its master has loaded all that.
+    #[error(
+        "the restore succeeded in {}, and a promotion would not wait for its master for longer than {}; raise START_TIMEOUT",
+        human(*took), human(*most)
+    )]
+    TooSlow {
+        /// How long it took.
+        took: Duration,
+        /// How long a promotion waits.
+        most: Duration,
+    },
     /// Told to end.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -192,15 +205,16 @@ impl Rehearsal<'_> {
         let result = folder.restore.path().join(RESULT);
         let progress = Progress::show("restoring", move || Some(result.metadata().ok()?.len()));
         let restored = if release.restores_itself() {
-            self.restore(&folder)?
+            self.restore(&folder, &plan)?
         } else {
             folder.restore.give_away(self.machine.owner).map_err(Failure::from)?;
-            metarestore::restore(&folder.restore, &plan, self.machine.owner, self.manner().deadline, self.cancel)?
+            metarestore::restore(&folder.restore, &plan, self.machine.owner, self.manner(&plan).time, self.cancel)?
         };
         drop(progress);
         self.run.done(StepName::Restore, format_args!("restored by mfsmaster {release}"));
         let result = check(&folder, &plan, served)?;
-        let counts = self.count(&folder);
+        in_time(restored, self.promotion_waits(&plan))?;
+        let counts = self.count(&folder, &plan);
         self.run.done(StepName::Check, format_args!("{result}, as planned"));
         Ok(Rehearsed { release, staged, restored, result, counts })
     }
@@ -247,31 +261,38 @@ impl Rehearsal<'_> {
     }
 
     /// Restores the staged set. Returns how long that took.
-    fn restore(&self, folder: &RehearsalFolder) -> Result<Duration, Failure> {
+    fn restore(&self, folder: &RehearsalFolder, plan: &Plan) -> Result<Duration, Failure> {
         let Machine { data, config, owner, .. } = self.machine;
         let cfg = folder.give_to_daemon_user(data, config, *owner)?;
         let program = moosefs::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
         let _held = emergency::hold(*owner).map_err(prepare::Error::from)?;
         log::info!("restoring with {} at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];
-        process::run_with(&program, &args, self.manner(), self.cancel)
+        process::run_with(&program, &args, self.manner(plan), self.cancel)
             .and_then(process::Finished::success)
             .map(|finished| finished.took)
             .map_err(Failure::Restore)
     }
 
-    /// Has time enough for the lowest priority. When that is over, it is killed at once: none of its files is needed.
-    fn manner(&self) -> RunOptions<'static> {
-        let deadline = self.machine.services.start_deadline(self.machine.image_size()) * SLOWNESS;
-        RunOptions { patience: Duration::ZERO, ..RunOptions::within(deadline) }
+    /// How long a promotion would wait for its master to load this plan.
+    fn promotion_waits(&self, plan: &Plan) -> Allowance {
+        let bytes = plan.image_bytes.saturating_add(plan.log_bytes(plan.jump()));
+        self.machine.services.start_time(bytes)
+    }
+
+    /// Has time enough for the lowest priority, so that it is known how long a restore takes, also if that is longer than a
+    /// promotion would wait. When that is over, it is killed at once: none of its files is needed.
+    fn manner(&self, plan: &Plan) -> RunOptions<'static> {
+        let most = self.promotion_waits(plan).most / timing::MOST_TIMES * SLOWNESS;
+        RunOptions { patience: Duration::ZERO, ..RunOptions::within(most) }
     }
 
     /// Counts the content of the result, if the program for that is installed. It runs as the user of the daemons,
     /// because it reads all of the image.
-    fn count(&self, folder: &RehearsalFolder) -> Option<String> {
+    fn count(&self, folder: &RehearsalFolder, plan: &Plan) -> Option<String> {
         let program = moosefs::find_program(COUNTER)?;
         let image = folder.restore.path().join(RESULT);
-        let manner = RunOptions { user: Some(self.machine.owner), ..self.manner() };
+        let manner = RunOptions { user: Some(self.machine.owner), ..self.manner(plan) };
         let counted = process::run_with(&program, &[image.as_os_str(), "/".as_ref()], manner, self.cancel)
             .and_then(process::Finished::success);
         match counted {
@@ -282,6 +303,11 @@ impl Rehearsal<'_> {
             }
         }
     }
+}
+
+/// Checks that a promotion would wait so long for its master.
+fn in_time(restored: Duration, waits: Allowance) -> Result<(), Failure> {
+    if restored > waits.most { Err(Failure::TooSlow { took: restored, most: waits.most }) } else { Ok(()) }
 }
 
 /// Checks that the result is what was planned.
@@ -338,6 +364,15 @@ mod tests {
         let busy = lock::Error::Busy { pid: 7, kind: RunKind::Promotion, since: Duration::from_secs(3) };
         let text = chain(&Failure::from(busy));
         assert!(text.starts_with("no rehearsal while another run is at work: a promotion has been running"), "{text}");
+    }
+
+    #[test]
+    fn a_restore_that_a_promotion_would_not_wait_for_is_a_failure() {
+        let second = Duration::from_secs(1);
+        let waits = Allowance { still: second, most: second * 5 };
+        assert!(in_time(second * 5, waits).is_ok(), "longer than the time without progress");
+        let text = chain(&in_time(second * 6, waits).unwrap_err());
+        assert!(text.contains("in 6 s, and a promotion would not wait") && text.contains("longer than 5 s"), "{text}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::moosefs::{self, Daemon};
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::logging::chain;
-use crate::sys::process;
+use crate::sys::process::{self, Identity};
 use crate::sys::text::human;
 use crate::ucarp::{self, Ucarp};
 use crate::vip::VirtualIp;
@@ -186,7 +186,7 @@ impl Switchover<'_> {
         self.cancel.check()?;
         let pid = self.machine.running(Daemon::Master)?;
         let master = pid.map(|identity| identity.open()).transpose()?.flatten();
-        self.machine.state.note_switchover(self.ucarp.identity())?;
+        self.machine.state.note_switchover(self.ucarp.identity(), Identity::current())?;
         if let Some(master) = master {
             master.signal(rustix::process::Signal::TERM)?;
         }

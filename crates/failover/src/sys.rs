@@ -11,6 +11,7 @@ pub(crate) mod nft;
 pub(crate) mod packet;
 pub(crate) mod probe;
 pub(crate) mod process;
+pub(crate) mod progress;
 pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;

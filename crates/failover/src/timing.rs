@@ -12,7 +12,7 @@ const fn ms(milliseconds: u64) -> Duration {
 // The hooks.
 
 /// How long a hook waits for another one at most: ucarp advertises nothing meanwhile.
-pub(crate) const HOOK_MUTEX: Duration = ms(200);
+pub(crate) const HOOK_MUTEX: Duration = ms(300);
 /// Added to the time of a clean stop of the master: how long a run waits for the one before it, which may have to stop the
 /// master, or to roll back and end one that is loading.
 pub(crate) const LOCK_MARGIN: Duration = ms(60_000);
@@ -20,9 +20,11 @@ pub(crate) const LOCK_MARGIN: Duration = ms(60_000);
 /// will not end either.
 pub(crate) const IMAGE_SIZE: Duration = ms(2000);
 
-/// How long a hook waits for the kernel to close the lease; it takes a millisecond, and longer while another program changes
+/// How long a hook waits for the kernel to close the lease; it takes some milliseconds, and longer while another program changes
 /// the packet filter.
-pub(crate) const HOOK_LEASE: Duration = ms(80);
+pub(crate) const HOOK_LEASE: Duration = ms(150);
+/// How long a hook waits for the kernel to add or remove the address, or to say whether it is there.
+pub(crate) const HOOK_ADDRESS: Duration = ms(1000);
 /// While a hook removes the virtual IP: how long the master may take for one pass of its loop.
 pub(crate) const DRAIN_LOOP_PASS: Duration = ms(60);
 /// How long metaloggers may then take to acknowledge. One that takes longer is dead or cut off, and would not get the
@@ -77,8 +79,18 @@ pub(crate) const LAST_RESORT_AGE: Duration = ms(600_000);
 pub(crate) const START_GRACE: Duration = ms(2000);
 /// A master that exits over something it finds wrong does so within this after it began to serve.
 pub(crate) const EARLY_EXIT: Duration = ms(3000);
+/// However steady its progress: a start or a stop of the master takes so many times what its files take on an ordinary disk
+/// (10 MB/s) at most. Disks of 3 MB/s were met.
+pub(crate) const MOST_TIMES: u32 = 5;
+/// A thread that waits in the kernel for a disk, and has not run once in this time, hangs: the disk does not answer. Half of
+/// what the kernel itself takes for a hung task.
+pub(crate) const HUNG: Duration = ms(60_000);
 /// How long a step that has timed out may take to stop once it is cancelled.
 pub(crate) const CANCEL_GRACE: Duration = ms(10_000);
+/// How long the record of such a run may take to be written, once the address is gone.
+pub(crate) const RECORD: Duration = ms(2000);
+/// How long it may take to order the stop of ucarp's unit, before ucarp is told to end in any case.
+pub(crate) const UNIT_STOP: Duration = ms(5000);
 /// How long ucarp may take to run `vip-down` and end before it is killed: with its link down it ignores signals.
 pub(crate) const UCARP_STOP: Duration = ms(3000);
 
@@ -128,6 +140,9 @@ pub(crate) const VIP_LIFETIME_ALONE: Duration = ms(2000);
 
 /// Added to ucarp's dead time and interval: the time in which a restarted ucarp is MASTER again.
 pub(crate) const GRACE_MARGIN: Duration = ms(1000);
+/// How long after the mark of a switchover the demotion of its ucarp may come: ucarp steps down within its interval, and the
+/// demotion asks the master first.
+pub(crate) const SWITCHOVER_MARK: Duration = ms(10_000);
 /// MooseFS 1.6 tells no version: there another MASTER that goes on for this long is taken to lack nothing.
 pub(crate) const OTHER_DECIDES: Duration = ms(3000);
 

@@ -13,6 +13,7 @@ use crate::moosefs::{Info, Release};
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
 use crate::sys::nft;
+use crate::sys::progress::Allowance;
 use crate::ucarp::Options;
 
 use super::finding::{Numbers, Role};
@@ -29,6 +30,8 @@ pub(super) struct Facts {
     pub(super) data_path: PathBuf,
     /// The configured margin of the settle time.
     pub(super) settle_margin: Duration,
+    /// How long a start of the master here may take.
+    pub(super) start: Allowance,
     pub(super) ucarp: UcarpFacts,
     pub(super) name: NameFacts,
     /// Configuration files in which daemons wait longer than a second before they reconnect.
@@ -113,7 +116,7 @@ pub(super) struct Serving {
     /// Whether the kernel lets answers to clients leave this machine.
     pub(super) lease: Known<nft::State>,
     pub(super) master: Known<Info>,
-    /// How long it may be silent before it counts as one that hangs.
+    /// How long it may be silent without any work before it counts as one that hangs.
     pub(super) patience: Duration,
     /// Who is connected to it, and who is not.
     pub(super) followers: Known<Followers>,
@@ -226,6 +229,8 @@ pub(super) struct Takeover<'a> {
     pub(super) settle: Duration,
     /// Staging and loading, as measured by a run.
     pub(super) load: Duration,
+    /// Loading alone.
+    pub(super) start: Duration,
     pub(super) measured_by: &'a Record,
 }
 
@@ -280,9 +285,10 @@ impl Facts {
     pub(super) fn takeover(&self) -> Option<Takeover<'_>> {
         let UcarpFacts::One { options, .. } = &self.ucarp else { return None };
         let records = self.history.records.as_ref().ok()?;
-        let (measured_by, load) = records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
+        let (measured_by, [staged, start]) =
+            records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
         let settle = options.interval() + self.settle_margin;
-        Some(Takeover { dead: options.dead_time(), settle, load, measured_by })
+        Some(Takeover { dead: options.dead_time(), settle, load: staged + start, start, measured_by })
     }
 }
 
@@ -326,8 +332,8 @@ impl History {
 }
 
 /// How long staging and loading took, in a run that did both.
-fn loading(record: &Record) -> Option<Duration> {
+fn loading(record: &Record) -> Option<[Duration; 2]> {
     let took = |name: StepName| record.steps.iter().find(|step| step.name == name).map(|step| step.ms);
     let load = took(StepName::Restore).or_else(|| Some(took(StepName::Start)? + took(StepName::Prove)?))?;
-    Some(Duration::from_millis(load + took(StepName::Stage).unwrap_or_default()))
+    Some([took(StepName::Stage).unwrap_or_default(), load].map(Duration::from_millis))
 }

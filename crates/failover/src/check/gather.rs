@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::instance::Instance;
 use crate::machine::commit;
 use crate::machine::config::Config;
-use crate::machine::image_size;
+use crate::machine::loaded_size;
 use crate::machine::lock::Locks;
 use crate::machine::record;
 use crate::machine::recover;
@@ -65,10 +65,10 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
     });
     let host = vip.or(named.filter(|_| !master_runs)).unwrap_or(Ipv4Addr::LOCALHOST);
     let server = SocketAddrV4::new(host, config.client_port);
+    let start = services.start_time(loaded_size(&data));
     let duty = if master_runs {
         let interface = asked.map(|vip| vip.interface.as_str()).or(options.interface.as_deref());
-        let patience = services.start_deadline(image_size(&data));
-        Duty::Serving(Box::new(serving(interface.zip(vip), server, patience, state.as_ref())))
+        Duty::Serving(Box::new(serving(interface.zip(vip), server, start.still, state.as_ref())))
     } else {
         Duty::Standby(Box::new(standby(config, &data, state.as_ref(), server)?))
     };
@@ -77,6 +77,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
         server,
         data_path: data.path().to_owned(),
         settle_margin: config.settle_margin,
+        start,
         ucarp,
         name,
         slow_reconnect: slow_reconnect(config),

@@ -274,7 +274,7 @@ fn master(serving: &Serving) -> Finding {
             "master",
             format!(
                 "mfsmaster is running and does not answer ({why}): it may be loading or storing its image, or be short of \
-                 memory; if that lasts longer than {}, this machine stops serving; see its log",
+                 memory; if it does no work for {}, this machine stops serving; see its log",
                 human(serving.patience)
             ),
         ),
@@ -544,6 +544,14 @@ fn time(facts: &Facts) -> Finding {
         takeover.measured_by.kind,
         started_at(takeover.measured_by)
     );
+    let most = facts.start.most;
+    if takeover.start > most {
+        let text = format!(
+            "{text}; a promotion waits {} at most for the master to load, so it would fail; raise START_TIMEOUT",
+            human(most)
+        );
+        return Finding::warning("time", text);
+    }
     Finding::ok("time", text)
 }
 

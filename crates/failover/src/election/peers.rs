@@ -117,7 +117,7 @@ struct Seen {
     ours: Version,
     /// A master that is told to stop has begun to within this.
     stops_within: Duration,
-    /// How long a clean stop of a master with this image may take.
+    /// How long a clean stop of a master with this image takes on an ordinary disk at most.
     stop_takes: Duration,
     /// Whether the address itself is asked for by ARP.
     arp_probe: bool,
@@ -143,7 +143,7 @@ impl Seen {
             was_equal: wait.equal,
             ours,
             stops_within: options.dead_time() + options.interval() + timing::GRACE_MARGIN + 2 * timing::OTHER_SKEW,
-            stop_takes: machine.services.stop_deadline(machine.image_size()),
+            stop_takes: machine.stop_time().most / timing::MOST_TIMES,
             arp_probe: machine.config.arp_probe,
         }
     }

@@ -5,20 +5,21 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::str::FromStr;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
 use crate::machine::config::{self, Config};
-use crate::machine::lock::{self, Lock, Locks, Ticket};
+use crate::machine::lock::{self, Lock, Locks, Request, Ticket};
 use crate::machine::outcome::RunKind;
-use crate::machine::patience_with_run_before;
+use crate::machine::time_for_run_before;
 use crate::metadata::{Loss, Version};
+use crate::moosefs::Daemon;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process;
+use crate::sys::progress::Patience;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
 
@@ -74,9 +75,15 @@ impl Call {
         }
     }
 
+    /// The call's place in the order of calls, where it has one, before there is a lock.
+    pub(crate) fn request(&self) -> Option<Request> {
+        Some(Locks::of(&self.instance()).ok()?.request(self.ticket?))
+    }
+
     /// How long the run before this one may take to end. Nothing of this machine is open yet.
-    fn patience(&self) -> Duration {
-        patience_with_run_before(&self.load_config().unwrap_or_else(|_| Config::salvage(self.config.as_deref())))
+    fn patience(&self) -> Patience {
+        let config = self.load_config().unwrap_or_else(|_| Config::salvage(self.config.as_deref()));
+        Patience::with(Daemon::Master.program(), time_for_run_before(&config))
     }
 
     /// The instance that is meant.

@@ -15,7 +15,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -29,6 +29,7 @@ use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
 use crate::sys::logging::chain;
 use crate::sys::process::Identity;
+use crate::sys::progress::Patience;
 use crate::sys::text::human;
 use crate::timing;
 use crate::ucarp::Ucarp;
@@ -217,18 +218,23 @@ impl Locks {
         moved.map(|()| ticket)
     }
 
+    /// The request that `ticket` stands for.
+    pub(crate) fn request(self, ticket: Ticket) -> Request {
+        Request { locks: self, ticket: Some(ticket) }
+    }
+
     /// Takes the lock for `ticket`. A run that holds it is told to end, and waited for.
     ///
     /// [`Error::Superseded`] as soon as there is a newer ticket; [`Error::Busy`] after `patience`, which is asked for only if
     /// another run holds it.
-    pub(crate) fn acquire(
+    pub(crate) fn acquire<P: Into<Patience>>(
         self,
         ticket: &Ticket,
-        patience: impl Fn() -> Duration,
+        patience: impl Fn() -> P,
         cancel: &Cancel,
     ) -> Result<Lock, Error> {
         let file = self.lock_file()?;
-        let (mut told, mut waiting) = (None, None);
+        let (mut told, mut waiting): (_, Option<Patience>) = (None, None);
         loop {
             if self.newest()?.is_some_and(|newest| newest != *ticket) {
                 return Err(Error::Superseded);
@@ -244,12 +250,12 @@ impl Locks {
             let untold = holder.filter(|holder| told != Some(*holder));
             untold.iter().for_each(tell_to_end);
             told = untold.or(told);
-            let (begun, patience) = *waiting.get_or_insert_with(|| (Instant::now(), patience()));
+            let patience = waiting.get_or_insert_with(|| patience().into());
             if let Some(Holder { kind, identity, .. }) = untold {
-                let most = human(patience);
+                let most = human(patience.allowance().most);
                 log::info!("stopping the running {kind} (pid {}); waiting for it for {most} at most", identity.pid);
             }
-            if begun.elapsed() >= patience {
+            if patience.left().is_zero() {
                 return Err(busy(holder));
             }
             cancel.sleep(STEP)?;
@@ -461,7 +467,8 @@ fn busy(holder: Option<Holder>) -> Error {
     }
 }
 
-fn since_boot() -> Duration {
+/// The time since this machine was booted.
+pub(super) fn since_boot() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 

@@ -8,10 +8,10 @@
 //! | stores its image without a second process, makes one for that out of much memory, or is swapped out | it accepts connections and answers nothing, for seconds or minutes; then it answers what it was asked |
 //! | hangs | the same, and it never answers |
 //!
-//! Only time tells the last ones apart. So a master that holds its lock gets as long as a start with its image may take
-//! ([`start_deadline`](crate::moosefs::services::Services::start_deadline)), whatever is seen of it, and counts as one that
-//! hangs only then. The question stays open for all that time: one that takes three seconds for each answer is never asked
-//! in vain.
+//! Only time and its work tell the last ones apart. So a master that holds its lock gets as long as a start with its files may
+//! take ([`Machine::start_time`]), whatever is seen of it, and counts as one that hangs only then: when it has neither used
+//! the processor nor read or written anything for the time of a start without progress, or when the bound is reached. The
+//! question stays open for all that time: one that takes three seconds for each answer is never asked in vain.
 
 use std::fmt::{self, Display};
 use std::net::SocketAddrV4;
@@ -21,6 +21,7 @@ use crate::machine::{ANSWER, Machine};
 use crate::moosefs::{self, Daemon, Info, Question};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::logging::chain;
+use crate::sys::progress::{Allowance, Patience};
 use crate::sys::text::human;
 
 /// Pause between two attempts to connect to a master that refuses.
@@ -45,7 +46,7 @@ pub(crate) struct Silence {
     /// For how long.
     pub(crate) lasted: Duration,
     /// How long it may last.
-    pub(crate) patience: Duration,
+    pub(crate) time: Allowance,
     /// Whether this is the first look that has found it.
     pub(crate) begins: bool,
     /// The last answer.
@@ -57,9 +58,10 @@ impl Display for Silence {
         write!(
             f,
             "mfsmaster is running and does not answer ({}): it may be loading or storing its image, or be short of memory. \
-             It is waited for, for {} at most",
+             It is waited for, for {} in which it does no work, and for {} at most",
             chain(&self.why),
-            human(self.patience)
+            human(self.time.still),
+            human(self.time.most)
         )
     }
 }
@@ -85,8 +87,8 @@ pub(crate) struct MasterWatch {
     answered: Instant,
     /// When a process held its lock last.
     ran: Instant,
-    /// How long the silence may last that goes on now.
-    patience: Option<Duration>,
+    /// What is left for the silence that goes on now.
+    patience: Option<Patience>,
 }
 
 impl MasterWatch {
@@ -104,7 +106,8 @@ impl MasterWatch {
     pub(crate) fn look(&mut self, machine: &Machine, cancel: &Cancel) -> Look {
         // What cannot be found out is not taken for a death.
         let runs = || !matches!(machine.running(Daemon::Master), Ok(None));
-        self.look_for(ANSWER, runs, || machine.patience_with_master(), cancel)
+        let patience = |since| Patience::with_since(Daemon::Master.program(), machine.start_time(), since);
+        self.look_for(ANSWER, runs, patience, cancel)
     }
 
     /// `runs` and `patience` are asked only if there is no answer.
@@ -112,7 +115,7 @@ impl MasterWatch {
         &mut self,
         time: Duration,
         runs: impl FnOnce() -> bool,
-        patience: impl FnOnce() -> Duration,
+        patience: impl FnOnce(Instant) -> Patience,
         cancel: &Cancel,
     ) -> Look {
         let why = match self.ask(Instant::now() + time, cancel) {
@@ -128,9 +131,9 @@ impl MasterWatch {
         }
         self.ran = Instant::now();
         let begins = self.patience.is_none();
-        let patience = *self.patience.get_or_insert_with(patience);
-        let silence = Silence { lasted: self.answered.elapsed(), patience, begins, why };
-        if silence.lasted > patience { Look::Hangs(silence) } else { Look::Busy(silence) }
+        let patience = self.patience.get_or_insert_with(|| patience(self.answered));
+        let silence = Silence { lasted: self.answered.elapsed(), time: patience.allowance(), begins, why };
+        if patience.left().is_zero() { Look::Hangs(silence) } else { Look::Busy(silence) }
     }
 
     fn ask(&mut self, end: Instant, cancel: &Cancel) -> Result<Info, moosefs::Error> {
@@ -178,11 +181,6 @@ impl Machine {
     pub(crate) fn wait_for_master(&self, cancel: &Cancel) -> Result<Waited, Cancelled> {
         MasterWatch::begin(self).wait(|watch| watch.look(self, cancel), cancel)
     }
-
-    /// How long a master of this machine may be silent before it counts as one that hangs.
-    pub(crate) fn patience_with_master(&self) -> Duration {
-        self.services.start_deadline(self.image_size())
-    }
 }
 
 #[cfg(test)]
@@ -192,6 +190,7 @@ mod tests {
     use std::thread::{self, sleep};
 
     use super::*;
+    use crate::sys::progress::LEAST;
 
     const LOOK: Duration = Duration::from_millis(20);
     const PATIENCE: Duration = Duration::from_millis(400);
@@ -217,10 +216,23 @@ mod tests {
         });
     }
 
+    fn fixed(since: Instant) -> Patience {
+        Patience::new(Allowance::fixed(PATIENCE), since, || 0)
+    }
+
     /// In words, with the time that it took.
     fn waited(address: SocketAddrV4, runs: impl Fn() -> bool, cancel: &Cancel) -> (&'static str, Duration) {
+        waited_with(address, runs, fixed, cancel)
+    }
+
+    fn waited_with(
+        address: SocketAddrV4,
+        runs: impl Fn() -> bool,
+        patience: impl Fn(Instant) -> Patience,
+        cancel: &Cancel,
+    ) -> (&'static str, Duration) {
         let begun = Instant::now();
-        let look = |watch: &mut MasterWatch| watch.look_for(LOOK, &runs, || PATIENCE, cancel);
+        let look = |watch: &mut MasterWatch| watch.look_for(LOOK, &runs, &patience, cancel);
         let end = match MasterWatch::of(address).wait(look, cancel) {
             Ok(Waited::Answers(_)) => "answers",
             Ok(Waited::Ended) => "ended",
@@ -261,6 +273,26 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_master_that_works_is_waited_for_up_to_the_bound_and_one_that_does_not_is_given_up() {
+        let (_mute, address) = listener();
+        let time = Allowance { still: PATIENCE, most: PATIENCE * 4 };
+        let working = |since| {
+            let mut work = 0;
+            Patience::new(time, since, move || {
+                work += LEAST;
+                work
+            })
+        };
+        let (end, took) = waited_with(address, || true, working, Cancel::never());
+        assert_eq!(end, "hangs");
+        assert!(took >= time.most, "{took:?}");
+        let idle = |since| Patience::new(time, since, || 7);
+        let (end, took) = waited_with(address, || true, idle, Cancel::never());
+        assert_eq!(end, "hangs");
+        assert!(took < time.most, "{took:?}");
+    }
+
+    #[test]
     fn a_wait_ends_with_the_master_and_at_a_later_call() {
         let (_mute, address) = listener();
         let begun = Instant::now();
@@ -284,7 +316,7 @@ mod tests {
         let (busy, address) = listener();
         slow(busy, LOOK * 3);
         let mut watch = MasterWatch::of(address);
-        let mut look = |runs: bool| watch.look_for(LOOK, || runs, || PATIENCE, Cancel::never());
+        let mut look = |runs: bool| watch.look_for(LOOK, || runs, fixed, Cancel::never());
         for _ in 0..2 {
             let Look::Busy(first) = look(true) else { panic!("not busy") };
             assert!(first.begins && first.lasted < PATIENCE);

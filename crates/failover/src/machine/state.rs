@@ -9,14 +9,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
+use crate::machine::lock::since_boot;
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
 use crate::sys::logging::chain;
 use crate::sys::process::Identity;
+use crate::timing;
 
 const SWITCHOVER: &str = "switchover.json";
 
@@ -47,6 +49,25 @@ pub(crate) enum Error {
     /// A file in it cannot be read or written.
     #[error(transparent)]
     File(#[from] json_file::Error),
+}
+
+/// A switchover that has begun: its ucarp is told to step down next.
+#[derive(Debug, Serialize, Deserialize)]
+struct Switchover {
+    ucarp: String,
+    /// The process that makes it and works until another machine serves, where there is one.
+    by: Option<String>,
+    /// When, since boot.
+    at: Duration,
+}
+
+impl Switchover {
+    /// Whether `ucarp`, which steps down at `now`, does so for this switchover. One that was killed before it told ucarp must
+    /// not turn another step-down into a switchover: that would stop a healthy master.
+    fn is_for(&self, ucarp: Identity, now: Duration) -> bool {
+        let works = self.by.as_ref().is_none_or(|by| by.parse::<Identity>().is_ok_and(|by| by.is_alive()));
+        works && self.ucarp == ucarp.to_string() && now.saturating_sub(self.at) <= timing::SWITCHOVER_MARK
+    }
 }
 
 /// The open state folder.
@@ -118,18 +139,20 @@ impl State {
         Ok(self.folder()?.try_write(name.as_ref())?)
     }
 
-    /// Notes that the ucarp `identity` is about to step down for a switchover.
-    pub(crate) fn note_switchover(&self, identity: Identity) -> Result<(), Error> {
-        self.write(OsStr::new(SWITCHOVER), &identity.to_string())
+    /// Notes that the ucarp `identity` is about to step down for a switchover, which counts as long as `by` works, if it is
+    /// named.
+    pub(crate) fn note_switchover(&self, identity: Identity, by: Option<Identity>) -> Result<(), Error> {
+        let by = by.map(|by| by.to_string());
+        self.write(OsStr::new(SWITCHOVER), &Switchover { ucarp: identity.to_string(), by, at: since_boot() })
     }
 
-    /// Whether the ucarp `identity` steps down for a switchover. Answers yes only once.
+    /// Whether the ucarp `identity` steps down for a switchover. Answers yes only once, and only for a moment.
     pub(crate) fn take_switchover(&self, identity: Identity) -> Result<bool, Error> {
-        let noted: Option<String> = self.read(OsStr::new(SWITCHOVER))?;
-        if noted.is_some() {
+        let noted: Result<Option<Switchover>, Error> = self.read(OsStr::new(SWITCHOVER));
+        if !matches!(noted, Ok(None)) {
             self.remove(OsStr::new(SWITCHOVER))?;
         }
-        Ok(noted.is_some_and(|noted| noted == identity.to_string()))
+        Ok(noted?.is_some_and(|noted| noted.is_for(identity, since_boot())))
     }
 
     /// The names of all files, sorted.
@@ -189,7 +212,30 @@ mod tests {
         let state = State::open_at(&dir.path().join("state")).unwrap();
         let identity = Identity::current().unwrap();
         assert!(!state.take_switchover(identity).unwrap());
-        state.note_switchover(identity).unwrap();
+        state.note_switchover(identity, Some(identity)).unwrap();
         assert!(state.take_switchover(identity).unwrap() && !state.take_switchover(identity).unwrap());
+    }
+
+    #[test]
+    fn a_switchover_that_was_killed_or_is_long_ago_is_none() {
+        let identity = Identity::current().unwrap();
+        let mut other = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let by = Identity::of(other.id()).unwrap();
+        let at = since_boot();
+        let mark = Switchover { ucarp: identity.to_string(), by: Some(by.to_string()), at };
+        let later = |seconds| at + Duration::from_secs(seconds);
+        assert!(mark.is_for(identity, at) && mark.is_for(identity, later(1)));
+        assert!(!mark.is_for(by, at), "another ucarp");
+        assert!(!mark.is_for(identity, later(60)), "ucarp was not told, or steps down for another reason");
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!mark.is_for(identity, later(1)), "nobody makes the switchover any more");
+        let mark = Switchover { by: None, ..mark };
+        assert!(mark.is_for(identity, later(1)) && !mark.is_for(identity, later(60)));
+        // One that cannot be read does not stay.
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open_at(&dir.path().join("state")).unwrap();
+        std::fs::write(dir.path().join("state").join(SWITCHOVER), "\"7@8\"").unwrap();
+        assert!(state.take_switchover(identity).is_err() && !state.take_switchover(identity).unwrap());
     }
 }

@@ -12,7 +12,7 @@ use crate::machine::lock::Request;
 use crate::moosefs::workarounds::drain;
 use crate::sys::address::{self, Removed};
 use crate::sys::logging::chain;
-use crate::sys::process::Stopped;
+use crate::sys::process::{self, Stopped};
 use crate::sys::systemd;
 use crate::timing;
 use crate::ucarp::Ucarp;
@@ -43,7 +43,7 @@ pub(crate) fn step_down(
         return false;
     }
     let removed = match serving {
-        Some(master) => drain::remove_address(vip, master).map(|left| left.removed),
+        Some(master) => drain::remove_address(vip, master, drain::close).map(|left| left.removed),
         None => vip.remove(),
     };
     log_removal(vip, removed, level);
@@ -97,12 +97,14 @@ pub(crate) fn stop_calling_ucarp(ucarp: &Ucarp) {
     }
 }
 
-/// Before ucarp ends: its unit might start it again.
+/// Before ucarp ends: its unit might start it again. systemd's programs may be on a disk that does not answer.
 fn stop_unit(ucarp: &Ucarp) {
-    match systemd::stop_unit_of(ucarp.pid) {
-        Ok(Some(unit)) => log::info!("{unit}: stop ordered"),
-        Ok(None) => (),
-        Err(e) => log::warn!("ucarp's unit may start it again: {}", chain(&e)),
+    let pid = ucarp.pid;
+    match process::within(timing::UNIT_STOP, move || systemd::stop_unit_of(pid)) {
+        Some(Ok(Some(unit))) => log::info!("{unit}: stop ordered"),
+        Some(Ok(None)) => (),
+        Some(Err(e)) => log::warn!("ucarp's unit may start it again: {}", chain(&e)),
+        None => log::warn!("ucarp's unit may start it again: systemd's programs do not answer"),
     }
 }
 

@@ -265,10 +265,11 @@ fn copy(original: &mut File, source: &OsStr, staged: &File, cancel: &Cancel) -> 
     })
 }
 
-/// Asks for a flush now and then, and looks whether there is room for more.
+/// Asks for a flush now and then, and waits for the one before: what is written is never much ahead of the disk, so that no
+/// single flush takes long on a slow one. Looks whether there is room for more.
 struct Flush<'a> {
     file: &'a File,
-    wanted: mpsc::Sender<()>,
+    wanted: mpsc::SyncSender<()>,
     /// Since the last flush.
     bytes: u64,
     /// Since the last look.
@@ -306,7 +307,7 @@ fn require_room(file: &File) -> io::Result<()> {
 /// Writes to `file` while earlier bytes are flushed: at the end, little is left to wait for.
 fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush<'_>) -> Result<T, Error>) -> Result<T, Error> {
     std::thread::scope(|scope| {
-        let (wanted, asked) = mpsc::channel();
+        let (wanted, asked) = mpsc::sync_channel(1);
         let behind = scope.spawn(|| asked.into_iter().try_for_each(|()| file.sync_data()));
         let written = write(Flush { file, wanted, bytes: 0, unseen: 0 });
         // A panic ends the whole process (panic = "abort").

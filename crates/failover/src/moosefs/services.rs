@@ -14,7 +14,9 @@ use crate::moosefs::workarounds::restore_dropin;
 use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
-use crate::sys::process::{self, Identity, Stopped};
+use crate::sys::process::{self, Identity, RunOptions, Stopped};
+use crate::sys::progress::{Allowance, Patience};
+use crate::timing;
 
 mod boot;
 
@@ -91,22 +93,29 @@ pub(crate) struct Settings {
     pub(crate) master_cfg: PathBuf,
     /// The metalogger's own configuration file.
     pub(crate) metalogger_cfg: PathBuf,
-    /// How long a start may take, besides the time to load the image.
+    /// How long a start may take without progress.
     pub(crate) start_timeout: Duration,
-    /// How long a stop may take, besides the time to store the image.
+    /// How long a stop may take without progress.
     pub(crate) stop_timeout: Duration,
 }
 
 impl Settings {
-    /// How long a start may take that loads an image of `image` bytes.
-    pub(crate) fn start_deadline(&self, image: u64) -> Duration {
-        self.start_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+    /// How long a start may take that loads so many `bytes` of image and change logs.
+    pub(crate) fn start_time(&self, bytes: u64) -> Allowance {
+        time(self.start_timeout, bytes)
     }
 
     /// How long a stop may take that stores an image of `image` bytes.
-    pub(crate) fn stop_deadline(&self, image: u64) -> Duration {
-        self.stop_timeout + Duration::from_secs(image / IMAGE_BYTES_PER_SECOND)
+    pub(crate) fn stop_time(&self, image: u64) -> Allowance {
+        time(self.stop_timeout, image)
     }
+}
+
+/// A start or a stop goes on while the master works. Its bound is a multiple of what an ordinary disk needs: a slow disk takes
+/// longer, and one change can be seconds of work.
+fn time(still: Duration, bytes: u64) -> Allowance {
+    let ordinary = still + Duration::from_secs(bytes / BYTES_PER_SECOND);
+    Allowance { still, most: ordinary * timing::MOST_TIMES }
 }
 
 /// How one daemon is started and stopped.
@@ -159,8 +168,8 @@ const UNIT_FOLDERS: [&str; 5] = [
     "lib/systemd/system",
 ];
 
-/// How fast an image is loaded and stored at least: the slowest disk that a master is run on.
-const IMAGE_BYTES_PER_SECOND: u64 = 10_000_000;
+/// How fast metadata is loaded and stored on an ordinary disk, at least.
+const BYTES_PER_SECOND: u64 = 10_000_000;
 
 impl Services {
     /// Finds how each daemon is controlled on this machine.
@@ -183,21 +192,21 @@ impl Services {
         }
     }
 
-    /// See [`Settings::start_deadline`].
-    pub(crate) fn start_deadline(&self, image: u64) -> Duration {
-        self.settings.start_deadline(image)
+    /// See [`Settings::start_time`].
+    pub(crate) fn start_time(&self, bytes: u64) -> Allowance {
+        self.settings.start_time(bytes)
     }
 
-    /// See [`Settings::stop_deadline`].
-    pub(crate) fn stop_deadline(&self, image: u64) -> Duration {
-        self.settings.stop_deadline(image)
+    /// See [`Settings::stop_time`].
+    pub(crate) fn stop_time(&self, image: u64) -> Allowance {
+        self.settings.stop_time(image)
     }
 
     /// Starts the master on a data folder with one complete image, as it is started at boot.
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else).
-    pub(crate) fn start_plain_master(&self, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-        start(&self.master, &self.own_start(Daemon::Master, &[]), deadline, cancel)
+    pub(crate) fn start_plain_master(&self, time: Allowance, cancel: &Cancel) -> Result<(), Error> {
+        start(&self.master, Daemon::Master, &self.own_start(Daemon::Master, &[]), time, cancel)
     }
 
     /// The arguments of the program of `daemon` for a start. Always with the verb: 1.6 restarts without one.
@@ -221,14 +230,14 @@ impl Services {
     ///
     /// Returns when the start was ordered (systemd) or the master listens (else); only the master can say whether it
     /// serves. Call [`Services::remove_restore_dropin`] afterwards, also if the start fails.
-    pub(crate) fn start_master(&self, data: &Path, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+    pub(crate) fn start_master(&self, data: &Path, time: Allowance, cancel: &Cancel) -> Result<(), Error> {
         let args = self.own_start(Daemon::Master, &["-a"]);
         match &self.master {
             Control::Unit(unit) => {
                 restore_dropin::add(unit, data, cancel)?;
-                start(&self.master, &args, deadline, cancel)
+                start(&self.master, Daemon::Master, &args, time, cancel)
             }
-            control => run("start", control, &program(Daemon::Master)?, &args, deadline, cancel),
+            control => run("start", (control, Daemon::Master), &program(Daemon::Master)?, &args, time, cancel),
         }
     }
 
@@ -242,21 +251,21 @@ impl Services {
     /// Starts `daemon` as it is started at boot.
     pub(crate) fn start(&self, daemon: Daemon, cancel: &Cancel) -> Result<(), Error> {
         let Some(control) = self.control(daemon) else { return Err(Error::NoProgram(daemon.program())) };
-        start(control, &self.own_start(daemon, &[]), self.settings.start_timeout, cancel)
+        start(control, daemon, &self.own_start(daemon, &[]), Allowance::fixed(self.settings.start_timeout), cancel)
     }
 
     /// Stops the `daemon` that runs as `identity` and waits until it has ended; kills it if that takes longer than
-    /// `deadline`.
-    pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, deadline: Duration) -> Result<Stopped, Error> {
+    /// `time`.
+    pub(crate) fn stop(&self, daemon: Daemon, identity: Identity, time: Allowance) -> Result<Stopped, Error> {
         if let Some(Control::Unit(unit)) = self.control(daemon) {
             // Not cut short by a signal: no later step expects a daemon that is half stopped.
-            if let Err(e) = systemctl("stop", unit, deadline, &Cancel::new()) {
+            if let Err(e) = systemctl("stop", (unit, daemon), time, &Cancel::new()) {
                 let pid = identity.pid;
                 log::warn!("{}; killing {daemon} (pid {pid}): {}", chain(&e), process::describe(pid));
                 return kill(daemon, identity).map(|()| Stopped::Killed);
             }
         }
-        let stopped = process::stop(identity, deadline);
+        let stopped = process::stop(identity, Patience::with(daemon.program(), time));
         stopped.map_err(|source| Error::Command { verb: "stop", control: daemon.to_string(), source })
     }
 
@@ -265,7 +274,9 @@ impl Services {
         kill(daemon, identity)?;
         match self.control(daemon) {
             // Its unit may start it again.
-            Some(Control::Unit(unit)) => systemctl("stop", unit, self.settings.stop_timeout, &Cancel::new()),
+            Some(Control::Unit(unit)) => {
+                systemctl("stop", (unit, daemon), Allowance::fixed(self.settings.stop_timeout), &Cancel::new())
+            }
             _ => Ok(()),
         }
     }
@@ -372,14 +383,14 @@ fn find(name: &'static str) -> Result<PathBuf, Error> {
     process::find_program(name).ok_or(Error::NoProgram(name))
 }
 
-/// Starts a daemon: a unit and a script know how, the program takes `args`.
-fn start(control: &Control, args: &[OsString], deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
+/// Starts `daemon`: a unit and a script know how, the program takes `args`.
+fn start(control: &Control, daemon: Daemon, args: &[OsString], time: Allowance, cancel: &Cancel) -> Result<(), Error> {
     match control {
-        Control::Unit(unit) => systemctl("start", unit, deadline, cancel),
+        Control::Unit(unit) => systemctl("start", (unit, daemon), time, cancel),
         Control::Script(name) => {
-            run("start", control, &find("service")?, &[name.into(), "start".into()], deadline, cancel)
+            run("start", (control, daemon), &find("service")?, &[name.into(), "start".into()], time, cancel)
         }
-        Control::Own(program) => run("start", control, program, args, deadline, cancel),
+        Control::Own(program) => run("start", (control, daemon), program, args, time, cancel),
     }
 }
 
@@ -388,20 +399,24 @@ fn kill(daemon: Daemon, identity: Identity) -> Result<(), Error> {
     killed.map(drop).map_err(|source| Error::Command { verb: "kill", control: daemon.to_string(), source })
 }
 
-fn systemctl(verb: &'static str, unit: &str, deadline: Duration, cancel: &Cancel) -> Result<(), Error> {
-    run(verb, &Control::Unit(unit.to_owned()), &find("systemctl")?, &[verb.into(), unit.into()], deadline, cancel)
+fn systemctl(verb: &'static str, unit: (&str, Daemon), time: Allowance, cancel: &Cancel) -> Result<(), Error> {
+    let (unit, daemon) = unit;
+    let control = Control::Unit(unit.to_owned());
+    run(verb, (&control, daemon), &find("systemctl")?, &[verb.into(), unit.into()], time, cancel)
 }
 
+/// Runs a program that starts or stops a daemon, as long as that daemon makes progress.
 fn run(
     verb: &'static str,
-    control: &Control,
+    (control, daemon): (&Control, Daemon),
     program: &Path,
     args: &[OsString],
-    deadline: Duration,
+    time: Allowance,
     cancel: &Cancel,
 ) -> Result<(), Error> {
     let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
-    process::run(program, &args, deadline, cancel)
+    let manner = RunOptions { time, works: Some(daemon.program()), ..RunOptions::within(time.most) };
+    process::run_with(program, &args, manner, cancel)
         .and_then(process::Finished::success)
         .map(|_| ())
         .map_err(|source| Error::Command { verb, control: control.to_string(), source })

@@ -230,8 +230,7 @@ fn restore(plan: &Plan, folder: &RunFolder, release: Release, machine: &Machine,
         names.iter().try_for_each(|name| from.rename(name.as_ref(), to, name.as_ref()))
     };
     move_all(&folder.stage, &restore, &[stage::IMAGE, stage::LOG])?;
-    let deadline = machine.services.start_deadline(machine.image_size());
-    let took = metarestore::restore(&restore, plan, machine.owner, deadline, cancel)?;
+    let took = metarestore::restore(&restore, plan, machine.owner, machine.start_time(), cancel)?;
     log::info!("stage: mfsmetarestore {release} merged image and log in {}", human(took));
     move_all(&restore, &folder.stage, &[commit::CLEAN_STOP_IMAGE])?;
     folder.remove_restore_folder()?;

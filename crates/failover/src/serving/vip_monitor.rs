@@ -175,7 +175,7 @@ impl Serving<'_> {
     fn release(&self) {
         let mutex = self.request.hook_mutex();
         if self.is_on_duty() {
-            match drain::remove_address(&self.vip, self.machine.config.own_master()) {
+            match drain::remove_address(&self.vip, self.machine.config.own_master(), drain::close) {
                 Ok(Left { removed: Removed::Removed, .. }) => {
                     log::warn!("{} removed from {}", self.vip, self.vip.interface);
                 }
@@ -197,7 +197,7 @@ impl Serving<'_> {
         log::error!("releasing {}: {why}, and no ucarp manages it here", self.vip);
         let ticket = self.request.ask(RunKind::Demotion).inspect_err(|e| log::warn!("{}", chain(e))).ok();
         drop(mutex);
-        if let Err(e) = self.machine.state.note_switchover(ucarp.identity()) {
+        if let Err(e) = self.machine.state.note_switchover(ucarp.identity(), None) {
             log::warn!("the master will be stopped only after the full grace: {}", chain(&e));
         }
         let demotion = Call { kind: RunKind::Demotion, ticket, killed: 0, ..self.call.clone() };

@@ -23,6 +23,8 @@
 //! to a loopback address passes: this program asks the master from there. Numbers are those of
 //! `linux/netfilter/nf_tables.h` and `nfnetlink.h`. Linux 4.10 or later.
 
+pub(crate) mod apart;
+
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 

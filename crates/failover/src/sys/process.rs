@@ -1,7 +1,7 @@
 //! Child processes with deadlines, and other processes by identity.
 //!
 //! Children are started by absolute path, without a shell, with a clean environment and no descriptor but the
-//! standard three. [`run`] always comes back: a child that is late, or not wanted any more, is ended with its whole
+//! standard three, within a fixed time. [`run`] always comes back: a child that is late, or not wanted any more, is ended with its whole
 //! process group, and a daemon that a child leaves behind is not waited for.
 
 mod identity;
@@ -18,10 +18,13 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-pub(crate) use identity::{Identity, Stat, Stopped, all, describe, in_this_network, kill, stop, words};
+pub(crate) use identity::{
+    Identity, Stat, Stopped, all, describe, in_this_network, kill, own_threads, runs_of_waiting, stop, words,
+};
 
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::Owner;
+use crate::sys::progress::{Allowance, Patience};
 use crate::sys::text::human;
 use identity::wait_readable;
 
@@ -33,6 +36,9 @@ const FORGET_EVERY: Duration = Duration::from_millis(250);
 const GROUP_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a child may take to vanish after KILL; one that hangs in the kernel is left behind.
 const AFTER_KILL: Duration = Duration::from_secs(2);
+/// How long the start of a child may take, until its program runs. It takes a millisecond, and longer on a busy disk. A hook
+/// that waits for it is back before another machine is MASTER.
+pub(crate) const SPAWN: Duration = Duration::from_secs(2);
 /// Where programs are looked for, in this order.
 const FOLDERS: [&str; 6] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What children get as their PATH.
@@ -49,6 +55,14 @@ pub(crate) enum Error {
         /// Why.
         #[source]
         source: std::io::Error,
+    },
+    /// The kernel does not start it: the disk with the program does not answer.
+    #[error("{} has not been started for {}: does the disk that it is on answer?", program.display(), human(*after))]
+    DoesNotStart {
+        /// The program.
+        program: PathBuf,
+        /// How long it was waited for.
+        after: Duration,
     },
     /// The program is nowhere to be found.
     #[error("{name} is not installed, neither beside this program nor in {}", FOLDERS.join(", "))]
@@ -133,9 +147,13 @@ impl Finished {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RunOptions<'a> {
     /// The time it has.
-    pub(crate) deadline: Duration,
+    pub(crate) time: Allowance,
+    /// The program whose progress counts, if it is not this one itself.
+    pub(crate) works: Option<&'a str>,
     /// How long its process group has after TERM; zero for KILL at once, where nothing of it is worth an orderly end.
     pub(crate) patience: Duration,
+    /// One that is late is killed, and not waited for: it may hang in the kernel.
+    pub(crate) leave: bool,
     /// Whom it runs as, if not as we do.
     pub(crate) user: Option<Owner>,
     /// What its environment holds besides PATH and LANG.
@@ -145,7 +163,14 @@ pub(crate) struct RunOptions<'a> {
 impl RunOptions<'_> {
     /// As we are, with a deadline, and ended in order.
     pub(crate) fn within(deadline: Duration) -> Self {
-        Self { deadline, patience: GROUP_PATIENCE, user: None, environment: &[] }
+        Self {
+            time: Allowance::fixed(deadline),
+            works: None,
+            patience: GROUP_PATIENCE,
+            leave: false,
+            user: None,
+            environment: &[],
+        }
     }
 }
 
@@ -178,29 +203,34 @@ pub(crate) fn run_with<S: AsRef<OsStr>>(
         // Ours when we are root: no supplementary groups come along.
         command.gid(user.gid).uid(user.uid);
     }
-    let mut child = command.spawn().map_err(|e| spawn(program, e))?;
+    let mut child = spawn(program, command, SPAWN.min(manner.time.most))?;
     log::debug!("started {} as process {}", program.display(), child.id());
     // Ours and not collected yet, so the id cannot mean another process.
     let ended = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
     let ended = ended.map_err(|e| io("watch process", &child.id(), e))?;
-    let outcome = wait_for(&ended, manner.deadline, &output, cancel);
+    let itself = program.file_name().unwrap_or_default().to_string_lossy();
+    let patience = Patience::with(manner.works.unwrap_or(&itself), manner.time);
+    let outcome = wait_for(&ended, patience, &output, cancel);
     if outcome == Ok(true) {
         let status = child.wait().map_err(|e| io("collect process", &child.id(), e))?;
         return Ok(Finished { program: program.to_owned(), status, output: output.close(), took: start.elapsed() });
     }
-    let state = describe(child.id());
+    let (state, after) = (describe(child.id()), start.elapsed().min(manner.time.most));
     log::warn!("ending {} after {}: {state}", program.display(), human(start.elapsed()));
-    end_group(&mut child, &ended, manner.patience);
+    if manner.leave {
+        let _ = child.kill();
+    } else {
+        end_group(&mut child, &ended, manner.patience);
+    }
     log::debug!("{} had printed: {}", program.display(), output.close());
     outcome?;
-    Err(Error::Deadline { program: program.to_owned(), after: manner.deadline, state })
+    Err(Error::Deadline { program: program.to_owned(), after, state })
 }
 
 /// Waits for the end of a child, and meanwhile forgets all but the end of what it prints.
-fn wait_for(ended: &OwnedFd, deadline: Duration, output: &Output, cancel: &Cancel) -> Result<bool, Cancelled> {
-    let end = Instant::now() + deadline;
+fn wait_for(ended: &OwnedFd, mut patience: Patience, output: &Output, cancel: &Cancel) -> Result<bool, Cancelled> {
     loop {
-        let left = end.saturating_duration_since(Instant::now());
+        let left = patience.left();
         if wait_readable(ended, left.min(FORGET_EVERY), Some(cancel))? {
             return Ok(true);
         }
@@ -218,7 +248,9 @@ pub(crate) fn launch_reading<S: AsRef<OsStr>>(
     args: &[S],
     input: impl Into<Stdio>,
 ) -> Result<u32, Error> {
-    launch_command(program, command(program, args)?.stdin(input))
+    let mut command = command(program, args)?;
+    command.stdin(input);
+    launch(program, command)
 }
 
 /// As [`launch_reading`], without an input and with an environment besides PATH and LANG.
@@ -227,12 +259,39 @@ pub(crate) fn launch_with<S: AsRef<OsStr>>(
     args: &[S],
     environment: &[(&str, String)],
 ) -> Result<u32, Error> {
-    launch_command(program, command(program, args)?.envs(environment.iter().map(|(name, value)| (name, value))))
+    let mut command = command(program, args)?;
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    launch(program, command)
 }
 
-fn launch_command(program: &Path, command: &mut Command) -> Result<u32, Error> {
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    child.map(|child| child.id()).map_err(|e| spawn(program, e))
+fn launch(program: &Path, mut command: Command) -> Result<u32, Error> {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(spawn(program, command, SPAWN)?.id())
+}
+
+/// Starts a child. The kernel reads its program first, from a disk that may not answer.
+fn spawn(program: &Path, mut command: Command, time: Duration) -> Result<Child, Error> {
+    start_within(program, time, move || command.spawn())
+}
+
+/// A child that `start` starts too late is killed: nobody knows of it.
+fn start_within(
+    program: &Path,
+    time: Duration,
+    start: impl FnOnce() -> std::io::Result<Child> + Send + 'static,
+) -> Result<Child, Error> {
+    let (done, started) = std::sync::mpsc::channel();
+    let starting = std::thread::Builder::new().spawn(move || {
+        if let Err(std::sync::mpsc::SendError(Ok(mut child))) = done.send(start()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    });
+    starting.map_err(|e| not_started(program, e))?;
+    match started.recv_timeout(time) {
+        Ok(child) => child.map_err(|e| not_started(program, e)),
+        Err(_) => Err(Error::DoesNotStart { program: program.to_owned(), after: time }),
+    }
 }
 
 /// Whether this process may do what only root may.
@@ -277,7 +336,7 @@ pub(crate) fn close_inherited() {
 fn command<S: AsRef<OsStr>>(program: &Path, args: &[S]) -> Result<Command, Error> {
     if !program.is_absolute() {
         let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "not an absolute path");
-        return Err(spawn(program, source));
+        return Err(not_started(program, source));
     }
     let mut command = Command::new(program);
     command.args(args).env_clear().env("PATH", PATH).env("LANG", "C").stdin(Stdio::null());
@@ -371,7 +430,7 @@ fn last_line(output: &str) -> &str {
     output.trim_end().lines().next_back().unwrap_or("it printed nothing")
 }
 
-fn spawn(program: &Path, source: std::io::Error) -> Error {
+fn not_started(program: &Path, source: std::io::Error) -> Error {
     Error::Spawn { program: program.to_owned(), source }
 }
 

@@ -8,6 +8,7 @@ use crate::machine::space::{ArchiveRoom, Space};
 use crate::metadata::Lineage;
 use crate::metadata::Version;
 use crate::moosefs::{Info, Release};
+use crate::sys::progress::Allowance;
 use crate::sys::terminal::Style;
 use crate::ucarp::Password;
 use std::collections::BTreeSet;
@@ -74,6 +75,7 @@ fn fresh(duty: Duty) -> Facts {
         server: std::net::SocketAddrV4::new(VIP, 9421),
         data_path: "/var/lib/mfs".into(),
         settle_margin: Duration::from_millis(250),
+        start: Allowance { still: Duration::from_secs(60), most: Duration::from_secs(300) },
         ucarp: UcarpFacts::One {
             pid: 812,
             options: Options { vhid: 10, advskew: 51, shutdown_script: true, ..Options::default() },
@@ -432,7 +434,7 @@ fn a_serving_machine_that_is_not_reached_or_has_no_standby_is_told() {
     let text = "answered without a lease, since the kernel cannot hold answers back (no); load nf_tables";
     expect(&with(|s| s.lease = Err("no".to_owned())), "clients", Warning, text);
     let text = "mfsmaster is running and does not answer (timed out): it may be loading or storing its image, or be short of \
-                memory; if that lasts longer than 62 s, this machine stops serving; see its log";
+                memory; if it does no work for 62 s, this machine stops serving; see its log";
     expect(&with(|s| s.master = Err("timed out".to_owned())), "master", Warning, text);
     let text = "MooseFS 4.57.7, which is not known to this program: the version that it serves cannot be read; upgrade \
                 mfs-promote";

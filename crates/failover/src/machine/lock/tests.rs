@@ -3,6 +3,7 @@
 use super::*;
 use crate::ucarp::Options;
 use std::process::Command;
+use std::time::Instant;
 
 const LONG: Duration = Duration::from_secs(60);
 fn locks(path: &Path) -> Locks {

@@ -36,23 +36,31 @@ pub(crate) struct Left {
     pub(crate) version: Option<Version>,
 }
 
-/// Removes the address with nothing of the master here on its way. The master is asked on `own`.
-pub(crate) fn remove_address(vip: &VirtualIp, own: SocketAddrV4) -> Result<Left, address::Error> {
+/// Removes the address with nothing of the master here on its way. The master is asked on `own`. `close` closes the lease, or
+/// says why it cannot; it comes back in time, whatever the kernel does.
+pub(crate) fn remove_address(
+    vip: &VirtualIp,
+    own: SocketAddrV4,
+    close: impl FnOnce(&Lease) -> Result<(), String>,
+) -> Result<Left, address::Error> {
     if !vip.holds()? {
         return Ok(Left { removed: Removed::NotThere, version: None });
     }
-    let version = drain(vip.address, own);
+    let version = drain(vip.address, own, close);
     Ok(Left { removed: vip.remove()?, version })
 }
 
+/// Closes the lease here. The kernel may take its time: then a thread of this process stays behind.
+pub(crate) fn close(lease: &Lease) -> Result<(), String> {
+    let lease = lease.clone();
+    let closed = process::within(timing::HOOK_LEASE, move || lease.install().and_then(|()| lease.close()));
+    closed.unwrap_or(Err(Errno::ETIMEDOUT)).map_err(|e| e.to_string())
+}
+
 /// Holds answers back, and waits until the changes of earlier answers have reached the metaloggers.
-fn drain(vip: Ipv4Addr, own: SocketAddrV4) -> Option<Version> {
-    let lease = Lease::on(vip, own.port());
+fn drain(vip: Ipv4Addr, own: SocketAddrV4, close: impl FnOnce(&Lease) -> Result<(), String>) -> Option<Version> {
     // There is no table where another program has removed it, or where a promotion by hand serves.
-    let held = process::within(timing::HOOK_LEASE, move || lease.install().and_then(|()| lease.close()));
-    held.unwrap_or(Err(Errno::ETIMEDOUT))
-        .inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}"))
-        .ok()?;
+    close(&Lease::on(vip, own.port())).inspect_err(|e| log::debug!("cannot hold answers to clients back: {e}")).ok()?;
     let start = Instant::now();
     // Without a master there is nothing to wait for.
     let info = moosefs::info(own, timing::DRAIN_LOOP_PASS).ok()?;
@@ -122,6 +130,18 @@ mod tests {
     }
 
     #[test]
+    fn the_address_goes_also_if_the_packet_filter_hangs() {
+        let (_net, _) = Net::new();
+        let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
+        let hangs = |_: &Lease| process::within(timing::HOOK_LEASE, std::thread::park).ok_or("no answer".to_owned());
+        let begun = Instant::now();
+        let left = remove_address(&vip, SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT), hangs).unwrap();
+        assert_eq!(left, Left { removed: Removed::Removed, version: None });
+        assert!(begun.elapsed() < timing::HOOK_MUTEX * 5, "{:?}", begun.elapsed());
+        assert!(!vip.holds().unwrap());
+    }
+
+    #[test]
     fn the_metalogger_has_every_change_that_the_client_knows_of() {
         let (net, _) = Net::new();
         let (questions, door) =
@@ -138,7 +158,7 @@ mod tests {
             // In the middle of a pass.
             sleep(BETWEEN * 10 + BETWEEN / 3);
             let vip = VirtualIp { interface: "eth0".to_owned(), address: VIP };
-            let left = remove_address(&vip, SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT)).unwrap();
+            let left = remove_address(&vip, SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT), close).unwrap();
             assert_eq!(left.removed, Removed::Removed);
             let [answered, known] = [client, metalogger].map(last);
             end.store(true, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::moosefs::{CLEAN_STOP_IMAGE, find_program};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::process::{self, RunOptions};
+use crate::sys::progress::Allowance;
 use rustix::fs::Mode;
 
 /// The program. From 2.0 on, a script of that name does nothing.
@@ -68,7 +69,7 @@ pub(crate) fn restore(
     folder: &Folder,
     plan: &Plan,
     user: Owner,
-    deadline: Duration,
+    time: Allowance,
     cancel: &Cancel,
 ) -> Result<Duration, Error> {
     let program = find_program(PROGRAM).ok_or(Error::Missing)?;
@@ -83,7 +84,7 @@ pub(crate) fn restore(
         path(CLEAN_STOP_IMAGE),
         path(stage::LOG),
     ];
-    let options = RunOptions { user: Some(user), patience: Duration::ZERO, ..RunOptions::within(deadline) };
+    let options = RunOptions { user: Some(user), time, patience: Duration::ZERO, ..RunOptions::within(time.most) };
     let finished = process::run_with(&program, &arguments, options, cancel).and_then(process::Finished::success);
     let finished = finished.map_err(Error::Failed)?;
     // From here on no other user can exchange the file that is checked.

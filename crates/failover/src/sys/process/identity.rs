@@ -13,10 +13,13 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Error, io};
 use crate::sys::cancel::{Cancel, Cancelled, timeout};
+use crate::sys::progress::{Allowance, Patience};
 use crate::sys::text::human;
 
 /// How long a process may take to vanish after KILL before it counts as stuck in the kernel.
 const AFTER_KILL: Duration = Duration::from_secs(5);
+/// Between two looks at the progress of a process that is stopping.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// So many frames of a kernel stack are shown.
 const FRAMES: usize = 6;
 
@@ -78,14 +81,19 @@ pub(crate) fn all() -> Vec<u32> {
 
 /// The processes of the program `name` in this network, without those that one of them has forked.
 pub(crate) fn in_this_network(name: &str) -> Vec<Identity> {
-    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
-    let here = network("thread-self");
-    let named = |pid: u32| Stat::of(pid).filter(|stat| stat.comm == name && !stat.has_ended());
-    let found = all().into_iter().filter_map(|pid| Some((pid, named(pid)?)));
-    let found: Vec<_> = found.filter(|(pid, _)| network(&pid.to_string()) == here).collect();
+    let found: Vec<_> = all_in_this_network(name).collect();
     let forked = |stat: &Stat| found.iter().any(|(pid, _)| *pid == stat.parent);
     let found = found.iter().filter(|(_, stat)| !forked(stat));
     found.map(|(pid, stat)| Identity { pid: *pid, start: stat.start }).collect()
+}
+
+/// The processes of the program `name` in this network, and those that they have forked.
+fn all_in_this_network(name: &str) -> impl Iterator<Item = (u32, Stat)> {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let here = network("thread-self");
+    let named = all().into_iter().filter_map(|pid| Some((pid, Stat::of(pid)?)));
+    let named = named.filter(move |(_, stat)| stat.comm == name && !stat.has_ended());
+    named.filter(move |(pid, _)| network(&pid.to_string()) == here)
 }
 
 /// The words of the command line of a process; none if it has ended.
@@ -94,6 +102,58 @@ pub(crate) fn words(identity: Identity) -> Vec<OsString> {
     // What was read is of this process only if it is still there.
     let line = if identity.is_alive() { line } else { Vec::new() };
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+/// How much work all processes of the program `name` in this network have done: a byte that was read or written is 1, a
+/// hundredth of a second of processor time is 100 KiB, and so is a wait for a disk that has ended.
+pub(crate) fn work_of(name: &str) -> u64 {
+    const STEP: u64 = 100 * 1024;
+    all_in_this_network(name).fold(0, |sum, (pid, stat)| {
+        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let bytes = numbers(&read("io"), &["rchar", "wchar", "read_bytes", "write_bytes"]);
+        // One that waits for a disk again and again: the disk answers.
+        let waits = if stat.state == 'D' { numbers(&read("status"), &["voluntary_ctxt_switches"]) } else { 0 };
+        let steps = stat.ticks.saturating_add(waits).saturating_mul(STEP);
+        sum.wrapping_add(bytes).wrapping_add(steps)
+    })
+}
+
+impl Patience {
+    /// From now on, for the work of all processes of the program `name` in this network.
+    pub(crate) fn with(name: &str, allowance: Allowance) -> Self {
+        Self::with_since(name, allowance, Instant::now())
+    }
+
+    /// As [`Patience::with`], counted from `begun`.
+    pub(crate) fn with_since(name: &str, allowance: Allowance, begun: Instant) -> Self {
+        let name = name.to_owned();
+        Self::new(allowance, begun, move || work_of(&name))
+    }
+}
+
+/// The ids of the threads of this process.
+pub(crate) fn own_threads() -> impl Iterator<Item = u32> {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    threads.filter_map(|thread| thread.file_name().to_str()?.parse().ok())
+}
+
+/// How many times the processor was given to a thread that waits in the kernel now, where no signal ends the wait: `None` if it
+/// does something else. As long as the number stays the same, it has not run.
+pub(crate) fn runs_of_waiting(thread: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+    runs_if_waiting(&status)
+}
+
+fn runs_if_waiting(status: &str) -> Option<u64> {
+    let waits =
+        status.lines().any(|line| line.strip_prefix("State:").is_some_and(|state| state.trim().starts_with('D')));
+    waits.then(|| numbers(status, &["voluntary_ctxt_switches", "nonvoluntary_ctxt_switches"]))
+}
+
+/// The sum of what stands behind these names in a file of `/proc`.
+fn numbers(text: &str, names: &[&str]) -> u64 {
+    let lines = text.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| names.contains(name));
+    lines.filter_map(|(_, value)| value.trim().parse::<u64>().ok()).fold(0, u64::wrapping_add)
 }
 
 /// One process, for good: ids are used again, but not with the same start time.
@@ -196,19 +256,26 @@ pub(crate) enum Stopped {
     Killed,
 }
 
-/// Ends a process that need not be a child: TERM, and KILL if it is still there after `patience`.
-pub(crate) fn stop(identity: Identity, patience: Duration) -> Result<Stopped, Error> {
+/// Ends a process that need not be a child: TERM, and KILL if it is still there when `patience` is over.
+pub(crate) fn stop(identity: Identity, patience: impl Into<Patience>) -> Result<Stopped, Error> {
     let Some(process) = identity.open()? else {
         return Ok(Stopped::AlreadyGone);
     };
     process.signal(Signal::TERM)?;
-    if process.wait(patience) {
-        return Ok(Stopped::OnTerm);
+    let (begun, mut patience) = (Instant::now(), patience.into());
+    loop {
+        let left = patience.left();
+        if process.wait(left.min(LOOK_EVERY)) {
+            return Ok(Stopped::OnTerm);
+        }
+        if left.is_zero() {
+            break;
+        }
     }
     log::warn!(
         "process {} ignored TERM for {}; sending KILL. It is {}",
         identity.pid,
-        human(patience),
+        human(begun.elapsed()),
         describe(identity.pid)
     );
     process.kill()
@@ -275,6 +342,7 @@ fn from_ticks(ticks: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::progress::LEAST;
     use proptest::prelude::*;
     use std::process::Command;
 
@@ -352,6 +420,48 @@ mod tests {
         assert_eq!(stop(Identity::of(busy.id()).unwrap(), patience).unwrap(), Stopped::Killed);
         busy.wait().unwrap();
         assert_eq!(describe(u32::MAX), "gone");
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_a_disk_is_told_by_its_state() {
+        let status = |state: &str| {
+            format!("Name:\tx D\nState:\t{state}\nvoluntary_ctxt_switches:\t17\nnonvoluntary_ctxt_switches:\t25\n")
+        };
+        assert_eq!(runs_if_waiting(&status("D (disk sleep)")), Some(42));
+        assert_eq!(runs_if_waiting(&status("S (sleeping)")), None);
+        assert_eq!(runs_if_waiting(""), None);
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_work_of_a_process_is_seen() {
+        let name = "a-busy-program";
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(name);
+        std::fs::copy("/bin/sh", &program).unwrap();
+        let run = |script: &str| std::process::Command::new(&program).args(["-c", script]).spawn().unwrap();
+        let mut busy = run("while :; do :; done");
+        let (begun, before) = (Instant::now(), work_of(name));
+        while work_of(name) - before < LEAST {
+            assert!(begun.elapsed() < SECOND * 60, "no work seen");
+            std::thread::sleep(SECOND / 50);
+        }
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+
+        let mut still = run("kill -STOP $$");
+        while Stat::of(still.id()).unwrap().state != 'T' {
+            std::thread::sleep(SECOND / 50);
+        }
+        let mut patience = Patience::with(name, Allowance { still: SECOND / 2, most: SECOND * 60 });
+        let begun = Instant::now();
+        while !patience.left().is_zero() {
+            std::thread::sleep(SECOND / 50);
+        }
+        assert!(begun.elapsed() < SECOND * 30, "{:?}", begun.elapsed());
+        still.kill().unwrap();
+        still.wait().unwrap();
     }
 
     proptest! {

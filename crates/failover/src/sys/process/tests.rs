@@ -127,3 +127,32 @@ fn a_child_can_be_another_user_and_be_killed_at_once() {
     let manner = RunOptions { patience: Duration::ZERO, ..RunOptions::within(Duration::from_millis(300)) };
     assert!(matches!(run_with(Path::new("/bin/sh"), &deaf, manner, &Cancel::new()), Err(Error::Deadline { .. })));
 }
+
+#[test]
+fn a_start_that_hangs_is_given_up_and_a_child_that_comes_late_is_killed() {
+    let (late, child) = std::sync::mpsc::channel();
+    let begun = Instant::now();
+    let start = move || {
+        // As the kernel does that reads a program from a disk that does not answer.
+        std::thread::sleep(Duration::from_millis(300));
+        let child = Command::new("/bin/sleep").arg("60").spawn()?;
+        late.send(Identity::of(child.id()).unwrap()).unwrap();
+        Ok(child)
+    };
+    let error = start_within(Path::new("/bin/sleep"), Duration::from_millis(50), start).unwrap_err();
+    assert!(matches!(error, Error::DoesNotStart { .. }) && begun.elapsed() < Duration::from_millis(290), "{error}");
+    let child = child.recv().unwrap();
+    while child.is_alive() {
+        assert!(begun.elapsed() < LONG);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_child_that_is_left_behind_is_not_waited_for() {
+    let begun = Instant::now();
+    let manner = RunOptions { leave: true, ..RunOptions::within(Duration::from_millis(100)) };
+    let error = run_with(Path::new("/bin/sleep"), &["60"], manner, &Cancel::new()).unwrap_err();
+    assert!(matches!(error, Error::Deadline { .. }), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+}
