@@ -140,14 +140,17 @@ pub(crate) fn demote(call: Option<&Call>, config: Option<&Path>, cancel: &Cancel
 fn load_config(call: Option<&Call>, file: Option<&Path>) -> Option<Config> {
     let file = call.map_or(file, |call| call.config.as_deref());
     let loaded = file.map_or_else(|| Config::of(&Instance::default()), Config::load);
-    loaded.map(Some).unwrap_or_else(|e| {
-        let known = Config::salvage_for(file);
-        match &known {
-            Some(_) => log::error!("going on with what can be read of the configuration: {}", chain(&e)),
-            None => log::error!("no master is stopped, because it is not known which one: {}", chain(&e)),
-        }
-        known
-    })
+    loaded.map_or_else(
+        |e| {
+            let known = Config::salvage_for(file);
+            match &known {
+                Some(_) => log::error!("going on with what can be read of the configuration: {}", chain(&e)),
+                None => log::error!("no master is stopped, because it is not known which one: {}", chain(&e)),
+            }
+            known
+        },
+        Some,
+    )
 }
 
 /// Takes the lock. A hook's demotion goes on without it where its files are broken: the master must stop.
