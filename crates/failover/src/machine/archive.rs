@@ -430,7 +430,12 @@ mod tests {
         };
         let file = folder.read("file".as_ref()).unwrap();
         assert!(cached(&file));
-        forget(&file).unwrap();
-        assert!(!cached(&file));
+        // A page that something else holds for a moment stays.
+        let mut forgotten = (0..100).map(|_| {
+            forget(&file).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            !cached(&file)
+        });
+        assert!(forgotten.any(|forgotten| forgotten));
     }
 }
