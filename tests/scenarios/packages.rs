@@ -162,7 +162,8 @@ fn programs_need_nothing_but_libc_and_lintian_is_silent() -> Result<()> {
     let package = debian_package()?;
     let needs = output(Command::new("dpkg-deb").args(["--field"]).arg(&package).arg("Depends"));
     assert!(
-        needs.starts_with("libc6 (>= ") && needs.trim_end().ends_with("), ucarp, moosefs-master, moosefs-metalogger"),
+        needs.starts_with("libc6 (>= ")
+            && needs.trim_end().ends_with("), iproute2, ucarp, moosefs-master, moosefs-metalogger"),
         "{needs}"
     );
     let tree = built("tree");
