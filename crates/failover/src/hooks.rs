@@ -163,8 +163,7 @@ fn log_usage(error: &clap::Error) {
 }
 
 fn call(kind: RunKind, words: &HookWords, ticket: Option<Ticket>, ucarp: Option<Ucarp>) -> Call {
-    let instance = instance(words);
-    let config = instance.name().map(|_| instance.file());
+    let config = instance(words).named_file();
     Call { kind, interface: words.interface.clone(), vip: words.vip, config, ticket, ucarp, left: None, killed: 0 }
 }
 

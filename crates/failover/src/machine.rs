@@ -23,7 +23,6 @@ pub(crate) mod step_down;
 pub(crate) mod supervisor;
 pub(crate) mod watchdog;
 
-use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +32,7 @@ use crate::machine::state::State;
 use crate::moosefs::services::{self, Services};
 use crate::moosefs::{self, Daemon, Info};
 use crate::sys::cancel::Cancel;
-use crate::sys::folder::{self, Folder, Owner};
+use crate::sys::folder::{self, Folder, Owner, lead_to_one};
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity, Stopped};
 use crate::sys::progress::{Allowance, Patience};
@@ -218,7 +217,7 @@ pub(crate) fn stop_master_of_broken_machine(config: &Config) -> Result<bool, Err
 fn only_master(config: &Config) -> Result<Option<Identity>, Error> {
     let is_ours = |master: &Identity| {
         let used = moosefs::configuration_of(master.pid).filter(|_| config.knows_master_cfg());
-        used.is_none_or(|path| same_file(&path, &config.services.master_cfg))
+        used.is_none_or(|path| lead_to_one(&path, &config.services.master_cfg))
     };
     let masters = process::in_this_network(Daemon::Master.program());
     let found: Vec<_> = masters.into_iter().filter(is_ours).collect();
@@ -227,10 +226,6 @@ fn only_master(config: &Config) -> Result<Option<Identity>, Error> {
         [one] => Ok(Some(*one)),
         several => Err(Error::Several(several.iter().map(|master| master.pid).collect())),
     }
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// How long a run waits for the one before it: as long as that one may take to store what is in the data folder, and a margin.

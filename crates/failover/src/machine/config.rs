@@ -11,7 +11,6 @@
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, ToSocketAddrs as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::instance::{BadName, Instance};
 use crate::moosefs::MASTER_CFG;
 use crate::moosefs::cfg::{self, Document, Entry};
 use crate::moosefs::services::{self, ServiceManager};
-use crate::sys::folder::{Folder, account};
+use crate::sys::folder::{Folder, account, lead_to_one};
 use crate::sys::logging::chain;
 use crate::sys::process;
 use crate::sys::text::strtoul;
@@ -414,7 +413,7 @@ impl Config {
             PathBuf::from(given.unwrap_or(row("DATA_PATH").default))
         };
         let metalogger = data_path(metalogger);
-        if !read.salvages && !is_same_folder(&metalogger, &config.data_path) {
+        if !read.salvages && !lead_to_one(&metalogger, &config.data_path) {
             return Err(Error::TwoFolders {
                 master: config.data_path,
                 metalogger,
@@ -424,12 +423,6 @@ impl Config {
         }
         Ok(config)
     }
-}
-
-/// Whether two paths lead to one folder, which one of them may name by a link.
-fn is_same_folder(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| std::fs::metadata(path).map(|status| (status.dev(), status.ino())).ok();
-    one == other || identity(one).is_some_and(|found| Some(found) == identity(other))
 }
 
 /// The file of ours at `path`, which must exist, or the one that need not.

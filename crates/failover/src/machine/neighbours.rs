@@ -23,7 +23,7 @@ use crate::machine::record;
 use crate::machine::state::State;
 use crate::moosefs::Daemon;
 use crate::moosefs::services::{Control, Services};
-use crate::sys::folder::Folder;
+use crate::sys::folder::{Folder, lead_to_one};
 use crate::sys::json_file;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity, Stat};
@@ -189,12 +189,7 @@ impl Master {
 /// By their paths, and by what these lead to if the disk tells that in time.
 fn is_same_folder(one: &Path, other: &Path) -> bool {
     let (one, other) = (one.to_owned(), other.to_owned());
-    one == other
-        || process::within(timing::HOOK_LEASE, move || {
-            let [one, other] = [one, other].map(|path| path.canonicalize().ok());
-            one.is_some() && one == other
-        })
-        .unwrap_or_default()
+    one == other || process::within(timing::HOOK_LEASE, move || lead_to_one(&one, &other)).unwrap_or_default()
 }
 
 impl Claim {

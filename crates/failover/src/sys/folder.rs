@@ -434,6 +434,12 @@ pub(crate) struct Account {
     pub(crate) home: Option<PathBuf>,
 }
 
+/// Whether two paths lead to one file or folder: one of them may name it by a link.
+pub(crate) fn lead_to_one(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| rustix::fs::stat(path).ok().map(|status| (status.st_dev, status.st_ino));
+    one == other || identity(one).is_some_and(|found| Some(found) == identity(other))
+}
+
 /// The user of this name, or that of `#` and a number, which need not have an entry.
 pub(crate) fn account(user: &str) -> Option<Account> {
     let id = numeric_id(user);
