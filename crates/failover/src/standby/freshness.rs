@@ -33,14 +33,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Takes in what the serving machine says of itself. Another epoch is noted at once: that machine may die before the
-    /// next comparison, and what was compared with the one before it says nothing about a copy of the new epoch.
+    /// Takes in what the serving machine says of itself. Where the copy lacked changes at the last comparison, another epoch is
+    /// noted at once: that machine may die before the next one, and what was lacking then says nothing about a copy of the new
+    /// epoch. Nothing is said against a copy that was never compared, and one that was in sync has moved on
+    /// ([`staleness`](crate::election)).
     pub(super) fn hear(&mut self, state: &State, served: Version, metaid: u64) {
         if self.epoch.replace(served.epoch()) == Some(served.epoch()) {
             return;
         }
         let noted = memory::freshness(state).ok().flatten();
-        if noted.is_none_or(|noted| noted.served.epoch() != served.epoch()) {
+        let lacked = |noted: &Freshness| noted.in_sync != Some(noted.compared);
+        if noted.is_some_and(|noted| lacked(&noted) && noted.served.epoch() != served.epoch()) {
             memory::saw_version(state, served, metaid);
         }
     }
@@ -98,6 +101,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open_at(&dir.path().join("state")).unwrap();
         let noted = || memory::freshness(&state).unwrap();
+        Watch::default().hear(&state, Version(4), 7);
+        assert_eq!(noted(), None, "a copy that was never compared");
         let (lagged, second) = (Version(508), Version(5404) + EpochJump::epochs(1));
         memory::note_freshness(&state, &Freshness::compared(100, lagged, Version(675), Some(7), None)).unwrap();
         let mut watch = Watch::default();
@@ -107,5 +112,9 @@ mod tests {
         let noted = noted().unwrap();
         assert_eq!((noted.served, noted.metaid, noted.in_sync), (second, Some(7), None));
         assert_eq!(second.with_changes(9).behind(noted.served), None, "a copy that has followed is not stale");
+        let in_sync = Freshness::compared(200, lagged, lagged, Some(7), None);
+        memory::note_freshness(&state, &in_sync).unwrap();
+        Watch::default().hear(&state, second, 7);
+        assert_eq!(memory::freshness(&state).unwrap(), Some(in_sync), "it has moved on");
     }
 }
