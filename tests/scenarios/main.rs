@@ -35,6 +35,7 @@ mod proof;
 mod rust_version;
 mod second_failure;
 mod several;
+mod small_sites;
 mod split;
 mod storm;
 mod strangers;

@@ -116,6 +116,10 @@ pub const NO_PLAN: &str = "promotion failed: no promotion from the files here";
 pub const NO_PLAN_METAID: &str = "promotion failed: no promotion from the files here.*metaid";
 /// The copy is stale.
 pub const STALE: &str = "promotion failed: the copy here is stale: version [0-9]+ was served at ";
+/// Nothing beyond the machine answers.
+pub const ISOLATED: &str = "promotion failed: this machine is isolated";
+/// What `--check`, `--dry-run` and `--rehearse` say where only the other machine proves the network.
+pub const CHECK_NETWORK: &str = "no other machine proves that the network of this one works";
 /// A machine that stands by has found that its copy lacks changes.
 pub const COPY_IS_STALE: &str = "the copy here is stale: the master on";
 /// A metalogger that had to be killed may not have written everything.

@@ -79,11 +79,10 @@ impl Why {
             | Self::DuplicateAddress
             | Self::MasterFailed
             | Self::VipTaken => once,
-            Self::NewerElsewhere | Self::MasterElsewhere | Self::WonWhileIsolated | Self::StaleCopy => {
-                Policy { waivable: true, ..once }
-            }
-            // It has no machine to pass the address to, and stays a standby however long it is cut off.
-            Self::Isolated => Policy { counts: false, waivable: true, ..once },
+            Self::NewerElsewhere | Self::MasterElsewhere | Self::StaleCopy => Policy { waivable: true, ..once },
+            // It has no machine to pass the address to, and stays a standby however long it is cut off, and however often its
+            // network comes and goes.
+            Self::Isolated | Self::WonWhileIsolated => Policy { counts: false, waivable: true, ..once },
             Self::TooStale => Policy { waivable: true, ..stop },
             Self::Flapping | Self::CannotServe | Self::Hangs => stop,
             // The address is gone already.
@@ -107,7 +106,7 @@ mod tests {
             (Why::NewerElsewhere, ONCE, true, true, Event::StepDown),
             (Why::MasterElsewhere, ONCE, true, true, Event::StepDown),
             (Why::Isolated, ONCE, false, true, Event::StepDown),
-            (Why::WonWhileIsolated, ONCE, true, true, Event::StepDown),
+            (Why::WonWhileIsolated, ONCE, false, true, Event::StepDown),
             (Why::DuplicateAddress, ONCE, true, false, Event::StepDown),
             (Why::StaleCopy, ONCE, true, true, Event::StepDown),
             (Why::TooStale, STOP, false, true, Event::Stop),

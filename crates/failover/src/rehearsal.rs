@@ -5,11 +5,15 @@
 //! memory runs out. The metalogger keeps writing its logs. A promotion never waits for a rehearsal: it cancels it and
 //! continues.
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::election::isolation::{self, Unproved};
 use crate::machine::config::Config;
 use crate::machine::lock::{self, Locks};
-use crate::metadata::{Image, Loss, Plan, Refusal, Severity, Version, emergency, image, inventory, plan, stage};
+use crate::metadata::{
+    Image, Loss, Plan, Refusal, Severity, Version, chunkservers, emergency, image, inventory, plan, stage,
+};
 use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder;
@@ -118,6 +122,12 @@ pub(crate) enum Failure {
         /// How long a promotion waits.
         most: Duration,
     },
+    /// What a promotion asks other machines.
+    #[error("the restore succeeded, and a promotion would not be made")]
+    Network(#[source] Unproved),
+    /// The chunkservers of the copy.
+    #[error(transparent)]
+    Chunkservers(#[from] chunkservers::Error),
     /// Told to end.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -152,7 +162,7 @@ pub(crate) fn rehearse(config: Config, vip: Option<&VirtualIp>, cancel: &Cancel)
     let mut run = Run::begin(RunKind::Rehearsal, vip.map(|vip| vip.address));
     // Left by an earlier rehearsal that was killed.
     rehearsal_folder::remove(&machine.data, &machine.config.instance)?;
-    let rehearsed = Rehearsal { machine: &machine, cancel, run: &mut run }.steps();
+    let rehearsed = Rehearsal { machine: &machine, vip: vip.map(|vip| vip.address), cancel, run: &mut run }.steps();
     if let Err(e) = rehearsal_folder::remove(&machine.data, &machine.config.instance) {
         log::error!("cannot remove the rehearsal folder: {}", chain(&e));
     }
@@ -185,6 +195,7 @@ fn give_way() {
 /// A rehearsal in progress.
 struct Rehearsal<'a> {
     machine: &'a Machine,
+    vip: Option<Ipv4Addr>,
     cancel: &'a Cancel,
     run: &'a mut Run,
 }
@@ -214,9 +225,21 @@ impl Rehearsal<'_> {
         self.run.done(StepName::Restore, format_args!("restored by mfsmaster {release}"));
         let result = check(&folder, &plan, served)?;
         in_time(restored, self.promotion_waits(&plan))?;
+        self.check_network(&plan)?;
         let counts = self.count(&folder, &plan);
         self.run.done(StepName::Check, format_args!("{result}, as planned"));
         Ok(Rehearsed { release, staged, restored, result, counts })
+    }
+
+    /// Checks that a promotion would have something that proves the network. On the serving machine nothing is asked: it is
+    /// not the one that would be promoted.
+    fn check_network(&self, plan: &Plan) -> Result<(), Failure> {
+        let Machine { config, data, state, .. } = self.machine;
+        if matches!(self.machine.running(Daemon::Master), Ok(Some(_))) {
+            return Ok(());
+        }
+        let outlook = isolation::outlook(config, data, plan, &memory::recall(state), self.vip, self.cancel)?;
+        outlook.unproved().map_or(Ok(()), |why| Err(Failure::Network(why)))
     }
 
     /// Stages the plan. Tries again if the metalogger changed one of its files.

@@ -12,6 +12,7 @@ pub(crate) mod packet;
 pub(crate) mod probe;
 pub(crate) mod process;
 pub(crate) mod progress;
+pub(crate) mod route;
 pub(crate) mod systemd;
 pub(crate) mod tcp;
 pub(crate) mod terminal;

@@ -1,8 +1,10 @@
 //! What a promotion would serve: looks at the metalogger's copy, and notes how fresh it is.
 
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::election::isolation;
 use crate::instance::Instance;
 use crate::machine::config::Config;
 use crate::machine::memory::{self, Freshness};
@@ -13,6 +15,7 @@ use crate::metadata::inventory::{ImageFile, Origin};
 use crate::metadata::{Base, Image, Inventory, Lineage, Loss, Plan, Refusal, Severity, Version, emergency, plan};
 use crate::moosefs::Info;
 use crate::promotion::prepare;
+use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::sys::text::shown;
@@ -28,6 +31,7 @@ pub(super) fn look(
     config: &Config,
     data: &Folder,
     state: Option<&State>,
+    vip: Ipv4Addr,
     served: Option<Version>,
     metalogger_runs: bool,
 ) -> Result<Copy, NoCopy> {
@@ -37,6 +41,8 @@ pub(super) fn look(
         (Severity::Warning, text) => Some(text),
         (Severity::Info, _) => None,
     }));
+    let memory = state.map(memory::recall).unwrap_or_default();
+    let network = isolation::outlook(config, data, &plan, &memory, Some(vip), Cancel::never());
     Ok(Copy {
         lineage: plan.lineage,
         metaid: plan.metaid,
@@ -45,6 +51,7 @@ pub(super) fn look(
         changes: plan.changes,
         image_age: image_age(&inventory, &plan),
         space: Space::of(data, &plan, plan.jump()).map_err(|e| chain(&e)),
+        network: network.map_err(|e| chain(&e)),
         warnings,
     })
 }
@@ -137,6 +144,7 @@ fn compared(info: &Info, copy: &Copy, before: Option<&Freshness>, now: i64) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::election::isolation::Outlook;
     use crate::moosefs::Release;
     use std::io::Write as _;
 
@@ -241,6 +249,7 @@ mod tests {
             changes: 0,
             image_age: None,
             space: Err(String::new()),
+            network: Ok(Outlook::Unasked),
             warnings: Vec::new(),
         };
         let info = |version: Option<u64>, metaid| Info {

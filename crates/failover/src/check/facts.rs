@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::election::isolation::Outlook;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::record::Record;
 use crate::machine::space::{ArchiveRoom, Space};
@@ -181,6 +182,8 @@ pub(super) struct Copy {
     /// `None`: a new file system without an image.
     pub(super) image_age: Option<Duration>,
     pub(super) space: Known<Space>,
+    /// What would prove to a promotion that this machine is not cut off.
+    pub(super) network: Known<Outlook>,
     /// What a promotion would warn of.
     pub(super) warnings: Vec<String>,
 }

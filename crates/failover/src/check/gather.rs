@@ -204,7 +204,8 @@ fn standby(
     let master = known(moosefs::info(server, ANSWER));
     let version = master.as_ref().ok().and_then(|info| info.metadata_version);
     // Without a metalogger nothing more will come.
-    let copy = copy::look(config, data, state, version.filter(|_| metalogger.is_some()), metalogger.is_some());
+    let copy =
+        copy::look(config, data, state, *server.ip(), version.filter(|_| metalogger.is_some()), metalogger.is_some());
     let in_sync = copy::note_freshness(&config.instance, state, master.as_ref().ok(), copy.as_ref().ok());
     let connection = known(MetaloggerConnection::to(config, *server.ip()));
     Ok(Standby { metalogger, connection, master, copy, in_sync, kept_for: kept_for(&config.services.metalogger_cfg) })

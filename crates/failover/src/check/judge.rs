@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use crate::election::isolation::Outlook;
 use crate::instance::Instance;
 use crate::machine::outcome::Outcome;
 use crate::machine::record::Record;
@@ -210,6 +211,15 @@ fn folders(Folders { moves, calls, memory, archives }: &Folders) -> Vec<Finding>
     findings
 }
 
+/// What a promotion would be refused for although the copy is good; nothing where something proves the network.
+fn network(outlook: &Known<Outlook>) -> Option<Finding> {
+    match outlook {
+        Ok(Outlook::Unproved(why)) => Some(Finding::critical("network", why.to_string())),
+        Ok(Outlook::Unasked | Outlook::Proved(_)) => None,
+        Err(why) => Some(Finding::warning("network", format!("cannot tell what proves the network: {why}"))),
+    }
+}
+
 fn serving(facts: &Facts, serving: &Serving) -> Vec<Finding> {
     let mut findings = vec![address(facts, serving)];
     findings.extend(clients(facts, serving));
@@ -338,6 +348,7 @@ fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
             findings.push(image(copy));
             findings.push(space(facts, copy));
             findings.extend(copy.warnings.iter().map(|text| Finding::warning("plan", text.as_str())));
+            findings.extend(network(&copy.network));
             findings.push(Finding::ok("plan", format!("would serve version {}", copy.served_version)));
         }
         Err(NoCopy::Refused { why, former }) => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::election::isolation;
 use crate::machine::commit;
 use crate::machine::config::Config;
 use crate::machine::memory;
@@ -172,11 +173,8 @@ impl DryRun {
         let interrupted = recover::interrupted(&data)?;
         // Until its files are back, a plan would be one for files that are not going to be there.
         let moves_files = interrupted.iter().any(Interrupted::moves_files);
-        let inventory = if moves_files {
-            Inventory::default()
-        } else {
-            memory::inventory(&data, State::existing(&config.instance)?.as_ref())?
-        };
+        let state = State::existing(&config.instance)?;
+        let inventory = if moves_files { Inventory::default() } else { memory::inventory(&data, state.as_ref())? };
         let plan = (!moves_files).then(|| plan::make(&inventory, loss));
         let emergency = emergency::find(&data, &config.working_user);
         let metalogger = moosefs::running(&data, Daemon::Metalogger)?;
@@ -189,6 +187,10 @@ impl DryRun {
                 }
                 obstacles.extend(stage::check_jump(plan, plan.jump()).err().map(|e| chain(&e)));
                 obstacles.extend(emergencies(&emergency, plan, &data, loss));
+                let memory = state.as_ref().map(memory::recall).unwrap_or_default();
+                let network = isolation::outlook(&config, &data, plan, &memory, vip.map(|vip| vip.address), cancel)?;
+                // A promotion that may lose changes goes on without.
+                obstacles.extend(network.unproved().filter(|_| loss == Loss::Refuse).map(|why| why.to_string()));
                 Some(Planned::new(plan, space, metalogger.is_some()))
             }
             Some(Err(refusal)) => {

@@ -440,9 +440,10 @@ impl Shared {
         let mut targets = Targets::new(&self.config);
         while self.is_on_duty() {
             let begun = Instant::now();
-            if targets.hear(&self.group) {
-                self.state().proof.replace(begun);
-            }
+            let heard = targets.hear(&self.group);
+            let mut state = self.state();
+            state.proof = state.proof.max(heard);
+            drop(state);
             if self.end.sleep(timing::LEASE_RENEWED.saturating_sub(begun.elapsed())).is_err() {
                 return;
             }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
-use netlink_packet_core::NLM_F_ACK;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NlasIterator};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::errno::Errno;
 
@@ -11,7 +12,17 @@ use crate::sys::netlink::{self, Connection as Netlink, messages, request};
 use crate::sys::packet::TCP;
 
 /// Numbers of `linux/sock_diag.h` and `linux/inet_diag.h`.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
+/// The attribute with a `struct tcp_info`, and how it is asked for.
+const INET_DIAG_INFO: u16 = 2;
+const WITH_INFO: u8 = 1 << (INET_DIAG_INFO - 1);
+const ONLY_ESTABLISHED: u32 = 1 << 1;
+/// The length of `struct inet_diag_msg`, and where it has the bytes that are not acknowledged.
+const DIAG: usize = 72;
+const UNACKNOWLEDGED: usize = 60;
+/// Where `struct tcp_info` has the milliseconds since data was sent last.
+const LAST_DATA_SENT: usize = 44;
 const AF_INET: u8 = 2;
 const ALL_STATES: u32 = u32::MAX;
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
@@ -52,6 +63,47 @@ pub(crate) struct Outgoing {
     pub(crate) remote: SocketAddrV4,
     /// The number of its socket: a later connection with the same two ends has another one.
     inode: u64,
+}
+
+/// A machine that has acknowledged all that was sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    /// The machine.
+    pub(crate) by: Ipv4Addr,
+    /// How long ago the last of that was sent: it has been heard there since.
+    pub(crate) sent: Duration,
+}
+
+/// The machines with established connections to these ports of this one that have acknowledged everything.
+pub(crate) fn acknowledged(ports: &[u16]) -> nix::Result<Vec<Acknowledged>> {
+    let kernel = Netlink::open(NETLINK_SOCK_DIAG)?;
+    let all = [&[AF_INET, TCP, WITH_INFO, 0][..], &ONLY_ESTABLISHED.to_ne_bytes(), &[0; 48]].concat();
+    kernel.send(&request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &all))?;
+    let mut found = Vec::new();
+    loop {
+        let buffer = kernel.receive()?;
+        for message in messages(&buffer) {
+            if let Some(result) = netlink::result(&message) {
+                return result.map(|()| found);
+            }
+            found.extend(read_acknowledged(message.payload(), ports));
+        }
+    }
+}
+
+/// `struct inet_diag_msg`: family, state, timer, retransmissions, the socket as in [`naming`], then u32 of the timer, of the
+/// bytes to be read and of those not acknowledged, user and inode; attributes follow. Ports and addresses are big-endian.
+fn read_acknowledged(message: &[u8], ports: &[u16]) -> Option<Acknowledged> {
+    let port = u16::from_be_bytes(message.get(4..6)?.try_into().ok()?);
+    let by: [u8; 4] = message.get(24..28)?.try_into().ok()?;
+    let waits = message.get(UNACKNOWLEDGED..UNACKNOWLEDGED + 4)?.iter().any(|byte| *byte != 0);
+    if waits || !ports.contains(&port) {
+        return None;
+    }
+    let info =
+        NlasIterator::new(message.get(DIAG..)?).flatten().find(|attribute| attribute.kind() == INET_DIAG_INFO)?;
+    let sent: [u8; 4] = info.value().get(LAST_DATA_SENT..LAST_DATA_SENT + 4)?.try_into().ok()?;
+    Some(Acknowledged { by: by.into(), sent: Duration::from_millis(u32::from_ne_bytes(sent).into()) })
 }
 
 /// The connections of this machine to `remote`, and the attempts.
@@ -152,6 +204,30 @@ mod tests {
         for none in ["  sl  local_address rem_address   st tx_queue rx_queue tr tm->when", " garbage", ""] {
             assert!(Row::parse(none).is_none());
         }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_read_from_the_kernel() {
+        use std::io::Write as _;
+
+        let listener = std::net::TcpListener::bind("127.0.0.5:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.bind(&SocketAddr::from(([127, 0, 0, 6], 0)).into()).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let mut here = listener.accept().unwrap().0;
+        let by = Ipv4Addr::new(127, 0, 0, 6);
+        let found = || acknowledged(&[port]).unwrap().into_iter().find(|found| found.by == by);
+        std::thread::sleep(Duration::from_millis(300));
+        here.write_all(b"x").unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        let sent = found().expect("the kernel here has it").sent;
+        assert!((20..250).contains(&sent.as_millis()), "{sent:?}");
+        assert_eq!(acknowledged(&[port ^ 1]).unwrap(), []);
+        // More than the other end takes.
+        here.set_nonblocking(true).unwrap();
+        while here.write(&[0; 4096]).is_ok() {}
+        assert_eq!(found(), None);
     }
 
     #[test]

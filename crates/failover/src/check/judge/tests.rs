@@ -33,6 +33,7 @@ fn copy(end_version: u64) -> Copy {
         changes: 12,
         image_age: Some(Duration::from_secs(300)),
         space: Ok(Space { image: 2_000_000, log: 100_000, shared: false, free: 9_300_000_000 }),
+        network: Ok(Outlook::Proved("172.16.0.41".to_owned())),
         warnings: Vec::new(),
     }
 }
