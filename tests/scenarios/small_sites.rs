@@ -1,5 +1,7 @@
 //! Two machines that do everything: master, metalogger and chunkserver. When one loses its power, no chunkserver is left that
 //! could prove to the other one that its network works. A gateway proves it, or what an administrator names.
+//!
+//! And a site whose first rack loses its power: the chunkserver that is left is the last one of many.
 
 use lab::{Cluster, LAST_RETRY, Result, Workload, log_lines};
 
@@ -68,4 +70,37 @@ fn without_a_gateway_each_verb_names_the_remedy_and_the_remedy_works() -> Result
     cluster.wait_for_serving("m2", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
+}
+
+/// Chunkservers in the first rack, on one machine: more than are asked at once.
+const RACK: u16 = 39;
+
+#[test]
+fn forty_chunkservers_of_which_the_first_rack_dies_with_the_master() -> Result<()> {
+    let cluster =
+        Cluster::build().masters(2).chunkservers(2).setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1");
+    let cluster = cluster.start()?;
+    for number in 1..RACK {
+        let (folder, port) = (format!("/srv/{number}"), 9500 + number);
+        let script = format!(
+            "mkdir -p {folder}/data {folder}/chunks && chown -R mfs {folder} && echo {folder}/chunks > {folder}/hdd.cfg && \
+             cp /etc/mfs/mfschunkserver.cfg {folder}/mfs.cfg && \
+             printf 'DATA_PATH = {folder}/data\\nHDD_CONF_FILENAME = {folder}/hdd.cfg\\nCSSERV_LISTEN_PORT = {port}\\n' \
+             >> {folder}/mfs.cfg && mfschunkserver -c {folder}/mfs.cfg start"
+        );
+        cluster.must("cs1", &["sh", "-c", &script])?;
+    }
+    let all = format!("{} connected", RACK + 1);
+    let registered = || {
+        let said = cluster.run("m1", &["mfs-promote", "--check"]).ok()?.stdout;
+        String::from_utf8_lossy(&said).contains(&all).then_some(())
+    };
+    cluster.expect("all chunkservers to be connected", SOON, registered)?;
+    cluster.must("c1", &["mkdir", "/mnt/mfs/kept"])?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.power_off("cs1")?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.must("c1", &["ls", "/mnt/mfs/kept"])?;
+    Ok(())
 }
