@@ -20,7 +20,7 @@ pub(crate) mod emergency;
 mod fuzz;
 pub(crate) mod image;
 pub(crate) mod inventory;
-mod names;
+pub(crate) mod names;
 mod note;
 mod parallel;
 mod peek;

@@ -2,7 +2,7 @@
 //!
 //! As in 1.6.19 to 4.59. Names are taken apart here only.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::Lineage;
@@ -49,8 +49,28 @@ pub(super) enum Name {
 /// Ranks of `changelog_ml_back.N.mfs` start here: they are copies fetched once, behind the stream in precedence.
 pub(super) const FETCHED: u32 = 100_000;
 
+/// Under which name the image of a hot standby lies in the data folder while it is loaded.
+pub(crate) const LOADED_IMAGE: &str = "metadata.mfs-promote";
+/// Numbers of the change logs that such a master is to read: no log is ever rotated so often.
+pub(crate) const FED_LOGS: std::ops::Range<u64> = 970_000_000..970_000_064;
+
+/// The name of a change log that a hot standby reads.
+pub(crate) fn fed_log(number: u64) -> OsString {
+    format!("changelog.{number}.mfs").into()
+}
+
+/// Whether `name` is one that a hot standby has for some milliseconds while it is started: no metadata of its own.
+pub(crate) fn is_of_standby(name: &[u8]) -> bool {
+    let number = name.strip_prefix(b"changelog.").and_then(|rest| rest.strip_suffix(b".mfs"));
+    let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    name == LOADED_IMAGE.as_bytes() || number.is_some_and(|number| FED_LOGS.contains(&number))
+}
+
 /// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).
 pub(super) fn classify(name: &[u8]) -> Option<Name> {
+    if is_of_standby(name) {
+        return None;
+    }
     if let Some(rest) = name.strip_prefix(b"metadata") {
         return Some(metadata(rest));
     }

@@ -6,6 +6,8 @@
 //! removes.
 
 mod blocks;
+mod growing;
+mod writer;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,15 +17,17 @@ use std::sync::mpsc;
 
 use rustix::fs::Mode;
 
-use super::changelog::{self, Lines};
+use super::changelog;
 use super::chunks::Chunks;
 use super::image::{self, Image};
-use super::plan::{Base, Plan, Stretch};
+use super::plan::{Base, Plan};
 use super::{EpochJump, Version};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder, Owner};
 use crate::sys::text::{bytes, shown};
 use blocks::Blocks;
+pub(crate) use growing::{Growing, Stale, Tail};
+use writer::Writer;
 
 /// Name of the staged image.
 pub(crate) const IMAGE: &str = "metadata.mfs.back";
@@ -201,33 +205,13 @@ fn write_changes(
     jump: EpochJump,
     cancel: &Cancel,
 ) -> Result<Written, Error> {
-    let mut writer = Writer {
-        out,
-        next: plan.base_version.next_change(),
-        digits: (plan.base_version + jump).to_string().into_bytes(),
-        chunks: Chunks::of_image(next_chunk, jump.count()),
-    };
-    for stretch in &plan.stretches {
-        if stretch.first != writer.next {
-            let (expected, found) = (writer.next, stretch.first);
-            return Err(Error::NotContiguous { expected, found });
-        }
-        writer.copy_stretch(folder, stretch, cancel)?;
-    }
-    if writer.next != plan.end_version.next_change() {
-        let (expected, found) = (writer.next, plan.end_version.next_change());
-        return Err(Error::NotContiguous { expected, found });
-    }
-    let end = plan.end_version + jump;
+    let mut writer = Writer::after(plan.base_version, jump, Chunks::of_image(next_chunk, jump.count()));
+    writer.copy(folder, plan, plan.end_version, out, cancel)?;
     // Tried from 3.0 on. 1.x is left as it is.
     if !format_2_0(plan) && plan.base != Base::New {
-        return Ok(Written { served: end, unlocked: 0 });
+        return Ok(Written { served: plan.end_version + jump, unlocked: 0 });
     }
-    let ending = writer.chunks.ending();
-    for change in &ending.changes {
-        writer.write(change.as_bytes())?;
-    }
-    Ok(Written { served: end.with_changes(ending.changes.len() as u64), unlocked: ending.unlocked })
+    writer.end(out)
 }
 
 /// Only a 2.0 header can be renumbered without touching the rest, and a new file system has to begin with change 1.
@@ -314,66 +298,6 @@ fn flushing<T>(file: &File, name: &OsStr, write: impl FnOnce(Flush<'_>) -> Resul
         let flushed = behind.join().unwrap();
         flushed.map_err(failed("flush", name)).and(written)
     })
-}
-
-struct Writer<'a> {
-    out: &'a mut Blocks,
-    /// The change to write next, by its id before the jump.
-    next: u64,
-    /// The id of the line being written, in digits: counted on, which is quicker than printing each.
-    digits: Vec<u8>,
-    chunks: Chunks,
-}
-
-impl Writer<'_> {
-    fn copy_stretch(&mut self, folder: &Folder, stretch: &Stretch, cancel: &Cancel) -> Result<(), Error> {
-        let mut file = folder.read(&stretch.file)?;
-        let size = file.seek(SeekFrom::End(0)).map_err(failed("read", &stretch.file))?;
-        file.seek(SeekFrom::Start(stretch.offset)).map_err(failed("read", &stretch.file))?;
-        let mut lines = Lines::new(file.take(size.saturating_sub(stretch.offset)), stretch.offset);
-        let mut count = 0_u64;
-        while self.next <= stretch.last {
-            if count % LINES_BETWEEN_CHECKS == 0 {
-                cancel.check()?;
-            }
-            count += 1;
-            let raw = lines.next().map_err(failed("read", &stretch.file))?;
-            let line = raw.filter(|raw| raw.ended).and_then(|raw| changelog::parse(raw.text));
-            match line {
-                Some(line) if line.id == self.next => {
-                    self.chunks.see(&line);
-                    self.write(line.change)?;
-                }
-                // Changes below the base, or that another log has given already.
-                Some(line) if line.id < stretch.first => {}
-                _ => {
-                    let (file, change) = (stretch.file.clone(), self.next);
-                    return Err(Error::LogChanged { file, change });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, change: &[u8]) -> Result<(), Error> {
-        let put = self.out.put(&[&self.digits, b": ", change, b"\n"]);
-        put.map_err(failed("write", OsStr::new(LOG)))?;
-        self.next += 1;
-        count_on(&mut self.digits);
-        Ok(())
-    }
-}
-
-/// Adds one to a number in digits.
-fn count_on(digits: &mut Vec<u8>) {
-    for digit in digits.iter_mut().rev() {
-        if *digit < b'9' {
-            *digit += 1;
-            return;
-        }
-        *digit = b'0';
-    }
-    digits.insert(0, b'1');
 }
 
 /// Owner, mode and flush: file first, then the folder that names it.

@@ -18,8 +18,8 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Runs `put_all`, and writes what it puts to `file` at the same time; `wrote` is called with the size of each
-    /// block, and can end the work. All is written when this returns. If writing fails, that is the error, and `put` fails too.
+    /// Runs `put_all`, and writes what it appends to `file` at the same time; `wrote` is called with the size of each
+    /// block, and can end the work. All is written when this returns. If writing fails, that is the error, and `append` fails too.
     pub(super) fn write<T, E>(
         file: &File,
         wrote: impl FnMut(u64) -> io::Result<()> + Send,
@@ -42,7 +42,7 @@ impl Blocks {
     }
 
     /// Appends what is in `parts`.
-    pub(super) fn put(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+    pub(super) fn append(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if self.block.len() + length > BLOCK {
             self.hand_on()?;

@@ -185,7 +185,7 @@ fn digits_are_counted_as_numbers_are() {
     for from in [0_u64, 8, 9, 98, 99, 1_099, 999_999] {
         let mut digits = from.to_string().into_bytes();
         for number in from + 1..from + 30 {
-            count_on(&mut digits);
+            writer::count_on(&mut digits);
             assert_eq!(digits, number.to_string().as_bytes());
         }
     }
