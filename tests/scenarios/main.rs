@@ -20,6 +20,7 @@ mod foreign;
 mod freshness;
 mod generations;
 mod hostile;
+mod hot;
 mod hung;
 mod isolation;
 mod killed;

@@ -362,3 +362,9 @@ pub const NO_CONFIGURATION: &str = "cannot read /etc/mfs/mfspromote-b.cfg";
 pub const SAME_FOLDER: &str = "the same DATA_PATH /var/lib/mfs as the instance without a name";
 /// An XPARAM that is no name.
 pub const BAD_NAME: &str = "the XPARAM \"../b\" is not a name";
+/// A standby has loaded its copy and follows.
+pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
+/// A promotion has let the hot standby serve.
+pub const LET_GO: &str = "start: the hot standby was let go";
+/// A release whose master is not safe after it has waited.
+pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* a hot standby needs 4.56.5 or later";

@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser};
 use crate::machine::call::Call;
 use crate::metadata::Loss;
 use crate::report::Form;
+use crate::sys::process::Identity;
 use crate::vip::VirtualIp;
 
 /// Add the virtual IP and start the promotion of this machine in the background.
@@ -53,7 +54,7 @@ pub(crate) struct HookWords {
 // A screen has 24 lines: without the blank one of the default above the usage.
 #[command(help_template = "{about-with-newline}{usage-heading} {usage}\n\n{all-args}{after-help}")]
 #[command(after_help = "Begin with --dry-run. Exit status: 0 yes, 1 no, 2 usage; --check: as Nagios.")]
-#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call"])))]
+#[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call", "adopt"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
 #[command(group(ArgGroup::new("looking").args(["check"])))]
 pub struct Promote {
@@ -88,7 +89,7 @@ pub struct Promote {
     #[arg(long, value_name = "FILE", requires = "looking", conflicts_with_all = ["json", "nagios"])]
     prometheus: Option<PathBuf>,
     /// Promote even if known changes will be lost
-    #[arg(long, conflicts_with_all = ["rehearse", "switchover", "demote", "status", "check", "check_config", "call"])]
+    #[arg(long, conflicts_with_all = ["rehearse", "switchover", "demote", "status", "check", "check_config", "call", "adopt"])]
     allow_data_loss: bool,
     /// Network interface of the virtual IP
     #[arg(long, value_name = "NAME", requires = "vip", value_hint = clap::ValueHint::Other)]
@@ -108,6 +109,12 @@ pub struct Promote {
     /// The call of a hook, as JSON; given by the hooks
     #[arg(long, hide = true, conflicts_with_all = ["interface", "vip", "config", "xparam"])]
     call: Option<Call>,
+    /// The process that the unit takes over which this program is started in; given by the drop-in of that unit
+    #[arg(long, hide = true, requires = "pid_file")]
+    adopt: Option<Identity>,
+    /// The pid file of that unit
+    #[arg(long, hide = true, requires = "adopt")]
+    pid_file: Option<PathBuf>,
 }
 
 /// What a command line asks for.
@@ -115,6 +122,8 @@ pub struct Promote {
 pub(crate) enum Verb<'a> {
     /// The background work of a hook.
     Call(&'a Call),
+    /// A unit takes over a process: which, and its pid file.
+    Adopt(Identity, &'a Path),
     /// A promotion by hand.
     Promote(VirtualIp, Loss),
     /// A demotion by hand.
@@ -137,6 +146,8 @@ impl Promote {
         };
         Some(if let Some(call) = &self.call {
             Verb::Call(call)
+        } else if let (Some(master), Some(file)) = (self.adopt, &self.pid_file) {
+            Verb::Adopt(master, file)
         } else if self.check {
             Verb::Check(form)
         } else if self.status {

@@ -18,6 +18,7 @@ pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
 pub(crate) mod run;
 pub(crate) mod space;
+pub(crate) mod standby_master;
 pub(crate) mod state;
 pub(crate) mod step_down;
 pub(crate) mod supervisor;

@@ -10,10 +10,12 @@ use std::io;
 use std::net::SocketAddrV4;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
+use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder};
 use crate::sys::process::{self, Identity};
 
@@ -27,6 +29,7 @@ mod conversation;
 mod info;
 pub(crate) mod release;
 pub(crate) mod services;
+pub(crate) mod waiting;
 pub(crate) mod workarounds;
 
 /// The image of a clean stop: a master that wrote it has served. For MooseFS 1.x it is also the staged image.
@@ -34,6 +37,8 @@ pub(crate) const CLEAN_STOP_IMAGE: &str = "metadata.mfs";
 
 /// The master's own configuration file, where nothing else is said.
 pub(crate) const MASTER_CFG: &str = "/etc/mfs/mfsmaster.cfg";
+/// How long `mfsmaster -v` may take.
+const SAYS_RELEASE: Duration = Duration::from_secs(10);
 /// Where MooseFS's programs are besides the folders of all programs: built from source with a prefix of its own.
 const PREFIXES: [&str; 6] = [
     "/usr/local/mfs/sbin",
@@ -47,6 +52,13 @@ const PREFIXES: [&str; 6] = [
 /// The path of MooseFS's program `name`, if it is installed.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     process::find_program(name).or_else(|| process::find_program_in(&PREFIXES, name))
+}
+
+/// The release of the installed master.
+pub(crate) fn installed_release(cancel: &Cancel) -> Result<Release, Error> {
+    let program = find_program(Daemon::Master.program()).ok_or(Error::NotInstalled)?;
+    let finished = process::run(&program, &["-v"], SAYS_RELEASE, cancel).map_err(Error::AskRelease)?;
+    Release::parse(&finished.output)
 }
 
 /// The state of a daemon cannot be found out.
@@ -95,6 +107,12 @@ pub(crate) enum Error {
         /// `MFS_ERROR_*` in `mfscommon/MFSCommunication.h`.
         status: u8,
     },
+    /// There is no such program.
+    #[error("there is no program mfsmaster; install the package of the MooseFS master")]
+    NotInstalled,
+    /// `mfsmaster -v` failed.
+    #[error("cannot find out the release of mfsmaster")]
+    AskRelease(#[source] process::Error),
     /// `mfsmaster -v` printed something else.
     #[error("no release of MooseFS in the output of mfsmaster -v: {0:?}")]
     Release(String),
@@ -128,11 +146,17 @@ impl Display for Daemon {
     }
 }
 
-/// The process that holds the lock of `daemon` on the data folder, if one runs there.
+/// The process of `daemon` that works on the data folder, if one runs there. A master that [waits](waiting) to serve is none.
+pub(crate) fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
+    let found = locked_by(data, daemon)?;
+    Ok(found.filter(|process| daemon != Daemon::Master || !waiting::is_waiting(data, *process)))
+}
+
+/// The process that holds the lock of `daemon` on the data folder.
 ///
 /// Master and metalogger hold a POSIX write lock on `.mfsmaster.lock` and `.mfsmetalogger.lock`
 /// (`mfscommon/main.c`, `mylock`). The kernel drops it when the process ends, so it is never stale.
-pub(crate) fn running(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
+fn locked_by(data: &Folder, daemon: Daemon) -> Result<Option<Identity>, Error> {
     let name = format!(".{daemon}.lock");
     let file = match data.read(OsStr::new(&name)) {
         Ok(file) => file,

@@ -22,11 +22,12 @@ use crate::machine::master::{Look, MasterWatch, Silence, Waited};
 use crate::machine::notify::{self, Event, Notified};
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
+use crate::machine::standby_master::Complete;
 use crate::machine::state::State;
 use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
-use crate::machine::{Machine, commit, memory, recover};
+use crate::machine::{Machine, commit, memory, recover, standby_master};
 use crate::metadata::{Lineage, Loss, Version, emergency, plan, stage};
 use crate::moosefs::workarounds::tcp_resets::ClientListener;
 use crate::moosefs::{Daemon, Release};
@@ -314,6 +315,8 @@ struct Committed {
     end_version: Version,
     metaid: u64,
     release: Release,
+    /// The hot standby that has loaded what is in place.
+    standby: Option<Complete>,
 }
 
 /// A promotion in progress.
@@ -370,21 +373,27 @@ impl Promotion<'_> {
         self.begin(StepName::Stage);
         let staged = self.stage(prepared)?;
         self.begin(StepName::Commit);
-        let committed = self.commit(staged, metalogger_ran)?;
+        let mut committed = self.commit(staged, metalogger_ran)?;
         self.begin(StepName::Start);
         *reached = Reached::Start;
-        // A master looks for images in places where every user can put them.
-        let held = emergency::hold(self.machine.owner).map_err(prepare::Error::from)?;
-        self.start_master(&committed)?;
-        self.begin(StepName::Prove);
-        self.prove(&committed)?;
-        drop(held);
+        let hot = self.let_standby_go(&mut committed)?;
+        if !hot {
+            self.start_cold(&committed)?;
+        }
         self.answer_clients(&committed)?;
         if let Some(clients) = clients {
             self.run.clients_reset(clients.reset_all());
         }
         self.begin(StepName::Watch);
-        self.watch()?;
+        match self.watch() {
+            // It remembers a TERM that it got while it waited, and has stored everything.
+            Err(Failure::DiedServing { .. }) if hot => {
+                log::warn!("the hot standby was told to stop while it waited, so another mfsmaster is started");
+                self.start_cold(&committed)?;
+                self.watch()?;
+            }
+            watched => watched?,
+        }
         self.finish(committed);
         self.start_companions();
         Ok(Promoted::Serving)
@@ -511,9 +520,14 @@ impl Promotion<'_> {
             (settling.join().unwrap_or_default(), prepared, checked)
         });
         self.group.remember(&machine.state);
-        let (Some((settled, settled_in)), Some((prepared, prepared_in)), Some(checked)) = (settled, prepared, checked)
-        else {
-            return Err(race.first_error().expect("a part that did not end has failed"));
+        let ((settled, settled_in), (prepared, prepared_in), checked) = match (settled, prepared, checked) {
+            (Some(settled), Some(prepared), Some(checked)) => (settled, prepared, checked),
+            (_, prepared, _) => {
+                if let Some((prepared, _)) = prepared {
+                    prepared.leave();
+                }
+                return Err(race.first_error().expect("a part that did not end has failed"));
+            }
         };
         self.run.timed(StepName::Prepare, prepared_in, format_args!("{}", prepared.summary()));
         self.run.timed(StepName::Settle, settled_in, format_args!("{settled}"));
@@ -562,11 +576,44 @@ impl Promotion<'_> {
     /// Moves all other files out of the data folder, and the clean set into it.
     fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
-        let Staged { folder, plan, written, release } = staged;
+        let Staged { folder, plan, written, release, standby } = staged;
         let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
         let aside = plan.set_aside.len();
         self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));
-        Ok(Committed { journal, served: written.served, end_version: plan.end_version, metaid: plan.metaid, release })
+        let (served, end_version, metaid) = (written.served, plan.end_version, plan.metaid);
+        Ok(Committed { journal, served, end_version, metaid, release, standby })
+    }
+
+    /// Lets the hot standby serve what is in place, and proves it. Returns false if there is none, or if it does not: the set in
+    /// place is that of a cold start.
+    fn let_standby_go(&mut self, committed: &mut Committed) -> Result<bool, Failure> {
+        let Some(standby) = committed.standby.take() else { return Ok(false) };
+        self.cancel.check()?;
+        memory::epoch_begins(&self.machine.state, committed.served);
+        let gone = standby.let_go(self.machine).map_err(|e| Failure::from(prepare::Error::from(e)));
+        let proved = gone.and_then(|()| {
+            self.run.done(StepName::Start, format_args!("the hot standby was let go"));
+            self.begin(StepName::Prove);
+            self.prove(committed)
+        });
+        let Err(why) = proved else { return Ok(true) };
+        self.cancel.check()?;
+        log::warn!("the hot standby does not serve, so another mfsmaster is started: {}", chain(&why));
+        standby_master::end(self.machine).map_err(prepare::Error::from)?;
+        self.end_stale_master()?;
+        Ok(false)
+    }
+
+    /// Starts a master on what is in place, and proves that it serves that.
+    fn start_cold(&mut self, committed: &Committed) -> Result<(), Failure> {
+        self.begin(StepName::Start);
+        // A master looks for images in places where every user can put them.
+        let held = emergency::hold(self.machine.owner).map_err(prepare::Error::from)?;
+        self.start_master(committed)?;
+        self.begin(StepName::Prove);
+        self.prove(committed)?;
+        drop(held);
+        Ok(())
     }
 
     fn start_master(&mut self, committed: &Committed) -> Result<(), Failure> {
@@ -677,6 +724,9 @@ impl Promotion<'_> {
             if let Err(e) = machine.services.write_pid_file(master.pid) {
                 warn("cannot write the init script's pid file", &e);
             }
+            if let Err(e) = machine.services.adopt_master(master) {
+                warn("the master's unit does not know the master that serves", &e);
+            }
         }
         if machine.services.control(Daemon::Cgiserv).is_some() {
             match machine.services.start(Daemon::Cgiserv, self.cancel) {
@@ -700,6 +750,11 @@ impl Promotion<'_> {
             return;
         }
         self.begin(StepName::RollBack);
+        if reached == Reached::Start {
+            if let Err(e) = standby_master::end(self.machine) {
+                log::error!("cannot end the hot standby: {}", chain(&e));
+            }
+        }
         let ended = match self.machine.running(Daemon::Master) {
             // Killed, not stopped: a clean stop would write a new image over the staged one.
             Ok(Some(master)) if reached == Reached::Start => {

@@ -287,7 +287,8 @@ impl Rehearsal<'_> {
     fn restore(&self, folder: &RehearsalFolder, plan: &Plan) -> Result<Duration, Failure> {
         let Machine { data, config, owner, .. } = self.machine;
         let cfg = folder.give_to_daemon_user(data, config, *owner)?;
-        let program = moosefs::find_program(Daemon::Master.program()).ok_or(prepare::Error::NoMaster)?;
+        let program = moosefs::find_program(Daemon::Master.program())
+            .ok_or(prepare::Error::from(moosefs::Error::NotInstalled))?;
         let _held = emergency::hold(*owner).map_err(prepare::Error::from)?;
         log::info!("restoring with {} at the lowest priority", program.display());
         let args = ["-c".as_ref(), cfg.as_os_str(), "restore".as_ref()];

@@ -9,8 +9,11 @@
 //! | a MASTER on which nothing of ours works, so that nothing answers | it makes that ucarp step down, see [`abandoned`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
 //!
+//! Beside that it keeps a master that has loaded the copy, see [`hot`].
+//!
 //! The role ends with the next call of a hook.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::group::{Asking, Group};
@@ -29,6 +32,7 @@ use follow::Follow;
 mod abandoned;
 pub(crate) mod follow;
 pub(crate) mod freshness;
+mod hot;
 
 /// Between two questions to the serving master.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -55,6 +59,15 @@ impl<'a> Standby<'a> {
     /// Stays until the role is over.
     pub(crate) fn stay(self) {
         let Some(ucarp) = self.ucarp else { return };
+        let off_duty = self.cancel.child();
+        thread::scope(|scope| {
+            scope.spawn(|| hot::keep(self.machine, &self.vip, &self.request, &off_duty));
+            self.look_around(ucarp);
+            off_duty.cancel();
+        });
+    }
+
+    fn look_around(&self, ucarp: &Ucarp) {
         let memory = memory::recall(&self.machine.state);
         let statement = Statement { role: Role::StandingBy, version: None, metaid: 0, forked_at: None, answers: false };
         let group =

@@ -6,6 +6,7 @@ pub(crate) mod cancel;
 pub(crate) mod folder;
 pub(crate) mod json_file;
 pub(crate) mod logging;
+pub(crate) mod memory;
 pub(crate) mod netlink;
 pub(crate) mod nft;
 pub(crate) mod packet;

@@ -14,6 +14,7 @@ use crate::machine::neighbours::{self, Claim, Unclear};
 use crate::machine::outcome::RunKind;
 use crate::machine::supervisor::{self, Supervisor};
 use crate::metadata::Loss;
+use crate::moosefs::workarounds::adoption;
 use crate::promotion::promote;
 use crate::rehearsal::rehearse;
 use crate::report;
@@ -34,6 +35,9 @@ pub(crate) fn run(args: &Promote) -> ExitCode {
         return answer(run_call(call));
     }
     logging::to_stderr(NAME, args.verbosity());
+    if let Some(Verb::Adopt(master, pid_file)) = args.verb() {
+        return answer(adoption::take_along(master, pid_file).map(|()| true).map_err(Into::into));
+    }
     if let Some(Verb::Check(form)) = args.verb() {
         return match begin() {
             Ok(_) => check::check(args.virtual_ip().as_ref(), load(args), form),
@@ -96,7 +100,7 @@ fn run_call(call: &Call) -> Result<bool> {
 fn run_by_hand(args: &Promote, cancel: &Cancel) -> Result<bool> {
     let vip = args.virtual_ip();
     match args.verb() {
-        None | Some(Verb::Call(_) | Verb::Check(_)) => {
+        None | Some(Verb::Call(_) | Verb::Adopt(..) | Verb::Check(_)) => {
             Err("a promotion needs --interface and --vip; --dry-run shows what it would do".into())
         }
         Some(Verb::Promote(vip, loss)) => promote_by_hand(args, &vip, loss, cancel),

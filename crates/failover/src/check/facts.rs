@@ -9,6 +9,7 @@ use crate::election::isolation::Outlook;
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::record::Record;
 use crate::machine::space::{ArchiveRoom, Space};
+use crate::machine::standby_master::HotState;
 use crate::metadata::{Behind, Lineage, Version};
 use crate::moosefs::{Info, Release};
 use crate::serving::missing::Followers;
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     pub(super) vip: Option<Ipv4Addr>,
     /// Where the serving master is asked.
     pub(super) server: SocketAddrV4,
+    /// Where the master of this machine listens for clients.
+    pub(super) listens: Ipv4Addr,
     pub(super) data_path: PathBuf,
     /// The configured margin of the settle time.
     pub(super) settle_margin: Duration,
@@ -133,6 +136,8 @@ pub(super) struct Standby {
     /// What the master at the virtual IP answers.
     pub(super) master: Known<Info>,
     pub(super) copy: Result<Copy, NoCopy>,
+    /// What is said of the hot standby; `None` where none is kept.
+    pub(super) hot: Known<Option<HotState>>,
     /// When a check last found the copy in sync, Unix seconds.
     pub(super) in_sync: Option<i64>,
     /// How long the metalogger keeps an image after it was replaced.

@@ -14,6 +14,7 @@ use crate::machine::loaded_size;
 use crate::machine::lock::Locks;
 use crate::machine::record;
 use crate::machine::recover;
+use crate::machine::standby_master::HotState;
 use crate::machine::state::State;
 use crate::moosefs::cfg;
 use crate::moosefs::services::Services;
@@ -75,6 +76,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
     Ok(Facts {
         vip,
         server,
+        listens: config.client_host,
         data_path: data.path().to_owned(),
         settle_margin: config.settle_margin,
         start,
@@ -208,7 +210,9 @@ fn standby(
         copy::look(config, data, state, *server.ip(), version.filter(|_| metalogger.is_some()), metalogger.is_some());
     let in_sync = copy::note_freshness(&config.instance, state, master.as_ref().ok(), copy.as_ref().ok());
     let connection = known(MetaloggerConnection::to(config, *server.ip()));
-    Ok(Standby { metalogger, connection, master, copy, in_sync, kept_for: kept_for(&config.services.metalogger_cfg) })
+    let hot = known(HotState::read(&config.instance));
+    let kept_for = kept_for(&config.services.metalogger_cfg);
+    Ok(Standby { metalogger, connection, master, copy, hot, in_sync, kept_for })
 }
 
 /// How long the metalogger keeps an image after it was replaced, with the limits of `mfsmetalogger/masterconn.c`.

@@ -8,6 +8,7 @@ use crate::election::isolation::Outlook;
 use crate::instance::Instance;
 use crate::machine::outcome::Outcome;
 use crate::machine::record::Record;
+use crate::machine::standby_master::HotState;
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
 use crate::sys::nft;
@@ -33,6 +34,7 @@ pub(super) fn judge(facts: &Facts) -> Report {
     let mut findings = ucarp(&facts.ucarp, facts.role());
     findings.push(name(facts, &facts.name));
     findings.push(reconnect(facts));
+    findings.extend(listens(facts));
     findings.extend(boot(&facts.boot));
     findings.extend(folders(&facts.folders));
     match &facts.duty {
@@ -211,6 +213,25 @@ fn folders(Folders { moves, calls, memory, archives }: &Folders) -> Vec<Finding>
     findings
 }
 
+/// Whether clients and other machines reach the master of this machine; nothing where it listens everywhere.
+fn listens(facts: &Facts) -> Option<Finding> {
+    let (host, vip) = (facts.listens, facts.vip?);
+    let set = "set MATOCL_LISTEN_HOST = * in mfsmaster.cfg";
+    match host {
+        Ipv4Addr::UNSPECIFIED => None,
+        host if host == vip => Some(Finding::warning(
+            "listen",
+            format!(
+                "the master listens for clients on {vip} only, so other machines cannot ask it on its own address; {set}"
+            ),
+        )),
+        host => Some(Finding::critical(
+            "listen",
+            format!("the master listens for clients on {host} only, and they connect to {vip}: none is served; {set}"),
+        )),
+    }
+}
+
 /// What a promotion would be refused for although the copy is good; nothing where something proves the network.
 fn network(outlook: &Known<Outlook>) -> Option<Finding> {
     match outlook {
@@ -349,6 +370,7 @@ fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
             findings.push(space(facts, copy));
             findings.extend(copy.warnings.iter().map(|text| Finding::warning("plan", text.as_str())));
             findings.extend(network(&copy.network));
+            findings.extend(hot(&standby.hot, copy));
             findings.push(Finding::ok("plan", format!("would serve version {}", copy.served_version)));
         }
         Err(NoCopy::Refused { why, former }) => {
@@ -358,6 +380,29 @@ fn standby(facts: &Facts, standby: &Standby) -> Vec<Finding> {
         Err(NoCopy::Unknown(why)) => findings.push(Finding::unknown("plan", why.as_str())),
     }
     findings
+}
+
+/// Whether a takeover would have to load the metadata first; nothing where no hot standby is kept.
+fn hot(report: &Known<Option<HotState>>, copy: &Copy) -> Option<Finding> {
+    let name = "hot standby";
+    Some(match report.as_ref().map(Option::as_ref) {
+        Ok(None) => return None,
+        Ok(Some(HotState::Hot { since, version, memory })) => {
+            let behind = match copy.end_version.changes_since(*version) {
+                0 => "has all changes of the copy".to_owned(),
+                changes => format!("is {changes} changes behind the copy"),
+            };
+            let since = when(u64::try_from(*since).unwrap_or_default());
+            Finding::ok(name, format!("hot since {since}, {}, {behind}", bytes(*memory)))
+        }
+        Ok(Some(HotState::Cold { why, replay: true })) => {
+            Finding::critical(name, format!("the copy here cannot be replayed, so this machine could not serve: {why}"))
+        }
+        Ok(Some(HotState::Cold { why, replay: false })) => {
+            Finding::warning(name, format!("cold: {why}. A takeover has to load the metadata first"))
+        }
+        Err(why) => Finding::unknown(name, why.as_str()),
+    })
 }
 
 /// What becomes of images that are kept of a former file system.

@@ -41,6 +41,7 @@ use crate::machine::space::ArchiveRoom;
 use crate::machine::{Machine, archive, rehearsal_folder};
 use crate::metadata::stage;
 pub(crate) use crate::moosefs::CLEAN_STOP_IMAGE;
+use crate::moosefs::waiting::ROOT;
 use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder, Owner};
@@ -50,7 +51,6 @@ use crate::sys::terminal::Progress;
 use crate::sys::text::when;
 use crate::sys::trust::changeable;
 
-const ROOT: &str = "mfs-promote";
 const STAGE: &str = "stage";
 const ASIDE: &str = "aside";
 /// Where archives are kept, as in the howto.
@@ -589,7 +589,7 @@ pub(crate) fn runs(data: &Folder) -> Result<Vec<u64>, Error> {
     Ok(ids)
 }
 
-fn open_root(data: &Folder) -> Result<Option<Folder>, Error> {
+pub(super) fn open_root(data: &Folder) -> Result<Option<Folder>, Error> {
     let Some(root) = open(data, ROOT)? else { return Ok(None) };
     if root.is_ours()? { Ok(Some(root)) } else { Err(Error::Foreign(root.path().to_owned())) }
 }
@@ -615,7 +615,7 @@ fn holds_files(run: &Folder, name: &str) -> Result<bool, Error> {
     })
 }
 
-fn clear(folder: &Folder) -> Result<(), Error> {
+pub(super) fn clear(folder: &Folder) -> Result<(), Error> {
     for name in folder.names()? {
         folder.remove(&name)?;
     }

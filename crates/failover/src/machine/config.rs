@@ -126,6 +126,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("ARP_PROBE", "yes", "yes or no", "whether a duplicate of the virtual IP keeps this machine from serving"),
     key("FLAP_LIMIT", "8", "a number above 1", "role changes within FLAP_WINDOW that stop ucarp here"),
     key("FLAP_WINDOW", "600", SECONDS, "the time in which FLAP_LIMIT counts"),
+    key("STANDBY", "cold", "hot or cold", "whether a standby keeps a master that has loaded its copy"),
     key("IF_STALE", "last-resort", "one of last-resort, never, serve", "whether a copy that lacks changes is served"),
 ];
 
@@ -207,6 +208,8 @@ pub(crate) struct Config {
     pub(crate) flap_limit: usize,
     /// See [`Config::flap_limit`].
     pub(crate) flap_window: Duration,
+    /// Whether this machine keeps a master that has loaded its copy while it stands by.
+    pub(crate) hot_standby: bool,
     /// The choice of this machine if its copy is known to be stale.
     pub(crate) if_stale: IfStale,
     /// The folder of images and change logs; from MooseFS's own file. Empty if that file cannot be read: see
@@ -226,6 +229,8 @@ pub(crate) struct Config {
     pub(crate) chunkserver_port: u16,
     /// The port on which the master listens for metaloggers; from MooseFS's own file.
     pub(crate) metalogger_port: u16,
+    /// The files that a master reads when it starts, besides its metadata; from MooseFS's own file.
+    pub(crate) read_by_master: Vec<PathBuf>,
     /// Every value with the place it came from, in the order of [`KEYS`] and then MooseFS's.
     pub(crate) in_force: Vec<Setting>,
 }
@@ -392,6 +397,11 @@ impl Config {
             })?,
             flap_limit: read.value(ours, "FLAP_LIMIT", |t| number(t).filter(|limit| *limit > 1))?,
             flap_window: read.value(ours, "FLAP_WINDOW", seconds)?,
+            hot_standby: read.value(ours, "STANDBY", |t| match t {
+                "hot" => Some(true),
+                "cold" => Some(false),
+                _ => None,
+            })?,
             if_stale: read.value(ours, "IF_STALE", |t| match t {
                 "last-resort" => Some(IfStale::LastResort),
                 "never" => Some(IfStale::Never),
@@ -406,6 +416,7 @@ impl Config {
             master_host: read.value(metalogger, "MASTER_HOST", text)?,
             chunkserver_port: read.value(master, "MATOCS_LISTEN_PORT", port)?,
             metalogger_port: read.value(master, "MATOML_LISTEN_PORT", port)?,
+            read_by_master: read_by_master(master),
             in_force: read.in_order(),
         };
         let data_path = |document: &Document| {
@@ -423,6 +434,17 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// The configuration files that a master with this one reads, with itself.
+fn read_by_master(master: &Document) -> Vec<PathBuf> {
+    let others = [
+        ("EXPORTS_FILENAME", "/etc/mfs/mfsexports.cfg"),
+        ("TOPOLOGY_FILENAME", "/etc/mfs/mfstopology.cfg"),
+        ("MULTILAN_IPMAP_FILENAME", "/etc/mfs/mfsipmap.cfg"),
+    ];
+    let named = others.iter().map(|(key, usual)| master.get(key).map_or(*usual, |entry| entry.value.as_str()));
+    named.map(PathBuf::from).chain([master.path.clone()]).collect()
 }
 
 /// The file of ours at `path`, which must exist, or the one that need not.

@@ -291,19 +291,37 @@ pub(crate) fn epoch_begins(state: &State, served: Version) {
 pub(crate) fn inventory(data: &Folder, state: Option<&State>) -> Result<Inventory, inventory::Error> {
     let mut inventory = inventory::take(data)?;
     if let Some(state) = state {
-        let memory = recall(state);
-        inventory.served_last = memory.served_last;
-        // One that cannot be read is reported by the check of the copy.
-        let compared = freshness(state).ok().flatten().map_or(0, |noted| noted.served.epoch());
-        inventory.remembered_epoch = memory.epoch.max(compared);
-        let known: Vec<Ipv4Addr> = memory.known().map(|known| known.address).collect();
-        inventory.rank = rank(&address::own_addresses().unwrap_or_default(), &known);
-        inventory.unserved = memory.unserved.last().map(|unserved| inventory::Unserved {
-            first: if unserved.whole_epoch { unserved.end.epoch_began() } else { unserved.first },
-            last: unserved.end,
-        });
+        let Planning { served_last, epoch, rank, unserved } = planning(state);
+        (inventory.served_last, inventory.remembered_epoch) = (served_last, epoch);
+        (inventory.rank, inventory.unserved) = (rank, unserved);
     }
     Ok(inventory)
+}
+
+/// What a plan takes from the memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Planning {
+    served_last: bool,
+    epoch: u64,
+    rank: u64,
+    unserved: Option<inventory::Unserved>,
+}
+
+/// What a plan takes from the memory.
+pub(crate) fn planning(state: &State) -> Planning {
+    let memory = recall(state);
+    // One that cannot be read is reported by the check of the copy.
+    let compared = freshness(state).ok().flatten().map_or(0, |noted| noted.served.epoch());
+    let known: Vec<Ipv4Addr> = memory.known().map(|known| known.address).collect();
+    Planning {
+        served_last: memory.served_last,
+        epoch: memory.epoch.max(compared),
+        rank: rank(&address::own_addresses().unwrap_or_default(), &known),
+        unserved: memory.unserved.last().map(|unserved| inventory::Unserved {
+            first: if unserved.whole_epoch { unserved.end.epoch_began() } else { unserved.first },
+            last: unserved.end,
+        }),
+    }
 }
 
 /// How many of the `known` machines come before this one in the order of addresses. Of its `own` addresses, the one nearest

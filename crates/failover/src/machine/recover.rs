@@ -8,6 +8,7 @@ use crate::machine::commit::{self, Recovery, Unfinished};
 use crate::machine::journal::Phase;
 use crate::machine::outcome::StepName;
 use crate::machine::run::Run;
+use crate::machine::standby_master;
 use crate::moosefs::{self, Daemon};
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
@@ -22,6 +23,9 @@ pub(crate) enum Error {
     /// Whether the metalogger runs.
     #[error(transparent)]
     MooseFs(#[from] moosefs::Error),
+    /// A master that waits cannot be ended.
+    #[error(transparent)]
+    Standby(#[from] standby_master::Error),
 }
 
 /// An interrupted run, and how it must be ended.
@@ -60,6 +64,10 @@ pub(crate) fn interrupted(data: &Folder) -> Result<Vec<Interrupted>, Error> {
 /// rest.
 pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(), Error> {
     machine.remove_restore_dropin();
+    if !commit::unfinished(&machine.data)?.is_empty() {
+        // It has loaded what that run was about to serve, and may just have been let go.
+        standby_master::end(machine)?;
+    }
     for Interrupted { run: unfinished, recovery } in interrupted(&machine.data)? {
         let id = unfinished.id();
         let moved = match recovery {
@@ -83,6 +91,7 @@ pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(),
             run.done(StepName::Recover, format_args!("the run of {} was interrupted: {end}", when(id)));
         }
     }
+    standby_master::sweep(&machine.data)?;
     Ok(commit::sweep(&machine.data)?)
 }
 

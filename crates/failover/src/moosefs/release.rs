@@ -22,6 +22,15 @@ impl Release {
     /// The first release with `mfsmaster restore`, which opens no port.
     pub(crate) const RESTORE_ALONE: Self = Self { major: 3, minor: 0, patch: 107 };
 
+    /// The first release of which it is known that its master counts its caution with clients and chunkservers from the end
+    /// of its replay (`main_start_time`, set in `initialize_late`). Those of 3.0 count from before.
+    pub(crate) const FRESH_AFTER_REPLAY: Self = Self { major: 4, minor: 56, patch: 5 };
+
+    /// Whether its master can wait in its replay, and serves as safely as one that was just started.
+    pub(crate) fn can_wait(self) -> bool {
+        self >= Self::FRESH_AFTER_REPLAY
+    }
+
     /// Whether its master replays change logs when it starts (`-a`). One of 1.x needs `mfsmetarestore` for that.
     pub(crate) fn restores_itself(self) -> bool {
         self >= Self::AUTO_RESTORE

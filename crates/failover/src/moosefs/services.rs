@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::moosefs::workarounds::restore_dropin;
+use crate::moosefs::workarounds::{adoption, restore_dropin};
 use crate::moosefs::{self, Daemon};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -51,6 +51,9 @@ pub(crate) enum Error {
         #[source]
         source: process::Error,
     },
+    /// The master's unit does not take over a master that runs.
+    #[error(transparent)]
+    Adoption(#[from] adoption::Error),
     /// The master's unit cannot be made to restore, or to stop restoring.
     #[error(transparent)]
     Dropin(#[from] restore_dropin::Error),
@@ -239,6 +242,20 @@ impl Services {
             }
             control => run("start", (control, Daemon::Master), &program(Daemon::Master)?, &args, time, cancel),
         }
+    }
+
+    /// Launches a master as [`Services::start_master`] does, with a variable in its environment, and returns the process that
+    /// starts it and ends when it serves.
+    pub(crate) fn launch_master(&self, variable: &str, value: &str) -> Result<u32, Error> {
+        let (program, args) = (program(Daemon::Master)?, self.own_start(Daemon::Master, &["-a"]));
+        let launched = process::launch_with(&program, &args, &[(variable, value.to_owned())]);
+        launched.map_err(|source| Error::Command { verb: "start", control: Control::Own(program).to_string(), source })
+    }
+
+    /// Makes the unit of the master know `master`, which it has not started.
+    pub(crate) fn adopt_master(&self, master: Identity) -> Result<(), Error> {
+        let Control::Unit(unit) = &self.master else { return Ok(()) };
+        Ok(adoption::adopt(unit, master)?)
     }
 
     /// Makes later starts of the master plain ones again, if [`Services::start_master`] changed them, in this run or in

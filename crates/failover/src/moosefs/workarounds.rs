@@ -7,12 +7,14 @@
 //! | [`drain`] | a busy master loses a change that it acknowledged, in about one of twenty failovers by `vip-down` |
 //! | [`nudge`] | a standby whose metalogger missed a failover can serve the old history at the next one |
 //! | [`silent_death`] | a standby keeps the old history after a power cut, and the next failover serves it (MooseFS 4.58 and later) |
+//! | [`adoption`] | systemd knows nothing of the master of a hot standby that serves |
 //! | [`restore_dropin`] | a master under systemd does not start after a promotion |
 //! | [`metarestore`] | no machine with MooseFS 1.x can be promoted |
 //! | `metadata::chunks` | a program whose write the crash cut in two hangs for two minutes; after a split, a file is read from a chunk of another one |
 //! | `metadata::emergency` | an image that a master saved elsewhere, because its data folder was full, is overlooked |
 //! | the epoch jump (`metadata::version`) | a metalogger with changes that were lost mixes them with the new history |
 
+pub(crate) mod adoption;
 pub(crate) mod drain;
 pub(crate) mod metarestore;
 pub(crate) mod nudge;

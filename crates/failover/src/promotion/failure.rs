@@ -187,7 +187,7 @@ mod tests {
             assert_eq!(failure.why(), Why::Passing, "{failure:?}");
         }
         let lasting = [
-            prepared(prepare::Error::NoMaster),
+            prepared(moosefs::Error::NotInstalled.into()),
             prepared(io(io::ErrorKind::PermissionDenied).into()),
             commit::Error::from(written(io::ErrorKind::ReadOnlyFilesystem)).into(),
             commit::Error::Foreign("/var/lib/mfs/mfs-promote".into()).into(),

@@ -6,10 +6,9 @@
 use crate::metadata::{
     Base, EpochJump, Lineage, Loss, Note, Plan, Refusal, Severity, emergency, inventory, plan, stage,
 };
-use crate::moosefs::{self, Daemon, Release};
+use crate::moosefs::{self, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
-use crate::sys::process;
 use rustix::fs::Stat;
 use std::path::Path;
 
@@ -18,12 +17,13 @@ use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
 use crate::machine::memory;
 use crate::machine::space;
+use crate::machine::standby_master::{self, Complete, StandbyMaster};
 use crate::moosefs::workarounds::metarestore;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
 
-/// How long `mfsmaster -v` may take.
-const ANSWER: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long the run that stood by may need to let go of the hot standby: a fraction of the settle time.
+const STANDBY_LEFT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// In this time the metalogger has done its renames.
 const RENAMES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -55,18 +55,15 @@ pub(crate) enum Error {
     /// A file of the data folder cannot be looked at.
     #[error(transparent)]
     Folder(#[from] folder::Error),
-    /// `mfsmaster -v` failed.
-    #[error("cannot find out the release of mfsmaster")]
-    Release(#[source] process::Error),
-    /// `mfsmaster -v` printed something else.
+    /// The master that is installed.
     #[error(transparent)]
-    Version(#[from] moosefs::Error),
-    /// There is no such program.
-    #[error("there is no program mfsmaster; install the package of the MooseFS master")]
-    NoMaster,
+    Release(#[from] moosefs::Error),
     /// MooseFS 1.x: no image could be made.
     #[error(transparent)]
     Metarestore(#[from] metarestore::Error),
+    /// The hot standby is in the way and cannot be ended.
+    #[error("cannot end the hot standby")]
+    Standby(#[from] standby_master::Error),
     /// Told to stop.
     #[error(transparent)]
     Cancelled(#[from] Cancelled),
@@ -84,9 +81,8 @@ impl Error {
             Self::Refused(_)
             | Self::Emergency(_)
             | Self::Release(_)
-            | Self::Version(_)
-            | Self::NoMaster
             | Self::Metarestore(_)
+            | Self::Standby(_)
             | Self::Cancelled(_) => false,
         }
     }
@@ -150,6 +146,8 @@ fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) ->
 pub(crate) struct Prepared {
     planned: Planned,
     folder: RunFolder,
+    /// The hot standby, which has the image of the plan: then there is no copy of it in the stage.
+    standby: Option<StandbyMaster>,
 }
 
 /// Copies the image of the plan into the stage of the run `id`. The metalogger may finish a download just now: then the plan
@@ -165,11 +163,26 @@ pub(crate) fn copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel
 
 fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
     let folder = RunFolder::create(&machine.data, id)?;
-    match copy_image(&planned, machine, &folder, cancel) {
-        Ok(()) => Ok(Prepared { planned, folder }),
+    let standby = take_standby(&planned, machine, cancel)?;
+    let copied = if standby.is_some() { Ok(()) } else { copy_image(&planned, machine, &folder, cancel) };
+    match copied {
+        Ok(()) => Ok(Prepared { planned, folder, standby }),
         Err(e) => {
             folder.discard(&machine.data)?;
             Err(e)
+        }
+    }
+}
+
+/// The hot standby, if it has exactly what the plan says. Any other one is ended: a cold start needs its place.
+fn take_standby(planned: &Planned, machine: &Machine, cancel: &Cancel) -> Result<Option<StandbyMaster>, Error> {
+    match StandbyMaster::take(machine, &planned.plan, STANDBY_LEFT, cancel) {
+        Ok(taken) => Ok(taken),
+        Err(e) => {
+            cancel.check()?;
+            log::warn!("no hot standby: {}", chain(&e));
+            standby_master::end(machine)?;
+            Ok(None)
         }
     }
 }
@@ -186,6 +199,8 @@ pub(crate) struct Staged {
     pub(crate) written: stage::Written,
     /// The release of the master that is to serve it.
     pub(crate) release: Release,
+    /// The hot standby that has loaded it.
+    pub(crate) standby: Option<Complete>,
 }
 
 impl Prepared {
@@ -201,10 +216,24 @@ impl Prepared {
 
     /// Completes the stage with the files as they are now that the metalogger has stopped.
     pub(crate) fn stage(self, machine: &Machine, cancel: &Cancel) -> Result<Staged, Error> {
-        let Self { mut planned, folder } = self;
+        let Self { mut planned, folder, standby } = self;
         planned.plan = make_plan(machine, planned.loss)?;
         let source = source_of(machine, &planned.plan)?;
-        if source != planned.source {
+        let is_new = source != planned.source || planned.plan.jump() != planned.jump;
+        if let Some(standby) = standby {
+            if let Some((complete, written)) = complete(standby, &planned.plan, is_new, machine, &folder, cancel)? {
+                emergency::check(
+                    &machine.data,
+                    &machine.config.working_user,
+                    &planned.plan,
+                    written.served,
+                    planned.loss,
+                )?;
+                let Planned { plan, release, .. } = planned;
+                return Ok(Staged { folder, plan, written, release, standby: Some(complete) });
+            }
+            copy_image(&planned, machine, &folder, cancel)?;
+        } else if is_new {
             log::info!("metalogger downloaded a newer image; copying it");
             folder.stage.remove(stage::IMAGE.as_ref())?;
             planned.source = source;
@@ -219,8 +248,42 @@ impl Prepared {
         if !release.restores_itself() {
             restore(&plan, &folder, release, machine, cancel)?;
         }
-        Ok(Staged { folder, plan, written, release })
+        Ok(Staged { folder, plan, written, release, standby: None })
     }
+
+    /// The election is lost: leaves the hot standby to the next run.
+    pub(crate) fn leave(self) {
+        if let Some(Err(e)) = self.standby.map(StandbyMaster::leave) {
+            log::warn!("the hot standby is given up: {}", chain(&e));
+        }
+    }
+}
+
+/// Feeds the hot standby what the plan has beyond it, and moves its set into the stage. `None` if that cannot be done: then it
+/// is ended.
+fn complete(
+    standby: StandbyMaster,
+    plan: &Plan,
+    is_new: bool,
+    machine: &Machine,
+    folder: &RunFolder,
+    cancel: &Cancel,
+) -> Result<Option<(Complete, stage::Written)>, Error> {
+    if !is_new {
+        let completed = standby.complete(machine, plan, cancel);
+        match completed.and_then(|(complete, written)| complete.move_to(&folder.stage).map(|()| (complete, written))) {
+            Ok(done) => return Ok(Some(done)),
+            Err(e) => {
+                cancel.check()?;
+                log::warn!("the hot standby is not used: {}", chain(&e));
+            }
+        }
+    }
+    standby_master::end(machine)?;
+    for name in folder.stage.names()? {
+        folder.stage.remove(&name)?;
+    }
+    Ok(None)
 }
 
 /// MooseFS 1.x: makes one image of the stage, and adds the client sessions to it.
@@ -297,13 +360,11 @@ fn source_of(machine: &Machine, plan: &Plan) -> Result<Source, Error> {
 
 /// The release of the installed master, if all that it needs to load the stage is there.
 pub(crate) fn check_release(cancel: &Cancel) -> Result<Release, Error> {
-    let program = moosefs::find_program(Daemon::Master.program()).ok_or(Error::NoMaster)?;
-    let finished = process::run(&program, &["-v"], ANSWER, cancel).map_err(Error::Release)?;
-    let version = Release::parse(&finished.output)?;
-    if !version.restores_itself() {
+    let release = moosefs::installed_release(cancel)?;
+    if !release.restores_itself() {
         metarestore::check_installed()?;
     }
-    Ok(version)
+    Ok(release)
 }
 
 #[cfg(test)]
@@ -327,7 +388,7 @@ mod tests {
         assert_eq!(tries(vec![Ok(7)]), (1, Some(7)));
         assert_eq!(tries(vec![Err(changed().into()), Ok(7)]), (2, Some(7)));
         assert_eq!(tries(vec![Err(changed().into()), Err(changed().into())]), (2, None));
-        assert_eq!(tries(vec![Err(Error::NoMaster)]), (1, None));
+        assert_eq!(tries(vec![Err(moosefs::Error::NotInstalled.into())]), (1, None));
         assert_eq!(tries(vec![Err(Refusal::Unserved { end: Version(9) }.into())]), (1, None));
     }
 

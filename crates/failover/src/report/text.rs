@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::dry_run::{DryRun, ImageRow, ImageState, LogRow, OtherRow, Planned, RemarkSeverity};
-use super::status::{Master, Status, UcarpRow};
+use super::status::{HotStandby, Master, Status, UcarpRow};
 use crate::machine::memory::Unserved;
 use crate::machine::outcome::RunKind;
 use crate::machine::record::Record;
 use crate::machine::space::Space;
+use crate::machine::standby_master::HotState;
 use crate::sys::terminal::Style;
 use crate::sys::text::{bytes, count, human, table, when};
 
@@ -130,6 +131,9 @@ pub(super) fn status(status: &Status) -> String {
     let metalogger =
         status.metalogger_pid.map_or_else(|| "not running".to_owned(), |pid| format!("running, pid {pid}"));
     line("mfsmetalogger", &metalogger);
+    if let Some(hot) = &status.hot_standby {
+        line("hot standby", &hot_standby(hot));
+    }
     for here in &status.ucarp {
         line("ucarp", &ucarp(here));
         if here.answers_held {
@@ -175,6 +179,18 @@ fn master(master: &Master) -> String {
 }
 
 /// Chunkservers and metaloggers that are not connected.
+fn hot_standby(HotStandby { pid, report }: &HotStandby) -> String {
+    match (report, pid) {
+        (HotState::Hot { since, version, memory }, Some(pid)) => format!(
+            "pid {pid} has loaded the copy, follows it since {} (version {version}), {}",
+            when(u64::try_from(*since).unwrap_or_default()),
+            bytes(*memory)
+        ),
+        (HotState::Hot { .. }, None) => "ended; it is loaded again within seconds".to_owned(),
+        (HotState::Cold { why, .. }, _) => format!("none: {why}"),
+    }
+}
+
 fn missing(master: &Master) -> String {
     let chunkservers = master.chunkservers_missing.iter().map(|at| format!("chunkserver {at}"));
     let metaloggers = master.metaloggers_missing.iter().map(|machine| format!("the metalogger of {machine}"));
@@ -256,6 +272,7 @@ mod tests {
     #[test]
     fn the_status_fits_a_screen() {
         let mut data = Status {
+            hot_standby: None,
             unserved: Vec::new(),
             data_path: "/var/lib/mfs".into(),
             master: Some(Master {

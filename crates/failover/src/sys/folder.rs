@@ -152,6 +152,13 @@ impl Folder {
 
     /// The names in the folder, sorted, without `.` and `..`.
     pub(crate) fn names(&self) -> Result<Vec<OsString>, Error> {
+        let mut names = self.names_as_listed()?;
+        names.sort();
+        Ok(names)
+    }
+
+    /// The names in the folder in the order in which the file system lists them.
+    pub(crate) fn names_as_listed(&self) -> Result<Vec<OsString>, Error> {
         let failed = |e| io("list", &self.path, e);
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd).map_err(failed)? {
@@ -163,7 +170,6 @@ impl Folder {
                 return Err(Error::TooMany { path: self.path.clone() });
             }
         }
-        names.sort();
         Ok(names)
     }
 
@@ -214,6 +220,45 @@ impl Folder {
         let fd =
             rustix::fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)).map_err(|e| io("create", &path, e))?;
         Ok(File::from(fd))
+    }
+
+    /// Makes the new FIFO `name` and opens both of its ends; it must not exist.
+    pub(crate) fn make_fifo(&self, name: &OsStr) -> Result<File, Error> {
+        let path = self.checked(name)?;
+        rustix::fs::mkfifoat(&self.fd, name, Mode::RUSR | Mode::WUSR).map_err(|e| io("make", &path, e))?;
+        self.open_fifo(name)
+    }
+
+    /// Opens both ends of the FIFO `name`; neither reading nor writing waits.
+    pub(crate) fn open_fifo(&self, name: &OsStr) -> Result<File, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        let status = rustix::fs::fstat(&fd).map_err(|e| io("look at", &path, e))?;
+        if FileType::from_raw_mode(status.st_mode) == FileType::Fifo {
+            Ok(fd.into())
+        } else {
+            Err(Error::Exchanged { path })
+        }
+    }
+
+    /// Opens the FIFO `name` for writing if a process has opened it, or is about to open it, for reading.
+    pub(crate) fn open_read_fifo(&self, name: &OsStr) -> Result<Option<File>, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd.into())),
+            Err(Errno::NXIO) => Ok(None),
+            Err(e) => Err(io("open", &path, e)),
+        }
+    }
+
+    /// Opens the file `name` to append to it.
+    pub(crate) fn append(&self, name: &OsStr) -> Result<File, Error> {
+        let path = self.checked(name)?;
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|e| io("open", &path, e))?;
+        Ok(fd.into())
     }
 
     /// Opens the folder `name` in this one.
@@ -299,9 +344,14 @@ impl Folder {
 
     /// Renames `name` to `new_name` in this folder, replacing a file of that name: for our own files only.
     pub(crate) fn replace(&self, name: &OsStr, new_name: &OsStr) -> Result<(), Error> {
+        self.replace_in(name, self, new_name)
+    }
+
+    /// Moves `name` into the folder `to` under the name `new_name`, replacing a file of that name: for our own files only.
+    pub(crate) fn replace_in(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
         let path = self.checked(name)?;
-        self.checked(new_name)?;
-        rustix::fs::renameat(&self.fd, name, &self.fd, new_name).map_err(|e| io("rename", &path, e))
+        to.checked(new_name)?;
+        rustix::fs::renameat(&self.fd, name, &to.fd, new_name).map_err(|e| io("rename", &path, e))
     }
 
     /// Removes the file `name`.

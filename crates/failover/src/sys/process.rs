@@ -19,7 +19,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 pub(crate) use identity::{
-    Identity, Stat, Stopped, all, describe, in_this_network, kill, own_threads, runs_of_waiting, stop, words,
+    Identity, Stat, Stopped, all, describe, forked_by, in_this_network, kill, memory_of, own_threads, runs_of_waiting,
+    stop, words,
 };
 
 use crate::sys::cancel::{Cancel, Cancelled};

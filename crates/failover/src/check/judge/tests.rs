@@ -45,6 +45,7 @@ fn standing_by(end_version: u64) -> Standby {
         connection: Ok(MetaloggerConnection::Follows),
         master,
         copy: Ok(copy(end_version)),
+        hot: Ok(None),
         in_sync: Some(1_795_380_000),
         kept_for: Duration::from_secs(72 * 3600),
     }
@@ -74,6 +75,7 @@ fn fresh(duty: Duty) -> Facts {
     Facts {
         vip: Some(VIP),
         server: std::net::SocketAddrV4::new(VIP, 9421),
+        listens: Ipv4Addr::UNSPECIFIED,
         data_path: "/var/lib/mfs".into(),
         settle_margin: Duration::from_millis(250),
         start: Allowance { still: Duration::from_secs(60), most: Duration::from_secs(300) },
@@ -377,6 +379,35 @@ fn a_copy_is_compared_with_what_is_served() {
         expect(&facts, "copy", level, text);
         assert_eq!(facts.numbers().lag, lag, "{text}");
     }
+}
+
+#[test]
+fn a_master_that_listens_on_one_address_only_is_told() {
+    let listening = |listens| Facts { listens, ..fresh(Duty::Standby(Box::new(standing_by(1349)))) };
+    let text = "the master listens for clients on 172.16.0.99 only, so other machines cannot ask it on its own address; \
+                set MATOCL_LISTEN_HOST = * in mfsmaster.cfg";
+    expect(&listening(VIP), "listen", Warning, text);
+    let text = "the master listens for clients on 172.16.0.11 only, and they connect to 172.16.0.99: none is served; set \
+                MATOCL_LISTEN_HOST = * in mfsmaster.cfg";
+    expect(&listening(at(11)), "listen", Critical, text);
+    assert!(judge(&listening(Ipv4Addr::UNSPECIFIED)).findings.iter().all(|finding| finding.name != "listen"));
+}
+
+#[test]
+fn a_hot_standby_is_told_and_a_copy_that_does_not_replay_is_critical() {
+    let with = |hot| fresh(Duty::Standby(Box::new(Standby { hot: Ok(hot), ..standing_by(1349) })));
+    let hot = |version| HotState::Hot { since: 1_795_380_000, version: Version(version), memory: 371_000_000 };
+    let since = when(1_795_380_000);
+    let text = format!("hot since {since}, 371.0 MB, has all changes of the copy");
+    expect(&with(Some(hot(1349))), "hot standby", Fine, &text);
+    let text = format!("hot since {since}, 371.0 MB, is 9 changes behind the copy");
+    expect(&with(Some(hot(1340))), "hot standby", Fine, &text);
+    let cold = |replay| Some(HotState::Cold { why: "mfsmaster has ended".to_owned(), replay });
+    let text = "cold: mfsmaster has ended. A takeover has to load the metadata first";
+    expect(&with(cold(false)), "hot standby", Warning, text);
+    let text = "the copy here cannot be replayed, so this machine could not serve: mfsmaster has ended";
+    expect(&with(cold(true)), "hot standby", Critical, text);
+    assert!(judge(&with(None)).findings.iter().all(|finding| finding.name != "hot standby"));
 }
 
 #[test]

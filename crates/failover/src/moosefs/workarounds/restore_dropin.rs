@@ -67,15 +67,22 @@ pub(crate) fn add(unit: &str, data: &Path, cancel: &Cancel) -> Result<(), Error>
     if text.is_empty() {
         return Ok(());
     }
-    let folder = folder_of(unit);
-    let path = folder.join(NAME);
-    std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text)).map_err(|source| Error::File {
-        operation: "write",
-        path,
-        source,
-    })?;
+    write_file(unit, &text)?;
     // The manager reads a unit again that it does not keep in memory, which saves the reload.
     if drop_in(&show(unit, cancel)?, data).is_some_and(|missing| missing.is_empty()) { Ok(()) } else { reload(cancel) }
+}
+
+/// Writes `text` as the drop-in of `unit`, until [`remove`].
+pub(super) fn write(unit: &str, text: &str) -> Result<(), Error> {
+    write_file(unit, text)?;
+    reload(Cancel::never())
+}
+
+fn write_file(unit: &str, text: &str) -> Result<(), Error> {
+    let folder = folder_of(unit);
+    let path = folder.join(NAME);
+    let written = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(&path, text));
+    written.map_err(|source| Error::File { operation: "write", path, source })
 }
 
 /// Removes the drop-in of `unit`, also one that a killed run has left; nothing happens where there is none.
@@ -95,7 +102,7 @@ pub(crate) fn remove(unit: &str) -> Result<(), Error> {
     }
     // Not cut short by a signal: a later start would restore again.
     let cancel = Cancel::new();
-    if restores(&show(unit, &cancel)?) {
+    if is_changed(&show(unit, &cancel)?) {
         reload(&cancel)?;
     }
     // Last, because the folder is the mark of unfinished work. A folder that an administrator uses too is not empty and
@@ -108,8 +115,9 @@ fn folder_of(unit: &str) -> PathBuf {
     PathBuf::from(format!("/run/systemd/system/{unit}.service.d"))
 }
 
-fn restores(shown: &str) -> bool {
-    argv_of(shown).is_some_and(|argv| argv.contains(&"-a"))
+/// Whether the command is not that of a plain start, as far as can be told.
+fn is_changed(shown: &str) -> bool {
+    argv_of(shown).is_none_or(|argv| argv.contains(&"-a"))
 }
 
 fn reload(cancel: &Cancel) -> Result<(), Error> {
@@ -147,7 +155,7 @@ fn drop_in(shown: &str, data: &Path) -> Option<String> {
 }
 
 /// The value of a property in the output of `systemctl show`.
-fn value_of<'a>(shown: &'a str, property: &str) -> &'a str {
+pub(super) fn value_of<'a>(shown: &'a str, property: &str) -> &'a str {
     shown.lines().find_map(|line| line.strip_prefix(property)?.strip_prefix('=')).unwrap_or_default()
 }
 
@@ -176,7 +184,7 @@ mod tests {
     #[test]
     fn the_words_of_a_unit_are_read_as_systemd_prints_them() {
         assert_eq!(argv_of(DEBIAN).unwrap(), ["/usr/sbin/mfsmaster", "-c", "${CFGFILE}", "-f", "start"]);
-        assert!(!restores(DEBIAN) && restores(&DEBIAN.replace("-f start", "-a -f start")));
+        assert!(!is_changed(DEBIAN) && is_changed(&DEBIAN.replace("-f start", "-a -f start")));
         assert_eq!(argv_of("ExecStart=\n"), None);
         assert_eq!(argv_of("\n"), None);
     }

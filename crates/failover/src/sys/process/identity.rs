@@ -104,6 +104,22 @@ pub(crate) fn words(identity: Identity) -> Vec<OsString> {
     line.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
 }
 
+/// The processes that a process has forked and that still run.
+pub(crate) fn forked_by(parent: Identity) -> Vec<Identity> {
+    let named = all().into_iter().filter_map(|pid| Some((pid, Stat::of(pid)?)));
+    let found = named.filter(|(_, stat)| stat.parent == parent.pid && !stat.has_ended());
+    let found: Vec<_> = found.map(|(pid, stat)| Identity { pid, start: stat.start }).collect();
+    if parent.is_alive() { found } else { Vec::new() }
+}
+
+/// How much memory a process has that is not shared with files, in bytes; 0 if it has ended.
+pub(crate) fn memory_of(identity: Identity) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", identity.pid)).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|value| value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kilobytes.filter(|_| identity.is_alive()).unwrap_or_default().saturating_mul(1024)
+}
+
 /// How much work all processes of the program `name` in this network have done: a byte that was read or written is 1, a
 /// hundredth of a second of processor time is 100 KiB, and so is a wait for a disk that has ended.
 pub(crate) fn work_of(name: &str) -> u64 {

@@ -1,0 +1,55 @@
+//! What the run that keeps a hot standby says of it.
+
+use std::ffi::OsStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::Instance;
+use crate::metadata::Version;
+use crate::sys::folder::Folder;
+use crate::sys::json_file;
+
+/// What is known of the hot standby of this machine.
+const REPORT: &str = "hot.json";
+
+/// What the run that keeps a hot standby says of it, for `--status` and `--check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HotState {
+    /// It has loaded the copy and follows.
+    Hot {
+        /// Since when, in Unix seconds.
+        since: i64,
+        /// What it was fed by the last look.
+        version: Version,
+        /// How much memory it had by then, in bytes.
+        memory: u64,
+    },
+    /// There is none.
+    Cold {
+        /// Why.
+        why: String,
+        /// A change does not replay: then a promotion could not serve either.
+        replay: bool,
+    },
+}
+
+impl HotState {
+    /// Of this machine's instance; `None` if no run keeps one.
+    pub(crate) fn read(instance: &Instance) -> Result<Option<Self>, json_file::Error> {
+        match Folder::open(&instance.run_folder()) {
+            Ok(folder) => json_file::read(&folder, OsStr::new(REPORT)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Makes it known, or that no run keeps one any more.
+    pub(crate) fn tell(this: Option<&Self>, instance: &Instance) -> Result<(), json_file::Error> {
+        let folder = Folder::open(&instance.run_folder())?;
+        match this {
+            Some(report) => json_file::write(&folder, OsStr::new(REPORT), report),
+            None => json_file::remove(&folder, OsStr::new(REPORT)),
+        }
+    }
+}

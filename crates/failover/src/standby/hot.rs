@@ -1,0 +1,171 @@
+//! Keeps a hot standby: a master that has loaded the copy here and replays each change as it comes.
+//!
+//! | it sees | then |
+//! |---|---|
+//! | no such master, and a copy that could be served | it loads one |
+//! | changes that the metalogger has written | it feeds them |
+//! | another image, other settings, another program, a log that does not go on, a master that has ended | it ends that master and loads another one |
+//!
+//! What does not work is tried again after a pause that grows. Whatever happens here, a promotion can always start a master as
+//! if there were none.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+
+use crate::machine::Machine;
+use crate::machine::lock::Request;
+use crate::machine::notify::{self, Event};
+use crate::machine::standby_master::{self, Error, HotState, StandbyMaster};
+use crate::metadata::stage::Tail;
+use crate::sys::cancel::Cancel;
+use crate::sys::logging::chain;
+use crate::sys::memory;
+use crate::sys::text::human;
+use crate::vip::VirtualIp;
+
+/// Between two looks at the metalogger's log.
+const FOLLOW_EVERY: Duration = Duration::from_millis(100);
+/// Between two looks at everything else.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After the first failure; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// A master that was hot for so long was well.
+const WELL: Duration = Duration::from_secs(60);
+/// How long the run before may need to let go of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So many masters in a row that end in their replay were not killed by chance.
+const REPLAYS: u32 = 2;
+
+/// Keeps one until `cancel` is set or a later call is made; that one may take it over.
+pub(super) fn keep(machine: &Machine, vip: &VirtualIp, request: &Request, cancel: &Cancel) {
+    if !machine.config.hot_standby {
+        return;
+    }
+    // The other machines of the group are heard first: the next epoch depends on them.
+    if cancel.sleep(FIRST_PAUSE).is_err() {
+        return;
+    }
+    let mut keeper = Keeper { machine, vip, request, cancel, pause: FIRST_PAUSE, told: String::new(), not_replayed: 0 };
+    keeper.stay();
+    keeper.report(None);
+}
+
+struct Keeper<'a> {
+    machine: &'a Machine,
+    vip: &'a VirtualIp,
+    request: &'a Request,
+    cancel: &'a Cancel,
+    pause: Duration,
+    /// The last reason in the log.
+    told: String,
+    /// How often in a row one has ended in its replay.
+    not_replayed: u32,
+}
+
+impl Keeper<'_> {
+    fn is_on_duty(&self) -> bool {
+        !self.cancel.is_set() && !self.request.superseded()
+    }
+
+    fn stay(&mut self) {
+        while self.is_on_duty() {
+            let begun = Instant::now();
+            match self.run() {
+                Ok(left) => {
+                    if let Err(e) = left.leave() {
+                        log::warn!("the hot standby is given up: {}", chain(&e));
+                    }
+                    return;
+                }
+                Err(_) if !self.is_on_duty() => break,
+                Err(e) => self.note(&e, begun.elapsed()),
+            }
+            self.end();
+            if self.cancel.sleep(self.pause).is_err() {
+                return;
+            }
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+        if !self.request.superseded() {
+            // Nobody will feed it.
+            self.end();
+        }
+    }
+
+    fn end(&self) {
+        if let Err(e) = standby_master::end(self.machine) {
+            log::warn!("cannot end the hot standby: {}", chain(&e));
+        }
+    }
+
+    /// Loads one and feeds it until a later call is made; returns it then.
+    fn run(&mut self) -> Result<StandbyMaster, Error> {
+        let (mut standby, mut tail) = self.begin()?;
+        self.told.clear();
+        let since = Utc::now().timestamp();
+        self.report(Some(&standby.report(since)));
+        let mut look_at = Instant::now() + LOOK_EVERY;
+        while !self.request.superseded() {
+            // Not cut short: half a line would make it useless to the next run.
+            standby.follow(self.machine, &mut tail, Cancel::never())?;
+            if Instant::now() >= look_at {
+                standby.check(self.machine)?;
+                self.not_replayed = 0;
+                self.report(Some(&standby.report(since)));
+                look_at = Instant::now() + LOOK_EVERY;
+            }
+            match self.cancel.sleep(FOLLOW_EVERY) {
+                Err(e) if !self.request.superseded() => return Err(e.into()),
+                _ => (),
+            }
+        }
+        Ok(standby)
+    }
+
+    fn begin(&self) -> Result<(StandbyMaster, Tail), Error> {
+        if let Some(taken) = StandbyMaster::take_for_standby(self.machine, PATIENCE, self.cancel)? {
+            log::info!("hot standby: process {} goes on from version {}", taken.0.master().pid, taken.0.end());
+            return Ok(taken);
+        }
+        let needed = standby_master::memory_for(self.machine);
+        let free = memory::available().unwrap_or(u64::MAX);
+        if free < needed {
+            return Err(Error::Memory { needed, free });
+        }
+        let begun = Instant::now();
+        let (standby, tail) = StandbyMaster::load(self.machine, self.cancel)?;
+        log::info!(
+            "hot standby: mfsmaster (process {}) has loaded version {} in {} and follows the metalogger",
+            standby.master().pid,
+            standby.end(),
+            human(begun.elapsed())
+        );
+        Ok((standby, tail))
+    }
+
+    /// Says why there is none: a reason that lasts is said once.
+    fn note(&mut self, why: &Error, after: Duration) {
+        if after > WELL {
+            self.pause = FIRST_PAUSE;
+        }
+        self.not_replayed = if matches!(why, Error::Replay) { self.not_replayed + 1 } else { 0 };
+        let (text, replay) = (chain(why), self.not_replayed >= REPLAYS);
+        if replay && self.not_replayed == REPLAYS {
+            log::error!("the copy here cannot be replayed, so this machine could not serve: {text}");
+            let VirtualIp { interface, address } = self.vip;
+            notify::tell_without_waiting(&self.machine.config, Event::Alarm, interface, *address, text.clone());
+        } else if text != self.told {
+            log::warn!("no hot standby for now: {text}. A promotion starts mfsmaster as if there were none");
+        }
+        self.report(Some(&HotState::Cold { why: text.clone(), replay }));
+        self.told = text;
+    }
+
+    fn report(&self, report: Option<&HotState>) {
+        if let Err(e) = HotState::tell(report, &self.machine.config.instance) {
+            log::debug!("cannot report the hot standby: {}", chain(&e));
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The hot standby: a master that has loaded the copy and replays each change as it comes. It serves as soon as it is let go,
+//! and until then it serves nobody, whatever happens to the run that feeds it.
+
+use std::time::Duration;
+
+use lab::{Builder, Cluster, LAST_RETRY, Release, Result, Workload, log_lines};
+use nix::sys::signal::Signal;
+
+use crate::{SOON, nothing_lost};
+
+fn builder() -> Builder {
+    let mut builder = Cluster::build().release(Release::Debian13).masters(2).file(
+        "/etc/mfs/mfspromote.cfg",
+        "STANDBY = hot\n",
+        0o644,
+    );
+    for daemon in ["mfsmetalogger", "mfschunkserver"] {
+        builder = builder.setting(daemon, "MASTER_RECONNECTION_DELAY", "1");
+    }
+    builder
+}
+
+/// m1 serves, and m2 has loaded its copy and follows.
+fn hot_cluster(builder: Builder) -> Result<(Cluster, Workload)> {
+    let cluster = builder.start()?;
+    let load = cluster.client().keep_writing()?;
+    load.wait_for_progress(LAST_RETRY)?;
+    cluster.wait_for_log("m2", log_lines::HOT, SOON)?;
+    Ok((cluster, load))
+}
+
+/// The process that waits on a machine.
+fn waiting(cluster: &Cluster, machine: &str) -> Option<i32> {
+    let files = cluster.must(machine, &["sh", "-c", "ls /var/lib/mfs/mfs-promote/hot 2>/dev/null || true"]).ok()?;
+    if files.contains("waits.") { cluster.master_pid(machine) } else { None }
+}
+
+#[test]
+fn four_power_cuts_and_each_takeover_is_hot() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    let mut serving = "m1";
+    for _ in 0..4 {
+        let next = if serving == "m1" { "m2" } else { "m1" };
+        let mark = cluster.mark();
+        cluster.power_off(serving)?;
+        cluster.wait_for_serving(next, SOON)?;
+        cluster.wait_for_log_since(mark, next, log_lines::LET_GO, SOON)?;
+        load.wait_for_progress(LAST_RETRY)?;
+        let mark = cluster.mark();
+        cluster.power_on(serving)?;
+        cluster.wait_for_log_since(mark, serving, log_lines::HOT, SOON)?;
+        serving = next;
+    }
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_run_that_feeds_and_is_killed_leaves_no_second_master() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    let master = waiting(&cluster, "m2").expect("m2 is hot");
+    cluster.kill_ours_and("m2", &[])?;
+    // Nobody feeds it: it waits, and what is started next ends it.
+    assert_eq!(waiting(&cluster, "m2"), Some(master));
+    assert!(!cluster.answers("m2"));
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    assert!(cluster.wait_for_log_since(mark, "m2", log_lines::LET_GO, Duration::ZERO).is_err());
+    assert_ne!(cluster.master_pid("m2"), Some(master));
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_hot_standby_that_dies_is_loaded_again() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    let mark = cluster.mark();
+    cluster.kill("m2", "mfsmaster", Signal::SIGKILL)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::HOT, SOON)?;
+    let mark = cluster.mark();
+    cluster.must("m2", &["sh", "-c", "echo '# changed' >> /etc/mfs/mfsexports.cfg"])?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::HOT, SOON)?;
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::LET_GO, SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_machine_that_stands_by_no_more_keeps_none() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    cluster.stop_ucarp("m2")?;
+    cluster.expect("m2 to end its hot standby", SOON, || cluster.master_pid("m2").is_none().then_some(()))?;
+    assert_eq!(cluster.must("m2", &["ls", "/var/lib/mfs"])?.matches("mfs-promote").count(), 0);
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_hot_standby_that_was_told_to_stop_serves_no_less() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    // It does not end, but will as soon as it serves.
+    cluster.kill("m2", "mfsmaster", Signal::SIGTERM)?;
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
+fn a_master_of_3_0_is_not_made_to_wait() -> Result<()> {
+    let cluster = builder().release(Release::Debian12).start()?;
+    cluster.wait_for_log("m2", log_lines::COLD_RELEASE, SOON)?;
+    assert_eq!(cluster.master_pid("m2"), None);
+    Ok(())
+}
