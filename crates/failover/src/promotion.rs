@@ -504,7 +504,11 @@ impl Promotion<'_> {
         let (settled, prepared, checked) = thread::scope(|scope| {
             let settling = scope
                 .spawn(|| race.run(|cancel| Ok(election.settle(cancel)?)).map(|settled| (settled, begun.elapsed())));
-            let planned = race.run(|cancel| Ok(prepare::plan(machine, loss, cancel)?));
+            let planned = race.run(|cancel| {
+                // What it has fed until then must be in the plan.
+                standby_master::wait_until_left(machine, timing::STANDBY_LEFT);
+                Ok(prepare::plan(machine, loss, cancel)?)
+            });
             let (checking, prepared) = match planned {
                 Some(planned) => {
                     let plan = planned.plan.clone();

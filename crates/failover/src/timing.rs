@@ -75,6 +75,9 @@ pub(crate) const LAST_RESORT_AGE: Duration = ms(600_000);
 
 // A promotion.
 
+/// How long the run that stood by may need to let go of the hot standby: a fraction of the settle time.
+pub(crate) const STANDBY_LEFT: Duration = ms(1000);
+
 /// A daemon that does not run when this has passed since its start was ordered has exited.
 pub(crate) const START_GRACE: Duration = ms(2000);
 /// A master that exits over something it finds wrong does so within this after it began to serve.

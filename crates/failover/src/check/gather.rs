@@ -210,7 +210,7 @@ fn standby(
         copy::look(config, data, state, *server.ip(), version.filter(|_| metalogger.is_some()), metalogger.is_some());
     let in_sync = copy::note_freshness(&config.instance, state, master.as_ref().ok(), copy.as_ref().ok());
     let connection = known(MetaloggerConnection::to(config, *server.ip()));
-    let hot = known(HotState::read(&config.instance));
+    let hot = known(HotState::of(config, data));
     let kept_for = kept_for(&config.services.metalogger_cfg);
     Ok(Standby { metalogger, connection, master, copy, hot, in_sync, kept_for })
 }

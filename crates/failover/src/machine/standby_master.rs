@@ -92,7 +92,7 @@ pub(crate) enum Error {
     )]
     Release(Release),
     /// It has waited for long.
-    #[error("it has waited for a day, and a master that waits longer forgets chunkservers that are not back at once")]
+    #[error("it has waited for 20 hours, and a master that waits for days forgets chunkservers that are not back at once")]
     Old,
     /// The data folder cannot be read.
     #[error(transparent)]
@@ -476,6 +476,13 @@ fn settings(machine: &Machine) -> Vec<Option<Source>> {
     let program = moosefs::find_program(Daemon::Master.program());
     let files = program.into_iter().chain(machine.config.read_by_master.clone());
     files.map(|path| rustix::fs::stat(&path).ok().map(Source::from)).collect()
+}
+
+/// Waits until nobody feeds the hot standby any more, for `patience` at most; one that does not end is noticed later.
+pub(crate) fn wait_until_left(machine: &Machine, patience: Duration) {
+    if matches!(waiting::master(&machine.data), Ok(Some(_))) {
+        drop(lock(machine, patience));
+    }
 }
 
 fn lock(machine: &Machine, patience: Duration) -> Result<File, Error> {

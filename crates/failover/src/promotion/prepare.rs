@@ -21,9 +21,7 @@ use crate::machine::standby_master::{self, Complete, StandbyMaster};
 use crate::moosefs::workarounds::metarestore;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
-
-/// How long the run that stood by may need to let go of the hot standby: a fraction of the settle time.
-const STANDBY_LEFT: std::time::Duration = std::time::Duration::from_secs(1);
+use crate::timing;
 
 /// In this time the metalogger has done its renames.
 const RENAMES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -176,7 +174,7 @@ fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Re
 
 /// The hot standby, if it has exactly what the plan says. Any other one is ended: a cold start needs its place.
 fn take_standby(planned: &Planned, machine: &Machine, cancel: &Cancel) -> Result<Option<StandbyMaster>, Error> {
-    match StandbyMaster::take(machine, &planned.plan, STANDBY_LEFT, cancel) {
+    match StandbyMaster::take(machine, &planned.plan, timing::STANDBY_LEFT, cancel) {
         Ok(taken) => Ok(taken),
         Err(e) => {
             cancel.check()?;
@@ -220,6 +218,7 @@ impl Prepared {
         planned.plan = make_plan(machine, planned.loss)?;
         let source = source_of(machine, &planned.plan)?;
         let is_new = source != planned.source || planned.plan.jump() != planned.jump;
+        (planned.source, planned.jump) = (source, planned.plan.jump());
         if let Some(standby) = standby {
             if let Some((complete, written)) = complete(standby, &planned.plan, is_new, machine, &folder, cancel)? {
                 emergency::check(
@@ -232,12 +231,11 @@ impl Prepared {
                 let Planned { plan, release, .. } = planned;
                 return Ok(Staged { folder, plan, written, release, standby: Some(complete) });
             }
+            space::check(&machine.data, &machine.config.instance, &planned.plan, planned.jump, cancel)?;
             copy_image(&planned, machine, &folder, cancel)?;
         } else if is_new {
             log::info!("metalogger downloaded a newer image; copying it");
             folder.stage.remove(stage::IMAGE.as_ref())?;
-            planned.source = source;
-            planned.jump = planned.plan.jump();
             space::check(&machine.data, &machine.config.instance, &planned.plan, planned.jump, cancel)?;
             copy_image(&planned, machine, &folder, cancel)?;
         }

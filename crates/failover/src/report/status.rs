@@ -14,10 +14,9 @@ use crate::machine::memory::{self, Unserved};
 use crate::machine::outcome::RunKind;
 use crate::machine::record::{self, Record};
 use crate::machine::recover;
-use crate::machine::standby_master;
+use crate::machine::standby_master::HotState;
 use crate::machine::state::State;
 use crate::metadata::Version;
-use crate::moosefs::waiting;
 use crate::moosefs::{self, Daemon};
 use crate::report::interrupted::InterruptedRun;
 use crate::serving::missing::Followers;
@@ -36,8 +35,8 @@ pub(super) struct Status {
     pub(super) data_path: PathBuf,
     pub(super) master: Option<Master>,
     pub(super) metalogger_pid: Option<u32>,
-    /// What the run that keeps a hot standby says of it.
-    pub(super) hot_standby: Option<HotStandby>,
+    /// On a standby that shall keep a hot one: what is known of it.
+    pub(super) hot_standby: Option<HotState>,
     pub(super) ucarp: Vec<UcarpRow>,
     /// How many runs have files that are not archived yet.
     pub(super) not_archived: usize,
@@ -98,12 +97,12 @@ impl Status {
             Ok(found) => found.iter().map(InterruptedRun::from).collect(),
             Err(e) => vec![InterruptedRun::unusable(&e)],
         };
+        let master = moosefs::running(&data, Daemon::Master)?;
         Ok(Self {
             data_path: data.path().to_owned(),
-            master: moosefs::running(&data, Daemon::Master)?
-                .map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
+            master: master.map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
             metalogger_pid: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-            hot_standby: HotStandby::of(config, &data)?,
+            hot_standby: HotState::of(config, &data)?.filter(|_| master.is_none()),
             ucarp: Ucarp::all_of(&config.instance)
                 .into_iter()
                 .map(|ucarp| UcarpRow::of(ucarp, config.client_port))
@@ -115,20 +114,6 @@ impl Status {
             interrupted_runs,
             runs: state.as_ref().map(record::all).transpose()?.unwrap_or_default(),
         })
-    }
-}
-
-/// The master that waits here.
-#[derive(Debug, Serialize)]
-pub(super) struct HotStandby {
-    pub(super) pid: Option<u32>,
-    pub(super) report: standby_master::HotState,
-}
-
-impl HotStandby {
-    fn of(config: &Config, data: &Folder) -> Result<Option<Self>, Box<dyn Error>> {
-        let pid = waiting::master(data)?.map(|master| master.pid);
-        Ok(standby_master::HotState::read(&config.instance)?.map(|report| Self { pid, report }))
     }
 }
 

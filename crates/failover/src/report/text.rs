@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::dry_run::{DryRun, ImageRow, ImageState, LogRow, OtherRow, Planned, RemarkSeverity};
-use super::status::{HotStandby, Master, Status, UcarpRow};
+use super::status::{Master, Status, UcarpRow};
 use crate::machine::memory::Unserved;
 use crate::machine::outcome::RunKind;
 use crate::machine::record::Record;
@@ -179,15 +179,13 @@ fn master(master: &Master) -> String {
 }
 
 /// Chunkservers and metaloggers that are not connected.
-fn hot_standby(HotStandby { pid, report }: &HotStandby) -> String {
-    match (report, pid) {
-        (HotState::Hot { since, version, memory }, Some(pid)) => format!(
-            "pid {pid} has loaded the copy, follows it since {} (version {version}), {}",
-            when(u64::try_from(*since).unwrap_or_default()),
-            bytes(*memory)
-        ),
-        (HotState::Hot { .. }, None) => "ended; it is loaded again within seconds".to_owned(),
-        (HotState::Cold { why, .. }, _) => format!("none: {why}"),
+fn hot_standby(state: &HotState) -> String {
+    match state {
+        HotState::Hot { since, version, memory } => {
+            let since = when(u64::try_from(*since).unwrap_or_default());
+            format!("loaded, follows the copy since {since} (version {version}), {}", bytes(*memory))
+        }
+        HotState::Cold { why, .. } => format!("none: {why}"),
     }
 }
 

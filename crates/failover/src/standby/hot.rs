@@ -22,6 +22,7 @@ use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::memory;
 use crate::sys::text::human;
+use crate::timing;
 use crate::vip::VirtualIp;
 
 /// Between two looks at the metalogger's log.
@@ -33,8 +34,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A master that was hot for so long was well.
 const WELL: Duration = Duration::from_secs(60);
-/// How long the run before may need to let go of it.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// So many masters in a row that end in their replay were not killed by chance.
 const REPLAYS: u32 = 2;
 
@@ -125,7 +124,7 @@ impl Keeper<'_> {
     }
 
     fn begin(&self) -> Result<(StandbyMaster, Tail), Error> {
-        if let Some(taken) = StandbyMaster::take_for_standby(self.machine, PATIENCE, self.cancel)? {
+        if let Some(taken) = StandbyMaster::take_for_standby(self.machine, timing::STANDBY_LEFT, self.cancel)? {
             log::info!("hot standby: process {} goes on from version {}", taken.0.master().pid, taken.0.end());
             return Ok(taken);
         }

@@ -4,8 +4,11 @@ use std::ffi::OsStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Error;
 use crate::instance::Instance;
+use crate::machine::config::Config;
 use crate::metadata::Version;
+use crate::moosefs::waiting;
 use crate::sys::folder::Folder;
 use crate::sys::json_file;
 
@@ -35,8 +38,20 @@ pub(crate) enum HotState {
 }
 
 impl HotState {
-    /// Of this machine's instance; `None` if no run keeps one.
-    pub(crate) fn read(instance: &Instance) -> Result<Option<Self>, json_file::Error> {
+    /// What a machine that stands by has to say; `None` where it shall keep none.
+    pub(crate) fn of(config: &Config, data: &Folder) -> Result<Option<Self>, Error> {
+        if !config.hot_standby {
+            return Ok(None);
+        }
+        let cold = |why: &str| Self::Cold { why: why.to_owned(), replay: false };
+        Ok(Some(match Self::read(&config.instance)? {
+            Some(Self::Hot { .. }) if waiting::master(data)?.is_none() => cold("the hot standby has ended"),
+            Some(state) => state,
+            None => cold("it is being loaded, or ucarp runs since before STANDBY = hot was set: then restart ucarp"),
+        }))
+    }
+
+    fn read(instance: &Instance) -> Result<Option<Self>, json_file::Error> {
         match Folder::open(&instance.run_folder()) {
             Ok(folder) => json_file::read(&folder, OsStr::new(REPORT)),
             Err(e) if e.is_not_found() => Ok(None),
