@@ -227,11 +227,22 @@ fn the_unit_restarts_ucarp_unless_our_program_stopped_it() -> Result<()> {
     machine.must(&["chmod", "644", "/etc/mfs/ucarp.pass"])?;
     machine.must(&["systemctl", "start", UCARP])?;
     machine.wait_for_unit(UCARP, "failed", SOON)?;
-    machine.must(&["chmod", "600", "/etc/mfs/ucarp.pass"])?;
+    machine.must(&["systemctl", "reset-failed", UCARP])?;
+    machine.install("/etc/mfs/ucarp.pass", b"a byte more than 19!\n", 0o600)?;
+    machine.must(&["systemctl", "start", UCARP])?;
+    machine.wait_for_unit(UCARP, "failed", SOON)?;
+    assert_eq!(machine.property(UCARP, "ExecMainStatus")?, "78");
+    let said = machine.must(&["journalctl", "--quiet", "--output=cat", "--unit", UCARP])?;
+    assert!(said.contains(log_lines::PASSWORD_TOO_LONG), "{said}");
+    // The longest one that ucarp takes.
+    machine.install("/etc/mfs/ucarp.pass", b"nineteen bytes long\n", 0o600)?;
 
     promoted(&machine, 0)?;
     let (ucarp, master) = (machine.property(UCARP, "MainPID")?, machine.property(MASTER, "MainPID")?);
-    assert!(!machine.must(&["cat", &format!("/proc/{ucarp}/cmdline")])?.contains("lab"), "the password is in argv");
+    assert!(
+        !machine.must(&["cat", &format!("/proc/{ucarp}/cmdline")])?.contains("nineteen"),
+        "the password is in argv"
+    );
     // Killed, it calls no vip-down; the unit does, and starts it again soon enough for the healthy master.
     machine.must(&["kill", "-KILL", &ucarp])?;
     machine.wait_for_log(0, log_lines::ADDRESS_REMOVED, SOON)?;

@@ -261,6 +261,8 @@ pub const NO_STANDBY: &str = "no metalogger of another machine is connected";
 pub const RESTORING: &str = "restoring: 1 s";
 /// The unit without its settings.
 pub const VIP_NOT_SET: &str = "VIP is not set in /etc/default/moosefs-ucarp";
+/// The unit with a password that ucarp refuses.
+pub const PASSWORD_TOO_LONG: &str = "the password in /etc/mfs/ucarp.pass has 20 bytes, and ucarp takes 1 to 19";
 /// The unit before its interface is there.
 pub const WAITING_FOR_INTERFACE: &str = "waiting for the interface eth0";
 /// An image that another user has put where a master looks for one.
