@@ -1,5 +1,5 @@
 //! The packages: what is in them, and machines of Debian 12 and 13 set up by them as the README says, through a power cut, an
-//! upgrade while they serve, and removal.
+//! upgrade while they serve, and removal. And the README itself: its commands, run as they stand by a new administrator.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -140,6 +140,99 @@ fn removed(machine: &Booted, before: &str) -> Result<()> {
     };
     assert_eq!((only(before, &after), only(&after, before)), (Vec::new(), Vec::new()), "gone, and left");
     Ok(())
+}
+
+/// The blocks of commands in the README's quick start, in its order.
+fn quick_start() -> Vec<String> {
+    let rest = include_str!("../../README.md").split_once("\n## Quick start\n").expect("a quick start").1;
+    let lines = rest.lines().take_while(|line| !line.starts_with("## "));
+    let mut blocks = vec![String::new()];
+    for line in lines {
+        // The text of a list is indented by three.
+        match line.strip_prefix("    ").zip(blocks.last_mut()) {
+            Some((command, block)) => block.extend([command.trim(), "\n"]),
+            None => blocks.push(String::new()),
+        }
+    }
+    blocks.retain(|block| !block.is_empty());
+    blocks
+}
+
+/// Runs a block as it stands, in the folder where the package is.
+fn type_in(machine: &Booted, block: &str) -> Result<()> {
+    eprintln!("{}# {block}", machine.name);
+    machine.must(&["bash", "-ec", &format!("cd /root\n{block}")]).map(drop)
+}
+
+/// Two machines that do everything, from the first line of the quick start to a service that has survived a power cut. What the
+/// README leaves to MooseFS's own guide (exports, the folders of chunkservers) is done as that says, and nothing else.
+fn as_the_readme_says(release: Release) -> Result<()> {
+    let steps = quick_start();
+    let [hosts, package, units, password, first, ucarp, check, ..] = &steps[..] else { panic!("{steps:#?}") };
+    let site = Site::start()?;
+    let (m1, m2) = thread::scope(|scope| {
+        let other = scope.spawn(|| site.boot(2, release));
+        (site.boot(1, release), other.join().expect("booting does not panic"))
+    });
+    let both = [&m1?, &m2?];
+    for machine in both {
+        machine.must(&["ip", "route", "add", "default", "via", "172.16.0.1"])?;
+        let known = machine.must(&["cat", "/etc/hosts"])?;
+        assert!(known.contains(hosts.trim()), "the lab's virtual IP is that of the README: {known}");
+        let built = std::fs::read(debian_package()?).expect("the package that was built");
+        let name = package.trim().rsplit('/').next().expect("a file");
+        machine.install(&format!("/root/{name}"), &built, 0o644)?;
+        type_in(machine, &package.replace("apt install", "apt install -y"))?;
+        for daemon in ["master", "metalogger", "chunkserver"] {
+            assert_eq!(machine.processes(&format!("mfs{daemon}")), Vec::<String>::new(), "installing starts nothing");
+        }
+        machine.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
+        for file in ["mfsmaster", "mfsmetalogger", "mfstopology"] {
+            machine.install(&format!("/etc/mfs/{file}.cfg"), b"", 0o644)?;
+        }
+        machine.install("/etc/mfs/mfschunkserver.cfg", b"", 0o644)?;
+        machine.install("/etc/mfs/mfshdd.cfg", b"/mnt/chunks\n", 0o644)?;
+        machine.must(&["install", "-d", "-o", "mfs", "-g", "mfs", "/mnt/chunks"])?;
+        type_in(machine, units)?;
+        type_in(machine, password)?;
+        configure(machine)?;
+    }
+    let [m1, m2] = both;
+    type_in(m1, first)?;
+    for machine in both {
+        type_in(machine, ucarp)?;
+        machine.wait_for_unit(UCARP, "active", SOON)?;
+    }
+    m1.expect("both chunkservers to be connected", SOON, || {
+        let said = m1.run(&["mfs-promote", "--check"]).ok()?.stdout;
+        String::from_utf8_lossy(&said).contains("2 connected, none is missing").then_some(())
+    })?;
+    let load = site.client(release)?.keep_writing()?;
+    for machine in both {
+        let well = || machine.must(&["bash", "-ec", check]).ok();
+        eprintln!("{}", machine.expect("the check to find nothing wrong", SOON, well)?);
+    }
+
+    let cut = m1.power_off()?;
+    let crash = cut..=Moment::now();
+    m2.wait_for_log(0, log_lines::SERVING, SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
+    serves_from_its_units(m2)?;
+    let verdict = load.verify(&[crash])?;
+    eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
+    assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+#[test]
+fn two_machines_that_do_everything_set_up_by_the_commands_of_the_readme() -> Result<()> {
+    as_the_readme_says(Release::Debian12)
+}
+
+#[test]
+fn the_same_two_machines_with_debian_13() -> Result<()> {
+    as_the_readme_says(Release::Debian13)
 }
 
 #[test]
