@@ -115,3 +115,22 @@ fn a_master_of_3_0_is_not_made_to_wait() -> Result<()> {
     assert_eq!(cluster.master_pid("m2"), None);
     Ok(())
 }
+
+#[test]
+fn a_run_that_is_killed_while_it_loads_leaves_no_master_behind() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    cluster.kill("m2", "mfsmaster", Signal::SIGKILL)?;
+    // The next one is held where it is, perhaps before it has its lock, while the run that starts it is killed.
+    let held = || cluster.kill("m2", "mfsmaster", Signal::SIGSTOP).ok();
+    cluster.expect("m2 to load again", SOON, held)?;
+    cluster.kill_ours_and("m2", &[])?;
+    cluster.kill("m2", "mfsmaster", Signal::SIGCONT)?;
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_serving("m2", SOON)?;
+    assert!(cluster.wait_for_log_since(mark, "m2", log_lines::LET_GO, Duration::ZERO).is_err());
+    let left = cluster.must("m2", &["ls", "/var/lib/mfs"])?;
+    assert!(!left.contains("metadata.mfs-promote") && !left.contains("changelog.97"), "{left}");
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}

@@ -22,7 +22,7 @@ use crate::machine::master::{Look, MasterWatch, Silence, Waited};
 use crate::machine::notify::{self, Event, Notified};
 use crate::machine::outcome::{Outcome, RunKind, StepName};
 use crate::machine::run::Run;
-use crate::machine::standby_master::Complete;
+use crate::machine::standby_master::{Complete, Hold};
 use crate::machine::state::State;
 use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
@@ -37,7 +37,7 @@ use crate::serving::keeper::Keeper;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
-use crate::sys::process::{self, Stopped};
+use crate::sys::process::{self, Identity, Stopped};
 use crate::sys::text::human;
 use crate::timing;
 use crate::vip::VirtualIp;
@@ -367,7 +367,7 @@ impl Promotion<'_> {
         let clients = self.listen_to_clients();
         self.begin(StepName::Prepare);
         *reached = Reached::Files;
-        let prepared = self.settle_and_prepare()?;
+        let (prepared, _hold) = self.settle_and_prepare()?;
         self.begin(StepName::Metalogger);
         let metalogger_ran = self.stop_metalogger(&prepared)?;
         self.begin(StepName::Stage);
@@ -385,10 +385,12 @@ impl Promotion<'_> {
             self.run.clients_reset(clients.reset_all());
         }
         self.begin(StepName::Watch);
+        let forked = self.machine.running(Daemon::Master)?.map(process::forked_by).unwrap_or_default();
         match self.watch() {
             // It remembers a TERM that it got while it waited, and has stored everything.
             Err(Failure::DiedServing { .. }) if hot => {
                 log::warn!("the hot standby was told to stop while it waited, so another mfsmaster is started");
+                self.wait_for(&forked)?;
                 self.start_cold(&committed)?;
                 self.watch()?;
             }
@@ -495,18 +497,21 @@ impl Promotion<'_> {
     }
 
     /// Waits for the election to settle, and meanwhile makes the checks and prepares the stage.
-    fn settle_and_prepare(&mut self) -> Result<Prepared, Failure> {
+    fn settle_and_prepare(&mut self) -> Result<(Prepared, Option<Hold>), Failure> {
         let loss = self.origin.loss();
         let election = Election::new(self.machine, self.vip, self.options, loss, self.group);
         let (machine, id, begun) = (self.machine, self.run.id(), Instant::now());
         let race: Race<Failure> = Race::new(self.cancel);
         let timed = |done| (done, begun.elapsed());
+        let mut hold = None;
         let (settled, prepared, checked) = thread::scope(|scope| {
             let settling = scope
                 .spawn(|| race.run(|cancel| Ok(election.settle(cancel)?)).map(|settled| (settled, begun.elapsed())));
             let planned = race.run(|cancel| {
-                // What it has fed until then must be in the plan.
-                standby_master::wait_until_left(machine, timing::STANDBY_LEFT);
+                // What the run that stood by has fed until then must be in the plan, and it must load no other one from now on.
+                let level = if machine.config.hot_standby { Level::Warn } else { Level::Debug };
+                let taken = Hold::of(machine, timing::STANDBY_LEFT);
+                hold = taken.inspect_err(|e| log::log!(level, "no hot standby: {}", chain(e))).ok();
                 Ok(prepare::plan(machine, loss, cancel)?)
             });
             let (checking, prepared) = match planned {
@@ -514,7 +519,7 @@ impl Promotion<'_> {
                     let plan = planned.plan.clone();
                     let (election, race) = (&election, &race);
                     let checking = scope.spawn(move || race.run(|cancel| Ok(election.check(&plan, cancel)?)));
-                    let prepared = race.run(|cancel| Ok(prepare::copy(planned, machine, id, cancel)?));
+                    let prepared = race.run(|cancel| Ok(prepare::copy(planned, machine, id, hold.as_ref(), cancel)?));
                     (Some(checking), prepared.map(timed))
                 }
                 None => (None, None),
@@ -536,7 +541,7 @@ impl Promotion<'_> {
         self.run.timed(StepName::Prepare, prepared_in, format_args!("{}", prepared.summary()));
         self.run.timed(StepName::Settle, settled_in, format_args!("{settled}"));
         self.run.done(StepName::Checks, format_args!("{}", checked.0));
-        Ok(prepared)
+        Ok((prepared, hold))
     }
 
     /// Stops the metalogger, which flushes its logs. Says whether it ran.
@@ -604,8 +609,19 @@ impl Promotion<'_> {
         self.cancel.check()?;
         log::warn!("the hot standby does not serve, so another mfsmaster is started: {}", chain(&why));
         standby_master::end(self.machine).map_err(prepare::Error::from)?;
+        let forked = self.machine.running(Daemon::Master)?.map(process::forked_by).unwrap_or_default();
         self.end_stale_master()?;
+        self.wait_for(&forked)?;
         Ok(false)
+    }
+
+    /// What a master has forked has a lock in which the next one would fail.
+    fn wait_for(&self, forked: &[Identity]) -> Result<(), Failure> {
+        let end = Instant::now() + timing::START_GRACE;
+        while forked.iter().any(Identity::is_alive) && Instant::now() < end {
+            self.cancel.sleep(ASK_EVERY)?;
+        }
+        Ok(())
     }
 
     /// Starts a master on what is in place, and proves that it serves that.
@@ -728,7 +744,7 @@ impl Promotion<'_> {
             if let Err(e) = machine.services.write_pid_file(master.pid) {
                 warn("cannot write the init script's pid file", &e);
             }
-            if let Err(e) = machine.services.adopt_master(master) {
+            if let Err(e) = machine.services.adopt_master(master, self.cancel) {
                 warn("the master's unit does not know the master that serves", &e);
             }
         }

@@ -58,7 +58,7 @@ impl<'a> Standby<'a> {
 
     /// Stays until the role is over.
     pub(crate) fn stay(self) {
-        let Some(ucarp) = self.ucarp else { return };
+        let Some(ucarp) = self.ucarp else { return hot::end(self.machine) };
         let off_duty = self.cancel.child();
         thread::scope(|scope| {
             scope.spawn(|| hot::keep(self.machine, &self.vip, &self.request, &off_duty));

@@ -91,7 +91,9 @@ pub(crate) fn finish_interrupted(machine: &Machine, run: &mut Run) -> Result<(),
             run.done(StepName::Recover, format_args!("the run of {} was interrupted: {end}", when(id)));
         }
     }
-    standby_master::sweep(&machine.data)?;
+    if let Err(e) = standby_master::recover(machine) {
+        log::error!("cannot end the hot standby of a run that was killed: {}", chain(&e));
+    }
     Ok(commit::sweep(&machine.data)?)
 }
 

@@ -44,6 +44,7 @@ use crate::moosefs::{self, Daemon, Release};
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
+use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity};
 use crate::sys::text::bytes;
 
@@ -67,8 +68,8 @@ const READS_WITHIN: Duration = Duration::from_secs(60);
 /// How long one may wait, in seconds. A master removes chunkservers from its metadata that were not connected for
 /// `CS_DAYS_TO_REMOVE_UNUSED` (7 days), counted from the start of its replay.
 const LONGEST_WAIT: u64 = 20 * 60 * 60;
-/// How long the processes that a master has forked may outlive it.
-const FORKED_END: Duration = Duration::from_secs(2);
+/// How long one that is killed may take to give its memory back.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// What a master needs with an empty file system, in bytes.
 const LEAST_MEMORY: u64 = 400_000_000;
 /// And for each byte of the image.
@@ -92,7 +93,9 @@ pub(crate) enum Error {
     )]
     Release(Release),
     /// It has waited for long.
-    #[error("it has waited for 20 hours, and a master that waits for days forgets chunkservers that are not back at once")]
+    #[error(
+        "it has waited for 20 hours, and a master that waits for days forgets chunkservers that are not back at once"
+    )]
     Old,
     /// The data folder cannot be read.
     #[error(transparent)]
@@ -159,6 +162,9 @@ pub(crate) enum Error {
     /// It does nothing.
     #[error("mfsmaster did not {0} in time")]
     Hangs(&'static str),
+    /// It would be a second one.
+    #[error("a master serves here")]
+    Serves,
     /// Another run works on it.
     #[error("another run has the hot standby")]
     Busy,
@@ -209,8 +215,6 @@ pub(crate) struct StandbyMaster {
     growing: Growing,
     log: File,
     feed: File,
-    /// Nobody else works on it.
-    _held: File,
 }
 
 impl StandbyMaster {
@@ -220,10 +224,17 @@ impl StandbyMaster {
     }
 
     /// Stages what would be served here, and has a master load it. Returns it with the place in the metalogger's log from
-    /// which it has to be fed.
-    pub(crate) fn load(machine: &Machine, cancel: &Cancel) -> Result<(Self, Tail), Error> {
-        let lock = lock(machine, Duration::ZERO)?;
+    /// which it has to be fed. Asks whether it is `wanted` still before the master is started.
+    pub(crate) fn load(
+        machine: &Machine,
+        _hold: &Hold,
+        wanted: &dyn Fn() -> bool,
+        cancel: &Cancel,
+    ) -> Result<(Self, Tail), Error> {
         end(machine)?;
+        if machine.running(Daemon::Master)?.is_some() {
+            return Err(Error::Serves);
+        }
         let release = moosefs::installed_release(cancel)?;
         if !release.can_wait() {
             return Err(Error::Release(release));
@@ -231,14 +242,16 @@ impl StandbyMaster {
         let tail = Tail::open(&machine.data)?;
         let plan = plan_of(machine, cancel)?;
         let folder = make_folder(machine)?;
-        let loaded = Self::load_in(machine, folder, &plan, lock, cancel);
-        if loaded.is_err() {
-            end(machine)?;
-        }
-        Ok((loaded?, tail))
+        Ok((Self::load_in(machine, folder, &plan, wanted, cancel)?, tail))
     }
 
-    fn load_in(machine: &Machine, folder: Folder, plan: &Plan, lock: File, cancel: &Cancel) -> Result<Self, Error> {
+    fn load_in(
+        machine: &Machine,
+        folder: Folder,
+        plan: &Plan,
+        wanted: &dyn Fn() -> bool,
+        cancel: &Cancel,
+    ) -> Result<Self, Error> {
         let record = Record {
             base: base_of(machine, plan)?.ok_or(Error::NoCopy)?,
             jump: plan.jump().0,
@@ -252,34 +265,30 @@ impl StandbyMaster {
         let feed = folder.make_fifo(OsStr::new(FEED))?;
         folder.give(&feed, OsStr::new(FEED), machine.owner)?;
         let first = plan.base_version + plan.jump();
+        cancel.check()?;
+        if !wanted() {
+            return Err(Cancelled.into());
+        }
         let master = start(machine, &folder, &feed, first, cancel)?;
         let badness = be_first_to_go(master);
         let log = folder.append(OsStr::new(stage::LOG))?;
-        let mut standby = Self { folder, master, badness, growing, log, feed, _held: lock };
+        let mut standby = Self { folder, master, badness, growing, log, feed };
         standby.feed_file(cancel)?;
         Ok(standby)
     }
 
     /// Takes over what an earlier run has left here, if that is exactly what `plan` says up to there. What fits in no way is
     /// ended.
-    pub(crate) fn take(
-        machine: &Machine,
-        plan: &Plan,
-        patience: Duration,
-        cancel: &Cancel,
-    ) -> Result<Option<Self>, Error> {
-        if waiting::master(&machine.data)?.is_none() {
-            return Ok(None);
-        }
-        let lock = lock(machine, patience)?;
-        let taken = Self::take_with(machine, plan, lock, cancel);
-        if !matches!(taken, Ok(Some(_))) {
+    pub(crate) fn take(machine: &Machine, plan: &Plan, _hold: &Hold, cancel: &Cancel) -> Result<Option<Self>, Error> {
+        let taken = Self::take_if_it_fits(machine, plan, cancel);
+        // One that is there still after a wait that was cut short fits the next run as well.
+        if !matches!(taken, Ok(Some(_)) | Err(Error::Cancelled(_))) {
             end(machine)?;
         }
         taken
     }
 
-    fn take_with(machine: &Machine, plan: &Plan, lock: File, cancel: &Cancel) -> Result<Option<Self>, Error> {
+    fn take_if_it_fits(machine: &Machine, plan: &Plan, cancel: &Cancel) -> Result<Option<Self>, Error> {
         let (Some(master), Some(folder)) = (waiting::master(&machine.data)?, open_folder(&machine.data)?) else {
             return Ok(None);
         };
@@ -301,18 +310,23 @@ impl StandbyMaster {
             log::info!("the hot standby was made from another image or with other settings");
             return Ok(None);
         }
-        let Some(growing) = Growing::compare(&machine.data, plan, &folder, left.end, cancel)? else {
+        let compared = Growing::compare(&machine.data, plan, &folder, left.end, cancel);
+        if matches!(compared, Err(stage::Error::Cancelled(_))) {
+            // Nothing was fed.
+            json_file::write(&folder, OsStr::new(LEFT), &left)?;
+        }
+        let Some(growing) = compared? else {
             log::warn!("the hot standby was fed something else than the copy here says");
             return Ok(None);
         };
         let (log, feed) = (folder.append(OsStr::new(stage::LOG))?, folder.open_fifo(OsStr::new(FEED))?);
-        Ok(Some(Self { folder, master, badness: left.badness, growing, log, feed, _held: lock }))
+        Ok(Some(Self { folder, master, badness: left.badness, growing, log, feed }))
     }
 
     /// Takes over what an earlier run has left here, to feed it on.
     pub(crate) fn take_for_standby(
         machine: &Machine,
-        patience: Duration,
+        hold: &Hold,
         cancel: &Cancel,
     ) -> Result<Option<(Self, Tail)>, Error> {
         if waiting::master(&machine.data)?.is_none() {
@@ -320,12 +334,22 @@ impl StandbyMaster {
         }
         let tail = Tail::open(&machine.data)?;
         let plan = plan_of(machine, cancel)?;
-        Ok(Self::take(machine, &plan, patience, cancel)?.map(|taken| (taken, tail)))
+        Ok(Self::take(machine, &plan, hold, cancel)?.map(|taken| (taken, tail)))
     }
 
     /// Leaves it to the next run. It must not be fed any more.
     pub(crate) fn leave(self) -> Result<(), Error> {
         Ok(json_file::write(&self.folder, OsStr::new(LEFT), &Left { end: self.growing.end(), badness: self.badness })?)
+    }
+
+    /// The files, by their numbers, from which `plan` takes what it was fed so far.
+    pub(crate) fn covered(&self, machine: &Machine, plan: &Plan) -> Result<Vec<(u64, u64)>, Error> {
+        let mut files = Vec::new();
+        for stretch in plan.stretches.iter().filter(|stretch| self.end().has(stretch.first)) {
+            let status = machine.data.status(&stretch.file)?;
+            files.push((status.map_or(0, |status| status.st_ino), stretch.first));
+        }
+        Ok(files)
     }
 
     /// The version that it was fed, before the jump.
@@ -353,12 +377,12 @@ impl StandbyMaster {
     ) -> Result<(Complete, stage::Written), Error> {
         let lines = self.growing.complete(&machine.data, plan, cancel)?;
         self.add(&lines, cancel)?;
-        let Self { folder, master, badness, growing, mut log, feed, _held: held } = self;
+        let Self { folder, master, badness, growing, mut log, feed } = self;
         let (lines, written) = growing.finish()?;
         put(&mut log, &lines)?;
         feed_all(&feed, master, &lines, cancel)?;
         log.sync_all().map_err(|source| Error::Io { operation: "flush the log of the hot standby", source })?;
-        Ok((Complete { folder, master, badness, feed, _held: held }, written))
+        Ok((Complete { folder, master, badness, feed }, written))
     }
 
     /// Whether it has not waited for too long, its process still waits, and the image that it was made from and what it has read are still those of now.
@@ -406,7 +430,6 @@ pub(crate) struct Complete {
     master: Identity,
     badness: String,
     feed: File,
-    _held: File,
 }
 
 impl Complete {
@@ -478,16 +501,18 @@ fn settings(machine: &Machine) -> Vec<Option<Source>> {
     files.map(|path| rustix::fs::stat(&path).ok().map(Source::from)).collect()
 }
 
-/// Waits until nobody feeds the hot standby any more, for `patience` at most; one that does not end is noticed later.
-pub(crate) fn wait_until_left(machine: &Machine, patience: Duration) {
-    if matches!(waiting::master(&machine.data), Ok(Some(_))) {
-        drop(lock(machine, patience));
-    }
+/// The right to work on the hot standby of this machine: of the run that keeps it, or of a promotion. Dropping it releases it.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    _file: File,
 }
 
-fn lock(machine: &Machine, patience: Duration) -> Result<File, Error> {
-    let folder = Folder::open(&machine.config.instance.run_folder())?;
-    folder.lock(OsStr::new(LOCK), patience)?.ok_or(Error::Busy)
+impl Hold {
+    /// Waits until no other run has it, for `patience` at most.
+    pub(crate) fn of(machine: &Machine, patience: Duration) -> Result<Self, Error> {
+        let folder = Folder::open(&machine.config.instance.run_folder())?;
+        Ok(Self { _file: folder.lock(OsStr::new(LOCK), patience)?.ok_or(Error::Busy)? })
+    }
 }
 
 fn open_folder(data: &Folder) -> Result<Option<Folder>, Error> {
@@ -507,40 +532,69 @@ fn make_folder(machine: &Machine) -> Result<Folder, Error> {
     Ok(root.make_subfolder(FOLDER.as_ref(), 0o700)?)
 }
 
-/// Kills the master that waits on the data folder, if there is one, and removes what was kept for it.
+/// Kills the master that waits on the data folder, or is about to, and removes what was kept for it.
 pub(crate) fn end(machine: &Machine) -> Result<(), Error> {
-    if let Some(master) = waiting::master(&machine.data)? {
-        log::info!("ending the hot standby (process {})", master.pid);
-        // Its writer has a lock of its own, in which the next master would fail.
-        let forked = process::forked_by(master);
-        process::kill(master)?;
-        for process in forked {
-            process::stop(process, FORKED_END)?;
+    let until = Instant::now() + ENDS_WITHIN;
+    let mut told = false;
+    loop {
+        // Also the process that starts it, and its writer, which has a lock that the next master would fail in.
+        let marked = waiting::marked(&machine.data)?;
+        let Some(first) = marked.first() else { break };
+        if !told {
+            log::info!("ending the hot standby (process {})", first.pid);
+            told = true;
+        }
+        for process in marked {
+            // One with much memory takes its time.
+            match process::kill(process) {
+                Err(e) if Instant::now() > until => return Err(e.into()),
+                _ => (),
+            }
         }
     }
     remove(&machine.data)?;
-    sweep(&machine.data)
+    sweep(&machine.data);
+    Ok(())
+}
+
+/// Ends what a run that was killed has begun here. A run that is at work on it ends it itself.
+pub(crate) fn recover(machine: &Machine) -> Result<(), Error> {
+    let Ok(_hold) = Hold::of(machine, Duration::ZERO) else { return Ok(()) };
+    match open_folder(&machine.data)? {
+        Some(folder) if folder.status(OsStr::new(LEFT))?.is_some() => Ok(()),
+        _ => end(machine),
+    }
 }
 
 /// Removes what was kept for a master: if it still runs, it serves.
 fn remove(data: &Folder) -> Result<(), Error> {
+    // Another run may do the same.
+    let gone = |done: Result<(), folder::Error>| match done {
+        Err(e) if e.is_not_found() => Ok(()),
+        done => done,
+    };
     let Some(folder) = open_folder(data)? else { return Ok(()) };
-    commit::clear(&folder)?;
+    for name in folder.names()? {
+        gone(folder.remove(&name))?;
+    }
     if let Some(root) = commit::open_root(data)? {
-        root.remove_subfolder(FOLDER.as_ref())?;
+        gone(root.remove_subfolder(FOLDER.as_ref()))?;
         if root.names()?.is_empty() {
-            data.remove_subfolder(waiting::ROOT.as_ref())?;
+            gone(data.remove_subfolder(waiting::ROOT.as_ref()))?;
         }
     }
     Ok(())
 }
 
-/// Removes the names from the data folder that a run has left there which was killed while a master was started.
-pub(crate) fn sweep(data: &Folder) -> Result<(), Error> {
-    for name in data.names()?.iter().filter(|name| names::is_of_standby(name.as_encoded_bytes())) {
-        data.remove(name)?;
+/// Removes the names from the data folder that a run has left there which was killed while a master was started. What stays
+/// is no reason to serve nothing.
+fn sweep(data: &Folder) {
+    for name in data.names().unwrap_or_default().iter().filter(|name| names::is_of_standby(name.as_encoded_bytes())) {
+        match data.remove(name) {
+            Err(e) if !e.is_not_found() => log::warn!("{}", chain(&e)),
+            _ => (),
+        }
     }
-    Ok(())
 }
 
 fn put(log: &mut File, lines: &[u8]) -> Result<(), Error> {
@@ -585,6 +639,9 @@ fn be_first_to_go(master: Identity) -> String {
 }
 
 fn set_badness(master: Identity, value: &str) {
+    if !master.is_alive() {
+        return;
+    }
     if let Err(e) = std::fs::write(badness(master), value) {
         log::warn!("cannot tell the kernel when to kill mfsmaster (process {}): {e}", master.pid);
     }

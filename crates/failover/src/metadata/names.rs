@@ -61,9 +61,7 @@ pub(crate) fn fed_log(number: u64) -> OsString {
 
 /// Whether `name` is one that a hot standby has for some milliseconds while it is started: no metadata of its own.
 pub(crate) fn is_of_standby(name: &[u8]) -> bool {
-    let number = name.strip_prefix(b"changelog.").and_then(|rest| rest.strip_suffix(b".mfs"));
-    let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
-    name == LOADED_IMAGE.as_bytes() || number.is_some_and(|number| FED_LOGS.contains(&number))
+    name == LOADED_IMAGE.as_bytes() || FED_LOGS.into_iter().any(|number| fed_log(number).as_bytes() == name)
 }
 
 /// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).
@@ -144,6 +142,23 @@ fn is_random(text: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_very_names_of_a_hot_standby_are_passed_over() {
+        for name in ["metadata.mfs-promote", "changelog.970000000.mfs", "changelog.970000063.mfs"] {
+            assert!(is_of_standby(name.as_bytes()) && classify(name.as_bytes()).is_none(), "{name}");
+        }
+        for name in [
+            "metadata.mfs-promote.1",
+            "changelog.97.mfs",
+            "changelog.970000064.mfs",
+            "changelog.0970000000.mfs",
+            "changelog.+970000000.mfs",
+            "changelog_ml.970000000.mfs",
+        ] {
+            assert!(!is_of_standby(name.as_bytes()), "{name}");
+        }
+    }
 
     #[test]
     fn every_name_of_every_release() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::moosefs::workarounds::{adoption, restore_dropin};
-use crate::moosefs::{self, Daemon};
+use crate::moosefs::{self, Daemon, waiting};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::process::{self, Identity, RunOptions, Stopped};
@@ -252,10 +252,12 @@ impl Services {
         launched.map_err(|source| Error::Command { verb: "start", control: Control::Own(program).to_string(), source })
     }
 
-    /// Makes the unit of the master know `master`, which it has not started.
-    pub(crate) fn adopt_master(&self, master: Identity) -> Result<(), Error> {
-        let Control::Unit(unit) = &self.master else { return Ok(()) };
-        Ok(adoption::adopt(unit, master)?)
+    /// Makes the unit of the master know `master`, if that has waited to serve, so that its unit has not started it.
+    pub(crate) fn adopt_master(&self, master: Identity, cancel: &Cancel) -> Result<(), Error> {
+        match &self.master {
+            Control::Unit(unit) if waiting::has_waited(master) => Ok(adoption::adopt(unit, master, cancel)?),
+            _ => Ok(()),
+        }
     }
 
     /// Makes later starts of the master plain ones again, if [`Services::start_master`] changed them, in this run or in

@@ -17,11 +17,10 @@ use crate::machine::Machine;
 use crate::machine::commit::{self, RunFolder};
 use crate::machine::memory;
 use crate::machine::space;
-use crate::machine::standby_master::{self, Complete, StandbyMaster};
+use crate::machine::standby_master::{self, Complete, Hold, StandbyMaster};
 use crate::moosefs::workarounds::metarestore;
 use crate::sys::logging::chain;
 use crate::sys::text::human;
-use crate::timing;
 
 /// In this time the metalogger has done its renames.
 const RENAMES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -72,16 +71,14 @@ impl Error {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Stage(stage::Error::ImageChanged { .. } | stage::Error::LogChanged { .. })
-            | Self::Space(space::Error::Full { .. }) => true,
+            | Self::Space(space::Error::Full { .. })
+            | Self::Standby(_) => true,
             Self::Inventory(_) | Self::Stage(_) | Self::Space(_) | Self::RunFolder(_) | Self::Folder(_) => {
                 is_passing(self)
             }
-            Self::Refused(_)
-            | Self::Emergency(_)
-            | Self::Release(_)
-            | Self::Metarestore(_)
-            | Self::Standby(_)
-            | Self::Cancelled(_) => false,
+            Self::Refused(_) | Self::Emergency(_) | Self::Release(_) | Self::Metarestore(_) | Self::Cancelled(_) => {
+                false
+            }
         }
     }
 }
@@ -110,7 +107,7 @@ struct Source {
 /// two renames of the metalogger an image or a log has no name: a plan that is refused is made once more.
 pub(crate) fn plan(machine: &Machine, loss: Loss, cancel: &Cancel) -> Result<Planned, Error> {
     let release = check_release(cancel)?;
-    once_more(|e| matches!(e, Error::Refused(_)) || is_passing(e), cancel, || plan_for(machine, loss, release, cancel))
+    once_more(|e| matches!(e, Error::Refused(_)) || is_passing(e), cancel, || plan_for(machine, loss, release))
 }
 
 /// Tries once more, a moment later, if `may_pass` says so of the error.
@@ -129,12 +126,11 @@ fn once_more<T>(
     }
 }
 
-fn plan_for(machine: &Machine, loss: Loss, release: Release, cancel: &Cancel) -> Result<Planned, Error> {
+fn plan_for(machine: &Machine, loss: Loss, release: Release) -> Result<Planned, Error> {
     let plan = make_plan(machine, loss)?;
     let source = source_of(machine, &plan)?;
     let jump = plan.jump();
     stage::check_jump(&plan, jump)?;
-    space::check(&machine.data, &machine.config.instance, &plan, jump, cancel)?;
     emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + jump, loss)?;
     Ok(Planned { plan, source, jump, release, loss })
 }
@@ -146,25 +142,46 @@ pub(crate) struct Prepared {
     folder: RunFolder,
     /// The hot standby, which has the image of the plan: then there is no copy of it in the stage.
     standby: Option<StandbyMaster>,
+    /// The files from which the plan takes what that has.
+    covered: Vec<(u64, u64)>,
 }
 
 /// Copies the image of the plan into the stage of the run `id`. The metalogger may finish a download just now: then the plan
 /// is made and its image copied once more.
-pub(crate) fn copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+///
+/// Without a `hold` no hot standby is taken over.
+pub(crate) fn copy(
+    planned: Planned,
+    machine: &Machine,
+    id: u64,
+    hold: Option<&Hold>,
+    cancel: &Cancel,
+) -> Result<Prepared, Error> {
     let (loss, release) = (planned.loss, planned.release);
     let mut planned = Some(planned);
     once_more(Error::may_pass, cancel, || {
-        let plan = || plan_for(machine, loss, release, cancel);
-        try_copy(planned.take().map_or_else(plan, Ok)?, machine, id, cancel)
+        let plan = || plan_for(machine, loss, release);
+        try_copy(planned.take().map_or_else(plan, Ok)?, machine, id, hold, cancel)
     })
 }
 
-fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Result<Prepared, Error> {
+fn try_copy(
+    planned: Planned,
+    machine: &Machine,
+    id: u64,
+    hold: Option<&Hold>,
+    cancel: &Cancel,
+) -> Result<Prepared, Error> {
+    let standby = take_standby(&planned, machine, hold, cancel)?;
+    let covered = standby.as_ref().map(|standby| standby.covered(machine, &planned.plan)).transpose()?;
+    let covered = covered.unwrap_or_default();
+    if standby.is_none() {
+        space::check(&machine.data, &machine.config.instance, &planned.plan, planned.jump, cancel)?;
+    }
     let folder = RunFolder::create(&machine.data, id)?;
-    let standby = take_standby(&planned, machine, cancel)?;
     let copied = if standby.is_some() { Ok(()) } else { copy_image(&planned, machine, &folder, cancel) };
     match copied {
-        Ok(()) => Ok(Prepared { planned, folder, standby }),
+        Ok(()) => Ok(Prepared { planned, folder, standby, covered }),
         Err(e) => {
             folder.discard(&machine.data)?;
             Err(e)
@@ -173,8 +190,17 @@ fn try_copy(planned: Planned, machine: &Machine, id: u64, cancel: &Cancel) -> Re
 }
 
 /// The hot standby, if it has exactly what the plan says. Any other one is ended: a cold start needs its place.
-fn take_standby(planned: &Planned, machine: &Machine, cancel: &Cancel) -> Result<Option<StandbyMaster>, Error> {
-    match StandbyMaster::take(machine, &planned.plan, timing::STANDBY_LEFT, cancel) {
+fn take_standby(
+    planned: &Planned,
+    machine: &Machine,
+    hold: Option<&Hold>,
+    cancel: &Cancel,
+) -> Result<Option<StandbyMaster>, Error> {
+    let Some(hold) = hold else {
+        standby_master::end(machine)?;
+        return Ok(None);
+    };
+    match StandbyMaster::take(machine, &planned.plan, hold, cancel) {
         Ok(taken) => Ok(taken),
         Err(e) => {
             cancel.check()?;
@@ -214,12 +240,14 @@ impl Prepared {
 
     /// Completes the stage with the files as they are now that the metalogger has stopped.
     pub(crate) fn stage(self, machine: &Machine, cancel: &Cancel) -> Result<Staged, Error> {
-        let Self { mut planned, folder, standby } = self;
+        let Self { mut planned, folder, standby, covered } = self;
         planned.plan = make_plan(machine, planned.loss)?;
         let source = source_of(machine, &planned.plan)?;
         let is_new = source != planned.source || planned.plan.jump() != planned.jump;
         (planned.source, planned.jump) = (source, planned.plan.jump());
         if let Some(standby) = standby {
+            // What it was fed was compared with the plan of before.
+            let is_new = is_new || standby.covered(machine, &planned.plan).ok() != Some(covered);
             if let Some((complete, written)) = complete(standby, &planned.plan, is_new, machine, &folder, cancel)? {
                 emergency::check(
                     &machine.data,

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 
 use crate::machine::Machine;
-use crate::machine::lock::Request;
+use crate::machine::lock::{Locks, Request};
 use crate::machine::notify::{self, Event};
-use crate::machine::standby_master::{self, Error, HotState, StandbyMaster};
+use crate::machine::standby_master::{self, Error, Hold, HotState, StandbyMaster};
 use crate::metadata::stage::Tail;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -39,16 +39,22 @@ const REPLAYS: u32 = 2;
 
 /// Keeps one until `cancel` is set or a later call is made; that one may take it over.
 pub(super) fn keep(machine: &Machine, vip: &VirtualIp, request: &Request, cancel: &Cancel) {
-    if !machine.config.hot_standby {
-        return;
-    }
     // The other machines of the group are heard first: the next epoch depends on them.
-    if cancel.sleep(FIRST_PAUSE).is_err() {
-        return;
+    if machine.config.hot_standby && cancel.sleep(FIRST_PAUSE).is_ok() {
+        let keeper = Keeper { machine, vip, request, cancel, pause: FIRST_PAUSE, told: String::new(), not_replayed: 0 };
+        keeper.stay();
     }
-    let mut keeper = Keeper { machine, vip, request, cancel, pause: FIRST_PAUSE, told: String::new(), not_replayed: 0 };
-    keeper.stay();
-    keeper.report(None);
+    if !request.superseded() {
+        end(machine);
+    }
+}
+
+/// Ends one that nobody will feed.
+pub(super) fn end(machine: &Machine) {
+    let ended = Hold::of(machine, timing::STANDBY_LEFT).and_then(|_hold| standby_master::end(machine));
+    if let Err(e) = ended {
+        log::warn!("cannot end the hot standby: {}", chain(&e));
+    }
 }
 
 struct Keeper<'a> {
@@ -68,45 +74,49 @@ impl Keeper<'_> {
         !self.cancel.is_set() && !self.request.superseded()
     }
 
-    fn stay(&mut self) {
+    /// Whether a run of an administrator is at work, which asks for no ticket.
+    fn another_works(&self) -> bool {
+        let locks = Locks::of(&self.machine.config.instance);
+        locks.and_then(|locks| locks.at_work()).is_ok_and(|at_work| at_work.is_some())
+    }
+
+    fn stay(mut self) {
         while self.is_on_duty() {
             let begun = Instant::now();
-            match self.run() {
-                Ok(left) => {
-                    if let Err(e) = left.leave() {
-                        log::warn!("the hot standby is given up: {}", chain(&e));
-                    }
-                    return;
-                }
-                Err(_) if !self.is_on_duty() => break,
+            let ended = if self.another_works() { Ok(()) } else { self.run() };
+            if !self.is_on_duty() {
+                break;
+            }
+            match ended {
+                Ok(()) => self.pause = FIRST_PAUSE,
                 Err(e) => self.note(&e, begun.elapsed()),
             }
-            self.end();
             if self.cancel.sleep(self.pause).is_err() {
-                return;
+                break;
             }
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
-        if !self.request.superseded() {
-            // Nobody will feed it.
-            self.end();
-        }
+        self.report(None);
     }
 
-    fn end(&self) {
-        if let Err(e) = standby_master::end(self.machine) {
-            log::warn!("cannot end the hot standby: {}", chain(&e));
+    /// Keeps one until another run is to have it.
+    fn run(&mut self) -> Result<(), Error> {
+        let hold = Hold::of(self.machine, timing::STANDBY_LEFT)?;
+        let kept = self.keep_one(&hold).and_then(StandbyMaster::leave);
+        if kept.is_err() {
+            standby_master::end(self.machine)?;
         }
+        kept
     }
 
-    /// Loads one and feeds it until a later call is made; returns it then.
-    fn run(&mut self) -> Result<StandbyMaster, Error> {
-        let (mut standby, mut tail) = self.begin()?;
+    /// Loads one and feeds it until another run is to have it; returns it then.
+    fn keep_one(&mut self, hold: &Hold) -> Result<StandbyMaster, Error> {
+        let (mut standby, mut tail) = self.begin(hold)?;
         self.told.clear();
         let since = Utc::now().timestamp();
         self.report(Some(&standby.report(since)));
         let mut look_at = Instant::now() + LOOK_EVERY;
-        while !self.request.superseded() {
+        while !self.request.superseded() && !self.another_works() {
             // Not cut short: half a line would make it useless to the next run.
             standby.follow(self.machine, &mut tail, Cancel::never())?;
             if Instant::now() >= look_at {
@@ -123,8 +133,8 @@ impl Keeper<'_> {
         Ok(standby)
     }
 
-    fn begin(&self) -> Result<(StandbyMaster, Tail), Error> {
-        if let Some(taken) = StandbyMaster::take_for_standby(self.machine, timing::STANDBY_LEFT, self.cancel)? {
+    fn begin(&self, hold: &Hold) -> Result<(StandbyMaster, Tail), Error> {
+        if let Some(taken) = StandbyMaster::take_for_standby(self.machine, hold, self.cancel)? {
             log::info!("hot standby: process {} goes on from version {}", taken.0.master().pid, taken.0.end());
             return Ok(taken);
         }
@@ -134,7 +144,8 @@ impl Keeper<'_> {
             return Err(Error::Memory { needed, free });
         }
         let begun = Instant::now();
-        let (standby, tail) = StandbyMaster::load(self.machine, self.cancel)?;
+        let wanted = || self.is_on_duty() && !self.another_works();
+        let (standby, tail) = StandbyMaster::load(self.machine, hold, &wanted, self.cancel)?;
         log::info!(
             "hot standby: mfsmaster (process {}) has loaded version {} in {} and follows the metalogger",
             standby.master().pid,

@@ -13,7 +13,7 @@ use crate::machine::Machine;
 use crate::metadata::names::{self, FED_LOGS, LOADED_IMAGE};
 use crate::metadata::{Version, emergency, stage};
 use crate::moosefs::Daemon;
-use crate::moosefs::waiting::{self, VARIABLE};
+use crate::moosefs::waiting::{self, MARK, VARIABLE};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::Folder;
 use crate::sys::process::Identity;
@@ -53,16 +53,17 @@ pub(super) fn start(
         drop(held);
         Ok(master)
     });
-    let swept = sweep(data);
-    let master = started?;
-    swept?;
-    Ok(master)
+    // What was launched and does not wait by then, the caller ends.
+    if started.is_ok() {
+        sweep(data);
+    }
+    started
 }
 
 /// A mark that no other master of this machine has.
 fn mark() -> OsString {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    format!("waits.{}.{}", now.as_nanos(), std::process::id()).into()
+    format!("{MARK}{}.{}", now.as_nanos(), std::process::id()).into()
 }
 
 /// The names of the fed log and of the gate in the data folder.

@@ -17,7 +17,7 @@ use crate::sys::cancel::Cancel;
 use crate::sys::process::{self, Identity};
 
 /// How long the manager may take for each call.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The program that is started in the unit.
 const PROGRAM: &str = "mfs-promote";
 /// Where the control groups are.
@@ -55,12 +55,12 @@ pub(crate) enum Error {
 }
 
 /// Makes `master` the main process of `unit`; nothing happens where it is that already.
-pub(crate) fn adopt(unit: &str, master: Identity) -> Result<(), Error> {
+pub(crate) fn adopt(unit: &str, master: Identity, cancel: &Cancel) -> Result<(), Error> {
     let call = |operation, words: &[&str]| {
         let failed = |source| Error::Systemctl { operation, unit: unit.to_owned(), source };
         let systemctl = process::find_program("systemctl")
             .ok_or_else(|| failed(process::Error::NotInstalled { name: "systemctl".to_owned() }))?;
-        let finished = process::run(&systemctl, words, PATIENCE, Cancel::never()).and_then(process::Finished::success);
+        let finished = process::run(&systemctl, words, PATIENCE, cancel).and_then(process::Finished::success);
         finished.map(|finished| finished.output).map_err(failed)
     };
     let main = call("look at", &["show", "--property=MainPID", "--", unit])?;
@@ -80,7 +80,7 @@ fn drop_in(unit: &str, program: &Path, master: Identity) -> String {
     let (program, file) = (program.display(), pid_file(unit));
     // What else the unit does before and after a start was not made for a master that runs.
     format!(
-        "[Service]\nType=forking\nPIDFile={}\nExecStartPre=\nExecStartPost=\nExecStart=\n\
+        "[Service]\nType=forking\nPIDFile={}\nExecCondition=\nExecStartPre=\nExecStartPost=\nExecStart=\n\
          ExecStart=+{program} --adopt {master} --pid-file {}\n",
         file.display(),
         file.display()
@@ -99,10 +99,10 @@ pub(crate) fn take_along(master: Identity, pid_file: &Path) -> Result<(), Error>
     if !master.is_alive() {
         return Err(Error::Gone);
     }
-    let write = |path: PathBuf| {
-        std::fs::write(&path, format!("{}\n", master.pid)).map_err(|source| Error::Write { path, source })
+    let write = |path: PathBuf, process: Identity| {
+        std::fs::write(&path, format!("{}\n", process.pid)).map_err(|source| Error::Write { path, source })
     };
-    write(pid_file.to_owned())?;
+    write(pid_file.to_owned(), master)?;
     // The others it sets itself when it starts: open files, core, locked memory.
     let limits = [Resource::As, Resource::Cpu, Resource::Data, Resource::Fsize, Resource::Nproc, Resource::Stack];
     let pid = i32::try_from(master.pid).ok().and_then(Pid::from_raw);
@@ -113,7 +113,12 @@ pub(crate) fn take_along(master: Identity, pid_file: &Path) -> Result<(), Error>
         }
     }
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    groups.lines().filter_map(folder_of).try_for_each(|folder| write(folder.join("cgroup.procs")))
+    let Some(folder) = groups.lines().find_map(folder_of) else { return Ok(()) };
+    // First what it has forked: a TERM to that is a TERM to it.
+    for process in process::forked_by(master) {
+        write(folder.join("cgroup.procs"), process)?;
+    }
+    write(folder.join("cgroup.procs"), master)
 }
 
 /// The folder of a control group of systemd, from a line of `/proc/PID/cgroup`: in the hierarchy of version 2, or in its own.
