@@ -243,8 +243,10 @@ impl Prepared {
         let Self { mut planned, folder, standby, covered } = self;
         planned.plan = make_plan(machine, planned.loss)?;
         let source = source_of(machine, &planned.plan)?;
-        let is_new = source != planned.source || planned.plan.jump() != planned.jump;
-        (planned.source, planned.jump) = (source, planned.plan.jump());
+        let is_new = source != planned.source;
+        if is_new {
+            (planned.source, planned.jump) = (source, planned.plan.jump());
+        }
         if let Some(standby) = standby {
             // What it was fed was compared with the plan of before.
             let is_new = is_new || standby.covered(machine, &planned.plan).ok() != Some(covered);
