@@ -134,3 +134,19 @@ fn a_run_that_is_killed_while_it_loads_leaves_no_master_behind() -> Result<()> {
     load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
+
+#[test]
+fn a_change_that_does_not_replay_is_an_alarm_before_it_is_needed() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    load.stop()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    let next = cluster.copy_reaches("m2")?.expect("a copy");
+    // There is no such chunk.
+    let script = format!("echo \"{next}: $(date +%s)|UNLOCK(987654321)\" >> /var/lib/mfs/changelog_ml.0.mfs");
+    cluster.must("m2", &["sh", "-c", &script])?;
+    cluster.wait_for_log("m2", log_lines::CANNOT_REPLAY, SOON)?;
+    let checked = cluster.run("m2", &["mfs-promote", "--check"])?;
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(said.contains("CRITICAL  hot standby"), "{said}");
+    nothing_lost(&cluster, &load)
+}

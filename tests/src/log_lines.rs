@@ -370,3 +370,5 @@ pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
 pub const LET_GO: &str = "start: the hot standby was let go";
 /// A release whose master is not safe after it has waited.
 pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* a hot standby needs 4.56.5 or later";
+/// A copy that no master can load.
+pub const CANNOT_REPLAY: &str = "the copy here cannot be replayed, so this machine could not serve";

@@ -157,7 +157,10 @@ pub(crate) enum Error {
     #[error("mfsmaster has ended while it {0}; the system log has its reason")]
     Ended(&'static str),
     /// It ended because of a change, or was killed.
-    #[error("mfsmaster has ended while it replayed the changes; the system log says which one it could not replay")]
+    #[error(
+        "mfsmaster has ended while it replayed the changes or waited for them; the system log says which one it could not \
+         replay, or that it was killed"
+    )]
     Replay,
     /// It does nothing.
     #[error("mfsmaster did not {0} in time")]

@@ -34,7 +34,7 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A master that was hot for so long was well.
 const WELL: Duration = Duration::from_secs(60);
-/// So many masters in a row that end in their replay were not killed by chance.
+/// So many masters in a row that end by themselves were not killed by chance.
 const REPLAYS: u32 = 2;
 
 /// Keeps one until `cancel` is set or a later call is made; that one may take it over.
@@ -65,7 +65,7 @@ struct Keeper<'a> {
     pause: Duration,
     /// The last reason in the log.
     told: String,
-    /// How often in a row one has ended in its replay.
+    /// How often in a row one has ended by itself soon after it was started.
     not_replayed: u32,
 }
 
@@ -115,13 +115,18 @@ impl Keeper<'_> {
         self.told.clear();
         let since = Utc::now().timestamp();
         self.report(Some(&standby.report(since)));
-        let mut look_at = Instant::now() + LOOK_EVERY;
+        let (begun, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
         while !self.request.superseded() && !self.another_works() {
             // Not cut short: half a line would make it useless to the next run.
             standby.follow(self.machine, &mut tail, Cancel::never())?;
+            if !standby.master().is_alive() {
+                return Err(Error::Replay);
+            }
             if Instant::now() >= look_at {
                 standby.check(self.machine)?;
-                self.not_replayed = 0;
+                if begun.elapsed() > WELL {
+                    self.not_replayed = 0;
+                }
                 self.report(Some(&standby.report(since)));
                 look_at = Instant::now() + LOOK_EVERY;
             }
@@ -160,7 +165,7 @@ impl Keeper<'_> {
         if after > WELL {
             self.pause = FIRST_PAUSE;
         }
-        self.not_replayed = if matches!(why, Error::Replay) { self.not_replayed + 1 } else { 0 };
+        self.not_replayed = if matches!(why, Error::Replay | Error::Ended(_)) { self.not_replayed + 1 } else { 0 };
         let (text, replay) = (chain(why), self.not_replayed >= REPLAYS);
         if replay && self.not_replayed == REPLAYS {
             log::error!("the copy here cannot be replayed, so this machine could not serve: {text}");
