@@ -1,8 +1,10 @@
 //! The hot standby: a master that has loaded the copy and replays each change as it comes. It serves as soon as it is let go,
 //! and until then it serves nobody, whatever happens to the run that feeds it.
 
+use std::thread::sleep;
 use std::time::Duration;
 
+use lab::random;
 use lab::{Builder, Cluster, LAST_RETRY, Release, Result, Workload, log_lines};
 use nix::sys::signal::Signal;
 
@@ -148,5 +150,29 @@ fn a_change_that_does_not_replay_is_an_alarm_before_it_is_needed() -> Result<()>
     let checked = cluster.run("m2", &["mfs-promote", "--check"])?;
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
     assert!(said.contains("CRITICAL  hot standby"), "{said}");
+    nothing_lost(&cluster, &load)
+}
+
+/// The runs of the machine that takes over are killed at some moments; their supervisor starts them again.
+#[test]
+fn power_cuts_while_the_runs_of_the_next_machine_are_killed() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    let mut rng = random::rng();
+    let mut serving = "m1";
+    for _ in 0..3 {
+        let next = if serving == "m1" { "m2" } else { "m1" };
+        cluster.power_off(serving)?;
+        for _ in 0..2 {
+            sleep(Duration::from_millis(rng.u64(..2500)));
+            // Between two of them there is none.
+            let _ = cluster.kill(next, "mfs-promote", Signal::SIGKILL);
+        }
+        cluster.wait_for_serving(next, SOON)?;
+        load.wait_for_progress(LAST_RETRY)?;
+        let mark = cluster.mark();
+        cluster.power_on(serving)?;
+        cluster.wait_for_log_since(mark, serving, log_lines::HOT, SOON)?;
+        serving = next;
+    }
     nothing_lost(&cluster, &load)
 }
