@@ -3,7 +3,7 @@
 //! of a crash allows, and that is counted and named.
 //!
 //! `LAB_SEED` repeats a chain, `LAB_CHAIN` is its length, `LAB_RELEASE=13` runs it on Debian 13, and `LAB_RELEASE=14` on
-//! Debian unstable.
+//! Debian unstable. The same with hot standbys, on Debian 13.
 
 use std::thread::sleep;
 
@@ -26,8 +26,17 @@ fn chain_of_failovers() -> Result<()> {
         Some(14) => Some(Release::DebianUnstable),
         Some(other) => panic!("LAB_RELEASE={other} is none of 12, 13 and 14 (unstable)"),
     };
-    eprintln!("{release:?}, LAB_CHAIN={length}");
-    let mut chain = Chain::start(random::rng(), release)?;
+    go(release, length, "cold")
+}
+
+#[test]
+fn chain_of_failovers_with_hot_standbys() -> Result<()> {
+    go(Some(Release::Debian13), variable("LAB_CHAIN").unwrap_or(LENGTH), "hot")
+}
+
+fn go(release: Option<Release>, length: u64, standby: &str) -> Result<()> {
+    eprintln!("{release:?}, {standby} standbys, LAB_CHAIN={length}");
+    let mut chain = Chain::start(random::rng(), release, standby)?;
     for number in 1..=length {
         eprint!("{number}: ");
         chain.failover()?;
@@ -68,10 +77,11 @@ struct Chain {
 }
 
 impl Chain {
-    fn start(mut rng: Rng, release: Option<Release>) -> Result<Self> {
+    fn start(mut rng: Rng, release: Option<Release>, standby: &str) -> Result<Self> {
         let mut order: Vec<String> = ["m1", "m2", "m3"].map(str::to_owned).to_vec();
         order.swap(0, rng.usize(..3));
-        let mut builder = Cluster::build().masters(3);
+        let standby = format!("STANDBY = {standby}\n");
+        let mut builder = Cluster::build().masters(3).file("/etc/mfs/mfspromote.cfg", standby, 0o644);
         for (place, machine) in (0_u8..).zip(&order) {
             builder = builder.skew(machine, place * 50);
         }
@@ -91,10 +101,9 @@ impl Chain {
 
     /// One failover, from copies in sync to a client that works again.
     fn failover(&mut self) -> Result<()> {
+        self.wait_for_copies()?;
         self.lag_and_catch_up()?;
-        for standby in self.standbys() {
-            wait_for_whole_copy(&self.cluster, &standby)?;
-        }
+        self.wait_for_copies()?;
         let (fallen, fault) = (self.serving.clone(), pick(&mut self.rng, FAULTS));
         // A clean stop loses nothing only onto a copy in step, and one of two standbys has to be.
         let laggard = self.standbys().get(1).filter(|_| fault != Fault::Stop && self.rng.u8(..2) == 0).cloned();
@@ -125,6 +134,11 @@ impl Chain {
         self.serving = taken.by;
         assert_eq!(self.cluster.serving(), [self.serving.as_str()]);
         self.come_back(&fallen, fault)
+    }
+
+    /// Not only after a lag: a metalogger whose connection ends while it downloads change logs never downloads any again.
+    fn wait_for_copies(&self) -> Result<()> {
+        self.standbys().iter().try_for_each(|standby| wait_for_whole_copy(&self.cluster, standby))
     }
 
     /// A metalogger receives nothing for some seconds, perhaps so long that it closes its connection, and has to catch up.
