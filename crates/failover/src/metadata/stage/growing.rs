@@ -169,7 +169,7 @@ pub(crate) struct Tail {
     file: File,
     /// How far whole lines were read.
     offset: u64,
-    /// Whether a change that is not in the set yet was read: before it are those that a plan has taken.
+    /// Whether the place where the set ends was passed.
     begun: bool,
 }
 
@@ -208,6 +208,7 @@ impl Tail {
     fn read(&mut self, growing: &mut Growing, out: &mut Vec<u8>) -> Result<(), Stale> {
         let size = self.file.metadata().map_err(Stale::Io)?.len();
         if size == self.offset {
+            self.begun = true;
             return Ok(());
         }
         self.file.seek(SeekFrom::Start(self.offset)).map_err(Stale::Io)?;
@@ -219,14 +220,16 @@ impl Tail {
                     growing.writer.add(&line, out)?;
                     self.begun = true;
                 }
-                // What a plan has taken, or has left out.
-                Some(line) if line.id < expected && !self.begun => (),
+                // The last one that is in the set. What is before it a plan has taken, or has left out.
+                Some(line) if !self.begun => self.begun = line.id + 1 == expected,
                 None if !self.begun => (),
                 Some(line) => return Err(Stale::Change { expected, found: line.id }),
                 None => return Err(Stale::Garbage { offset: raw.offset }),
             }
             self.offset = raw.offset + raw.bytes;
         }
+        // All that was there when the set was made: from here on, each line is the next change.
+        self.begun = true;
         Ok(())
     }
 }
@@ -342,7 +345,8 @@ mod tests {
     #[test]
     fn what_a_plan_has_left_out_of_the_log_is_passed_over() {
         let data = Data::new().image("metadata_ml.mfs.back", 10, 1).log("changelog_ml_back.0.mfs", 8..=20, 0);
-        let data = data.file(FOLLOWED, "12: 1|O".to_owned() + &lines(13..=20, 0));
+        // A power cut has left a torn line, to which the metalogger has appended: together another number.
+        let data = data.file(FOLLOWED, "12: 1|O".to_owned() + &lines(13..=18, 0) + "19" + &lines(19..=20, 0));
         let (_stage, mut growing, mut tail) = begun(&data);
         append(&data, FOLLOWED, "21: 18|OP()\n");
         assert!(!tail.follow(&data.folder(), &mut growing).unwrap().is_empty());
