@@ -307,6 +307,16 @@ pub(crate) struct Planning {
     unserved: Option<inventory::Unserved>,
 }
 
+impl Planning {
+    /// Whether a plan that began `epoch` with what was remembered `before` would be the same with this: an epoch that the files
+    /// told of already changes nothing.
+    pub(crate) fn changes_nothing(&self, before: &Self, epoch: u64) -> bool {
+        let Self { served_last, epoch: remembered, rank, unserved } = self;
+        (served_last, rank, unserved) == (&before.served_last, &before.rank, &before.unserved)
+            && remembered.saturating_add(1).saturating_add(*rank) <= epoch
+    }
+}
+
 /// What a plan takes from the memory.
 pub(crate) fn planning(state: &State) -> Planning {
     let memory = recall(state);
@@ -394,6 +404,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = State::open_at(&dir.path().join("state")).unwrap();
         (dir, state)
+    }
+
+    #[test]
+    fn an_epoch_that_the_files_told_of_changes_no_plan() {
+        let before = Planning { served_last: false, epoch: 2, rank: 1, unserved: None };
+        let now = |epoch, rank| Planning { epoch, rank, ..before.clone() };
+        // The files are of epoch 4: the plan begins epoch 6.
+        assert!(now(2, 1).changes_nothing(&before, 6) && now(4, 1).changes_nothing(&before, 6));
+        assert!(!now(5, 1).changes_nothing(&before, 6), "an epoch that nothing here told of");
+        assert!(!now(2, 0).changes_nothing(&before, 6), "another place in the group");
+        assert!(!Planning { served_last: true, ..before.clone() }.changes_nothing(&before, 6));
     }
 
     #[test]

@@ -193,6 +193,8 @@ struct Record {
     jump: u64,
     /// When, in Unix seconds.
     loaded: i64,
+    /// The epoch that the plan begins.
+    epoch: u64,
     /// What the plan took from the memory of this machine.
     planning: Planning,
     /// What else it has read.
@@ -259,6 +261,7 @@ impl StandbyMaster {
             base: base_of(machine, plan)?.ok_or(Error::NoCopy)?,
             jump: plan.jump().0,
             loaded: Utc::now().timestamp(),
+            epoch: plan.epoch,
             planning: memory::planning(&machine.state),
             settings: settings(machine),
         };
@@ -401,7 +404,7 @@ impl StandbyMaster {
         let is_of_now = |record: Record| {
             Some(record.base) == image
                 && record.settings == settings(machine)
-                && record.planning == memory::planning(&machine.state)
+                && memory::planning(&machine.state).changes_nothing(&record.planning, record.epoch)
         };
         // Without an image: between two renames.
         if image.is_none() || record.is_some_and(is_of_now) { Ok(()) } else { Err(Error::Outdated) }
