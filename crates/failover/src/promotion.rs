@@ -385,7 +385,7 @@ impl Promotion<'_> {
             self.run.clients_reset(clients.reset_all());
         }
         self.begin(StepName::Watch);
-        let forked = self.machine.running(Daemon::Master)?.map(process::forked_by).unwrap_or_default();
+        let forked = self.forked_by_master()?;
         match self.watch() {
             // It remembers a TERM that it got while it waited, and has stored everything.
             Err(Failure::DiedServing { .. }) if hot => {
@@ -609,10 +609,15 @@ impl Promotion<'_> {
         self.cancel.check()?;
         log::warn!("the hot standby does not serve, so another mfsmaster is started: {}", chain(&why));
         standby_master::end(self.machine).map_err(prepare::Error::from)?;
-        let forked = self.machine.running(Daemon::Master)?.map(process::forked_by).unwrap_or_default();
+        let forked = self.forked_by_master()?;
         self.end_stale_master()?;
         self.wait_for(&forked)?;
         Ok(false)
+    }
+
+    /// The processes that the master here has forked.
+    fn forked_by_master(&self) -> Result<Vec<Identity>, Failure> {
+        Ok(self.machine.running(Daemon::Master)?.map(process::forked_by).unwrap_or_default())
     }
 
     /// What a master has forked has a lock in which the next one would fail.

@@ -144,10 +144,7 @@ impl RunFolder {
     /// Makes the folder of the run that started at `id`, in unix seconds. If there was a run in that second already,
     /// the next free second names it.
     pub(crate) fn create(data: &Folder, id: u64) -> Result<Self, Error> {
-        let root = match open_root(data)? {
-            Some(root) => root,
-            None => data.make_subfolder(ROOT.as_ref(), 0o700)?,
-        };
+        let root = make_root(data)?;
         let mut id = id;
         while root.status(&number(id))?.is_some() {
             id += 1;
@@ -589,6 +586,14 @@ pub(crate) fn runs(data: &Folder) -> Result<Vec<u64>, Error> {
     Ok(ids)
 }
 
+/// The folder of all runs, made if it is not there.
+pub(super) fn make_root(data: &Folder) -> Result<Folder, Error> {
+    match open_root(data)? {
+        Some(root) => Ok(root),
+        None => Ok(data.make_subfolder(ROOT.as_ref(), 0o700)?),
+    }
+}
+
 pub(super) fn open_root(data: &Folder) -> Result<Option<Folder>, Error> {
     let Some(root) = open(data, ROOT)? else { return Ok(None) };
     if root.is_ours()? { Ok(Some(root)) } else { Err(Error::Foreign(root.path().to_owned())) }
@@ -615,7 +620,7 @@ fn holds_files(run: &Folder, name: &str) -> Result<bool, Error> {
     })
 }
 
-pub(super) fn clear(folder: &Folder) -> Result<(), Error> {
+fn clear(folder: &Folder) -> Result<(), Error> {
     for name in folder.names()? {
         folder.remove(&name)?;
     }

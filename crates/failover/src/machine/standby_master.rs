@@ -14,7 +14,7 @@
 //!
 //! It is never a second master:
 //!
-//! - It has a writing end of its feed itself, so that the death of whoever feeds it is not the end of the feed.
+//! - It has a writing end of its feed itself, so the death of the run that feeds it is not the end of the feed.
 //! - It is [marked](waiting) from before its start until it is let go, and counts as no running master.
 //! - TERM does not end it but would later, so it is only ever killed.
 //! - Who wants it for a promotion takes what [`StandbyMaster::leave`] has left, once: a run that was killed leaves nothing.
@@ -246,7 +246,7 @@ impl StandbyMaster {
         }
         let tail = Tail::open(&machine.data)?;
         let plan = plan_of(machine, cancel)?;
-        let folder = make_folder(machine)?;
+        let folder = commit::make_root(&machine.data)?.make_subfolder(FOLDER.as_ref(), 0o700)?;
         Ok((Self::load_in(machine, folder, &plan, wanted, cancel)?, tail))
     }
 
@@ -391,7 +391,8 @@ impl StandbyMaster {
         Ok((Complete { folder, master, badness, feed }, written))
     }
 
-    /// Whether it has not waited for too long, its process still waits, and the image that it was made from and what it has read are still those of now.
+    /// Whether it has not waited for too long, its process still waits, and the image that it was made from and what it has read
+    /// are still those of now.
     pub(crate) fn check(&self, machine: &Machine) -> Result<(), Error> {
         if waiting::master(&machine.data)? != Some(self.master) {
             return Err(Error::Ended("waited"));
@@ -528,14 +529,6 @@ fn open_folder(data: &Folder) -> Result<Option<Folder>, Error> {
         Err(e) if e.is_not_found() => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-fn make_folder(machine: &Machine) -> Result<Folder, Error> {
-    let root = match commit::open_root(&machine.data)? {
-        Some(root) => root,
-        None => machine.data.make_subfolder(waiting::ROOT.as_ref(), 0o700)?,
-    };
-    Ok(root.make_subfolder(FOLDER.as_ref(), 0o700)?)
 }
 
 /// Kills the master that waits on the data folder, or is about to, and removes what was kept for it.

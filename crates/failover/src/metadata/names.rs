@@ -61,7 +61,11 @@ pub(crate) fn fed_log(number: u64) -> OsString {
 
 /// Whether `name` is one that a hot standby has for some milliseconds while it is started: no metadata of its own.
 pub(crate) fn is_of_standby(name: &[u8]) -> bool {
-    name == LOADED_IMAGE.as_bytes() || FED_LOGS.into_iter().any(|number| fed_log(number).as_bytes() == name)
+    let digits = name.strip_prefix(b"changelog.").and_then(|rest| rest.strip_suffix(b".mfs"));
+    let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    // Written as a number is: no sign, no leading zero.
+    let is_fed = |number| FED_LOGS.contains(&number) && fed_log(number).as_bytes() == name;
+    name == LOADED_IMAGE.as_bytes() || number.is_some_and(is_fed)
 }
 
 /// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).

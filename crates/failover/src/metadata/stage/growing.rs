@@ -135,7 +135,7 @@ impl Sink for Same {
     }
 }
 
-/// Why a log cannot be followed any more: the set must be made anew.
+/// Why the metalogger's log cannot be followed any more: the hot standby has to be loaded again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stale {
     /// Another change than the next one.
