@@ -70,6 +70,29 @@ fn four_power_cuts_and_each_takeover_is_hot() -> Result<()> {
 }
 
 #[test]
+fn a_switchover_lets_it_go_before_the_old_master_has_stored_its_image() -> Result<()> {
+    let (cluster, load) = hot_cluster(builder())?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    let mark = cluster.mark();
+    let text = std::thread::scope(|scope| {
+        let switched = scope.spawn(|| cluster.run("m1", &["mfs-promote", log_lines::SWITCHOVER]));
+        cluster.wait_for_log_since(mark, "m1", log_lines::ADDRESS_REMOVED, SOON)?;
+        // As if the image were so large that it is stored for minutes.
+        cluster.kill("m1", "mfsmaster", Signal::SIGSTOP)?;
+        let output = switched.join().expect("no panic")?;
+        Result::Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    })?;
+    assert!(text.contains(log_lines::SWITCHED_OVER), "{text}");
+    cluster.wait_for_log_since(mark, "m2", log_lines::LET_GO, Duration::ZERO)?;
+    assert!(cluster.master_pid("m1").is_some());
+    cluster.kill("m1", "mfsmaster", Signal::SIGCONT)?;
+    cluster.wait_for_log_since(mark, "m1", log_lines::HOT, SOON)?;
+    assert_eq!(cluster.serving(), ["m2"]);
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+#[test]
 fn a_run_that_feeds_and_is_killed_leaves_no_second_master() -> Result<()> {
     let (cluster, load) = hot_cluster(builder())?;
     let master = waiting(&cluster, "m2").expect("m2 is hot");
