@@ -155,7 +155,6 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
 #[test]
 fn a_hot_standby_that_serves_is_the_master_of_its_unit() -> Result<()> {
     let machine = standby_with(Release::Debian13)?;
-    machine.install("/etc/mfs/mfspromote.cfg", b"STANDBY = hot\n", 0o644)?;
     promoted(&machine, 0)?;
     machine.wait_for_log(0, log_lines::LET_GO, SOON)?;
     machine.wait_for_unit(MASTER, "active", SOON)?;

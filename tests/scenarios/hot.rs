@@ -11,11 +11,7 @@ use nix::sys::signal::Signal;
 use crate::{SOON, nothing_lost};
 
 fn builder() -> Builder {
-    let mut builder = Cluster::build().release(Release::Debian13).masters(2).file(
-        "/etc/mfs/mfspromote.cfg",
-        "STANDBY = hot\n",
-        0o644,
-    );
+    let mut builder = Cluster::build().release(Release::Debian13).masters(2);
     for daemon in ["mfsmetalogger", "mfschunkserver"] {
         builder = builder.setting(daemon, "MASTER_RECONNECTION_DELAY", "1");
     }
@@ -151,6 +147,18 @@ fn a_master_of_3_0_is_not_made_to_wait() -> Result<()> {
     let cluster = builder().release(Release::Debian12).start()?;
     cluster.wait_for_log("m2", log_lines::COLD_RELEASE, SOON)?;
     assert_eq!(cluster.master_pid("m2"), None);
+    let checked = || -> Result<String> {
+        Ok(String::from_utf8_lossy(&cluster.run("m2", &["mfs-promote", "--check"])?.stdout).into_owned())
+    };
+    let said = checked()?;
+    assert!(said.contains("OK        hot standby  cold: MooseFS 3.0"), "{said}");
+    // It was asked for: that is another matter.
+    cluster.must("m2", &["sh", "-c", "echo STANDBY = hot >> /etc/mfs/mfspromote.cfg"])?;
+    let mark = cluster.mark();
+    cluster.restart_ucarp("m2")?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::COLD_RELEASE, SOON)?;
+    let said = checked()?;
+    assert!(said.contains("WARNING   hot standby  cold: MooseFS 3.0"), "{said}");
     Ok(())
 }
 

@@ -367,7 +367,7 @@ pub const BAD_NAME: &str = "the XPARAM \"../b\" is not a name";
 /// A standby has loaded its copy and follows.
 pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
 /// A promotion has let the hot standby serve.
-pub const LET_GO: &str = "start: the hot standby was let go";
+pub const LET_GO: &str = "let go: the hot standby begins to serve";
 /// A release whose master is not safe after it has waited.
 pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* a hot standby needs 4.56.5 or later";
 /// A copy that no master can load.

@@ -16,7 +16,7 @@ use crate::group::{Asking, Group};
 use crate::heartbeat::{Role, Statement};
 use crate::machine::call::{Call, Origin};
 use crate::machine::commit::Unfinished;
-use crate::machine::config::Config;
+use crate::machine::config::{Config, StandbyMode};
 use crate::machine::lock::{self, Lock, Request};
 use crate::machine::master::{Look, MasterWatch, Silence, Waited};
 use crate::machine::notify::{self, Event, Notified};
@@ -509,7 +509,7 @@ impl Promotion<'_> {
                 .spawn(|| race.run(|cancel| Ok(election.settle(cancel)?)).map(|settled| (settled, begun.elapsed())));
             let planned = race.run(|cancel| {
                 // What the run that stood by has fed until then must be in the plan, and it must load no other one from now on.
-                let level = if machine.config.hot_standby { Level::Warn } else { Level::Debug };
+                let level = if machine.config.standby == StandbyMode::Cold { Level::Debug } else { Level::Warn };
                 let taken = Hold::of(machine, timing::STANDBY_LEFT);
                 hold = taken.inspect_err(|e| log::log!(level, "no hot standby: {}", chain(e))).ok();
                 Ok(prepare::plan(machine, loss, cancel)?)
@@ -601,7 +601,7 @@ impl Promotion<'_> {
         memory::epoch_begins(&self.machine.state, committed.served);
         let gone = standby.let_go(self.machine).map_err(|e| Failure::from(prepare::Error::from(e)));
         let proved = gone.and_then(|()| {
-            self.run.done(StepName::Start, format_args!("the hot standby was let go"));
+            self.run.done(StepName::LetGo, format_args!("the hot standby begins to serve"));
             self.begin(StepName::Prove);
             self.prove(committed)
         });

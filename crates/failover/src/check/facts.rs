@@ -235,16 +235,31 @@ pub(super) struct Takeover<'a> {
     /// Until ucarp declares the master dead.
     pub(super) dead: Duration,
     pub(super) settle: Duration,
-    /// Staging and loading, as measured by a run.
-    pub(super) load: Duration,
-    /// Loading alone.
-    pub(super) start: Duration,
-    pub(super) measured_by: &'a Record,
+    pub(super) load: Load<'a>,
+}
+
+/// What a takeover has to load.
+#[derive(Debug)]
+pub(super) enum Load<'a> {
+    /// Nothing: a hot standby has done that.
+    Done { took: Duration },
+    /// Everything. A run has measured it.
+    Measured {
+        /// Staging and loading.
+        took: Duration,
+        /// Loading alone.
+        start: Duration,
+        by: &'a Record,
+    },
 }
 
 impl Takeover<'_> {
     pub(super) fn total(&self) -> Duration {
-        self.dead + self.settle + self.load
+        let load = match self.load {
+            Load::Done { .. } => Duration::ZERO,
+            Load::Measured { took, .. } => took,
+        };
+        self.dead + self.settle + load
     }
 }
 
@@ -289,14 +304,28 @@ impl Facts {
         numbers
     }
 
-    /// `None` without ucarp, or if no run here has staged and loaded the metadata yet.
+    /// `None` without ucarp, or if nothing here has loaded the metadata yet.
     pub(super) fn takeover(&self) -> Option<Takeover<'_>> {
         let UcarpFacts::One { options, .. } = &self.ucarp else { return None };
-        let records = self.history.records.as_ref().ok()?;
-        let (measured_by, [staged, start]) =
-            records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
+        let load = self.loaded().or_else(|| self.measured())?;
         let settle = options.interval() + self.settle_margin;
-        Some(Takeover { dead: options.dead_time(), settle, load: staged + start, start, measured_by })
+        Some(Takeover { dead: options.dead_time(), settle, load })
+    }
+
+    fn loaded(&self) -> Option<Load<'_>> {
+        match &self.duty {
+            Duty::Standby(standby) => match standby.hot {
+                Ok(Some(HotState::Hot { load_ms, .. })) => Some(Load::Done { took: Duration::from_millis(load_ms) }),
+                _ => None,
+            },
+            Duty::Serving(_) => None,
+        }
+    }
+
+    fn measured(&self) -> Option<Load<'_>> {
+        let records = self.history.records.as_ref().ok()?;
+        let (by, [staged, start]) = records.iter().rev().find_map(|record| Some((record, loading(record)?)))?;
+        Some(Load::Measured { took: staged + start, start, by })
     }
 }
 

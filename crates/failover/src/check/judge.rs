@@ -8,7 +8,7 @@ use crate::election::isolation::Outlook;
 use crate::instance::Instance;
 use crate::machine::outcome::Outcome;
 use crate::machine::record::Record;
-use crate::machine::standby_master::HotState;
+use crate::machine::standby_master::{Cold, HotState};
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
 use crate::sys::nft;
@@ -16,8 +16,8 @@ use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
 
 use super::facts::{
-    BootFault, Comparison, Copy, Duty, Facts, Folders, ForeignHook, Former, History, Known, NameFacts, NoCopy, Serving,
-    Standby, UcarpFacts,
+    BootFault, Comparison, Copy, Duty, Facts, Folders, ForeignHook, Former, History, Known, Load, NameFacts, NoCopy,
+    Serving, Standby, UcarpFacts,
 };
 use super::finding::{Finding, Report, Role};
 
@@ -387,7 +387,7 @@ fn hot(report: &Known<Option<HotState>>, copy: &Copy) -> Option<Finding> {
     let name = "hot standby";
     Some(match report.as_ref().map(Option::as_ref) {
         Ok(None) => return None,
-        Ok(Some(HotState::Hot { since, version, memory })) => {
+        Ok(Some(HotState::Hot { since, version, memory, .. })) => {
             let behind = match copy.end_version.changes_since(*version) {
                 0 => "has all changes of the copy".to_owned(),
                 changes => format!("is {changes} changes behind the copy"),
@@ -395,12 +395,14 @@ fn hot(report: &Known<Option<HotState>>, copy: &Copy) -> Option<Finding> {
             let since = when(u64::try_from(*since).unwrap_or_default());
             Finding::ok(name, format!("hot since {since}, {}, {behind}", bytes(*memory)))
         }
-        Ok(Some(HotState::Cold { why, replay: true })) => {
-            Finding::critical(name, format!("the copy here cannot be replayed, so this machine could not serve: {why}"))
-        }
-        Ok(Some(HotState::Cold { why, replay: false })) => {
-            Finding::warning(name, format!("cold: {why}. A takeover has to load the metadata first"))
-        }
+        Ok(Some(HotState::Cold { why, kind })) => match kind {
+            Cold::NotReplayed => {
+                let text = format!("the copy here cannot be replayed, so this machine could not serve: {why}");
+                Finding::critical(name, text)
+            }
+            Cold::ForNow => Finding::warning(name, format!("cold: {why}. A takeover has to load the metadata first")),
+            Cold::NotHere => Finding::ok(name, format!("cold: {why}. A takeover has to load the metadata first")),
+        },
         Err(why) => Finding::unknown(name, why.as_str()),
     })
 }
@@ -592,16 +594,20 @@ fn time(facts: &Facts) -> Finding {
         return Finding::ok("time", format!("duration of a takeover unknown {missing}"));
     };
     let text = format!(
-        "a takeover takes about {}: {} to declare the master dead, {} to settle, {} to load (measured by the {} of {})",
+        "a takeover takes about {}: {} to declare the master dead, {} to settle",
         human(takeover.total()),
         human(takeover.dead),
-        human(takeover.settle),
-        human(takeover.load),
-        takeover.measured_by.kind,
-        started_at(takeover.measured_by)
+        human(takeover.settle)
     );
+    let (load, start, by) = match takeover.load {
+        Load::Done { took } => {
+            return Finding::ok("time", format!("{text}; the metadata is loaded, which took {}", human(took)));
+        }
+        Load::Measured { took, start, by } => (took, start, by),
+    };
+    let text = format!("{text}, {} to load (measured by the {} of {})", human(load), by.kind, started_at(by));
     let most = facts.start.most;
-    if takeover.start > most {
+    if start > most {
         let text = format!(
             "{text}; a promotion waits {} at most for the master to load, so it would fail; raise START_TIMEOUT",
             human(most)

@@ -126,7 +126,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("ARP_PROBE", "yes", "yes or no", "whether a duplicate of the virtual IP keeps this machine from serving"),
     key("FLAP_LIMIT", "8", "a number above 1", "role changes within FLAP_WINDOW that stop ucarp here"),
     key("FLAP_WINDOW", "600", SECONDS, "the time in which FLAP_LIMIT counts"),
-    key("STANDBY", "cold", "hot or cold", "whether a standby keeps a master that has loaded its copy"),
+    key("STANDBY", "auto", "one of auto, hot, cold", "whether a standby keeps a master that has loaded its copy"),
     key("IF_STALE", "last-resort", "one of last-resort, never, serve", "whether a copy that lacks changes is served"),
 ];
 
@@ -181,6 +181,17 @@ pub(crate) enum IfStale {
     Serve,
 }
 
+/// Whether a machine keeps a master that has loaded its copy while it stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StandbyMode {
+    /// Where the release and the memory allow it.
+    Auto,
+    /// It shall: where it cannot, that is worth a warning.
+    Hot,
+    /// No.
+    Cold,
+}
+
 /// All values in force, checked.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
@@ -209,7 +220,7 @@ pub(crate) struct Config {
     /// See [`Config::flap_limit`].
     pub(crate) flap_window: Duration,
     /// Whether this machine keeps a master that has loaded its copy while it stands by.
-    pub(crate) hot_standby: bool,
+    pub(crate) standby: StandbyMode,
     /// The choice of this machine if its copy is known to be stale.
     pub(crate) if_stale: IfStale,
     /// The folder of images and change logs; from MooseFS's own file. Empty if that file cannot be read: see
@@ -397,9 +408,10 @@ impl Config {
             })?,
             flap_limit: read.value(ours, "FLAP_LIMIT", |t| number(t).filter(|limit| *limit > 1))?,
             flap_window: read.value(ours, "FLAP_WINDOW", seconds)?,
-            hot_standby: read.value(ours, "STANDBY", |t| match t {
-                "hot" => Some(true),
-                "cold" => Some(false),
+            standby: read.value(ours, "STANDBY", |t| match t {
+                "auto" => Some(StandbyMode::Auto),
+                "hot" => Some(StandbyMode::Hot),
+                "cold" => Some(StandbyMode::Cold),
                 _ => None,
             })?,
             if_stale: read.value(ours, "IF_STALE", |t| match t {

@@ -109,6 +109,8 @@ pub(crate) enum StepName {
     Commit,
     /// Starts the master.
     Start,
+    /// Lets the hot standby serve.
+    LetGo,
     /// Asks the master until it answers what was planned.
     Prove,
     /// Resets the clients' stale connections.
@@ -144,6 +146,7 @@ impl fmt::Display for StepName {
             Self::Stage => "stage",
             Self::Commit => "commit",
             Self::Start => "start",
+            Self::LetGo => "let go",
             Self::Prove => "prove",
             Self::Clients => "clients",
             Self::Watch => "watch",

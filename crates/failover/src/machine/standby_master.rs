@@ -49,7 +49,7 @@ use crate::sys::process::{self, Identity};
 use crate::sys::text::bytes;
 
 use start::start;
-pub(crate) use state::HotState;
+pub(crate) use state::{Cold, HotState};
 
 /// The feed.
 const FEED: &str = "feed";
@@ -176,6 +176,13 @@ pub(crate) enum Error {
     Cancelled(#[from] Cancelled),
 }
 
+impl Error {
+    /// Whether it lies in the release or the memory of this machine, and not in what happens here.
+    pub(crate) fn is_of_the_machine(&self) -> bool {
+        matches!(self, Self::Release(_) | Self::Memory { .. })
+    }
+}
+
 /// A file, as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Source {
@@ -208,6 +215,16 @@ struct Left {
     end: Version,
     /// How readily the kernel kills an ordinary master of this machine.
     badness: String,
+    loaded: Loaded,
+}
+
+/// When a master had loaded the copy.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Loaded {
+    /// In Unix seconds.
+    since: i64,
+    /// How long it took, in milliseconds.
+    took_ms: u64,
 }
 
 /// A master that waits.
@@ -217,15 +234,17 @@ pub(crate) struct StandbyMaster {
     master: Identity,
     /// How readily the kernel kills an ordinary master of this machine.
     badness: String,
+    loaded: Loaded,
     growing: Growing,
     log: File,
     feed: File,
 }
 
 impl StandbyMaster {
-    /// What there is to say of it, which is hot `since`, in Unix seconds.
-    pub(crate) fn report(&self, since: i64) -> HotState {
-        HotState::Hot { since, version: self.end(), memory: process::memory_of(self.master) }
+    /// What there is to say of it.
+    pub(crate) fn report(&self) -> HotState {
+        let Loaded { since, took_ms } = self.loaded;
+        HotState::Hot { since, version: self.end(), memory: process::memory_of(self.master), load_ms: took_ms }
     }
 
     /// Stages what would be served here, and has a master load it. Returns it with the place in the metalogger's log from
@@ -257,6 +276,7 @@ impl StandbyMaster {
         wanted: &dyn Fn() -> bool,
         cancel: &Cancel,
     ) -> Result<Self, Error> {
+        let begun = Instant::now();
         let record = Record {
             base: base_of(machine, plan)?.ok_or(Error::NoCopy)?,
             jump: plan.jump().0,
@@ -278,8 +298,11 @@ impl StandbyMaster {
         let master = start(machine, &folder, &feed, first, cancel)?;
         let badness = be_first_to_go(master);
         let log = folder.append(OsStr::new(stage::LOG))?;
-        let mut standby = Self { folder, master, badness, growing, log, feed };
+        let loaded = Loaded { since: 0, took_ms: 0 };
+        let mut standby = Self { folder, master, badness, loaded, growing, log, feed };
         standby.feed_file(cancel)?;
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        standby.loaded = Loaded { since: Utc::now().timestamp(), took_ms };
         Ok(standby)
     }
 
@@ -326,7 +349,7 @@ impl StandbyMaster {
             return Ok(None);
         };
         let (log, feed) = (folder.append(OsStr::new(stage::LOG))?, folder.open_fifo(OsStr::new(FEED))?);
-        Ok(Some(Self { folder, master, badness: left.badness, growing, log, feed }))
+        Ok(Some(Self { folder, master, badness: left.badness, loaded: left.loaded, growing, log, feed }))
     }
 
     /// Takes over what an earlier run has left here, to feed it on.
@@ -345,7 +368,8 @@ impl StandbyMaster {
 
     /// Leaves it to the next run. It must not be fed any more.
     pub(crate) fn leave(self) -> Result<(), Error> {
-        Ok(json_file::write(&self.folder, OsStr::new(LEFT), &Left { end: self.growing.end(), badness: self.badness })?)
+        let left = Left { end: self.growing.end(), badness: self.badness, loaded: self.loaded };
+        Ok(json_file::write(&self.folder, OsStr::new(LEFT), &left)?)
     }
 
     /// The files, by their numbers, from which `plan` takes what it was fed so far.
@@ -383,7 +407,7 @@ impl StandbyMaster {
     ) -> Result<(Complete, stage::Written), Error> {
         let lines = self.growing.complete(&machine.data, plan, cancel)?;
         self.add(&lines, cancel)?;
-        let Self { folder, master, badness, growing, mut log, feed } = self;
+        let Self { folder, master, badness, growing, mut log, feed, .. } = self;
         let (lines, written) = growing.finish()?;
         put(&mut log, &lines)?;
         feed_all(&feed, master, &lines, cancel)?;

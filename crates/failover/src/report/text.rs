@@ -181,9 +181,10 @@ fn master(master: &Master) -> String {
 /// Chunkservers and metaloggers that are not connected.
 fn hot_standby(state: &HotState) -> String {
     match state {
-        HotState::Hot { since, version, memory } => {
-            let since = when(u64::try_from(*since).unwrap_or_default());
-            format!("loaded, follows the copy since {since} (version {version}), {}", bytes(*memory))
+        HotState::Hot { since, version, memory, load_ms } => {
+            let (since, took) =
+                (when(u64::try_from(*since).unwrap_or_default()), human(Duration::from_millis(*load_ms)));
+            format!("loaded in {took}, follows the copy since {since} (version {version}), {}", bytes(*memory))
         }
         HotState::Cold { why, .. } => format!("none: {why}"),
     }

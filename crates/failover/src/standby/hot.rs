@@ -11,12 +11,13 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use log::Level;
 
 use crate::machine::Machine;
+use crate::machine::config::StandbyMode;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::notify::{self, Event};
-use crate::machine::standby_master::{self, Error, Hold, HotState, StandbyMaster};
+use crate::machine::standby_master::{self, Cold, Error, Hold, HotState, StandbyMaster};
 use crate::metadata::stage::Tail;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -40,7 +41,7 @@ const REPLAYS: u32 = 2;
 /// Keeps one until `cancel` is set or a later call is made; that one may take it over.
 pub(super) fn keep(machine: &Machine, vip: &VirtualIp, request: &Request, cancel: &Cancel) {
     // The other machines of the group are heard first: the next epoch depends on them.
-    if machine.config.hot_standby && cancel.sleep(FIRST_PAUSE).is_ok() {
+    if machine.config.standby != StandbyMode::Cold && cancel.sleep(FIRST_PAUSE).is_ok() {
         let keeper = Keeper { machine, vip, request, cancel, pause: FIRST_PAUSE, told: String::new(), not_replayed: 0 };
         keeper.stay();
     }
@@ -113,8 +114,7 @@ impl Keeper<'_> {
     fn keep_one(&mut self, hold: &Hold) -> Result<StandbyMaster, Error> {
         let (mut standby, mut tail) = self.begin(hold)?;
         self.told.clear();
-        let since = Utc::now().timestamp();
-        self.report(Some(&standby.report(since)));
+        self.report(Some(&standby.report()));
         let (begun, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
         while !self.request.superseded() && !self.another_works() {
             // Not cut short: half a line would make it useless to the next run.
@@ -127,7 +127,7 @@ impl Keeper<'_> {
                 if begun.elapsed() > WELL {
                     self.not_replayed = 0;
                 }
-                self.report(Some(&standby.report(since)));
+                self.report(Some(&standby.report()));
                 look_at = Instant::now() + LOOK_EVERY;
             }
             match self.cancel.sleep(FOLLOW_EVERY) {
@@ -166,15 +166,21 @@ impl Keeper<'_> {
             self.pause = FIRST_PAUSE;
         }
         self.not_replayed = if matches!(why, Error::Replay | Error::Ended(_)) { self.not_replayed + 1 } else { 0 };
-        let (text, replay) = (chain(why), self.not_replayed >= REPLAYS);
-        if replay && self.not_replayed == REPLAYS {
+        let text = chain(why);
+        let kind = match why {
+            _ if self.not_replayed >= REPLAYS => Cold::NotReplayed,
+            why if why.is_of_the_machine() && self.machine.config.standby == StandbyMode::Auto => Cold::NotHere,
+            _ => Cold::ForNow,
+        };
+        if self.not_replayed == REPLAYS {
             log::error!("the copy here cannot be replayed, so this machine could not serve: {text}");
             let VirtualIp { interface, address } = self.vip;
             notify::tell_without_waiting(&self.machine.config, Event::Alarm, interface, *address, text.clone());
         } else if text != self.told {
-            log::warn!("no hot standby for now: {text}. A promotion starts mfsmaster as if there were none");
+            let level = if kind == Cold::NotHere { Level::Info } else { Level::Warn };
+            log::log!(level, "no hot standby for now: {text}. A promotion starts mfsmaster as if there were none");
         }
-        self.report(Some(&HotState::Cold { why: text.clone(), replay }));
+        self.report(Some(&HotState::Cold { why: text.clone(), kind }));
         self.told = text;
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Error;
 use crate::instance::Instance;
-use crate::machine::config::Config;
+use crate::machine::config::{Config, StandbyMode};
 use crate::metadata::Version;
 use crate::moosefs::waiting;
 use crate::sys::folder::Folder;
@@ -27,27 +27,41 @@ pub(crate) enum HotState {
         version: Version,
         /// How much memory it had by then, in bytes.
         memory: u64,
+        /// How long it took to stage and load the copy, in milliseconds.
+        load_ms: u64,
     },
     /// There is none.
     Cold {
         /// Why.
         why: String,
-        /// A change does not replay: then a promotion could not serve either.
-        replay: bool,
+        /// What that means.
+        kind: Cold,
     },
+}
+
+/// What it means that there is no hot standby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Cold {
+    /// It is tried again.
+    ForNow,
+    /// The release or the memory of this machine does not allow one, and `STANDBY` does not ask for it.
+    NotHere,
+    /// A change does not replay: then a promotion could not serve either.
+    NotReplayed,
 }
 
 impl HotState {
     /// What a machine that stands by has to say; `None` where it shall keep none.
     pub(crate) fn of(config: &Config, data: &Folder) -> Result<Option<Self>, Error> {
-        if !config.hot_standby {
+        if config.standby == StandbyMode::Cold {
             return Ok(None);
         }
-        let cold = |why: &str| Self::Cold { why: why.to_owned(), replay: false };
+        let cold = |why: &str| Self::Cold { why: why.to_owned(), kind: Cold::ForNow };
         Ok(Some(match Self::read(&config.instance)? {
             Some(Self::Hot { .. }) if waiting::master(data)?.is_none() => cold("the hot standby has ended"),
             Some(state) => state,
-            None => cold("it is being loaded, or ucarp runs since before STANDBY = hot was set: then restart ucarp"),
+            None => cold("it is being loaded, or ucarp runs since before STANDBY was set: then restart ucarp"),
         }))
     }
 
