@@ -114,7 +114,7 @@ fn a_survivor_of_an_idle_file_system_follows_too() -> Result<()> {
     cluster.feed("m3")?;
     cluster.wait_for_serving("m2", SOON)?;
     cluster.wait_for_log("m2", log_lines::CHANGE_MADE, SOON)?;
-    cluster.wait_for_log("m3", "some changes lost: .* download metadata again", SOON)?;
+    cluster.wait_for_log("m3", log_lines::LOGS_DROPPED, SOON)?;
     cluster.start_ucarp("m3")?;
     wait_for_new_history(&cluster, "m3")?;
     cluster.power_off("m2")?;

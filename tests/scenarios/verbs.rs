@@ -238,7 +238,7 @@ fn a_loss_is_refused_until_the_administrator_allows_it() -> Result<()> {
     assert!(refused.status.code() == Some(1) && text.contains(log_lines::LOSS_ADVICE), "{text}");
     let shown = cluster.must("m2", &["mfs-promote", "--dry-run", "--allow-data-loss"])?;
     eprintln!("{text}{shown}");
-    let left = format!("data loss allowed: changes {} to ", last + 1);
+    let left = format!("lost: changes {} to ", last + 1);
     let missing = format!(" of changelog_ml.0.mfs are not served: changes {first} to {last} are missing");
     assert!(shown.contains(&left) && shown.contains(&missing), "{shown}");
 

@@ -364,6 +364,8 @@ pub const NO_CONFIGURATION: &str = "cannot read /etc/mfs/mfspromote-b.cfg";
 pub const SAME_FOLDER: &str = "the same DATA_PATH /var/lib/mfs as the instance without a name";
 /// An XPARAM that is no name.
 pub const BAD_NAME: &str = "the XPARAM \"../b\" is not a name";
+/// A metalogger hears of another history.
+pub const LOGS_DROPPED: &str = "some changes lost: .* download metadata again";
 /// A standby has loaded its copy and follows.
 pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
 /// A promotion has let the hot standby serve.

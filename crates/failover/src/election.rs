@@ -34,6 +34,7 @@ mod settle;
 mod staleness;
 
 pub(crate) use failure::Failure;
+pub(crate) use staleness::is_last_resort;
 
 /// Between two looks at what another part of the election has found out.
 const POLL: Duration = Duration::from_millis(10);

@@ -27,7 +27,7 @@ use crate::machine::state::State;
 use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
-use crate::machine::{Machine, commit, memory, recover, standby_master};
+use crate::machine::{Machine, commit, dropped_logs, memory, recover, standby_master};
 use crate::metadata::{Lineage, Loss, Version, emergency, plan, stage};
 use crate::moosefs::workarounds::tcp_resets::ClientListener;
 use crate::moosefs::{Daemon, Release};
@@ -371,6 +371,7 @@ impl Promotion<'_> {
         self.begin(StepName::Metalogger);
         let metalogger_ran = self.stop_metalogger(&prepared)?;
         self.begin(StepName::Stage);
+        self.keep_dropped_logs();
         let staged = self.stage(prepared)?;
         self.begin(StepName::Commit);
         let mut committed = self.commit(staged, metalogger_ran)?;
@@ -496,9 +497,19 @@ impl Promotion<'_> {
         listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
     }
 
+    /// What the metalogger has dropped since the run that stood by has looked is used, too. Without it, the copy ends earlier.
+    fn keep_dropped_logs(&self) {
+        if let Err(e) = dropped_logs::bring_back(&self.machine.data) {
+            log::warn!("{}", chain(&e));
+        }
+    }
+
     /// Waits for the election to settle, and meanwhile makes the checks and prepares the stage.
     fn settle_and_prepare(&mut self) -> Result<(Prepared, Option<Hold>), Failure> {
-        let loss = self.origin.loss();
+        let loss = match self.origin.loss() {
+            Loss::Refuse if election::is_last_resort(self.machine, self.options) => Loss::LastResort,
+            loss => loss,
+        };
         let election = Election::new(self.machine, self.vip, self.options, loss, self.group);
         let (machine, id, begun) = (self.machine, self.run.id(), Instant::now());
         let race: Race<Failure> = Race::new(self.cancel);
@@ -512,6 +523,7 @@ impl Promotion<'_> {
                 let level = if machine.config.standby == StandbyMode::Cold { Level::Debug } else { Level::Warn };
                 let taken = Hold::of(machine, timing::STANDBY_LEFT);
                 hold = taken.inspect_err(|e| log::log!(level, "no hot standby: {}", chain(e))).ok();
+                self.keep_dropped_logs();
                 Ok(prepare::plan(machine, loss, cancel)?)
             });
             let (checking, prepared) = match planned {
@@ -586,6 +598,10 @@ impl Promotion<'_> {
     fn commit(&mut self, staged: Staged, metalogger_ran: bool) -> Result<Committed, Failure> {
         self.cancel.check()?;
         let Staged { folder, plan, written, release, standby } = staged;
+        // The files themselves are set aside now.
+        if let Err(e) = dropped_logs::forget(&self.machine.data) {
+            log::warn!("{}", chain(&e));
+        }
         let journal = folder.commit(&self.machine.data, &plan.set_aside, metalogger_ran)?;
         let aside = plan.set_aside.len();
         self.run.done(StepName::Commit, format_args!("{aside} files set aside, the staged set is in place"));

@@ -8,6 +8,7 @@
 //! | another machine that serves, and the metalogger here still connected to the one before it | it makes the metalogger follow, see [`follow`] |
 //! | a MASTER on which nothing of ours works, so that nothing answers | it makes that ucarp step down, see [`abandoned`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
+//! | change logs that the metalogger drops before it has a new image | it keeps them, see [`dropped_logs`] |
 //!
 //! Beside that it keeps a master that has loaded the copy, see [`hot`].
 //!
@@ -19,9 +20,11 @@ use std::time::{Duration, Instant};
 use crate::group::{Asking, Group};
 use crate::heartbeat::{Role, Statement};
 use crate::machine::call::Call;
-use crate::machine::lock::Request;
-use crate::machine::{Machine, memory};
+use crate::machine::lock::{Locks, Request};
+use crate::machine::outcome::RunKind;
+use crate::machine::{Machine, commit, dropped_logs, memory};
 use crate::sys::cancel::Cancel;
+use crate::sys::logging::chain;
 use crate::timing;
 use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
@@ -62,12 +65,31 @@ impl<'a> Standby<'a> {
         let off_duty = self.cancel.child();
         thread::scope(|scope| {
             scope.spawn(|| hot::keep(self.machine, &self.vip, &self.request, &off_duty));
-            self.look_around(ucarp);
+            let archive = || self.archive(&off_duty);
+            self.look_around(ucarp, || drop(scope.spawn(archive)));
             off_duty.cancel();
         });
+        let kept = dropped_logs::bring_back(&self.machine.data);
+        // The next run goes on with them.
+        let kept = if self.request.superseded() { kept } else { kept.and(dropped_logs::forget(&self.machine.data)) };
+        if let Err(e) = kept {
+            log::warn!("{}", chain(&e));
+        }
     }
 
-    fn look_around(&self, ucarp: &Ucarp) {
+    /// Archives what was set aside, beside the role. A run that wants to work meanwhile cancels it, and archives that itself.
+    fn archive(&self, cancel: &Cancel) {
+        let locks = Locks::of(&self.machine.config.instance);
+        let Ok(lock) = locks.and_then(|locks| locks.acquire_if_free(RunKind::Demotion)) else { return };
+        let _ = rustix::process::nice(19);
+        match commit::archive_leftovers(&self.machine.data, &self.machine.config, cancel) {
+            Ok(archives) => log::info!("{} written, read back and compared", archives.join(", ")),
+            Err(e) => log::info!("what was set aside is archived by the next run: {}", chain(&e)),
+        }
+        lock.release();
+    }
+
+    fn look_around(&self, ucarp: &Ucarp, mut archive: impl FnMut()) {
         let memory = memory::recall(&self.machine.state);
         let statement = Statement { role: Role::StandingBy, version: None, metaid: 0, forked_at: None, answers: false };
         let group =
@@ -76,7 +98,7 @@ impl<'a> Standby<'a> {
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
-        let mut remember_at = Instant::now();
+        let (mut remember_at, mut told) = (Instant::now(), String::new());
         while self.is_on_duty(ucarp) {
             if group.wait(timing::MONITOR, self.cancel).is_err() {
                 return;
@@ -91,6 +113,11 @@ impl<'a> Standby<'a> {
             if follow.note_server(group.server()) {
                 // That one may die, too, before the next comparison.
                 ask_at = ask_at.min(Instant::now() + ucarp.options.dead_time() + ucarp.options.interval());
+            }
+            match dropped_logs::keep(&self.machine.data) {
+                Ok(true) => archive(),
+                Ok(false) => (),
+                Err(e) => told = note(&e, told),
             }
             follow.look(self.machine, &self.vip);
             abandoned.look(&group, &self.machine.config, &self.vip);
@@ -110,4 +137,13 @@ impl<'a> Standby<'a> {
     fn is_on_duty(&self, ucarp: &Ucarp) -> bool {
         !self.cancel.is_set() && !self.request.superseded() && ucarp.is_alive()
     }
+}
+
+/// Logs why no log can be kept, unless that was `told`. Returns what is told now.
+fn note(why: &dropped_logs::Error, told: String) -> String {
+    let text = chain(why);
+    if text != told {
+        log::warn!("cannot keep the logs that the metalogger may drop: {text}");
+    }
+    text
 }

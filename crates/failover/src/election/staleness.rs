@@ -9,12 +9,14 @@
 use std::time::Duration;
 
 use super::{Election, Failure};
+use crate::machine::Machine;
 use crate::machine::config::IfStale;
 use crate::machine::memory::{self, Freshness};
 use crate::machine::state::State;
 use crate::metadata::{Behind, Note, Plan, Version};
 use crate::sys::logging::chain;
 use crate::timing;
+use crate::ucarp::Options;
 
 /// Fails for a copy that is known to be stale, unless this machine has stepped down for that just now.
 pub(super) fn check(election: &Election<'_>, plan: &Plan) -> Result<String, Failure> {
@@ -69,10 +71,23 @@ fn decide(election: &Election<'_>, failure: Failure, bounded: bool) -> Result<()
     }
 }
 
+/// Whether this machine serves a copy that lacks the beginning of a later epoch, in which no other machine serves any more.
+pub(crate) fn is_last_resort(machine: &Machine, options: &Options) -> bool {
+    match machine.config.if_stale {
+        IfStale::Serve => true,
+        IfStale::LastResort => has_stepped_down(machine, options),
+        IfStale::Never => false,
+    }
+}
+
 /// Whether this machine has stepped down for a stale copy just now, and no other machine has won since.
 fn won_again(election: &Election<'_>) -> bool {
-    let stepped_down = memory::recall(&election.machine.state).stepped_down_stale;
-    let window = timing::SAME_ELECTION + 2 * election.options.dead_time();
+    has_stepped_down(election.machine, election.options)
+}
+
+fn has_stepped_down(machine: &Machine, options: &Options) -> bool {
+    let stepped_down = memory::recall(&machine.state).stepped_down_stale;
+    let window = timing::SAME_ELECTION + 2 * options.dead_time();
     is_same_election(stepped_down, window, chrono::Utc::now().timestamp())
 }
 

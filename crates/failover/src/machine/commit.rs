@@ -586,6 +586,44 @@ pub(crate) fn runs(data: &Folder) -> Result<Vec<u64>, Error> {
     Ok(ids)
 }
 
+/// Moves files out of the data folder for the next archive.
+pub(super) fn set_aside(data: &Folder, id: u64, names: &[OsString]) -> Result<(), Error> {
+    let RunFolder { run, .. } = RunFolder::create(data, id)?;
+    let aside = run.make_subfolder(ASIDE.as_ref(), 0o700)?;
+    for name in names {
+        data.rename(name, &aside, name)?;
+    }
+    aside.sync()?;
+    Ok(data.sync()?)
+}
+
+/// The folder `name` beside those of the runs.
+pub(super) fn open_beside(data: &Folder, name: &str) -> Result<Option<Folder>, Error> {
+    match open_root(data)? {
+        Some(root) => open(&root, name),
+        None => Ok(None),
+    }
+}
+
+/// Removes that folder with all files in it, and the folder of all runs if it was the last one. Another run may do the same.
+pub(super) fn remove_beside(data: &Folder, name: &str) -> Result<(), Error> {
+    let gone = |done: Result<(), folder::Error>| match done {
+        Err(e) if e.is_not_found() => Ok(()),
+        done => done,
+    };
+    let Some(folder) = open_beside(data, name)? else { return Ok(()) };
+    for file in folder.names()? {
+        gone(folder.remove(&file))?;
+    }
+    if let Some(root) = open_root(data)? {
+        gone(root.remove_subfolder(name.as_ref()))?;
+        if root.names()?.is_empty() {
+            gone(data.remove_subfolder(ROOT.as_ref()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The folder of all runs, made if it is not there.
 pub(super) fn make_root(data: &Folder) -> Result<Folder, Error> {
     match open_root(data)? {

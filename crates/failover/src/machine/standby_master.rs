@@ -318,7 +318,9 @@ impl StandbyMaster {
     }
 
     fn take_if_it_fits(machine: &Machine, plan: &Plan, cancel: &Cancel) -> Result<Option<Self>, Error> {
-        let (Some(master), Some(folder)) = (waiting::master(&machine.data)?, open_folder(&machine.data)?) else {
+        let (Some(master), Some(folder)) =
+            (waiting::master(&machine.data)?, commit::open_beside(&machine.data, FOLDER)?)
+        else {
             return Ok(None);
         };
         let left: Option<Left> = json_file::read(&folder, OsStr::new(LEFT))?;
@@ -477,7 +479,8 @@ impl Complete {
         set_badness(self.master, &self.badness);
         let ended = (&self.feed).write_all(END);
         ended.map_err(|source| Error::Io { operation: "end the feed of the hot standby", source })?;
-        remove(&machine.data)
+        // It serves now.
+        Ok(commit::remove_beside(&machine.data, FOLDER)?)
     }
 }
 
@@ -546,15 +549,6 @@ impl Hold {
     }
 }
 
-fn open_folder(data: &Folder) -> Result<Option<Folder>, Error> {
-    let Some(root) = commit::open_root(data)? else { return Ok(None) };
-    match root.subfolder(FOLDER.as_ref()) {
-        Ok(folder) => Ok(Some(folder)),
-        Err(e) if e.is_not_found() => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// Kills the master that waits on the data folder, or is about to, and removes what was kept for it.
 pub(crate) fn end(machine: &Machine) -> Result<(), Error> {
     let until = Instant::now() + ENDS_WITHIN;
@@ -575,7 +569,7 @@ pub(crate) fn end(machine: &Machine) -> Result<(), Error> {
             }
         }
     }
-    remove(&machine.data)?;
+    commit::remove_beside(&machine.data, FOLDER)?;
     sweep(&machine.data);
     Ok(())
 }
@@ -583,30 +577,10 @@ pub(crate) fn end(machine: &Machine) -> Result<(), Error> {
 /// Ends what a run that was killed has begun here. A run that is at work on it ends it itself.
 pub(crate) fn recover(machine: &Machine) -> Result<(), Error> {
     let Ok(_hold) = Hold::of(machine, Duration::ZERO) else { return Ok(()) };
-    match open_folder(&machine.data)? {
+    match commit::open_beside(&machine.data, FOLDER)? {
         Some(folder) if folder.status(OsStr::new(LEFT))?.is_some() => Ok(()),
         _ => end(machine),
     }
-}
-
-/// Removes what was kept for a master: if it still runs, it serves.
-fn remove(data: &Folder) -> Result<(), Error> {
-    // Another run may do the same.
-    let gone = |done: Result<(), folder::Error>| match done {
-        Err(e) if e.is_not_found() => Ok(()),
-        done => done,
-    };
-    let Some(folder) = open_folder(data)? else { return Ok(()) };
-    for name in folder.names()? {
-        gone(folder.remove(&name))?;
-    }
-    if let Some(root) = commit::open_root(data)? {
-        gone(root.remove_subfolder(FOLDER.as_ref()))?;
-        if root.names()?.is_empty() {
-            gone(data.remove_subfolder(waiting::ROOT.as_ref()))?;
-        }
-    }
-    Ok(())
 }
 
 /// Removes the names from the data folder that a run has left there which was killed while a master was started. What stays

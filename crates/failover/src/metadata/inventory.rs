@@ -26,8 +26,13 @@ pub(crate) use super::names::Origin;
 /// The version that the metalogger's newest change log reaches now, from its last whole line alone. For polls: no plan is
 /// made, and a hole before that line is not seen.
 pub(crate) fn end_of_copy(data: &Folder) -> Option<Version> {
-    let mut log = data.read(OsStr::new("changelog_ml.0.mfs")).ok()?;
-    peek(&mut log).ok()?.map(|segment| Version::after(segment.last))
+    ends_of_log(data, OsStr::new("changelog_ml.0.mfs")).map(|segment| Version::after(segment.last))
+}
+
+/// The stretch from the first change of a log to its last one, from these two lines alone; `None` if they cannot be read, or do
+/// not belong together.
+pub(crate) fn ends_of_log(folder: &Folder, name: &OsStr) -> Option<Segment> {
+    peek(&mut folder.read(name).ok()?).ok()?
 }
 
 /// The folder itself cannot be listed.

@@ -68,6 +68,29 @@ pub(crate) fn is_of_standby(name: &[u8]) -> bool {
     name == LOADED_IMAGE.as_bytes() || number.is_some_and(is_fed)
 }
 
+/// Numbers of the metalogger's change logs that it has dropped and that were brought back: it rotates its own to 10000 at most
+/// (`BACK_LOGS`).
+pub(crate) const DROPPED_LOGS: std::ops::Range<u64> = 10_001..20_001;
+
+/// The name of such a log.
+pub(crate) fn name_of_dropped_log(number: u64) -> OsString {
+    format!("changelog_ml.{number}.mfs").into()
+}
+
+/// The number of such a log.
+pub(crate) fn dropped_log(name: &OsStr) -> Option<u64> {
+    stream_of_metalogger(name).filter(|rank| DROPPED_LOGS.contains(rank))
+}
+
+/// Whether it is a log that the metalogger writes to, or has rotated.
+pub(crate) fn is_of_metalogger(name: &OsStr) -> bool {
+    stream_of_metalogger(name).is_some_and(|rank| rank < DROPPED_LOGS.start)
+}
+
+fn stream_of_metalogger(name: &OsStr) -> Option<u64> {
+    log(name).filter(|(lineage, rank)| *lineage == Lineage::Ml && *rank < FETCHED).map(|(_, rank)| rank.into())
+}
+
 /// What `name` stands for; `None` if it is nothing of ours (lock files, charts, anything else).
 pub(super) fn classify(name: &[u8]) -> Option<Name> {
     if is_of_standby(name) {

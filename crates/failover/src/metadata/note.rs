@@ -208,7 +208,7 @@ impl fmt::Display for Note {
             ),
             Self::Lost { end, changes: Some((first, last)), file } => {
                 let changes = Changes(*first, *last);
-                write!(f, "data loss allowed: {changes} of {} {} not served: ", shown(file), changes.are())?;
+                write!(f, "lost: {changes} of {} {} not served: ", shown(file), changes.are())?;
                 if *first > end.next_change() {
                     f.write_str(&missing(end.next_change(), first - 1))
                 } else {
@@ -217,7 +217,7 @@ impl fmt::Display for Note {
             }
             Self::Lost { end, changes: None, file } => write!(
                 f,
-                "data loss allowed: {} is incomplete, but shows that another master served after version {end}",
+                "lost: {} is incomplete, but shows that another master served after version {end}",
                 shown(file)
             ),
         }
@@ -455,6 +455,20 @@ pub(crate) enum Refusal {
         /// Where the plan would end.
         end: Version,
     },
+    /// The metalogger has heard of a later epoch, and has no image of it.
+    #[error(
+        "{} shows that another machine was promoted since, up to version {version} at least, and the metalogger has no image of \
+         that yet, so what was served since version {end} would be lost: {REMEDY}",
+        shown(file)
+    )]
+    Unfollowed {
+        /// The log, or the download, that shows it.
+        file: OsString,
+        /// How far it goes.
+        version: Version,
+        /// Where the plan would end.
+        end: Version,
+    },
     /// The metalogger's files show a later history than this machine's own, but are no base.
     #[error(
         "only this machine's own files are complete (version {own}), but {} shows that another master served since, \
@@ -481,7 +495,7 @@ impl Refusal {
     /// Whether another machine most likely has what is missing here, and nothing is wrong that an administrator must put right
     /// before this one can serve: its metalogger gets it from the next master.
     pub(crate) fn others_have_more(&self) -> bool {
-        matches!(self, Self::Tail { .. } | Self::Unserved { .. } | Self::OtherMaster { .. })
+        matches!(self, Self::Tail { .. } | Self::Unserved { .. } | Self::OtherMaster { .. } | Self::Unfollowed { .. })
     }
 }
 

@@ -49,6 +49,9 @@ impl Base {
 pub(crate) enum Loss {
     /// No: they are a [`Refusal`].
     Refuse,
+    /// No, but for the beginning of a later epoch of which the metalogger has no image ([`Refusal::Unfollowed`]): no other machine
+    /// has taken over with it.
+    LastResort,
     /// Yes, the administrator allows it (`--allow-data-loss`): they are [`Note::Lost`].
     Allow,
 }
@@ -165,9 +168,11 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     let metaid = metaid_of(inventory, chosen)?;
     let mut notes = vec![Note::Lineage(choice)];
     notes.extend(left_out);
-    match loss {
-        Loss::Refuse => nothing_lost(inventory, lineage, chosen)?,
-        Loss::Allow => notes.extend(lost(inventory, lineage, chosen)),
+    if loss != Loss::Allow {
+        nothing_lost(inventory, lineage, chosen, loss)?;
+    }
+    if loss != Loss::Refuse {
+        notes.extend(lost(inventory, lineage, chosen));
     }
     notes.extend(left_behind(inventory, lineage, chosen.end).into_iter().map(|span| Note::LeftOut {
         lineage,

@@ -305,6 +305,7 @@ impl From<&Refusal> for Refused {
             Refusal::Unserved { .. } => "unserved",
             Refusal::Contradiction { .. } => "contradiction",
             Refusal::OtherMaster { .. } => "other_master",
+            Refusal::Unfollowed { .. } => "unfollowed",
         };
         Self { reason, text: refusal.to_string() }
     }

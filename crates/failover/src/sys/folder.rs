@@ -115,6 +115,11 @@ impl Error {
         }
     }
 
+    /// Whether the name was taken already.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists)
+    }
+
     /// Whether the object was simply not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
@@ -316,6 +321,13 @@ impl Folder {
             Err(e) => return Err(io("rename", &path, e)),
         }
         if self.remove_second_name(name, to, new_name)? { Ok(()) } else { Err(Error::Exchanged { path }) }
+    }
+
+    /// Gives the file `name` a second name in the folder `to`; never replaces anything.
+    pub(crate) fn link(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
+        let path = self.checked(name)?;
+        to.checked(new_name)?;
+        rustix::fs::linkat(&self.fd, name, &to.fd, new_name, AtFlags::empty()).map_err(|e| io("link", &path, e))
     }
 
     /// Whether `name` here and `other_name` in `other` are two names of one file.

@@ -26,14 +26,14 @@ pub(super) fn choose<'a>(
         (None, None) => {
             return Err(Refusal::Nothing { images: inventory.images.len(), logs: inventory.logs.len() });
         }
-        (own, ml) if loss == Loss::Refuse && own.into_iter().chain(ml).all(|candidate| is_unserved(&candidate)) => {
+        (own, ml) if loss != Loss::Allow && own.into_iter().chain(ml).all(|candidate| is_unserved(&candidate)) => {
             let end = own.into_iter().chain(ml).map(|candidate| candidate.end).max().unwrap_or_default();
             return Err(Refusal::Unserved { end });
         }
         (None, Some(ml)) => return Ok((Lineage::Ml, ml, Choice::OnlyMl, None)),
         (Some(own), None) => {
             return match later_history(inventory, own) {
-                Some(file) if loss == Loss::Refuse => Err(Refusal::MlUnusable { own: own.end, file }),
+                Some(file) if loss != Loss::Allow => Err(Refusal::MlUnusable { own: own.end, file }),
                 _ => Ok((Lineage::Own, own, own_alone(own), None)),
             };
         }

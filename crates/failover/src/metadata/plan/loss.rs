@@ -1,27 +1,38 @@
 //! Changes that a plan leaves behind: a [`Refusal`], or a note for each file where the administrator allows it.
 
 use super::choice::{may_be_later, superseded, unserved};
-use super::{Base, Candidate};
+use super::{Base, Candidate, Loss};
 use crate::metadata::changelog::{Kind, MAX_LINE_1};
 use crate::metadata::image::{Flaw, Image};
 use crate::metadata::inventory::{ImageFile, Inventory, LogFile, Overlap, Span, What};
 use crate::metadata::names;
 use crate::metadata::note::{Note, Refusal};
 use crate::metadata::{Lineage, Version};
+use crate::timing;
 
 /// No log holds changes that a plan which ends at `end` leaves behind.
-pub(super) fn nothing_lost(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Result<(), Refusal> {
+pub(super) fn nothing_lost(
+    inventory: &Inventory,
+    lineage: Lineage,
+    chosen: &Candidate,
+    loss: Loss,
+) -> Result<(), Refusal> {
     let end = chosen.end;
     no_contradiction(inventory, lineage, chosen)?;
-    nothing_beyond(inventory, lineage, end)?;
+    nothing_beyond(inventory, lineage, end, loss)?;
     nothing_unread(inventory, lineage, chosen)?;
     if let Some((file, flaw, version)) = later_cut(inventory, lineage, chosen) {
         let file = file.name.clone();
-        return Err(if version > end {
-            Refusal::Cut { file, flaw, version, end }
-        } else {
-            Refusal::OtherMaster { file, flaw, version, end }
-        });
+        if !begins_later(version, end) {
+            return Err(if version > end {
+                Refusal::Cut { file, flaw, version, end }
+            } else {
+                Refusal::OtherMaster { file, flaw, version, end }
+            });
+        }
+        if loss == Loss::Refuse {
+            return Err(Refusal::Unfollowed { file, version, end });
+        }
     }
     if lineage == Lineage::Own { ml_has_no_more(inventory, end) } else { Ok(()) }
 }
@@ -115,8 +126,14 @@ fn no_contradiction(inventory: &Inventory, lineage: Lineage, chosen: &Candidate)
     }
 }
 
+/// Whether `version` is of a later epoch that had made few changes when it was there: the metalogger has heard of it, and could
+/// not follow it any more.
+fn begins_later(version: Version, end: Version) -> bool {
+    version.epoch() > end.epoch() && version.position().saturating_sub(end.position()) <= timing::LAST_RESORT_CHANGES
+}
+
 /// No log of the lineage holds changes behind a hole at `end`.
-fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Result<(), Refusal> {
+fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version, loss: Loss) -> Result<(), Refusal> {
     let behind = left_behind(inventory, lineage, end);
     let beyond = inventory.spans(lineage).into_iter().filter(|span| !end.has(span.last) && !behind.contains(span));
     let beyond: Vec<Span> = beyond.collect();
@@ -124,6 +141,11 @@ fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version) -> Resu
         return Ok(());
     };
     let log = &inventory.logs[first.log];
+    if beyond.iter().all(|span| begins_later(Version::after(span.last), end)) {
+        let last = beyond.iter().map(|span| span.last).max().unwrap_or(first.last);
+        let unfollowed = Refusal::Unfollowed { file: log.name.clone(), version: Version::after(last), end };
+        return if loss == Loss::Refuse { Err(unfollowed) } else { Ok(()) };
+    }
     let segment = inventory.segment(first);
     let previous = first.segment.checked_sub(1).map_or(0, |i| log.scan.segments[i].end);
     let damage = log.scan.damage.iter().find(|d| (previous..=segment.start).contains(&d.offset));

@@ -367,7 +367,7 @@ fn what_an_allowed_loss_costs_is_named_with_its_numbers() {
     let plan = data.lossy_plan().unwrap();
     assert_eq!((plan.end_version.0, plan.changes), (21, 11));
     assert_eq!(losses(&plan), [(Some((25, 30)), ML_LOG), (Some((40, 45)), "changelog_ml.1.mfs")]);
-    let text = "data loss allowed: changes 25 to 30 of changelog_ml.0.mfs are not served: changes 21 to 24 are missing";
+    let text = "lost: changes 25 to 30 of changelog_ml.0.mfs are not served: changes 21 to 24 are missing";
     assert!(warnings(&plan).contains(&text.to_owned()), "{:?}", warnings(&plan));
     assert!(plan.set_aside.contains(&ML_LOG.into()), "the archive has them");
 }

@@ -132,11 +132,11 @@ fn after_a_split_the_metalogger_goes_back_to_the_epoch_in_which_more_was_made() 
     }
     // The newest changes are of the later epoch: the metalogger has gone on to the machine that was promoted.
     let later = back(50).file(ML_LOG, lines(250..=299, 0) + &lines(EPOCH + 50..=EPOCH + 60, 1));
-    assert!(matches!(later.plan(), Err(Refusal::Hole { needed: 300, .. })));
+    assert!(matches!(later.plan(), Err(Refusal::Unfollowed { end: Version(300), .. })));
     // Less was made in the epoch that it went back to: an old master took over by mistake.
     assert!(matches!(back(301).plan(), Err(Refusal::StepBack { .. })));
     let further = back(50).log("changelog_ml_back.0.mfs", EPOCH + 250..=EPOCH + 300, 1);
-    assert!(matches!(further.plan(), Err(Refusal::Hole { .. })));
+    assert!(matches!(further.plan(), Err(Refusal::Unfollowed { .. })));
     // It had begun to go back.
     let mut cut = crate::metadata::testing::image(250, 1);
     cut.truncate(cut.len() - 5);
@@ -273,7 +273,36 @@ fn a_download_that_was_cut_off_shows_another_history_unless_it_is_known_to_be_of
     assert_eq!(outline(&own().file("metadata_ml.tmp", cut(EPOCH + 15))), Ok((Lineage::Own, EPOCH + 10, EPOCH + 21)));
     // A version of another epoch, earlier or not.
     assert!(matches!(own().file("metadata_ml.tmp", cut(400)).plan(), Err(Refusal::OtherMaster { .. })));
-    assert!(matches!(own().file("metadata_ml.tmp", cut(2 * EPOCH)).plan(), Err(Refusal::Cut { .. })));
+    assert!(matches!(own().file("metadata_ml.tmp", cut(2 * EPOCH)).plan(), Err(Refusal::Unfollowed { .. })));
+}
+
+#[test]
+fn a_later_epoch_that_could_not_be_followed_is_left_behind_as_a_last_resort_only() {
+    let as_last_resort = |data: &Data| make(&data.inventory(), Loss::LastResort);
+    // The metalogger had dropped its logs, which were kept, and follows the next epoch.
+    let kept = || Data::new().image(ML, 10, 1).log("changelog_ml.20000.mfs", 8..=20, 0);
+    let follows = kept().log(ML_LOG, EPOCH + 23..=EPOCH + 30, 0);
+    match follows.plan() {
+        Err(Refusal::Unfollowed { file, version, end: Version(21) }) => {
+            assert_eq!((file.to_str(), version.0), (Some(ML_LOG), EPOCH + 31));
+        }
+        other => panic!("{other:?}"),
+    }
+    let plan = as_last_resort(&follows).unwrap();
+    assert_eq!((plan.end_version.0, plan.jump()), (21, EpochJump::epochs(2)));
+    assert_eq!(losses(&plan), [(Some((EPOCH + 23, EPOCH + 30)), ML_LOG)]);
+    // Its image is on the way.
+    let mut cut = crate::metadata::testing::image(EPOCH + 21, 1);
+    cut.truncate(cut.len() - 5);
+    let downloads = kept().file("metadata_ml.tmp", cut);
+    assert!(matches!(downloads.plan(), Err(Refusal::Unfollowed { .. })));
+    assert_eq!(as_last_resort(&downloads).unwrap().end_version.0, 21);
+    // Too much was made in it; or changes of the same epoch are missing.
+    let far = kept().log(ML_LOG, EPOCH + 100_020..=EPOCH + 100_030, 0);
+    let hole = kept().log(ML_LOG, 25..=30, 0);
+    for data in [far, hole] {
+        assert!(matches!(as_last_resort(&data), Err(Refusal::Hole { .. })));
+    }
 }
 
 #[test]

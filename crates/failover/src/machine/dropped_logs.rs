@@ -1,0 +1,254 @@
+//! Keeps the change logs that a metalogger drops.
+//!
+//! At the first change that it hears of a new history a metalogger removes all its change logs, and it has a new image only when
+//! it has connected again and downloaded it (`masterconn_metachanges_log` in `mfsmetalogger/masterconn.c`). If the new master
+//! dies within that time, the copy here would be an old image and nothing since. So while this machine stands by, each log has a
+//! second name in `DATA_PATH/mfs-promote/logs`: its inode's number. A log that has no other name any more was dropped. If it
+//! holds changes behind the image of now, it comes back into the data folder, under a number that no metalogger uses; the
+//! metalogger has rotated the other ones away. A log that came back is set aside, and archived, as soon as an image has all of it.
+//!
+//! Where the file system has no hard links, nothing is kept.
+
+use std::ffi::{OsStr, OsString};
+
+use rustix::fs::{FileType, Stat};
+
+use crate::machine::commit;
+use crate::metadata::inventory::ends_of_log;
+use crate::metadata::names::{self, DROPPED_LOGS};
+use crate::metadata::{Image, Version, image};
+use crate::sys::folder::{self, Folder};
+
+/// Below the folder of all runs.
+const FOLDER: &str = "logs";
+/// The metalogger's image.
+const IMAGE: &str = "metadata_ml.mfs.back";
+
+/// Why a log could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A file or folder.
+    #[error(transparent)]
+    Folder(#[from] folder::Error),
+    /// The folder of all runs.
+    #[error(transparent)]
+    Commit(#[from] commit::Error),
+}
+
+/// Gives each log of the metalogger's a second name, and brings back those that it has dropped. To be called more often than a
+/// metalogger connects again. Says whether logs are set aside now that an image has all of.
+pub(crate) fn keep(data: &Folder) -> Result<bool, Error> {
+    bring_back(data)?;
+    let folder = match commit::open_beside(data, FOLDER)? {
+        Some(folder) => folder,
+        None => commit::make_root(data)?.make_subfolder(FOLDER.as_ref(), 0o700)?,
+    };
+    for name in data.names()?.iter().filter(|name| names::is_of_metalogger(name)) {
+        let Some(status) = data.status(name)?.filter(is_file) else { continue };
+        let second = number(&status);
+        if folder.status(&second)?.is_none() {
+            match data.link(name, &folder, &second) {
+                // Rotated meanwhile, or linked already under another name: the next look sees it.
+                Err(e) if e.is_not_found() || e.is_there() => (),
+                linked => linked?,
+            }
+        }
+    }
+    set_aside(data)
+}
+
+/// Brings back the logs that the metalogger has dropped, if changes behind its image are in them.
+pub(crate) fn bring_back(data: &Folder) -> Result<(), Error> {
+    let Some(folder) = commit::open_beside(data, FOLDER)? else { return Ok(()) };
+    let mut dropped = Vec::new();
+    for second in folder.names()? {
+        let Some(status) = folder.status(&second)?.filter(|status| status.st_nlink == 1) else { continue };
+        if status.st_size == 0 {
+            remove(&folder, &second)?;
+            continue;
+        }
+        // Between two names of the image nothing is known. What is no change log stays where it is.
+        let (Some(version), Some(ends)) = (image_version(data), ends_of_log(&folder, &second)) else { continue };
+        if version.has(ends.last) {
+            remove(&folder, &second)?;
+        } else {
+            dropped.push((ends.first, ends.last, second));
+        }
+    }
+    // The newest one gets the lowest number, as in a rotation.
+    dropped.sort_unstable();
+    let brought: Vec<u64> = data.names()?.iter().filter_map(|name| names::dropped_log(name)).collect();
+    let mut number = brought.into_iter().min().unwrap_or(DROPPED_LOGS.end);
+    for (first, last, second) in dropped {
+        number -= 1;
+        if !DROPPED_LOGS.contains(&number) {
+            return Ok(());
+        }
+        let name = names::name_of_dropped_log(number);
+        match folder.rename(&second, data, &name) {
+            Err(e) if e.is_not_found() => (),
+            renamed => {
+                renamed?;
+                log::warn!(
+                    "the metalogger has dropped its log of the changes {first} to {last}, because it has heard of another \
+                     history and has no image of it yet; it is kept as {}",
+                    name.display()
+                );
+            }
+        }
+    }
+    Ok(data.sync()?)
+}
+
+/// Gives up the second names: the logs are about to be set aside.
+pub(crate) fn forget(data: &Folder) -> Result<(), Error> {
+    Ok(commit::remove_beside(data, FOLDER)?)
+}
+
+/// Sets aside the logs that came back, once the image has all of what is in them.
+fn set_aside(data: &Folder) -> Result<bool, Error> {
+    let mut brought: Vec<OsString> = data.names()?;
+    brought.retain(|name| names::dropped_log(name).is_some());
+    let Some(version) = image_version(data).filter(|_| !brought.is_empty()) else { return Ok(false) };
+    brought.retain(|name| ends_of_log(data, name).is_none_or(|ends| version.has(ends.last)));
+    if brought.is_empty() {
+        return Ok(false);
+    }
+    commit::set_aside(data, u64::try_from(chrono::Utc::now().timestamp()).unwrap_or_default(), &brought)?;
+    log::info!("the metalogger has a new image, so {} logs that it had dropped are archived", brought.len());
+    Ok(true)
+}
+
+fn remove(folder: &Folder, name: &OsStr) -> Result<(), Error> {
+    match folder.remove(name) {
+        Err(e) if !e.is_not_found() => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+fn image_version(data: &Folder) -> Option<Version> {
+    match image::read(&mut data.read(OsStr::new(IMAGE)).ok()?).ok()? {
+        Image::Complete { version, .. } => Some(version),
+        Image::New | Image::Incomplete { .. } => None,
+    }
+}
+
+fn is_file(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+}
+
+fn number(status: &Stat) -> OsString {
+    status.st_ino.to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    use crate::metadata::EpochJump;
+
+    struct Data {
+        dir: tempfile::TempDir,
+        data: Folder,
+    }
+
+    impl Data {
+        /// With an image of version 10, and two logs behind it.
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let data = Folder::open(dir.path()).unwrap();
+            let this = Self { dir, data };
+            this.image(Version(10));
+            this.log("changelog_ml.1.mfs", 5..=14);
+            this.log("changelog_ml.0.mfs", 15..=20);
+            this
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn image(&self, version: Version) {
+            let mut image = b"MFSM 2.0".to_vec();
+            for number in [version.0, 7] {
+                image.extend_from_slice(&number.to_be_bytes());
+            }
+            image.extend_from_slice(b"[MFS EOF MARKER]");
+            fs::write(self.path(IMAGE), image).unwrap();
+        }
+
+        fn log(&self, name: &str, changes: std::ops::RangeInclusive<u64>) {
+            fs::write(self.path(name), lines(changes)).unwrap();
+        }
+
+        fn logs(&self) -> Vec<String> {
+            let mut names: Vec<_> =
+                self.data.names().unwrap().iter().map(|n| n.to_string_lossy().into_owned()).collect();
+            names.retain(|name| name.starts_with("changelog"));
+            names.sort();
+            names
+        }
+    }
+
+    fn lines(changes: std::ops::RangeInclusive<u64>) -> String {
+        changes.map(|change| format!("{change}: 17|OP()\n")).collect()
+    }
+
+    #[test]
+    fn what_the_metalogger_drops_comes_back_until_an_image_has_it() {
+        let this = Data::new();
+        assert!(!keep(&this.data).unwrap());
+        // It goes on writing, and then hears of another history.
+        fs::write(this.path("changelog_ml.0.mfs"), lines(15..=30)).unwrap();
+        for log in this.logs() {
+            fs::remove_file(this.path(&log)).unwrap();
+        }
+        assert!(!keep(&this.data).unwrap());
+        assert_eq!(this.logs(), ["changelog_ml.19999.mfs", "changelog_ml.20000.mfs"]);
+        assert_eq!(fs::read_to_string(this.path("changelog_ml.19999.mfs")).unwrap(), lines(15..=30), "the newest");
+        // It follows the new history, and has no image of it yet.
+        let next = EpochJump::epochs(1).0;
+        this.log("changelog_ml.0.mfs", next + 31..=next + 33);
+        assert!(!keep(&this.data).unwrap());
+        assert_eq!(this.logs().len(), 3);
+        this.image(Version(31) + EpochJump::epochs(1));
+        assert!(keep(&this.data).unwrap(), "they can be archived");
+        assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
+        assert_eq!(commit::runs(&this.data).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_is_rotated_away_does_not_come_back() {
+        let this = Data::new();
+        keep(&this.data).unwrap();
+        this.image(Version(15));
+        fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
+        fs::rename(this.path("changelog_ml.0.mfs"), this.path("changelog_ml.1.mfs")).unwrap();
+        keep(&this.data).unwrap();
+        assert_eq!(this.logs(), ["changelog_ml.1.mfs"]);
+        assert_eq!(commit::open_beside(&this.data, FOLDER).unwrap().unwrap().names().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn after_they_are_given_up_nothing_is_left_of_them() {
+        let this = Data::new();
+        keep(&this.data).unwrap();
+        forget(&this.data).unwrap();
+        assert_eq!(this.data.names().unwrap().len(), 3);
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        bring_back(&this.data).unwrap();
+        assert_eq!(this.logs(), ["changelog_ml.1.mfs"]);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_log_is_not_kept() {
+        let this = Data::new();
+        fs::write(this.path("elsewhere"), "1: 17|OP()\n").unwrap();
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        std::os::unix::fs::symlink("elsewhere", this.path("changelog_ml.0.mfs")).unwrap();
+        keep(&this.data).unwrap();
+        assert_eq!(commit::open_beside(&this.data, FOLDER).unwrap().unwrap().names().unwrap().len(), 1);
+    }
+}
