@@ -167,15 +167,39 @@ fn type_in(machine: &Booted, block: &str) -> Result<()> {
 /// Two machines that do everything, from the first line of the quick start to a service that has survived a power cut. What the
 /// README leaves to MooseFS's own guide (exports, the folders of chunkservers) is done as that says, and nothing else.
 fn as_the_readme_says(release: Release) -> Result<()> {
-    let steps = quick_start();
-    let [hosts, package, units, password, first, ucarp, check, ..] = &steps[..] else { panic!("{steps:#?}") };
     let site = Site::start()?;
+    let both = set_up(&site, release)?;
+    let steps = quick_start();
+    let check = &steps[6];
+    let load = site.client(release)?.keep_writing()?;
+    for machine in &both {
+        let well = || machine.must(&["bash", "-ec", check]).ok();
+        eprintln!("{}", machine.expect("the check to find nothing wrong", SOON, well)?);
+    }
+
+    let [m1, m2] = both;
+    let cut = m1.power_off()?;
+    let crash = cut..=Moment::now();
+    m2.wait_for_log(0, log_lines::SERVING, SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
+    serves_from_its_units(&m2)?;
+    let verdict = load.verify(&[crash])?;
+    eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
+    assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
+    Ok(())
+}
+
+/// Two machines that do everything; the first one serves.
+fn set_up(site: &Site, release: Release) -> Result<[Booted; 2]> {
+    let steps = quick_start();
+    let [hosts, package, units, password, first, ucarp, ..] = &steps[..] else { panic!("{steps:#?}") };
     let (m1, m2) = thread::scope(|scope| {
         let other = scope.spawn(|| site.boot(2, release));
         (site.boot(1, release), other.join().expect("booting does not panic"))
     });
-    let both = [&m1?, &m2?];
-    for machine in both {
+    let both = [m1?, m2?];
+    for machine in &both {
         machine.must(&["ip", "route", "add", "default", "via", "172.16.0.1"])?;
         let known = machine.must(&["cat", "/etc/hosts"])?;
         assert!(known.contains(hosts.trim()), "the lab's virtual IP is that of the README: {known}");
@@ -197,9 +221,9 @@ fn as_the_readme_says(release: Release) -> Result<()> {
         type_in(machine, password)?;
         configure(machine)?;
     }
-    let [m1, m2] = both;
+    let m1 = &both[0];
     type_in(m1, first)?;
-    for machine in both {
+    for machine in &both {
         type_in(machine, ucarp)?;
         machine.wait_for_unit(UCARP, "active", SOON)?;
     }
@@ -207,21 +231,29 @@ fn as_the_readme_says(release: Release) -> Result<()> {
         let said = m1.run(&["mfs-promote", "--check"]).ok()?.stdout;
         String::from_utf8_lossy(&said).contains("2 connected, none is missing").then_some(())
     })?;
-    let load = site.client(release)?.keep_writing()?;
-    for machine in both {
-        let well = || machine.must(&["bash", "-ec", check]).ok();
-        eprintln!("{}", machine.expect("the check to find nothing wrong", SOON, well)?);
-    }
+    Ok(both)
+}
 
-    let cut = m1.power_off()?;
-    let crash = cut..=Moment::now();
-    m2.wait_for_log(0, log_lines::SERVING, SOON)?;
-    load.wait_for_progress(LAST_RETRY)?;
-    eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
-    serves_from_its_units(m2)?;
-    let verdict = load.verify(&[crash])?;
-    eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
-    assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
+#[test]
+fn a_standby_that_could_not_serve_stands_back_until_it_could() -> Result<()> {
+    let site = Site::start()?;
+    let [_m1, m2] = set_up(&site, Release::Debian12)?;
+    let image = "/var/lib/mfs/metadata_ml.mfs.back";
+    m2.expect("an image on m2", SOON, || m2.must(&["test", "-s", image]).ok())?;
+    m2.must(&["mv", image, "/root/image"])?;
+    m2.must(&["systemctl", "restart", UCARP])?;
+    m2.wait_for_log(0, log_lines::STANDS_BACK, SOON * 2)?;
+    let skew = |wanted: bool| {
+        let [ucarp] = &m2.processes("ucarp")[..] else { return None };
+        let words = m2.must(&["cat", &format!("/proc/{ucarp}/cmdline")]).ok()?;
+        (words.contains("--advskew=255") == wanted).then_some(())
+    };
+    m2.expect("ucarp with the longest skew", SOON, || skew(true))?;
+    let checked = String::from_utf8_lossy(&m2.run(&["mfs-promote", "--check"])?.stdout).into_owned();
+    assert!(checked.contains("WARNING   ucarp") && checked.contains("stands back since"), "{checked}");
+    m2.must(&["mv", "/root/image", image])?;
+    m2.wait_for_log(0, log_lines::STANDS_BACK_NO_LONGER, SOON * 2)?;
+    m2.expect("ucarp with its own skew", SOON, || skew(false))?;
     Ok(())
 }
 

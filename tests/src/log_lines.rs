@@ -364,6 +364,10 @@ pub const NO_CONFIGURATION: &str = "cannot read /etc/mfs/mfspromote-b.cfg";
 pub const SAME_FOLDER: &str = "the same DATA_PATH /var/lib/mfs as the instance without a name";
 /// An XPARAM that is no name.
 pub const BAD_NAME: &str = "the XPARAM \"../b\" is not a name";
+/// A machine that could not serve lets the others win first.
+pub const STANDS_BACK: &str = "this machine could not serve, so it stands back in elections";
+/// And no longer.
+pub const STANDS_BACK_NO_LONGER: &str = "this machine could serve again, so it stands back no longer";
 /// A metalogger hears of another history.
 pub const LOGS_DROPPED: &str = "some changes lost: .* download metadata again";
 /// A standby has loaded its copy and follows.

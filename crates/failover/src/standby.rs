@@ -36,6 +36,7 @@ mod abandoned;
 pub(crate) mod follow;
 pub(crate) mod freshness;
 mod hot;
+pub(crate) mod stand_back;
 
 /// Between two questions to the serving master.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -64,7 +65,7 @@ impl<'a> Standby<'a> {
         let Some(ucarp) = self.ucarp else { return hot::end(self.machine) };
         let off_duty = self.cancel.child();
         thread::scope(|scope| {
-            scope.spawn(|| hot::keep(self.machine, &self.vip, &self.request, &off_duty));
+            scope.spawn(|| hot::keep(self.machine, &self.vip, ucarp, &self.request, &off_duty));
             let archive = || self.archive(&off_duty);
             self.look_around(ucarp, || drop(scope.spawn(archive)));
             off_duty.cancel();

@@ -14,6 +14,7 @@ use crate::metadata::{Behind, Lineage, Version};
 use crate::moosefs::{Info, Release};
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
+use crate::standby::stand_back::StandsBack;
 use crate::sys::nft;
 use crate::sys::progress::Allowance;
 use crate::ucarp::Options;
@@ -37,6 +38,8 @@ pub(super) struct Facts {
     /// How long a start of the master here may take.
     pub(super) start: Allowance,
     pub(super) ucarp: UcarpFacts,
+    /// Whether ucarp here lets the others win first.
+    pub(super) stands_back: Known<Option<StandsBack>>,
     pub(super) name: NameFacts,
     /// Configuration files in which daemons wait longer than a second before they reconnect.
     pub(super) slow_reconnect: Vec<PathBuf>,

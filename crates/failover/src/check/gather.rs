@@ -22,6 +22,7 @@ use crate::moosefs::{self, Daemon, Info};
 use crate::report::describe_interrupted;
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
+use crate::standby::stand_back::StandsBack;
 use crate::sys::address;
 use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
@@ -81,6 +82,7 @@ pub(super) fn gather(asked: Option<&VirtualIp>, config: &Config) -> Result<Facts
         settle_margin: config.settle_margin,
         start,
         ucarp,
+        stands_back: known(StandsBack::of(&config.instance)),
         name,
         slow_reconnect: slow_reconnect(config),
         boot: boot(&services),

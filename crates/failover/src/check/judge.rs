@@ -11,6 +11,7 @@ use crate::machine::record::Record;
 use crate::machine::standby_master::{Cold, HotState};
 use crate::serving::missing::Followers;
 use crate::standby::follow::MetaloggerConnection;
+use crate::standby::stand_back::StandsBack;
 use crate::sys::nft;
 use crate::sys::text::{bytes, count, human, when};
 use crate::ucarp::Options;
@@ -32,6 +33,7 @@ const NO_VIP: &str = "virtual IP unknown without ucarp; start ucarp, or give --i
 /// Answers every question.
 pub(super) fn judge(facts: &Facts) -> Report {
     let mut findings = ucarp(&facts.ucarp, facts.role());
+    findings.extend(stands_back(&facts.stands_back));
     findings.push(name(facts, &facts.name));
     findings.push(reconnect(facts));
     findings.extend(listens(facts));
@@ -73,6 +75,14 @@ fn ucarp(facts: &UcarpFacts, role: Role) -> Vec<Finding> {
             critical(format!("{ours} ucarp processes start vip-up; choose one with --interface NAME --vip ADDRESS"))
         }
     }
+}
+
+/// A note that cannot be read is no answer: `folders` says what is wrong there.
+fn stands_back(noted: &Known<Option<StandsBack>>) -> Option<Finding> {
+    let StandsBack { since, why } = noted.as_ref().ok()?.as_ref()?;
+    let since = when(u64::try_from(*since).unwrap_or_default());
+    let text = format!("stands back since {since} (advskew 255), until this machine could serve again: {why}");
+    Some(Finding::warning("ucarp", text))
 }
 
 fn running_ucarps(running: usize) -> String {
@@ -400,7 +410,9 @@ fn hot(report: &Known<Option<HotState>>, copy: &Copy) -> Option<Finding> {
                 let text = format!("the copy here cannot be replayed, so this machine could not serve: {why}");
                 Finding::critical(name, text)
             }
-            Cold::ForNow => Finding::warning(name, format!("cold: {why}. A takeover has to load the metadata first")),
+            Cold::ForNow | Cold::Refused => {
+                Finding::warning(name, format!("cold: {why}. A takeover has to load the metadata first"))
+            }
             Cold::NotHere => Finding::ok(name, format!("cold: {why}. A takeover has to load the metadata first")),
         },
         Err(why) => Finding::unknown(name, why.as_str()),

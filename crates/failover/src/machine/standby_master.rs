@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
+use crate::machine::config::StandbyMode;
 use crate::machine::memory::{self, Planning};
 use crate::machine::{Machine, commit, space};
 use crate::metadata::names;
@@ -41,6 +42,7 @@ use crate::metadata::{
 use crate::moosefs::services;
 use crate::moosefs::waiting::{self, FOLDER};
 use crate::moosefs::{self, Daemon, Release};
+use crate::sys;
 use crate::sys::cancel::{Cancel, Cancelled};
 use crate::sys::folder::{self, Folder};
 use crate::sys::json_file;
@@ -165,6 +167,9 @@ pub(crate) enum Error {
     /// It does nothing.
     #[error("mfsmaster did not {0} in time")]
     Hangs(&'static str),
+    /// The administrator has none.
+    #[error("STANDBY is cold")]
+    NotWanted,
     /// It would be a second one.
     #[error("a master serves here")]
     Serves,
@@ -179,7 +184,12 @@ pub(crate) enum Error {
 impl Error {
     /// Whether it lies in the release or the memory of this machine, and not in what happens here.
     pub(crate) fn is_of_the_machine(&self) -> bool {
-        matches!(self, Self::Release(_) | Self::Memory { .. })
+        matches!(self, Self::Release(_) | Self::Memory { .. } | Self::NotWanted)
+    }
+
+    /// Whether a promotion would fail for the same reason.
+    pub(crate) fn keeps_from_serving(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Space(_) | Self::Emergency(_))
     }
 }
 
@@ -247,7 +257,7 @@ impl StandbyMaster {
         HotState::Hot { since, version: self.end(), memory: process::memory_of(self.master), load_ms: took_ms }
     }
 
-    /// Stages what would be served here, and has a master load it. Returns it with the place in the metalogger's log from
+    /// Stages what would be served here, and has a master load it; [`check`] has passed. Returns it with the place in the metalogger's log from
     /// which it has to be fed. Asks whether it is `wanted` still before the master is started.
     pub(crate) fn load(
         machine: &Machine,
@@ -259,12 +269,8 @@ impl StandbyMaster {
         if machine.running(Daemon::Master)?.is_some() {
             return Err(Error::Serves);
         }
-        let release = moosefs::installed_release(cancel)?;
-        if !release.can_wait() {
-            return Err(Error::Release(release));
-        }
         let tail = Tail::open(&machine.data)?;
-        let plan = plan_of(machine, cancel)?;
+        let plan = with_epochs(servable(machine, cancel)?)?;
         let folder = commit::make_root(&machine.data)?.make_subfolder(FOLDER.as_ref(), 0o700)?;
         Ok((Self::load_in(machine, folder, &plan, wanted, cancel)?, tail))
     }
@@ -364,7 +370,7 @@ impl StandbyMaster {
             return Ok(None);
         }
         let tail = Tail::open(&machine.data)?;
-        let plan = plan_of(machine, cancel)?;
+        let plan = with_epochs(servable(machine, cancel)?)?;
         Ok(Self::take(machine, &plan, hold, cancel)?.map(|taken| (taken, tail)))
     }
 
@@ -486,7 +492,7 @@ impl Complete {
 
 /// How much memory a master may need that loads what is here. Measured: 371 MB with 200,000 objects, whose image has 20 MB, and
 /// 1.1 GB with 4,000,000.
-pub(crate) fn memory_for(machine: &Machine) -> u64 {
+fn memory_for(machine: &Machine) -> u64 {
     let image = machine.data.status(OsStr::new(COPY)).ok().flatten();
     let image = image.map_or(0, |status| u64::try_from(status.st_size).unwrap_or_default());
     LEAST_MEMORY.saturating_add(image.saturating_mul(MEMORY_TIMES))
@@ -501,15 +507,29 @@ impl From<rustix::fs::Stat> for Source {
     }
 }
 
-/// What would be served here, if a hot standby can have it.
-fn plan_of(machine: &Machine, cancel: &Cancel) -> Result<Plan, Error> {
+/// Whether a promotion could serve what is here, and then, whether this machine may keep a hot standby.
+pub(crate) fn check(machine: &Machine, cancel: &Cancel) -> Result<(), Error> {
+    servable(machine, cancel)?;
+    if machine.config.standby == StandbyMode::Cold {
+        return Err(Error::NotWanted);
+    }
+    let release = moosefs::installed_release(cancel)?;
+    if !release.can_wait() {
+        return Err(Error::Release(release));
+    }
+    let needed = memory_for(machine);
+    let free = sys::memory::available().unwrap_or(u64::MAX);
+    if free < needed { Err(Error::Memory { needed, free }) } else { Ok(()) }
+}
+
+/// What a promotion would serve here, if it is what a hot standby can have.
+fn with_epochs(plan: Plan) -> Result<Plan, Error> {
+    if plan.lineage == Lineage::Ml && plan.jump() > EpochJump::NONE { Ok(plan) } else { Err(Error::NoCopy) }
+}
+
+/// What a promotion would serve here.
+fn servable(machine: &Machine, cancel: &Cancel) -> Result<Plan, Error> {
     let plan = plan::make(&memory::inventory(&machine.data, Some(&machine.state))?, Loss::Refuse)?;
-    if plan.lineage != Lineage::Ml {
-        return Err(Error::NoCopy);
-    }
-    if plan.jump() == EpochJump::NONE {
-        return Err(Error::NoCopy);
-    }
     space::check(&machine.data, &machine.config.instance, &plan, plan.jump(), cancel)?;
     emergency::check(&machine.data, &machine.config.working_user, &plan, plan.end_version + plan.jump(), Loss::Refuse)?;
     Ok(plan)

@@ -19,12 +19,15 @@ use crate::machine::lock::{Locks, Request};
 use crate::machine::notify::{self, Event};
 use crate::machine::standby_master::{self, Cold, Error, Hold, HotState, StandbyMaster};
 use crate::metadata::stage::Tail;
+use crate::moosefs::waiting;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
-use crate::sys::memory;
 use crate::sys::text::human;
 use crate::timing;
+use crate::ucarp::Ucarp;
 use crate::vip::VirtualIp;
+
+use super::stand_back::{self, Changed};
 
 /// Between two looks at the metalogger's log.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
@@ -33,17 +36,20 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// After the first failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// While a promotion would be refused: nothing is loaded, and the others wait for this machine in each election.
+const WHILE_REFUSED: Duration = Duration::from_secs(30);
 /// A master that was hot for so long was well.
 const WELL: Duration = Duration::from_secs(60);
 /// So many masters in a row that end by themselves were not killed by chance.
 const REPLAYS: u32 = 2;
 
 /// Keeps one until `cancel` is set or a later call is made; that one may take it over.
-pub(super) fn keep(machine: &Machine, vip: &VirtualIp, request: &Request, cancel: &Cancel) {
+pub(super) fn keep(machine: &Machine, vip: &VirtualIp, ucarp: &Ucarp, request: &Request, cancel: &Cancel) {
     // The other machines of the group are heard first: the next epoch depends on them.
-    if machine.config.standby != StandbyMode::Cold && cancel.sleep(FIRST_PAUSE).is_ok() {
-        let keeper = Keeper { machine, vip, request, cancel, pause: FIRST_PAUSE, told: String::new(), not_replayed: 0 };
-        keeper.stay();
+    if cancel.sleep(FIRST_PAUSE).is_ok() {
+        let stand_back = stand_back::Watch::new(&machine.config.instance, ucarp);
+        let (pause, longest_pause, told) = (FIRST_PAUSE, LONGEST_PAUSE, String::new());
+        Keeper { machine, vip, request, cancel, pause, longest_pause, told, not_replayed: 0, stand_back }.stay();
     }
     if !request.superseded() {
         end(machine);
@@ -64,10 +70,12 @@ struct Keeper<'a> {
     request: &'a Request,
     cancel: &'a Cancel,
     pause: Duration,
+    longest_pause: Duration,
     /// The last reason in the log.
     told: String,
     /// How often in a row one has ended by itself soon after it was started.
     not_replayed: u32,
+    stand_back: stand_back::Watch<'a>,
 }
 
 impl Keeper<'_> {
@@ -95,13 +103,17 @@ impl Keeper<'_> {
             if self.cancel.sleep(self.pause).is_err() {
                 break;
             }
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+            self.pause = (self.pause * 2).min(self.longest_pause);
         }
         self.report(None);
     }
 
     /// Keeps one until another run is to have it.
     fn run(&mut self) -> Result<(), Error> {
+        if waiting::master(&self.machine.data)?.is_none() {
+            // A promotion does not wait for that.
+            standby_master::check(self.machine, self.cancel)?;
+        }
         let hold = Hold::of(self.machine, timing::STANDBY_LEFT)?;
         let kept = self.keep_one(&hold).and_then(StandbyMaster::leave);
         if kept.is_err() {
@@ -126,6 +138,7 @@ impl Keeper<'_> {
                 standby.check(self.machine)?;
                 if begun.elapsed() > WELL {
                     self.not_replayed = 0;
+                    self.stand_back.able();
                 }
                 self.report(Some(&standby.report()));
                 look_at = Instant::now() + LOOK_EVERY;
@@ -142,11 +155,6 @@ impl Keeper<'_> {
         if let Some(taken) = StandbyMaster::take_for_standby(self.machine, hold, self.cancel)? {
             log::info!("hot standby: process {} goes on from version {}", taken.0.master().pid, taken.0.end());
             return Ok(taken);
-        }
-        let needed = standby_master::memory_for(self.machine);
-        let free = memory::available().unwrap_or(u64::MAX);
-        if free < needed {
-            return Err(Error::Memory { needed, free });
         }
         let begun = Instant::now();
         let wanted = || self.is_on_duty() && !self.another_works();
@@ -169,7 +177,8 @@ impl Keeper<'_> {
         let text = chain(why);
         let kind = match why {
             _ if self.not_replayed >= REPLAYS => Cold::NotReplayed,
-            why if why.is_of_the_machine() && self.machine.config.standby == StandbyMode::Auto => Cold::NotHere,
+            why if why.keeps_from_serving() => Cold::Refused,
+            why if why.is_of_the_machine() && self.machine.config.standby != StandbyMode::Hot => Cold::NotHere,
             _ => Cold::ForNow,
         };
         if self.not_replayed == REPLAYS {
@@ -177,11 +186,29 @@ impl Keeper<'_> {
             let VirtualIp { interface, address } = self.vip;
             notify::tell_without_waiting(&self.machine.config, Event::Alarm, interface, *address, text.clone());
         } else if text != self.told {
-            let level = if kind == Cold::NotHere { Level::Info } else { Level::Warn };
+            let level = match kind {
+                _ if matches!(why, Error::NotWanted) => Level::Debug,
+                Cold::NotHere => Level::Info,
+                _ => Level::Warn,
+            };
             log::log!(level, "no hot standby for now: {text}. A promotion starts mfsmaster as if there were none");
         }
         self.report(Some(&HotState::Cold { why: text.clone(), kind }));
+        self.longest_pause = if kind == Cold::Refused { WHILE_REFUSED } else { LONGEST_PAUSE };
+        match kind {
+            Cold::NotReplayed | Cold::Refused if self.is_on_duty() => self.may_stand_back(&text),
+            // The plan was made before that was found out.
+            Cold::NotHere => self.stand_back.able(),
+            _ => (),
+        }
         self.told = text;
+    }
+
+    fn may_stand_back(&mut self, why: &str) {
+        if self.stand_back.unable(why) == Changed::StandsBack {
+            let VirtualIp { interface, address } = self.vip;
+            notify::tell_without_waiting(&self.machine.config, Event::Alarm, interface, *address, why.to_owned());
+        }
     }
 
     fn report(&self, report: Option<&HotState>) {

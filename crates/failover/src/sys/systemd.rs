@@ -42,10 +42,10 @@ pub(crate) enum Error {
         /// The scope's name.
         scope: String,
     },
-    /// The unit cannot be looked at or stopped.
+    /// The unit cannot be looked at, stopped or started again.
     #[error("cannot {operation} systemd unit {unit}")]
     Unit {
-        /// `look at` or `stop`
+        /// `look at`, `stop` or `restart`
         operation: &'static str,
         /// The unit.
         unit: String,
@@ -93,23 +93,34 @@ fn is_in(scope: &str) -> bool {
 /// the process is not started again. Returns the unit's name; `None` where there is no such unit. A process that another
 /// one started, as ucarp by `ifup` in `networking.service`, is no unit's main process, and that unit is left alone.
 pub(crate) fn stop_unit_of(pid: u32) -> Result<Option<String>, Error> {
+    let Some(unit) = unit_of(pid)? else { return Ok(None) };
+    systemctl("stop", &["stop", "--no-block"], &unit)?;
+    Ok(Some(unit))
+}
+
+/// Orders the restart of a unit, without waiting for it.
+pub(crate) fn restart(unit: &str) -> Result<(), Error> {
+    systemctl("restart", &["restart", "--no-block"], unit).map(drop)
+}
+
+/// The unit whose main process is `pid`.
+pub(crate) fn unit_of(pid: u32) -> Result<Option<String>, Error> {
     if !is_manager() {
         return Ok(None);
     }
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let Some(unit) = unit_in(&groups) else { return Ok(None) };
+    let main = systemctl("look at", &["show", "--property=MainPID", "--value"], unit)?;
+    Ok((main.trim() == pid.to_string()).then(|| unit.to_owned()))
+}
+
+/// Runs `systemctl` with these words for a unit, and returns what it printed.
+fn systemctl(operation: &'static str, words: &[&str], unit: &str) -> Result<String, Error> {
     let systemctl = process::find_program("systemctl").ok_or(Error::NoProgram("systemctl"))?;
-    let call = |operation, words: &[&str]| {
-        process::run(&systemctl, words, PATIENCE, &Cancel::new())
-            .and_then(process::Finished::success)
-            .map_err(|source| Error::Unit { operation, unit: unit.to_owned(), source })
-    };
-    let main = call("look at", &["show", "--property=MainPID", "--value", "--", unit])?;
-    if main.output.trim() != pid.to_string() {
-        return Ok(None);
-    }
-    call("stop", &["stop", "--no-block", "--", unit])?;
-    Ok(Some(unit.to_owned()))
+    process::run(&systemctl, &[words, &["--", unit]].concat(), PATIENCE, &Cancel::new())
+        .and_then(process::Finished::success)
+        .map(|finished| finished.output)
+        .map_err(|source| Error::Unit { operation, unit: unit.to_owned(), source })
 }
 
 /// The service in `/proc/PID/cgroup`: in the hierarchy of version 2, or in that of systemd's own.

@@ -85,6 +85,7 @@ fn fresh(duty: Duty) -> Facts {
             foreign_hooks: Vec::new(),
             strangers: Ok(BTreeSet::new()),
         },
+        stands_back: Ok(None),
         name: NameFacts { host: "mfsmaster".to_owned(), addresses: Ok(vec![VIP.into()]) },
         slow_reconnect: vec!["/etc/mfs/mfsmetalogger.cfg".into()],
         boot: Vec::new(),
@@ -570,4 +571,14 @@ fn a_folder_that_cannot_be_written_is_told_before_a_promotion_needs_it() {
     expect(&with(Folders { memory: why(), ..good() }), "folders", Critical, text);
     let text = "cannot do it: no archive can be written, and files that were set aside stay in mfs-promote";
     expect(&with(Folders { archives: why(), ..good() }), "archive", Warning, text);
+}
+
+#[test]
+fn a_machine_that_stands_back_says_why() {
+    let note = StandsBack { since: 1_795_380_000, why: "no usable metadata".to_owned() };
+    let since = when(1_795_380_000);
+    let facts = Facts { stands_back: Ok(Some(note)), ..standby_facts(1349) };
+    let text =
+        format!("stands back since {since} (advskew 255), until this machine could serve again: no usable metadata");
+    assert!(answers(&facts, "ucarp").contains(&(Warning, text)), "{:?}", answers(&facts, "ucarp"));
 }

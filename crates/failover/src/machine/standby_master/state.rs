@@ -49,6 +49,8 @@ pub(crate) enum Cold {
     NotHere,
     /// A change does not replay: then a promotion could not serve either.
     NotReplayed,
+    /// A promotion from the copy would be refused.
+    Refused,
 }
 
 impl HotState {
