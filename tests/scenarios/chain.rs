@@ -136,7 +136,7 @@ impl Chain {
         self.come_back(&fallen, fault)
     }
 
-    /// Not only after a lag: a metalogger whose connection ends while it downloads change logs never downloads any again.
+    /// Not only after a lag: a metalogger whose connection ends while it downloads is restarted by its standby, half a minute later.
     fn wait_for_copies(&self) -> Result<()> {
         self.standbys().iter().try_for_each(|standby| wait_for_whole_copy(&self.cluster, standby))
     }

@@ -27,6 +27,7 @@ mod killed;
 mod lab_itself;
 mod metadata;
 mod notify;
+mod old_master;
 mod old_release;
 mod packages;
 mod patience;

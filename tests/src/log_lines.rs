@@ -342,6 +342,16 @@ pub const CONNECTION_ENDED: &str =
     "ended the connection of the metalogger here to .*: it leads to a master that is gone";
 /// The metalogger has connected again.
 pub const METALOGGER_FOLLOWS: &str = "the metalogger here is connected to .* now";
+/// A metalogger takes the master for one of before 1.6.18.
+pub const OLD_MASTER: &str = "mfsmetalogger.*old master detected";
+/// A standby restarts its metalogger, because the copy stays incomplete.
+pub const METALOGGER_RESTARTED: &str = "the copy here is incomplete: .*; restarting the metalogger";
+/// That has helped.
+pub const COPY_COMPLETE_AGAIN: &str = "the copy here is complete again, at version ";
+/// It has not.
+pub const COPY_STILL_INCOMPLETE: &str = "the copy here is still incomplete after the metalogger was restarted: ";
+/// The run that did it was killed meanwhile.
+pub const RESTART_FINISHED: &str = "a run was killed while it restarted the metalogger; restarting it";
 /// The serving machine names what has not come; the names follow.
 pub const NOT_CONNECTED: &str = "not connected .* after the takeover: ";
 /// The serving machine misses nothing.

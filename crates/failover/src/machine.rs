@@ -17,6 +17,7 @@ pub(crate) mod outcome;
 pub(crate) mod record;
 pub(crate) mod recover;
 pub(crate) mod rehearsal_folder;
+pub(crate) mod restart;
 pub(crate) mod run;
 pub(crate) mod space;
 pub(crate) mod standby_master;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | other machines of the group | it remembers them: they are asked before the next promotion, also if they are heard too late then |
 //! | another machine that serves, and the metalogger here still connected to the one before it | it makes the metalogger follow, see [`follow`] |
+//! | a copy in which changes are missing, and a metalogger that follows and does not fetch them | it restarts the metalogger, see [`incomplete`] |
 //! | a MASTER on which nothing of ours works, so that nothing answers | it makes that ucarp step down, see [`abandoned`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
 //! | change logs that the metalogger drops before it has a new image | it keeps them, see [`dropped_logs`] |
@@ -22,7 +23,7 @@ use crate::heartbeat::{Role, Statement};
 use crate::machine::call::Call;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::outcome::RunKind;
-use crate::machine::{Machine, commit, dropped_logs, memory};
+use crate::machine::{Machine, commit, dropped_logs, memory, restart};
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::timing;
@@ -36,7 +37,9 @@ mod abandoned;
 pub(crate) mod follow;
 pub(crate) mod freshness;
 mod hot;
+mod incomplete;
 pub(crate) mod stand_back;
+mod unchanged;
 
 /// Between two questions to the serving master.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -95,6 +98,7 @@ impl<'a> Standby<'a> {
         let statement = Statement { role: Role::StandingBy, version: None, metaid: 0, forked_at: None, answers: false };
         let group =
             Group::join(&self.machine.config, &memory, &self.vip, Some(&ucarp.options), statement, Asking::Never);
+        restart::finish(self.machine, &self.request);
         let (mut freshness, mut follow) = (freshness::Watch::default(), Follow::new(Instant::now()));
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
@@ -120,7 +124,7 @@ impl<'a> Standby<'a> {
                 Ok(false) => (),
                 Err(e) => told = note(&e, told),
             }
-            follow.look(self.machine, &self.vip);
+            follow.look(self.machine, &self.vip, &self.request);
             abandoned.look(&group, &self.machine.config, &self.vip);
             if let Some((served, metaid)) = group.served() {
                 freshness.hear(&self.machine.state, served, metaid);

@@ -524,7 +524,7 @@ impl fmt::Display for Changes {
 }
 
 /// `changes 111 to 120 are missing`
-fn missing(first: u64, last: u64) -> String {
+pub(super) fn missing(first: u64, last: u64) -> String {
     let changes = Changes(first, last);
     format!("{changes} {} missing", changes.are())
 }

@@ -14,7 +14,10 @@ use super::note::{Note, Refusal};
 use super::{EpochJump, Lineage, Version};
 
 mod choice;
+mod gap;
 mod loss;
+
+pub(crate) use gap::{Gap, gap_in_copy};
 
 use choice::{choose, no_step_back};
 use loss::{left_behind, lost, nothing_lost};

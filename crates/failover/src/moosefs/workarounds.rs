@@ -7,6 +7,7 @@
 //! | [`drain`] | a busy master loses a change that it acknowledged, in about one of twenty failovers by `vip-down` |
 //! | [`nudge`] | a standby whose metalogger missed a failover can serve the old history at the next one |
 //! | [`silent_death`] | a standby keeps the old history after a power cut, and the next failover serves it (MooseFS 4.58 and later) |
+//! | [`old_master`] | a standby whose metalogger was disconnected while it downloaded lacks changes, and cannot take over, until the metalogger is restarted |
 //! | [`adoption`] | systemd knows nothing of the master of a hot standby that serves |
 //! | [`restore_dropin`] | a master under systemd does not start after a promotion |
 //! | [`metarestore`] | no machine with MooseFS 1.x can be promoted |
@@ -18,6 +19,7 @@ pub(crate) mod adoption;
 pub(crate) mod drain;
 pub(crate) mod metarestore;
 pub(crate) mod nudge;
+pub(crate) mod old_master;
 pub(crate) mod restore_dropin;
 pub(crate) mod silent_death;
 pub(crate) mod tcp_resets;

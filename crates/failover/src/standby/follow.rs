@@ -6,18 +6,20 @@
 //! one that follows is left alone. See [`silent_death`] for why MooseFS does not notice by itself.
 //!
 //! One that is connected and receives nothing, although the master goes on, gets the same remedy after a while. One that is
-//! not connected for a while is woken by a signal.
+//! not connected for a while is woken by a signal. One that receives changes and leaves a hole before them is restarted, see
+//! [`incomplete`](super::incomplete).
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::machine::config::Config;
-use crate::machine::{Machine, followers, memory};
+use crate::machine::lock::Request;
+use crate::machine::{Machine, followers};
+use crate::metadata::Version;
 use crate::metadata::inventory::end_of_copy;
-use crate::metadata::{Loss, Version, plan};
+use crate::moosefs::workarounds::old_master::Downloads;
 use crate::moosefs::workarounds::silent_death;
 use crate::moosefs::{self, Daemon};
 use crate::sys::address;
@@ -25,6 +27,9 @@ use crate::sys::logging::chain;
 use crate::sys::tcp::{self, Outgoing};
 use crate::sys::text::human;
 use crate::vip::VirtualIp;
+
+use super::incomplete::{self, Incomplete};
+use super::unchanged::Unchanged;
 
 /// How long a master may take to answer.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -42,8 +47,6 @@ const RECONNECTED: Duration = Duration::from_secs(15);
 const RECEIVES_NOTHING: Duration = Duration::from_secs(60);
 /// Between two attempts after one that has not helped.
 const TRY_AGAIN: Duration = Duration::from_secs(300);
-/// What a metalogger writes while it downloads.
-const DOWNLOADS: [&str; 2] = ["metadata_ml.tmp", "changelog_ml.tmp"];
 
 /// The metalogger here, and the machine that it should follow.
 pub(super) struct Follow {
@@ -51,6 +54,7 @@ pub(super) struct Follow {
     server: Option<Ipv4Addr>,
     connections: Connections,
     progress: Progress,
+    incomplete: Incomplete,
     ask_at: Instant,
     eager_until: Instant,
     away: Option<Away>,
@@ -65,6 +69,7 @@ impl Follow {
             server: None,
             connections: Connections::default(),
             progress: Progress::default(),
+            incomplete: Incomplete::new(now),
             ask_at: now,
             eager_until: now + CHANGED_LATELY,
             away: None,
@@ -85,7 +90,7 @@ impl Follow {
     }
 
     /// Looks after the metalogger. To be called twice in a second.
-    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp) {
+    pub(super) fn look(&mut self, machine: &Machine, vip: &VirtualIp, request: &Request) {
         let now = Instant::now();
         self.connections.note(tcp::outgoing_to(vip.port(machine.config.metalogger_port)), now);
         if now < self.ask_at {
@@ -100,7 +105,11 @@ impl Follow {
             Judgement::Follows => {
                 self.follows();
                 self.ask_at = now + CALM;
-                self.end_if_nothing_comes(machine, vip);
+                let served = moosefs::info(master, ANSWER).ok().and_then(|info| info.metadata_version);
+                if let Some(served) = served {
+                    self.end_if_nothing_comes(machine, vip, served);
+                    self.incomplete.look(machine, vip, request, &self.connections.all(), served);
+                }
             }
             Judgement::Stale(stale) if now >= self.next_attempt => {
                 let server = self.server();
@@ -158,13 +167,15 @@ impl Follow {
         }
     }
 
-    fn end_if_nothing_comes(&mut self, machine: &Machine, vip: &VirtualIp) {
-        let Ok(info) = moosefs::info(vip.port(machine.config.client_port), ANSWER) else { return };
-        let (Some(served), Some(reached)) = (info.metadata_version, end_of_copy(&machine.data)) else { return };
+    fn end_if_nothing_comes(&mut self, machine: &Machine, vip: &VirtualIp, served: Version) {
+        let Some(reached) = end_of_copy(&machine.data) else { return };
         let now = Instant::now();
-        let stuck = self.progress.is_stuck(served, State { reached, downloads: downloads(machine) }, now);
+        let stuck = self.progress.is_stuck(served, State { reached, downloads: Downloads::of(&machine.data) }, now);
+        if !stuck || now < self.next_attempt {
+            return;
+        }
         // The newest change log alone does not show all that the copy has.
-        if !stuck || now < self.next_attempt || copy_ends(machine).is_some_and(|end| end >= served) {
+        if incomplete::plan_copy(machine).is_some_and(|copy| copy.is_ok_and(|end| end >= served)) {
             return;
         }
         self.progress = Progress::default();
@@ -319,44 +330,23 @@ impl Connections {
 struct State {
     /// Where its newest change log ends.
     reached: Version,
-    /// Sizes and times of what it downloads.
-    downloads: [Option<(i64, i64)>; 2],
+    downloads: Downloads,
 }
 
 /// Whether the metalogger receives something.
 #[derive(Debug, Default)]
 struct Progress {
-    /// What it was like, and since when.
-    last: Option<(State, Instant)>,
+    state: Unchanged<State>,
 }
 
 impl Progress {
     fn is_stuck(&mut self, served: Version, state: State, now: Instant) -> bool {
         if state.reached >= served {
-            self.last = None;
+            self.state.forget();
             return false;
         }
-        match self.last {
-            Some((last, since)) if last == state => now - since >= RECEIVES_NOTHING,
-            _ => {
-                self.last = Some((state, now));
-                false
-            }
-        }
+        self.state.lasted(state, now) >= RECEIVES_NOTHING
     }
-}
-
-fn downloads(machine: &Machine) -> [Option<(i64, i64)>; 2] {
-    DOWNLOADS.map(|name| {
-        let status = machine.data.status(OsStr::new(name)).ok().flatten()?;
-        Some((status.st_size, status.st_mtime))
-    })
-}
-
-/// Where all files of the copy end. Reads all change logs.
-fn copy_ends(machine: &Machine) -> Option<Version> {
-    let inventory = memory::inventory(&machine.data, Some(&machine.state)).ok()?;
-    Some(plan::make(&inventory, Loss::Refuse).ok()?.end_version)
 }
 
 #[cfg(test)]
@@ -419,14 +409,15 @@ mod tests {
     #[test]
     fn a_metalogger_is_stuck_if_nothing_changes_while_the_master_is_ahead() {
         let (mut progress, start) = (Progress::default(), Instant::now());
-        let mut stuck = |served, reached, download, seconds| {
-            let state = State { reached: Version(reached), downloads: [download, None] };
+        let mut stuck = |served, reached, download: Option<i64>, seconds| {
+            let downloads = download.map_or_else(Downloads::default, Downloads::of_log);
+            let state = State { reached: Version(reached), downloads };
             progress.is_stuck(Version(served), state, start + Duration::from_secs(seconds))
         };
         assert!(!stuck(10, 10, None, 0) && !stuck(10, 10, None, 600), "an idle master");
         assert!(!stuck(11, 10, None, 601) && !stuck(12, 10, None, 660) && stuck(13, 10, None, 661));
         assert!(!stuck(14, 12, None, 662) && !stuck(14, 12, None, 721), "a slow one");
-        assert!(!stuck(14, 12, Some((1, 1)), 722) && !stuck(14, 12, Some((2, 2)), 781), "it downloads");
-        assert!(stuck(14, 12, Some((2, 2)), 841) && !stuck(14, 14, Some((2, 2)), 842));
+        assert!(!stuck(14, 12, Some(1), 722) && !stuck(14, 12, Some(2), 781), "it downloads");
+        assert!(stuck(14, 12, Some(2), 841) && !stuck(14, 14, Some(2), 842));
     }
 }

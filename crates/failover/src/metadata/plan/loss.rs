@@ -133,7 +133,7 @@ fn begins_later(version: Version, end: Version) -> bool {
 }
 
 /// No log of the lineage holds changes behind a hole at `end`.
-fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version, loss: Loss) -> Result<(), Refusal> {
+pub(super) fn nothing_beyond(inventory: &Inventory, lineage: Lineage, end: Version, loss: Loss) -> Result<(), Refusal> {
     let behind = left_behind(inventory, lineage, end);
     let beyond = inventory.spans(lineage).into_iter().filter(|span| !end.has(span.last) && !behind.contains(span));
     let beyond: Vec<Span> = beyond.collect();
