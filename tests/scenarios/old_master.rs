@@ -54,9 +54,9 @@ fn the_copy_is_made_whole(release: Release) -> Result<()> {
     let plan = cluster.run("m2", &["mfs-promote", "--dry-run"])?;
     let said = format!("{}{}", String::from_utf8_lossy(&plan.stdout), String::from_utf8_lossy(&plan.stderr));
     assert!(!plan.status.success() && said.contains("missing"), "{said}");
+    wait_for_whole_copy(&cluster, "m2")?;
     cluster.wait_for_log("m2", log_lines::METALOGGER_RESTARTED, SOON)?;
     cluster.wait_for_log("m2", log_lines::COPY_COMPLETE_AGAIN, SOON)?;
-    wait_for_whole_copy(&cluster, "m2")?;
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;

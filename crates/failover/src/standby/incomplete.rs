@@ -1,7 +1,7 @@
 //! A copy in which changes are missing although the metalogger follows: it is restarted, and downloads everything again.
 //!
 //! See [`old_master`](crate::moosefs::workarounds::old_master) for how such a copy comes about, and why a restart is enough. It
-//! moves and removes no file.
+//! moves no file.
 //!
 //! All change logs are read to find that out, so that is done only after a connection or a download, until the copy is complete:
 //! a metalogger that follows on one connection takes no change that is not the next one.
@@ -22,11 +22,15 @@ use crate::vip::VirtualIp;
 
 use super::unchanged::Unchanged;
 
-/// A metalogger that downloads writes a file that grows; between two of its downloads there is one answer of the master. One that
-/// has not done so for this long, and has a gap in its copy, does not close it.
+/// A metalogger that downloads writes a file that grows, and between two of its downloads there is one answer of the master. One
+/// that has no such file for this long, and has a gap in its copy, does not close it.
 const STAYS: Duration = Duration::from_secs(30);
-/// After the first restart; it doubles.
+/// Such a file that does not grow: a disk or a master that is slow, or what one that was killed has left.
+const STANDS_STILL: Duration = Duration::from_secs(120);
+/// After the first restart; then [`LONGER`] times as long. Each download takes the place of the oldest image that the metalogger
+/// keeps, so those that do not help are not to come more often than others do.
 const FIRST_PAUSE: Duration = Duration::from_secs(300);
+const LONGER: u32 = 4;
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Beside the reading of all change logs, ten times as long is left to other work.
 const SHARE: u32 = 10;
@@ -187,7 +191,7 @@ impl Repair {
             }
         };
         let after = self.seen.lasted((gap, downloads), now);
-        if after < STAYS {
+        if after < if downloads == Downloads::default() { STAYS } else { STANDS_STILL } {
             return Act::None;
         }
         match &mut self.found {
@@ -204,7 +208,7 @@ impl Repair {
     fn restarted(&mut self, now: Instant) {
         self.seen.forget();
         self.found.get_or_insert(Found { since: now, reported: false });
-        let pause = self.next.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        let pause = self.next.map_or(FIRST_PAUSE, |(_, pause)| (pause * LONGER).min(LONGEST_PAUSE));
         self.next = Some((now + pause, pause));
     }
 
@@ -279,18 +283,26 @@ mod tests {
             let downloads = Downloads::of_log(i64::try_from(seconds).unwrap());
             assert_eq!(looks.repair.judge(Err(Some(GAP)), downloads, at), Act::None);
         }
-        assert_eq!(looks.at(600, Ok(90)), Act::None);
+        // It stands still for a while.
+        for seconds in 600..710 {
+            let at = looks.start + Duration::from_secs(seconds);
+            assert_eq!(looks.repair.judge(Err(Some(GAP)), Downloads::of_log(600), at), Act::None);
+        }
+        let at = looks.start + Duration::from_secs(720);
+        let restart = Act::Restart { gap: GAP, after: STANDS_STILL };
+        assert_eq!(looks.repair.judge(Err(Some(GAP)), Downloads::of_log(600), at), restart, "for too long");
+        assert_eq!(looks.at(800, Ok(90)), Act::None);
         // Another gap each time: the metalogger finds itself that changes were lost.
         for seconds in 0..60 {
             let gap = Gap::Changes { first: 5, last: seconds };
-            assert_eq!(looks.at(600 + seconds, Err(Some(gap))), Act::None);
+            assert_eq!(looks.at(800 + seconds, Err(Some(gap))), Act::None);
         }
     }
 
     #[test]
     fn what_does_not_help_is_an_alarm_once_and_is_tried_more_and_more_rarely() {
         let (restarts, alarms) = Looks::new().while_it_stays(0..20_000);
-        assert_eq!(restarts, [30, 330, 930, 2130, 4530, 8130, 11_730, 15_330, 18_930]);
+        assert_eq!(restarts, [30, 330, 1530, 5130, 8730, 12_330, 15_930, 19_530]);
         assert_eq!(alarms, [70]);
     }
 
@@ -302,10 +314,10 @@ mod tests {
         assert_eq!(looks.while_it_stays(60..400), (vec![330], vec![370]));
         assert!(matches!(looks.at(400, Ok(90)), Act::Complete { .. }));
         // The second pause is over.
-        assert_eq!(looks.at(930, Ok(90)), Act::None);
-        assert_eq!(looks.while_it_stays(1000..1040).0, [1030]);
-        assert_eq!(looks.at(1050, Ok(90)), Act::Complete { end: Version(90), after: Duration::from_secs(20) });
-        assert_eq!(looks.while_it_stays(1060..1400).0, [1330], "the pauses begin again");
+        assert_eq!(looks.at(1530, Ok(90)), Act::None);
+        assert_eq!(looks.while_it_stays(1600..1640).0, [1630]);
+        assert_eq!(looks.at(1650, Ok(90)), Act::Complete { end: Version(90), after: Duration::from_secs(20) });
+        assert_eq!(looks.while_it_stays(1660..2000).0, [1930], "the pauses begin again");
     }
 
     #[test]
