@@ -1,8 +1,9 @@
 //! The little of MooseFS that the lab must know: its files, its settings, and the question INFO.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,13 +80,19 @@ fn number(bytes: &[u8]) -> usize {
 /// The version that a metalogger's copy in `folder` reaches: one more than its last whole change, or its image's. A copy of a
 /// fresh file system has changes and no image.
 pub(crate) fn copy_reaches(folder: &Path) -> Option<u64> {
-    let image = fs::read(folder.join("metadata_ml.mfs.back")).ok();
-    let version = image.and_then(|image| Some(u64::from_be_bytes(image.get(8..16)?.try_into().ok()?)));
+    let version = version_of_image(&folder.join("metadata_ml.mfs.back"));
     let log = fs::read(folder.join("changelog_ml.0.mfs")).unwrap_or_default();
     let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(&[][..], |end| &log[..end]);
     let last = whole.rsplit(|byte| *byte == b'\n').next().and_then(|line| std::str::from_utf8(line).ok());
     let change = last.and_then(|line| line.split_once(':')).and_then(|(id, _)| id.parse::<u64>().ok());
     version.max(change.map(|id| id + 1))
+}
+
+/// The version in an image's header. An image can have gigabytes.
+fn version_of_image(image: &Path) -> Option<u64> {
+    let mut version = [0; 8];
+    File::open(image).ok()?.read_exact_at(&mut version, 8).ok()?;
+    Some(u64::from_be_bytes(version))
 }
 
 #[cfg(test)]
