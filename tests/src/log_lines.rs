@@ -188,6 +188,8 @@ pub const ADDRESS_REMOVED: &str = "172.16.0.99 removed from eth0";
 pub const M1_REMEMBERED: &str = "172.16.0.11 is in this group; it will be asked";
 /// m2 is remembered as a standby.
 pub const M2_REMEMBERED: &str = "172.16.0.12 is in this group; it will be asked";
+/// The same of cs1, which has a ucarp of its own.
+pub const CS1_REMEMBERED: &str = "172.16.0.41 is in this group; it will be asked";
 /// The address was removed by another program, and restored.
 pub const ADDRESS_PUT_BACK: &str = "another program removed 172.16.0.99 from eth0; restored";
 /// The same, too often.

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
     let (inodes, changes) = if setup.quick { (200_000, 100_000) } else { (1_000_000, 100_000) };
-    let input = inputs::input(inodes, changes)?;
+    let input = inputs::input(None, inodes, changes)?;
     let cluster = Cluster::build().unjudged().masters(1).start()?;
     cluster.wait_for_log("m1", log_lines::PROMOTION_ENDED, PATIENCE)?;
     let mut ours = Vec::new();

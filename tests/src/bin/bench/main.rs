@@ -2,10 +2,12 @@
 //! a section of the page.
 
 mod archive;
+mod bed;
 mod breakdown;
 mod election;
 mod engine;
 mod hook;
+mod hot;
 mod inputs;
 mod outage;
 mod page;
@@ -59,11 +61,12 @@ struct Setup {
 type Part = fn(&Setup) -> Result<Section>;
 
 /// In the order of the page.
-const PARTS: [(&str, Part); 8] = [
+const PARTS: [(&str, Part); 9] = [
     ("outage", outage::section),
     ("recommended", outage::recommended),
     ("switchover", switchover::section),
     ("sizes", sizes::section),
+    ("hot", hot::section),
     ("hook", hook::section),
     ("engine", engine::section),
     ("archive", archive::section),

@@ -19,6 +19,8 @@ const MEASURES: [(&str, Measure); 4] = [
     ("client without writes", |run| Some(run.writes)),
 ];
 
+const SIDES: [&str; 3] = ["ours", "shell hooks", "ours / shell"];
+
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
     let ours = Hooks::ours()?;
     let shell = setup.shell.clone().map(|folder| Hooks::Shell { folder });
@@ -40,7 +42,7 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
         Goal::at_most("client without writes, defaults, to the shell hooks", 0.75, "×", writes.1)
             .remark("chunkservers try every 5 s, at a phase of their own"),
     ];
-    let mut text = format!("{}\n", table(&times(&our_runs, &shell_runs)));
+    let mut text = format!("{}\n", table(&times(SIDES, &our_runs, &shell_runs)));
     text += "The client's operations, all runs together:\n\n";
     text += &table(&operations(&our_runs, &shell_runs));
     text += "\nThe steps of our promotions:\n\n";
@@ -68,7 +70,7 @@ pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
     let text = format!(
         "{}{RECOMMENDED}\nIn {caught} of {} runs the cut caught a write between the master's log line and its answer. Its chunk is\n\
          locked for nobody then: with ours for some 10 s (with the shell hooks for 130). Without writes in the other runs: {} s.\n",
-        table(&times(&runs, &[])),
+        table(&times(SIDES, &runs, &[])),
         runs.len(),
         cell(spared)
     );
@@ -77,7 +79,7 @@ pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
 
 /// One power cut, and a line about it.
 fn power_cut(name: &str, hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
-    let done = power_cut::measure(hooks, settings)?;
+    let done = power_cut::measure(&settings.cluster(hooks)?)?;
     println!("  {name:5}  {done}");
     Ok(done)
 }
@@ -86,11 +88,13 @@ fn summary(runs: &[PowerCut], measure: Measure) -> Option<Summary> {
     Summary::of(runs.iter().filter_map(measure))
 }
 
-fn times(ours: &[PowerCut], shell: &[PowerCut]) -> Vec<Row> {
-    let mut rows = vec![row(["seconds", "ours", "shell hooks", "ours / shell"])];
+/// The measures of two kinds of runs, and their ratio.
+pub(crate) fn times(columns: [&str; 3], one: &[PowerCut], other: &[PowerCut]) -> Vec<Row> {
+    let [first, second, quotient] = columns;
+    let mut rows = vec![row(["seconds", first, second, quotient])];
     for (name, measure) in MEASURES {
-        let [ours, shell] = [ours, shell].map(|runs| summary(runs, measure));
-        rows.push(vec![name.to_owned(), cell(ours), cell(shell), shown(ratio(ours, shell))]);
+        let [one, other] = [one, other].map(|runs| summary(runs, measure));
+        rows.push(vec![name.to_owned(), cell(one), cell(other), shown(ratio(one, other))]);
     }
     rows
 }
@@ -122,7 +126,8 @@ fn operations(ours: &[PowerCut], shell: &[PowerCut]) -> Vec<Row> {
     rows
 }
 
-fn steps(runs: &[PowerCut]) -> Vec<Row> {
+/// The steps of promotions.
+pub(crate) fn steps(runs: &[PowerCut]) -> Vec<Row> {
     let mut rows = vec![row(["step", "milliseconds"])];
     for name in STEPS {
         let steps = runs.iter().filter_map(|run| run.steps.iter().find(|step| step.name == name));

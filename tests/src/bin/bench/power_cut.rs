@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::thread;
 use std::time::Duration;
 
-use lab::{Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload, log_lines};
+use lab::{Builder, Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, Workload, log_lines};
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
@@ -56,10 +56,15 @@ pub(crate) enum Settings {
     Recommended,
 }
 
+/// A cluster to be. Neither of its two machines is preferred, and only one is left: there are no duplicate MASTERs.
+pub(crate) fn two_machines(hooks: &Hooks) -> Builder {
+    Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone())
+}
+
 impl Settings {
-    /// A new cluster. Neither of its two machines is preferred, and only one is left: there are no duplicate MASTERs.
+    /// A new cluster of [`two_machines`].
     pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
-        let build = Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone());
+        let build = two_machines(hooks);
         if self == Self::Defaults {
             return build.start();
         }
@@ -89,16 +94,15 @@ pub(crate) struct Operations {
     pub(crate) failed: usize,
 }
 
-/// Cuts the power of a fresh cluster's master.
-pub(crate) fn measure(hooks: &Hooks, settings: Settings) -> Result<PowerCut> {
-    let cluster = settings.cluster(hooks)?;
+/// Cuts the power of the master of a fresh cluster: m1 serves, and m2 is to take over.
+pub(crate) fn measure(cluster: &Cluster) -> Result<PowerCut> {
     let load = cluster.client().keep_writing()?;
     cluster.wait_for_metalogger_in_step("m2", PATIENCE)?;
     thread::sleep(ORDINARY + part_of_a_second());
     let mark = cluster.mark();
     let off = cluster.power_off("m1")?;
     let mut run = PowerCut::default();
-    match run.follow(&cluster, &load, mark, off) {
+    match run.follow(cluster, &load, mark, off) {
         Ok(()) => run.resumed = true,
         Err(error) => eprintln!("  the client was not served again: {error}"),
     }

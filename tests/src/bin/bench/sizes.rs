@@ -2,20 +2,17 @@
 //! by MooseFS alone.
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use lab::{Cluster, Hooks, log_lines};
 
 use crate::Result;
 use crate::Setup;
+use crate::bed::{Bed, CONFIGURATION, Takeover};
 use crate::inputs::{self, Input};
 use crate::page::{Goal, Section, cell, ratio, row, shown, table};
 use crate::plot::{self, Line};
-use crate::power_cut::steps;
 use crate::stats::Summary;
 
-/// Image and log of four million inodes are loaded within this, twice.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// `sleep 3` of the shell hooks.
 const SHELL_SETTLE: f64 = 3.0;
 /// Inodes and changes: what the goals are about, ...
@@ -54,15 +51,15 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
     };
     // Before the machine is there: making them takes a cluster, too.
     let inputs =
-        points.iter().map(|(inodes, changes, _)| inputs::input(*inodes, *changes)).collect::<Result<Vec<_>>>()?;
-    let mut bed = Bed::new(setup)?;
+        points.iter().map(|(inodes, changes, _)| inputs::input(None, *inodes, *changes)).collect::<Result<Vec<_>>>()?;
+    let mut turns = Turns::new(setup)?;
     let mut measured = Vec::new();
     for ((inodes, changes, runs), input) in points.into_iter().zip(inputs) {
         let mut times = Times::default();
         for _ in 0..runs {
-            bed.alone(&input, &mut times)?;
-            bed.ours(&input, &mut times)?;
-            bed.shell(&input, &mut times)?;
+            turns.alone(&input, &mut times)?;
+            turns.ours(&input, &mut times)?;
+            turns.shell(&input, &mut times)?;
         }
         println!("  {inodes} inodes, {changes} changes: {}", line(&times));
         measured.push(Measured { inodes, changes, times });
@@ -75,90 +72,45 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
     })
 }
 
-/// A machine that takes over whatever is put on its disk. Its master is dead, and a client's machine proves the network.
-struct Bed {
-    cluster: Cluster,
+/// The machine, and the hooks that take turns on it.
+struct Turns {
+    bed: Bed,
     ours: Hooks,
     shell: Option<Hooks>,
 }
 
-impl Bed {
+impl Turns {
     fn new(setup: &Setup) -> Result<Self> {
         let ours = Hooks::ours()?;
         let shell = setup.shell.clone().map(|folder| Hooks::Shell { folder });
-        let cluster = Cluster::build()
-            .unjudged()
-            .masters(1)
-            .chunkservers(0)
-            .hooks(ours.clone())
-            .file("/etc/mfs/mfspromote.cfg", format!("{} = 172.16.0.61\n", log_lines::PING_NODES), 0o644)
-            .start()?;
-        cluster.must("c1", &["umount", "-l", "/mnt/mfs"])?;
-        Ok(Self { cluster, ours, shell })
-    }
-
-    /// The machine starts with these files, and nothing else of the runs before.
-    fn boot(&mut self, input: &Input, hooks: Hooks) -> Result<usize> {
-        self.cluster.power_off("m1")?;
-        let machine = self.cluster.machine("m1")?;
-        for folder in ["/var/lib/mfs", "/var/lib/moosefs-ucarp"] {
-            let folder = machine.disk(folder);
-            for entry in fs::read_dir(&folder)?.flatten() {
-                let path = entry.path();
-                if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
-            }
-        }
-        for path in input.put(&machine.disk("/var/lib/mfs"))? {
-            machine.give_to_mfs(&path)?;
-        }
-        // What is still to be written of it must not slow down what is measured.
-        nix::unistd::sync();
-        self.cluster.change_hooks(hooks)?;
-        let mark = self.cluster.mark();
-        self.cluster.power_on("m1")?;
-        Ok(mark)
-    }
-
-    /// From ucarp's line to the first answer, and when that line came.
-    fn takeover(&self, mark: usize) -> Result<(f64, lab::Moment)> {
-        let master = self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_MASTER, PATIENCE)?;
-        let taken = self.cluster.wait_for_serving("m1", PATIENCE)?;
-        Ok((taken.at.seconds_since(master.at), master.at))
+        let build = Cluster::build().masters(1).chunkservers(0).hooks(ours.clone());
+        let bed = Bed::new(build.file(CONFIGURATION, format!("{} = 172.16.0.61\n", log_lines::PING_NODES), 0o644))?;
+        Ok(Self { bed, ours, shell })
     }
 
     fn ours(&mut self, input: &Input, times: &mut Times) -> Result<()> {
-        let mark = self.boot(input, self.ours.clone())?;
-        let (took, zero) = self.takeover(mark)?;
-        times.memory = times.memory.max(peak_memory(&self.cluster)?);
-        let lines = self.cluster.events().since(mark);
-        let lines = lines.iter().filter(|line| line.machine == "m1");
-        let lines: Vec<(f64, &str)> = lines.map(|line| (line.at.seconds_since(zero), line.text.as_str())).collect();
-        let steps = steps(&lines)?;
-        let settle = steps.iter().find(|step| step.name == "settle").ok_or("no settle time was logged")?;
-        times.ours.push(took);
-        times.ours_work.push(took - (settle.end - settle.begin));
+        self.bed.cluster.change_hooks(self.ours.clone())?;
+        let mark = self.bed.boot("m1", input)?;
+        let takeover = self.bed.takeover("m1", mark)?;
+        times.memory = times.memory.max(peak_memory(&self.bed.cluster)?);
+        times.ours.push(takeover.whole);
+        times.ours_work.push(takeover.without_settle()?);
         Ok(())
     }
 
     fn shell(&mut self, input: &Input, times: &mut Times) -> Result<()> {
         let Some(hooks) = self.shell.clone() else { return Ok(()) };
-        let mark = self.boot(input, hooks)?;
-        let (took, _) = self.takeover(mark)?;
-        times.shell.push(took);
-        times.shell_work.push(took - SHELL_SETTLE);
+        self.bed.cluster.change_hooks(hooks)?;
+        let mark = self.bed.boot("m1", input)?;
+        let Takeover { whole, .. } = self.bed.takeover("m1", mark)?;
+        times.shell.push(whole);
+        times.shell_work.push(whole - SHELL_SETTLE);
         Ok(())
     }
 
     fn alone(&mut self, input: &Input, times: &mut Times) -> Result<()> {
-        let mark = self.boot(input, self.ours.clone())?;
-        // Before that, a signal would end it without its hook.
-        self.cluster.wait_for_log_since(mark, "m1", log_lines::UCARP_BACKUP, PATIENCE)?;
-        self.cluster.stop_ucarp("m1")?;
-        let machine = self.cluster.machine("m1")?;
-        machine.must(&["mfsmetalogger", "stop"], PATIENCE)?;
-        let begin = Instant::now();
-        machine.must(&["mfsmaster", "-a", "start"], PATIENCE)?;
-        times.alone.push(begin.elapsed().as_secs_f64());
+        self.bed.cluster.change_hooks(self.ours.clone())?;
+        times.alone.push(self.bed.alone("m1", input)?);
         Ok(())
     }
 }
