@@ -78,9 +78,9 @@ impl HotBed {
         Ok(mark)
     }
 
-    /// The third machine boots, and its ucarp becomes MASTER. Nothing of ours runs there, and no master.
+    /// The third machine boots, and its ucarp becomes MASTER. It runs neither a master nor our programs.
     fn hold(&self) -> Result<()> {
-        // The machine of the run before serves still.
+        // The machine of the run before still serves.
         self.0.masters_off()?;
         let cluster = self.cluster();
         let holder = cluster.machine(HOLDER)?;
@@ -97,8 +97,8 @@ impl HotBed {
         Ok(())
     }
 
-    /// The process id of the master of a machine, or of the one that waits there, with its resident memory in MB: of its
-    /// processes the one with the most.
+    /// The process id and the resident memory, in MB, of the master that runs or waits on a machine: the one of its processes
+    /// with the most memory.
     fn master(&self, name: &str) -> Result<(i32, f64)> {
         let all = self.cluster().machine(name)?.processes();
         let masters = all.iter().filter(|process| process.name == "mfsmaster");

@@ -157,7 +157,7 @@ impl Input {
         Ok(vec![image, log])
     }
 
-    /// So many changes behind those that [`Input::put`] puts.
+    /// The next changes behind those that [`Input::put`] puts.
     pub(crate) fn next(&self, changes: u64) -> Result<Vec<u8>> {
         let (mut from, mut next) = (BufReader::new(File::open(&self.log)?), Vec::new());
         self.copy_changes(&mut from, &mut io::sink(), self.changes)?;

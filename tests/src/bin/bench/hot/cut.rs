@@ -55,7 +55,7 @@ impl Cuts {
 }
 
 const EXPLANATION: &str = "
-Each time a new cluster of MooseFS 4.57.5, with its defaults and ucarp's. Its master begins with the tree as its own image, the
-metalogger of the other machine downloads it, and only where the standby is hot it has loaded it before the load begins. Hot and
-cold took turns.
+Each time a new cluster of MooseFS 4.57.5, with its defaults and those of ucarp. Its master begins with the tree as its own
+metadata, and the metalogger of the other machine downloads it. A hot standby has loaded it before the client's load begins. Hot
+and cold runs alternate.
 ";

@@ -14,19 +14,19 @@ use crate::bed::PATIENCE;
 use crate::inputs::{self, Input};
 use crate::page::{Goal, row, table};
 
-/// Where the changes are made, and how many are fed at once.
+/// The tree; the changes that the hot standby has loaded with it, and those that are fed at once.
 const INODES: u64 = 200_000;
 const LOADED: u64 = 1_000;
 const FED: u64 = 900_000;
-/// Changes that the clients of a master make.
+/// The changes that the clients of a master make.
 const MADE: u64 = 100_000;
-/// Costs are told for so many changes.
+/// The changes for which costs are shown.
 const UNIT: f64 = 100_000.0;
-/// Processor time is counted in so many ticks a second, whatever the kernel.
+/// The ticks of a second in which Linux counts processor time.
 const TICKS: f64 = 100.0;
 /// Between two looks at the processor time.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// A master that has done nothing for so long waits.
+/// A master that has used no processor for this long is waiting.
 const IDLE: Duration = Duration::from_millis(500);
 
 pub(super) struct Lag {
@@ -146,9 +146,9 @@ fn processor_seconds(pids: &[i32]) -> Result<f64> {
 }
 
 const EXPLANATION: &str = "
-A master that serves: three processes of a client make directories and files, 100,000, as fast as they are acknowledged (an empty
-tree, no metalogger of another machine). The changes are those that the master has counted; it, the client and its mount share
-the processors. The waiting master: a hot standby has loaded 200,000 inodes. Then 900,000 further changes, which such a client
-made, are written into the metalogger's change log at once. Counted until the waiting master has replayed the last one and uses
-no processor any more. The processor time is that in user mode and in the kernel.
+A master that serves: three processes of a client make 100,000 directories and files, as fast as they are acknowledged, in an
+empty tree. Counted are the changes of the master's version. The client and its mount share the processors with it. The waiting
+master: a hot standby has loaded 200,000 inodes. Then 900,000 further changes of the same kind are written into the metalogger's
+change log at once, and the measurement lasts until the waiting master has replayed the last of them and uses no processor any
+more. Processor seconds are those in user mode and in the kernel.
 ";

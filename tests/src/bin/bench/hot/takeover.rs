@@ -99,7 +99,7 @@ impl Size {
 impl Times {
     /// The power of the machine with the address is cut, and this one takes over.
     fn take_over(&mut self, bed: &HotBed, name: &str, mark: usize) -> Result<()> {
-        // What was written to make it hot was written hours ago, in ordinary life.
+        // In ordinary life a standby has been hot for hours, and nothing is left to be written.
         nix::unistd::sync();
         bed.cluster().power_off(HOLDER)?;
         let takeover = bed.0.takeover(name, mark)?;
@@ -175,12 +175,12 @@ impl Takeovers {
 const EXPLANATION: &str = "
 ![takeover against inodes, hot and cold](takeover-hot.svg)
 
-All with MooseFS 4.57.5 (Debian 13): the files were made by a master of that release, too. They lie in the data folder as a
-metalogger leaves them. Another machine has the address: its ucarp is MASTER, and nothing else that matters runs there. The
-machine boots, metalogger and ucarp start, and ucarp is BACKUP. With `STANDBY = hot` the measurement waits until mfs-promote logs
-that the copy is loaded. Then the power of the other machine is cut. The times go from ucarp's line \"Switching to state: MASTER\"
-to the first answer on 9421. The settle time is what mfs-promote logs, and \"after the checks\" is what follows when the election
-has settled and the checks have passed, which is later where the machine that died is asked whether it is there. The metalogger has no master, so the copy does not
-grow meanwhile. The image is that of the metalogger. The memory is what is resident (VmRSS): of the master that waits, and of one
-that was started alone with `-a` and answers.
+All with MooseFS 4.57.5 (Debian 13), whose master also made the files. They lie in the data folder as a metalogger leaves them.
+Another machine runs a ucarp that is MASTER, with hooks that do nothing. The machine that is measured boots and starts its
+metalogger and ucarp, which becomes BACKUP. With `STANDBY = hot` the measurement then waits until mfs-promote logs that the copy
+is loaded. Then the power of the other machine is cut. The times go from ucarp's line \"Switching to state: MASTER\" to the first
+answer on 9421. The settle time is the one that mfs-promote logs. \"After the checks\" begins when the election has settled and all
+checks have passed: they run side by side, and the question to a dead machine can take longer than the settle time. No master is
+connected to the metalogger, so the copy does not grow meanwhile. The memory is the resident one (VmRSS), of the master that
+waits, and of one that `mfsmaster -a start` has just started.
 ";
