@@ -31,7 +31,7 @@ const STANDBY_HOT: &str = "STANDBY = hot\n";
 
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
     let takeovers = takeover::measure(setup)?;
-    let lag = lag::measure()?;
+    let lag = lag::measure(setup)?;
     let cuts = cut::measure(setup)?;
     let mut goals = takeovers.goals();
     goals.push(lag.goal());

@@ -9,10 +9,12 @@ use lab::{Cluster, Machine};
 use serde_json::Value;
 
 use super::{HOT, HotBed, RELEASE, input};
-use crate::Result;
 use crate::bed::PATIENCE;
 use crate::inputs::{self, Input};
-use crate::page::{Goal, row, table};
+use crate::page::{Goal, cell, ratio, row, table};
+use crate::sizes::peak_memory;
+use crate::stats::Summary;
+use crate::{Result, Setup};
 
 /// The tree; the changes that the hot standby has loaded with it, and those that are fed at once.
 const INODES: u64 = 200_000;
@@ -29,39 +31,53 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A master that has used no processor for this long is waiting.
 const IDLE: Duration = Duration::from_millis(500);
 
+/// Changes are counted in thousands.
+const THOUSAND: f64 = 1000.0;
+
+#[derive(Default)]
 pub(super) struct Lag {
-    /// Changes in a second that a hot standby replays, and that a master is made to make.
-    follows: f64,
-    makes: f64,
-    /// Processor seconds for 100,000 changes: of the waiting master, of mfs-promote, and of the master that serves.
-    waiting: f64,
-    feeding: f64,
-    serving: f64,
+    /// Changes in a second, in thousands, that a hot standby replays, and that a master is made to make.
+    follows: Vec<f64>,
+    makes: Vec<f64>,
+    /// Processor seconds for [`UNIT`] changes: of the waiting master, of mfs-promote, and of the master that serves.
+    waiting: Vec<f64>,
+    feeding: Vec<f64>,
+    serving: Vec<f64>,
     /// The most memory that mfs-promote had, in MB.
     memory: f64,
 }
 
-pub(super) fn measure() -> Result<Lag> {
-    let input = input(INODES, LOADED)?;
-    let (makes, serving) = full_load()?;
-    let mut lag = Lag { follows: 0.0, makes, waiting: 0.0, feeding: 0.0, serving, memory: 0.0 };
-    lag.follow(&HotBed::new()?, &input)?;
-    println!("  follows {:.0} changes a second, a master makes {makes:.0}", lag.follows);
+pub(super) fn measure(setup: &Setup) -> Result<Lag> {
+    let (input, runs, mut lag) = (input(INODES, LOADED)?, setup.runs.min(3), Lag::default());
+    for _ in 0..runs {
+        lag.full_load()?;
+    }
+    let bed = HotBed::new()?;
+    for _ in 0..runs {
+        lag.follow(&bed, &input)?;
+    }
+    println!("  thousand changes a second: follows {}, a master makes {}", shown(&lag.follows), shown(&lag.makes));
     Ok(lag)
 }
 
-/// The changes that a master makes in a second, and its processor seconds for each [`UNIT`] of them.
-fn full_load() -> Result<(f64, f64)> {
-    let cluster = Cluster::build().unjudged().release(RELEASE).masters(1).chunkservers(0).start()?;
-    let master = [cluster.daemon("m1", "mfsmaster")?.pid];
-    let (version, time, begin) = (cluster.master_version("m1")?, processor_seconds(&master)?, Instant::now());
-    inputs::make_changes(cluster.machine("c1")?, MADE)?;
-    let took = begin.elapsed().as_secs_f64();
-    let changes = inputs::float(cluster.master_version("m1")? - version);
-    Ok((changes / took, (processor_seconds(&master)? - time) / changes * UNIT))
+fn shown(values: &[f64]) -> String {
+    cell(Summary::of(values.iter().copied()))
 }
 
 impl Lag {
+    /// Clients make changes as fast as they can.
+    fn full_load(&mut self) -> Result<()> {
+        let cluster = Cluster::build().unjudged().release(RELEASE).masters(1).chunkservers(0).start()?;
+        let master = [cluster.daemon("m1", "mfsmaster")?.pid];
+        let (version, time, begin) = (cluster.master_version("m1")?, processor_seconds(&master)?, Instant::now());
+        inputs::make_changes(cluster.machine("c1")?, MADE)?;
+        let took = begin.elapsed().as_secs_f64();
+        let changes = inputs::float(cluster.master_version("m1")? - version);
+        self.makes.push(changes / took / THOUSAND);
+        self.serving.push((processor_seconds(&master)? - time) / changes * UNIT);
+        Ok(())
+    }
+
     /// Writes many changes into the log at once, as a metalogger would over some time, and waits until all are replayed.
     fn follow(&mut self, bed: &HotBed, input: &Input) -> Result<()> {
         bed.stand_by(HOT, input)?;
@@ -75,25 +91,25 @@ impl Lag {
         log.write_all(&changes)?;
         let took = wait_until_replayed(machine, &master, begin, end)?;
         let fed = inputs::float(FED);
-        self.follows = fed / took;
-        self.waiting = (processor_seconds(&master)? - before[0]) / fed * UNIT;
-        self.feeding = (processor_seconds(&ours)? - before[1]) / fed * UNIT;
-        self.memory = crate::sizes::peak_memory(bed.cluster())?;
+        self.follows.push(fed / took / THOUSAND);
+        self.waiting.push((processor_seconds(&master)? - before[0]) / fed * UNIT);
+        self.feeding.push((processor_seconds(&ours)? - before[1]) / fed * UNIT);
+        self.memory = self.memory.max(peak_memory(bed.cluster())?);
         Ok(())
     }
 
     pub(super) fn goal(&self) -> Goal {
-        let ratio = self.follows / self.makes;
-        Goal::at_least("changes that a hot standby follows, to those that a master makes", 2.0, "×", Some(ratio))
+        let [follows, makes] = [&self.follows, &self.makes].map(|values| Summary::of(values.iter().copied()));
+        let what = "changes that a hot standby follows, to those that a master makes";
+        Goal::at_least(what, 2.0, "×", ratio(follows, makes))
     }
 
     pub(super) fn text(&self) -> String {
-        let seconds = |seconds: f64| format!("{seconds:.2}");
         let rows = [
-            row(["", "changes a second", "processor seconds for 100,000 changes"]),
-            vec!["a master that serves".to_owned(), format!("{:.0}", self.makes), seconds(self.serving)],
-            vec!["the waiting master".to_owned(), format!("{:.0}", self.follows), seconds(self.waiting)],
-            vec!["mfs-promote that feeds it".to_owned(), String::new(), seconds(self.feeding)],
+            row(["", "thousand changes a second", "processor seconds for 100,000 changes"]),
+            vec!["a master that serves".to_owned(), shown(&self.makes), shown(&self.serving)],
+            vec!["the waiting master".to_owned(), shown(&self.follows), shown(&self.waiting)],
+            vec!["mfs-promote that feeds it".to_owned(), String::new(), shown(&self.feeding)],
         ];
         format!("{}{EXPLANATION}Most memory of mfs-promote (VmHWM): {:.1} MB.\n", table(&rows), self.memory)
     }

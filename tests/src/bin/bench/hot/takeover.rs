@@ -45,7 +45,10 @@ pub(super) struct Takeovers(Vec<Size>);
 
 pub(super) fn measure(setup: &Setup) -> Result<Takeovers> {
     let sizes = if setup.quick { &SIZES[..QUICK_SIZES] } else { &SIZES };
-    // Before the machines are there: making them takes a cluster, too.
+    // Before the machines are there: making them takes a cluster, too. The smaller ones are made with the largest.
+    if let Some(largest) = sizes.last() {
+        input(*largest, CHANGES)?;
+    }
     let inputs = sizes.iter().map(|inodes| Ok((*inodes, input(*inodes, CHANGES)?))).collect::<Result<Vec<_>>>()?;
     let bed = HotBed::new()?;
     let mut measured = Vec::new();
