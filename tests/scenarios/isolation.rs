@@ -157,6 +157,8 @@ fn the_preferred_standby_comes_back_and_its_plan_is_slow() -> Result<()> {
         .skew("m2", PREFERRED)
         .file_on("m2", "/usr/lib/real/mfsmaster", real, 0o755)
         .file_on("m2", "/usr/sbin/mfsmaster", SLOW_PLAN, 0o755)
+        // A standby that asks for its release would be taken for a master.
+        .file("/etc/mfs/mfspromote.cfg", "STANDBY = cold\n", 0o644)
         .start()?;
     let load = cluster.client().keep_writing()?;
     wait_for_whole_copy(&cluster, "m2")?;

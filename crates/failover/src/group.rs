@@ -376,6 +376,7 @@ fn find(link: &VirtualIp, at: SocketAddrV4) -> MasterAt {
     presence.unwrap_or_else(|| moosefs::find_master(at, timing::PEER_CONNECT_AGAIN, timing::PEER_ANSWER))
 }
 
+/// Asks twice, beside the two attempts to connect.
 fn is_on_link(link: &VirtualIp) -> bool {
     let Ok(probe) = link.arp() else { return false };
     let answers = |_| matches!(Probe::ask(&probe, timing::PEER_CONNECT, Cancel::never()), Ok(Some(_)));

@@ -46,8 +46,8 @@ pub(crate) const OTHER_SKEW: Duration = ms(1000);
 pub(crate) const PING: Duration = ms(400);
 /// How long the silence of all of them is not believed: a switch may need a moment after a power cut.
 pub(crate) const ISOLATED: Duration = ms(3000);
-/// One of two attempts to connect to a peer.
-pub(crate) const PEER_CONNECT: Duration = ms(400);
+/// One of two attempts to connect to a peer: its kernel answers within a millisecond.
+pub(crate) const PEER_CONNECT: Duration = ms(250);
 /// The same for a peer that answers on the link and did not answer: its kernel may ask for our hardware address only once
 /// in a second.
 pub(crate) const PEER_CONNECT_AGAIN: Duration = ms(1500);
@@ -184,6 +184,9 @@ mod tests {
     fn a_peer_is_asked_twice_and_judged_before_its_master_is_said_to_hang() {
         assert!(PEER_CONNECT * 2 + PEER_ANSWER < PEER_HUNG);
         assert!(PEER_CONNECT * 2 + PEER_CONNECT_AGAIN < PEER_HUNG);
+        let options = Options::default();
+        let settle = settle(options.dead(), options.interval(), ms(250));
+        assert!(PEER_CONNECT * 2 * 2 + ASK_AGAIN < settle, "a silent one holds no takeover up");
         assert!(METALOGGER_FLUSH > Duration::from_secs(1), "a metalogger flushes once a second");
     }
 

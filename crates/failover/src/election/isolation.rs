@@ -273,8 +273,12 @@ pub(super) fn check(
         ..PingTargets::default()
     };
     let begun = Instant::now();
-    // The image is read first: reading all changes of a day takes seconds, and is seldom needed.
-    let mut changes_read = false;
+    // The image is read first: reading all changes of a day takes seconds, and is seldom needed. One without any chunkserver is
+    // of a file system that was made since.
+    let mut changes_read = in_image.is_empty();
+    if changes_read {
+        known.chunkservers = elsewhere(chunkservers::after_changes(data, plan, BTreeSet::new(), cancel)?);
+    }
     let mut silent = BTreeSet::new();
     loop {
         let Round { asked, answer } = known.ask();
