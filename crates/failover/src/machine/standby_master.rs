@@ -402,8 +402,13 @@ impl StandbyMaster {
 
     /// Feeds what the metalogger has written since.
     pub(crate) fn follow(&mut self, machine: &Machine, tail: &mut Tail, cancel: &Cancel) -> Result<(), Error> {
-        let lines = tail.follow(&machine.data, &mut self.growing)?;
-        self.add(&lines, cancel)
+        loop {
+            let lines = tail.follow(&machine.data, &mut self.growing)?;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            self.add(&lines, cancel)?;
+        }
     }
 
     /// Feeds what `plan` has beyond it, and the changes that end the history. From now on nothing else fits.

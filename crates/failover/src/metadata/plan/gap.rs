@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Loss, candidate};
 use super::loss::nothing_beyond;
+use super::{Loss, candidate};
 use crate::metadata::Lineage;
 use crate::metadata::inventory::Inventory;
 use crate::metadata::note::{Refusal, missing};

@@ -22,6 +22,8 @@ use crate::sys::folder::{self, Folder, Owner};
 
 /// The log that a running metalogger appends to.
 const FOLLOWED: &str = "changelog_ml.0.mfs";
+/// About how many bytes of lines are returned at once.
+const MOST_LINES: usize = 1024 * 1024;
 /// How much is compared at once.
 const BUFFER: usize = 256 * 1024;
 
@@ -179,16 +181,21 @@ impl Tail {
         Ok(Self { file: folder.read(OsStr::new(FOLLOWED))?, offset: 0, begun: false })
     }
 
-    /// The lines of all changes that the metalogger has written since, renumbered; they are in `growing` now.
+    /// The lines of changes that the metalogger has written since, renumbered; they are in `growing` now. After many lines there
+    /// may be more: none are returned when all were.
     pub(crate) fn follow(&mut self, folder: &Folder, growing: &mut Growing) -> Result<Vec<u8>, Stale> {
         let mut lines = Vec::new();
         // Of several rotations in a row, the first leaves a gap that the next change shows.
         self.read(growing, &mut lines)?;
-        if let Some(next) = self.next_log(folder)? {
-            // What was written between the two looks.
-            self.read(growing, &mut lines)?;
-            (self.file, self.offset) = (next, 0);
-            self.read(growing, &mut lines)?;
+        if lines.is_empty() {
+            if let Some(next) = self.next_log(folder)? {
+                // What was written between the two looks.
+                self.read(growing, &mut lines)?;
+                if lines.is_empty() {
+                    (self.file, self.offset) = (next, 0);
+                    self.read(growing, &mut lines)?;
+                }
+            }
         }
         Ok(lines)
     }
@@ -214,6 +221,9 @@ impl Tail {
         self.file.seek(SeekFrom::Start(self.offset)).map_err(Stale::Io)?;
         let mut lines = Lines::new((&self.file).take(size.saturating_sub(self.offset)), self.offset);
         while let Some(raw) = lines.next().map_err(Stale::Io)?.filter(|raw| raw.ended) {
+            if out.len() >= MOST_LINES {
+                return Ok(());
+            }
             let expected = growing.writer.version().next_change();
             match changelog::parse(raw.text) {
                 Some(line) if line.id == expected => {
@@ -283,9 +293,15 @@ mod tests {
         let data = copy();
         let (stage, mut growing, mut tail) = begun(&data);
         let add = |growing: &mut Growing, tail: &mut Tail| {
-            let lines = tail.follow(&data.folder(), growing).unwrap();
-            append(&stage, LOG, std::str::from_utf8(&lines).unwrap());
-            lines.len()
+            let mut added = 0;
+            loop {
+                let lines = tail.follow(&data.folder(), growing).unwrap();
+                append(&stage, LOG, std::str::from_utf8(&lines).unwrap());
+                added += lines.len();
+                if lines.is_empty() {
+                    return added;
+                }
+            }
         };
         assert_eq!(add(&mut growing, &mut tail), 0, "a torn line");
         append(&data, FOLLOWED, "|OP()\n22: 18|WRITE(7,0,1,0):9\n");
@@ -308,6 +324,24 @@ mod tests {
         let (end, version) = taken.finish().unwrap();
         assert_eq!(version.unlocked, 1);
         assert_eq!(([log(&stage), rest, end].concat(), version), written(&data));
+    }
+
+    #[test]
+    fn many_changes_are_returned_in_parts() {
+        let data = copy();
+        let (_stage, mut growing, mut tail) = begun(&data);
+        append(&data, FOLLOWED, &("|OP()\n".to_owned() + &lines(22..=200_000, 0)));
+        let mut parts = 0;
+        loop {
+            let part = tail.follow(&data.folder(), &mut growing).unwrap();
+            assert!(part.len() < MOST_LINES + 100);
+            if part.is_empty() {
+                break;
+            }
+            parts += 1;
+        }
+        assert!(parts > 2, "{parts}");
+        assert_eq!(growing.end(), Version(200_001));
     }
 
     #[test]
