@@ -438,14 +438,19 @@ impl StandbyMaster {
         if record.as_ref().is_some_and(|record| Utc::now().timestamp().abs_diff(record.loaded) > LONGEST_WAIT) {
             return Err(Error::Old);
         }
-        let image = machine.data.status(OsStr::new(COPY))?.map(Source::from);
+        let look = || -> Result<_, Error> { Ok(machine.data.status(OsStr::new(COPY))?.map(Source::from)) };
+        let mut image = look()?;
+        if image.is_none() {
+            // Between two renames, perhaps.
+            std::thread::sleep(RENAMES);
+            image = look()?;
+        }
         let is_of_now = |record: Record| {
             Some(record.base) == image
                 && record.settings == settings(machine)
                 && memory::planning(&machine.state).changes_nothing(&record.planning, record.epoch)
         };
-        // Without an image: between two renames.
-        if image.is_none() || record.is_some_and(is_of_now) { Ok(()) } else { Err(Error::Outdated) }
+        if record.is_some_and(is_of_now) { Ok(()) } else { Err(Error::Outdated) }
     }
 
     fn add(&mut self, lines: &[u8], cancel: &Cancel) -> Result<(), Error> {
@@ -494,6 +499,9 @@ impl Complete {
         Ok(commit::remove_beside(&machine.data, FOLDER)?)
     }
 }
+
+/// The metalogger renames its old image and then the new one.
+const RENAMES: Duration = Duration::from_millis(50);
 
 /// How much memory a master may need that loads what is here. Measured: 371 MB with 200,000 objects, whose image has 20 MB, and
 /// 1.1 GB with 4,000,000.
