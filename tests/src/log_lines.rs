@@ -385,7 +385,7 @@ pub const LOGS_DROPPED: &str = "some changes lost: .* download metadata again";
 /// A standby has loaded its copy and follows.
 pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
 /// A promotion has let the hot standby serve.
-pub const LET_GO: &str = "let go: the hot standby begins to serve";
+pub const LET_GO: &str = "hot: the waiting master begins to serve";
 /// A release whose master is not safe after it has waited.
 pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* a hot standby needs 4.56.5 or later";
 /// A copy that no master can load.

@@ -617,7 +617,7 @@ impl Promotion<'_> {
         memory::epoch_begins(&self.machine.state, committed.served);
         let gone = standby.let_go(self.machine).map_err(|e| Failure::from(prepare::Error::from(e)));
         let proved = gone.and_then(|()| {
-            self.run.done(StepName::LetGo, format_args!("the hot standby begins to serve"));
+            self.run.done(StepName::LetGo, format_args!("the waiting master begins to serve"));
             self.begin(StepName::Prove);
             self.prove(committed)
         });

@@ -146,7 +146,7 @@ impl fmt::Display for StepName {
             Self::Stage => "stage",
             Self::Commit => "commit",
             Self::Start => "start",
-            Self::LetGo => "let go",
+            Self::LetGo => "hot",
             Self::Prove => "prove",
             Self::Clients => "clients",
             Self::Watch => "watch",

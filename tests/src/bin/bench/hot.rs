@@ -28,6 +28,7 @@ const HOLDER: &str = "cs1";
 const SOON: Duration = Duration::from_secs(30);
 /// `STANDBY` in the configuration.
 const STANDBY_HOT: &str = "STANDBY = hot\n";
+const STANDBY_COLD: &str = "STANDBY = cold\n";
 
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
     let takeovers = takeover::measure(setup)?;
@@ -54,12 +55,10 @@ struct HotBed(Bed);
 impl HotBed {
     fn new() -> Result<Self> {
         let common = format!("{} = 172.16.0.61\n", log_lines::PING_NODES);
-        let build = two_machines(&Hooks::ours()?).release(RELEASE).file(CONFIGURATION, common.clone(), 0o644).file_on(
-            HOT,
-            CONFIGURATION,
-            common + STANDBY_HOT,
-            0o644,
-        );
+        let build = two_machines(&Hooks::ours()?)
+            .release(RELEASE)
+            .file_on(HOT, CONFIGURATION, common.clone() + STANDBY_HOT, 0o644)
+            .file_on(COLD, CONFIGURATION, common + STANDBY_COLD, 0o644);
         Bed::new(build).map(Self)
     }
 

@@ -9,7 +9,8 @@ use lab::{Builder, Cluster, Error, Hooks, LAST_RETRY, Moment, Result, Verdict, W
 use regex_lite::Regex;
 
 /// The steps of a promotion that end before the master serves, as `mfs-promote` logs them.
-pub(crate) const STEPS: [&str; 8] = ["prepare", "settle", "checks", "metalogger", "stage", "commit", "start", "prove"];
+pub(crate) const STEPS: [&str; 9] =
+    ["prepare", "settle", "checks", "metalogger", "stage", "commit", "hot", "start", "prove"];
 /// What does not happen within this does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's life before the cut, and after it works again: a second stall would count.

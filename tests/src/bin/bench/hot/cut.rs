@@ -2,7 +2,7 @@
 
 use lab::{Hooks, log_lines};
 
-use super::{RELEASE, STANDBY_HOT, input};
+use super::{RELEASE, STANDBY_COLD, STANDBY_HOT, input};
 use crate::bed::{CONFIGURATION, PATIENCE};
 use crate::inputs::Input;
 use crate::outage;
@@ -32,7 +32,8 @@ pub(super) fn measure(setup: &Setup) -> Result<Cuts> {
 /// A new cluster whose master begins with the image, and its power cut.
 fn cut(input: &Input, hot: bool) -> Result<PowerCut> {
     let build = two_machines(&Hooks::ours()?).release(RELEASE).image(input.own()?);
-    let cluster = if hot { build.file(CONFIGURATION, STANDBY_HOT, 0o644) } else { build }.start()?;
+    let standby = if hot { STANDBY_HOT } else { STANDBY_COLD };
+    let cluster = build.file(CONFIGURATION, standby, 0o644).start()?;
     if hot {
         cluster.wait_for_log("m2", log_lines::HOT, PATIENCE)?;
     }
