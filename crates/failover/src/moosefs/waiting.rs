@@ -31,14 +31,20 @@ pub(super) fn is_waiting(data: &Folder, process: Identity) -> bool {
     process.is_alive() && mark.is_some_and(|mark| marks(data).is_ok_and(|marks| marks.contains(&mark)))
 }
 
-/// All processes that wait on the data folder, or belong to one that does or is about to: also before it has the lock.
+/// All processes that wait on the data folder, or belong to one that does or is about to: also before it has the lock. Its writer
+/// has written its title over its environment.
 pub(crate) fn marked(data: &Folder) -> Result<Vec<Identity>, folder::Error> {
     let marks = marks(data)?;
     if marks.is_empty() {
         return Ok(Vec::new());
     }
     let found = process::all().into_iter().filter_map(Identity::of);
-    Ok(found.filter(|process| mark_of(process.pid).is_some_and(|mark| marks.contains(&mark))).collect())
+    let mut found: Vec<Identity> =
+        found.filter(|process| mark_of(process.pid).is_some_and(|mark| marks.contains(&mark))).collect();
+    let mut forked: Vec<Identity> = found.iter().flat_map(|process| process::forked_by(*process)).collect();
+    forked.retain(|process| !found.contains(process));
+    found.extend(forked);
+    Ok(found)
 }
 
 /// Whether a master was a waiting one when it was started.
@@ -78,8 +84,8 @@ mod tests {
     /// A process that holds the lock of a master on the folder, with a mark.
     fn master(data: &Path, mark: &str) -> std::process::Child {
         std::fs::write(data.join(".mfsmaster.lock"), "").unwrap();
-        let code = "import fcntl,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); print(flush=True); \
-                    time.sleep(60)";
+        let code = "import fcntl,subprocess,sys,time; f=open(sys.argv[1],'r+'); fcntl.lockf(f,fcntl.LOCK_EX); \
+                    subprocess.Popen(['/bin/sleep', '60'], env={}); print(flush=True); time.sleep(60)";
         let mut holder = std::process::Command::new("python3")
             .args(["-c", code])
             .arg(data.join(".mfsmaster.lock"))
@@ -102,7 +108,9 @@ mod tests {
         let identity = Identity::of(process.id()).unwrap();
         assert_eq!(super::master(&data).unwrap(), Some(identity));
         assert_eq!(crate::moosefs::running(&data, Daemon::Master).unwrap(), None, "it serves nobody");
-        assert_eq!(marked(&data).unwrap(), [identity]);
+        // Also what it has started, without a mark.
+        let all = marked(&data).unwrap();
+        assert!(all[0] == identity && all.len() == 2, "{all:?}");
 
         std::fs::rename(hot.join("waits.1"), hot.join("waits.2")).unwrap();
         assert_eq!(super::master(&data).unwrap(), None, "the mark of another one");
@@ -114,7 +122,9 @@ mod tests {
         std::fs::rename(hot.join("waits.2"), hot.join("waits.1")).unwrap();
         std::os::unix::fs::chown(&hot, Some(65_534), None).unwrap();
         assert_eq!(super::master(&data).unwrap(), None);
-        process.kill().unwrap();
+        for one in all {
+            process::kill(one).unwrap();
+        }
         process.wait().unwrap();
     }
 }
