@@ -5,7 +5,7 @@ use std::fs;
 
 use lab::{Result, SingleMachine, log_lines};
 
-use crate::test_machine::{TestMachine, promotion};
+use crate::test_machine::{Standby, TestMachine, promotion};
 
 /// A call as a hook passes it on.
 const CALL: &str =
@@ -37,7 +37,7 @@ fn fails_and_says_so(machine: &SingleMachine, why: &str) -> Result<()> {
 #[test]
 fn a_promotion_that_cannot_take_its_lock_ends_as_any_other() -> Result<()> {
     let machines = lab::SingleMachines::reserve()?;
-    let test = TestMachine::start(&machines)?;
+    let test = TestMachine::start(&machines, Standby::Cold)?;
     test.machine().must(&["install", "-d", "-m", "777", "/run/moosefs-ucarp"])?;
     fails_and_says_so(test.machine(), "/run/moosefs-ucarp can be written by others than root")
 }
@@ -45,7 +45,7 @@ fn a_promotion_that_cannot_take_its_lock_ends_as_any_other() -> Result<()> {
 #[test]
 fn a_promotion_without_its_user_ends_as_any_other() -> Result<()> {
     let machines = lab::SingleMachines::reserve()?;
-    let test = TestMachine::start(&machines)?;
+    let test = TestMachine::start(&machines, Standby::Cold)?;
     test.machine().must(&["sh", "-c", "echo WORKING_USER = absent >> /etc/mfs/mfsmaster.cfg"])?;
     fails_and_says_so(test.machine(), "there is no user absent")
 }
@@ -62,7 +62,7 @@ fn a_demotion_stops_its_master_whatever_else_is_broken() -> Result<()> {
     ];
     for (broken, by) in breaks {
         let machines = lab::SingleMachines::reserve()?;
-        let test = TestMachine::start(&machines)?;
+        let test = TestMachine::start(&machines, Standby::Cold)?;
         let machine = test.machine();
         machine.reset(&test.standby(), None)?;
         machine.address(true)?;

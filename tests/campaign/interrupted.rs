@@ -9,7 +9,7 @@ use lab::Result;
 use lab::log_lines;
 use lab::trace::Fault;
 
-use crate::test_machine::{Operation, TestMachine, promotion};
+use crate::test_machine::{Operation, Standby, TestMachine, promotion};
 
 /// What `--status` reports, and what is done to the journal before.
 type Damage = (&'static str, fn(&Path));
@@ -25,7 +25,7 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn an_interrupted_run_is_reported_and_recovered_and_left_alone_without_its_journal() -> Result<()> {
     let machines = lab::SingleMachines::reserve()?;
-    let test = TestMachine::start(&machines)?;
+    let test = TestMachine::start(&machines, Standby::Cold)?;
     let before = files(&test.standby());
     let calls = test.run(Operation::Promotion, None)?.seen.calls;
     let number = |what: &str| calls.iter().position(|call| call.what.starts_with(what)).expect(what);

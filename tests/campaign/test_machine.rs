@@ -3,10 +3,12 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lab::trace::{Call, Fault};
-use lab::{Result, SingleMachine, SingleMachines, TracedRun, VIP};
+use lab::{Release, Result, SingleMachine, SingleMachines, TracedRun, VIP};
 
+use crate::hot;
 use crate::verdict::{Originals, Verdict};
 
 /// A standby that served once: the metalogger's copy (recorded from 3.0.117, torn in its last line), and older files of
@@ -19,13 +21,48 @@ const OWN_CHANGES: usize = 300;
 const JUMP: u64 = 1_000_000_000_000;
 /// A master makes at most this many changes by itself soon after its start.
 const OF_ITS_OWN: u64 = 100;
-const CONFIG: &[(&str, &str)] = &[
-    ("mfsmaster.cfg", ""),
-    ("mfsmetalogger.cfg", "MASTER_RECONNECTION_DELAY = 1\n"),
-    ("mfsexports.cfg", "* / rw,alldirs,admin,maproot=0:0\n"),
-    // The switch answers for the rest of the world.
-    ("mfspromote.cfg", "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nPING_NODES = 172.16.0.1\n"),
-];
+/// The switch answers for the rest of the world.
+const OURS: &str = "SERVICE_MANAGER = own\nSETTLE_MARGIN = 0.05\nPING_NODES = 172.16.0.1\n";
+
+/// What the machines of a campaign are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standby {
+    /// With the MooseFS of this host: the master is started when it is needed.
+    Cold,
+    /// With one whose master can wait, and `STANDBY = hot`.
+    Hot,
+}
+
+impl Standby {
+    fn operations(self) -> &'static [Operation] {
+        match self {
+            Self::Cold => &[
+                Operation::Promotion,
+                Operation::Demotion,
+                Operation::RollBackOfMoving,
+                Operation::RollBackOfStarting,
+                Operation::Rehearsal,
+            ],
+            Self::Hot => {
+                &[Operation::HotPromotion, Operation::HotStandby, Operation::HotGoesOn, Operation::HotPromotionByHand]
+            }
+        }
+    }
+
+    fn machine(self, machines: &SingleMachines) -> Result<SingleMachine> {
+        let (release, more) = match self {
+            Self::Cold => (None, ""),
+            Self::Hot => (Some(Release::Debian13), "STANDBY = hot\n"),
+        };
+        let files: [(&str, &str); 4] = [
+            ("mfsmaster.cfg", ""),
+            ("mfsmetalogger.cfg", "MASTER_RECONNECTION_DELAY = 1\n"),
+            ("mfsexports.cfg", "* / rw,alldirs,admin,maproot=0:0\n"),
+            ("mfspromote.cfg", &[OURS, more].concat()),
+        ];
+        machines.start(release, &files)
+    }
+}
 
 /// A run into which faults are injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,18 +77,29 @@ pub(crate) enum Operation {
     RollBackOfStarting,
     /// A rehearsal.
     Rehearsal,
+    /// A run that stands by loads a hot standby, feeds it, and ends it.
+    HotStandby,
+    /// Another run goes on with the hot standby of the run before.
+    HotGoesOn,
+    /// A promotion lets the hot standby go, and the run that stood by has ended.
+    HotPromotion,
+    /// The same, beside the run that stands by: it waits meanwhile.
+    HotPromotionByHand,
 }
 
 impl Operation {
-    const ALL: [Self; 5] =
-        [Self::Promotion, Self::Demotion, Self::RollBackOfMoving, Self::RollBackOfStarting, Self::Rehearsal];
-
-    fn line(self) -> Vec<&'static str> {
+    /// The faults that are injected into it.
+    pub(crate) fn faults(self) -> &'static [Fault] {
         match self {
-            Self::Promotion => promotion(),
-            Self::Demotion | Self::RollBackOfMoving | Self::RollBackOfStarting => vec!["mfs-promote", "--demote"],
-            Self::Rehearsal => vec!["mfs-promote", "--rehearse"],
+            // A call that fails does the same as without a run beside it.
+            Self::HotPromotionByHand => &[Fault::Kill, Fault::PowerCut],
+            _ => &Fault::ALL,
         }
+    }
+
+    /// Where no master may serve at any moment.
+    pub(crate) fn only_stands_by(self) -> bool {
+        matches!(self, Self::HotStandby | Self::HotGoesOn)
     }
 }
 
@@ -63,6 +111,10 @@ impl fmt::Display for Operation {
             Self::RollBackOfMoving => "roll-back of half a commit",
             Self::RollBackOfStarting => "roll-back of a commit",
             Self::Rehearsal => "rehearsal",
+            Self::HotStandby => "hot standby",
+            Self::HotGoesOn => "hot standby of the run before",
+            Self::HotPromotion => "hot promotion and archive",
+            Self::HotPromotionByHand => "hot promotion by hand",
         })
     }
 }
@@ -75,17 +127,20 @@ pub(crate) fn promotion() -> Vec<&'static str> {
 #[derive(Debug)]
 pub(crate) struct TestMachine {
     machine: SingleMachine,
+    standby: Standby,
     begin: PathBuf,
     originals: Originals,
     /// What the metalogger's copy ends at, with one epoch jump.
     planned: u64,
+    /// A master served in the last operation that must not.
+    served: AtomicBool,
 }
 
 impl TestMachine {
     /// The first one makes the folders.
-    pub(crate) fn start(machines: &SingleMachines) -> Result<Self> {
+    pub(crate) fn start(machines: &SingleMachines, standby: Standby) -> Result<Self> {
         assert_eq!(VIP.to_string(), "172.16.0.99");
-        let machine = machines.start(CONFIG)?;
+        let machine = standby.machine(machines)?;
         let begin = machine.folder().join("begin");
         let data = begin.join("standby/data");
         fs::create_dir_all(&data).expect("a new folder");
@@ -97,8 +152,12 @@ impl TestMachine {
         let log = fs::read_to_string(data.join("changelog.0.mfs")).expect("the own log");
         let cut: String = log.split_inclusive('\n').take(OWN_CHANGES).collect();
         fs::write(data.join("changelog.0.mfs"), cut).expect("a shorter log");
-        let originals = Originals::of(&data);
-        let new = Self { machine, begin, originals, planned: 0 };
+        let mut originals = Originals::of(&data);
+        if standby == Standby::Hot {
+            let recorded = fs::read_to_string(data.join("changelog_ml.0.mfs")).expect("the metalogger's log");
+            originals.replace(&recorded, hot::whole_log(&recorded));
+        }
+        let new = Self { machine, standby, begin, originals, planned: 0, served: AtomicBool::new(false) };
         // As the daemons would have left them.
         new.machine.reset(&data, None)?;
         new.machine.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
@@ -119,17 +178,27 @@ impl TestMachine {
     /// Another machine with the same folders.
     pub(crate) fn like(machines: &SingleMachines, first: &Self) -> Result<Self> {
         let (begin, originals, planned) = (first.begin.clone(), first.originals.clone(), first.planned);
-        Ok(Self { machine: machines.start(CONFIG)?, begin, originals, planned })
+        let standby = first.standby;
+        Ok(Self {
+            machine: standby.machine(machines)?,
+            standby,
+            begin,
+            originals,
+            planned,
+            served: AtomicBool::new(false),
+        })
     }
 
     /// Runs each operation without a fault, saves the files that later ones start from, and returns the calls of each.
     pub(crate) fn record_calls(&mut self) -> Result<Vec<(Operation, Vec<Call>)>> {
         let mut all = Vec::new();
-        for operation in Operation::ALL {
+        for &operation in self.standby.operations() {
             let TracedRun { seen, output, .. } = self.run(operation, None)?;
-            if operation == Operation::Promotion {
+            if matches!(operation, Operation::Promotion | Operation::HotPromotion) {
                 self.planned = self.served().unwrap_or_else(|why| panic!("{why}\n{output}"));
                 assert!(self.planned > JUMP, "{}", self.planned);
+            }
+            if operation == Operation::Promotion {
                 let calls = &seen.calls;
                 let of = |what: &str, from: usize| {
                     let found = calls[from..].iter().position(|call| call.what.starts_with(what));
@@ -144,7 +213,8 @@ impl TestMachine {
                     self.machine.save(&self.begin.join(name))?;
                 }
             }
-            let verdict = self.judge()?;
+            let verdict = self.judge(operation)?;
+            assert!(!self.served.load(Ordering::Relaxed), "{operation} without a fault: a master serves");
             assert!(matches!(verdict, Verdict::Well), "{operation} without a fault: {verdict:?}\n{output}");
             all.push((operation, seen.calls));
         }
@@ -154,42 +224,55 @@ impl TestMachine {
     /// Injects one fault, and judges what came of it.
     pub(crate) fn inject(&self, operation: Operation, fault: Fault, number: usize) -> Result<Verdict> {
         let TracedRun { seen, output, stuck } = self.run(operation, Some((fault, number)))?;
-        let at = seen.calls.last().map(|call| call.what.clone()).unwrap_or_default();
-        let verdict = match self.judge()? {
+        let at = || seen.calls.last().map(|call| call.what.clone()).unwrap_or_default();
+        let verdict = match self.judge(operation)? {
+            _ if self.served.load(Ordering::Relaxed) => {
+                Verdict::Stray("a master served while this machine stood by".to_owned())
+            }
             _ if stuck => Verdict::Stuck("it did not end".to_owned()),
             Verdict::Well if !seen.injected => Verdict::NotInjected,
             verdict => verdict,
         };
-        Ok(match verdict {
-            Verdict::Lost(why) => Verdict::Lost(format!("{why}\n  last call: {at}\n{output}")),
-            Verdict::Stuck(why) => Verdict::Stuck(format!("{why}\n  last call: {at}\n{output}")),
-            verdict => verdict,
-        })
+        Ok(verdict.explained(|| format!("last call: {}\n{output}", at())))
     }
 
     /// Puts everything in place for the operation, and runs it.
     pub(crate) fn run(&self, operation: Operation, fault: Option<(Fault, usize)>) -> Result<TracedRun> {
         let machine = &self.machine;
         let begin = self.begin.join(match operation {
-            Operation::Promotion | Operation::Rehearsal => "standby",
             Operation::Demotion => "serving",
             Operation::RollBackOfMoving => "moving",
             Operation::RollBackOfStarting => "starting",
+            _ => "standby",
         });
         machine.reset(&begin.join("data"), Some(&begin.join("state")))?;
         match operation {
-            Operation::Promotion | Operation::Rehearsal => drop(machine.must(&["mfsmetalogger", "start"])?),
             Operation::Demotion => drop(machine.must(&["mfsmaster", "-a", "start"])?),
             Operation::RollBackOfMoving | Operation::RollBackOfStarting => (),
+            _ => drop(machine.must(&["mfsmetalogger", "start"])?),
         }
+        let line = match operation {
+            Operation::Promotion => promotion(),
+            Operation::Demotion | Operation::RollBackOfMoving | Operation::RollBackOfStarting => {
+                vec!["mfs-promote", "--demote"]
+            }
+            Operation::Rehearsal => vec!["mfs-promote", "--rehearse"],
+            hot => return hot::run(machine, hot, fault, &self.served),
+        };
         machine.address(operation == Operation::Promotion)?;
-        machine.trace(&operation.line(), fault)
+        machine.trace(&line, fault)
     }
 
     /// All is there; and the next run serves it, perhaps promoted more than once, ends everything, and leaves all of it
     /// there.
-    fn judge(&self) -> Result<Verdict> {
+    fn judge(&self, operation: Operation) -> Result<Verdict> {
         let machine = &self.machine;
+        if self.standby == Standby::Hot {
+            hot::complete_log(machine);
+            if let Err(why) = self.only_known_masters(operation) {
+                return Ok(Verdict::Stray(why));
+            }
+        }
         if let Some(lost) = self.lost("after the run") {
             return Ok(lost);
         }
@@ -211,7 +294,20 @@ impl TestMachine {
             let planned = self.planned;
             return Ok(Verdict::Lost(format!("version {version} is served, {planned} was planned\n{said}")));
         }
+        if let Err(why) = hot::one_master_serves(machine) {
+            return Ok(Verdict::Stray(format!("{why} after the next run\n{said}")));
+        }
         Ok(self.is_clean().map_or_else(stuck, |()| Verdict::Well))
+    }
+
+    /// No master is left that no run knows, and none serves or counts as serving where this machine stands by.
+    pub(crate) fn only_known_masters(&self, operation: Operation) -> std::result::Result<(), String> {
+        hot::masters_are_known(&self.machine)?;
+        let master = self.ask(&["mfs-promote", "--status", "--json"])?["master"].take();
+        if operation.only_stands_by() && !master.is_null() {
+            return Err(format!("a master counts as serving: {master}"));
+        }
+        Ok(())
     }
 
     fn lost(&self, when: &str) -> Option<Verdict> {

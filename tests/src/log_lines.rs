@@ -237,6 +237,20 @@ pub const RUN_FOLDER: &str = "mfs-promote/";
 pub const JOURNAL: &str = "journal.json";
 /// In the data folder while a rehearsal runs.
 pub const REHEARSAL_FOLDER: &str = "mfs-rehearsal";
+/// In the data folder: what is kept of a hot standby.
+pub const HOT_FOLDER: &str = "mfs-promote/hot";
+/// In it: what its master was fed.
+pub const HOT_LOG: &str = "mfs-promote/hot/changelog.0.mfs";
+/// In it: how far a run has fed it that has left it to the next one.
+pub const HOT_LEFT: &str = "mfs-promote/hot/left.json";
+/// The variable in the environment of its master: the name of a file in that folder as long as it waits.
+pub const HOT_MARK: &str = "MFS_PROMOTE_WAITS";
+/// In the data folder while it is started: its image.
+pub const HOT_IMAGE: &str = "metadata.mfs-promote";
+/// And how the names of its logs begin.
+pub const HOT_GATE: &str = "changelog.9700000";
+/// In the folder of the lock: what is known of it.
+pub const HOT_REPORT: &str = "hot.json";
 /// In the folder of the lock while a rehearsal runs.
 pub const REHEARSAL_CONFIG: &str = "rehearsal.cfg";
 

@@ -179,6 +179,13 @@ impl Daemon {
         line.split(|byte| *byte == 0).any(|given| given == word.as_bytes())
     }
 
+    /// A variable of the environment that it was started with.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let environment = fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        variables.find_map(|variable| Some(variable.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+    }
+
     /// Whether a signal has stopped it.
     pub(crate) fn is_stopped(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();

@@ -23,6 +23,7 @@ use crate::log_lines::JOURNAL;
 use crate::machine::{Machine, Role};
 use crate::moosefs::DATA;
 use crate::process::{self, Daemon, pid_of};
+use crate::root::{self, Release};
 use crate::switch::Switch;
 use crate::trace::{Fault, Seen, Traced};
 use crate::work::{HostLock, WorkFolder};
@@ -47,12 +48,14 @@ impl SingleMachines {
         Ok(Self { lock: Arc::new(HostLock::take()?) })
     }
 
-    /// A new machine with our programs, on; `files` are written into its `/etc/mfs`.
-    pub fn start(&self, files: &[(&str, &str)]) -> Result<SingleMachine> {
+    /// A new machine with our programs, on; `files` are written into its `/etc/mfs`. It runs this release, or what this host
+    /// has installed.
+    pub fn start(&self, release: Option<Release>, files: &[(&str, &str)]) -> Result<SingleMachine> {
         let work = WorkFolder::create()?;
         let events = EventLog::new(work.path());
         let address = Ipv4Addr::new(172, 16, 0, 11);
-        let machine = Machine::new("m1", address, Role::Master(0), Path::new("/"), work.path(), &events)?;
+        let lower = release.map_or_else(|| Ok(PathBuf::from("/")), |release| root::root(release, work.path()))?;
+        let machine = Machine::new("m1", address, Role::Master(0), &lower, work.path(), &events)?;
         machine.install("/etc/hosts", format!("127.0.0.1 localhost\n{VIP} mfsmaster\n").as_bytes(), 0o644)?;
         for (name, content) in files {
             machine.install(&format!("/etc/mfs/{name}"), content.as_bytes(), 0o644)?;
@@ -101,6 +104,11 @@ impl SingleMachine {
         self.machine.disk(DATA)
     }
 
+    /// The folder of the lock, where what is known of a running machine lies.
+    pub fn run_folder(&self) -> Result<PathBuf> {
+        Ok(self.machine.root()?.join(RUN.trim_start_matches('/')))
+    }
+
     /// All that its programs have logged so far.
     pub fn log(&self) -> String {
         let texts: Vec<_> = self.events.since(0).into_iter().map(|event| event.text).collect();
@@ -124,9 +132,34 @@ impl SingleMachine {
         self.machine.must(line, SOON)
     }
 
+    /// Leaves a command running in the background.
+    pub fn leave_running(&self, line: &[&str]) -> Result<()> {
+        let shell = ["sh", "-c", "\"$@\" > /dev/null 2>&1 &", "sh"];
+        self.machine.must(&[&shell, line].concat(), SOON).map(drop)
+    }
+
     /// Whether a daemon runs.
     pub fn runs(&self, program: &str) -> bool {
         self.machine.daemon(program).is_some()
+    }
+
+    /// All processes of a program.
+    pub fn processes(&self, program: &str) -> Vec<Daemon> {
+        let mut all = self.machine.processes();
+        all.retain(|process| process.name == program);
+        all
+    }
+
+    /// Whether a program listens on this port.
+    pub fn listens(&self, port: u16) -> bool {
+        const LISTEN: &str = "0A";
+        let init = self.machine.init().map_or(0, Pid::as_raw);
+        let table = fs::read_to_string(format!("/proc/{init}/net/tcp")).unwrap_or_default();
+        let port = format!(":{port:04X}");
+        table.lines().any(|line| {
+            let mut words = line.split_whitespace().skip(1);
+            words.next().is_some_and(|local| local.ends_with(&port)) && words.nth(1) == Some(LISTEN)
+        })
     }
 
     /// Ends everything that runs in it, at once.
@@ -162,7 +195,12 @@ impl SingleMachine {
             }
         }
         self.renumber()?;
-        let run = self.machine.root()?.join(RUN.trim_start_matches('/'));
+        self.empty_run_folder()
+    }
+
+    /// What lies in memory does not outlive a machine.
+    fn empty_run_folder(&self) -> Result<()> {
+        let run = self.run_folder()?;
         if run.exists() {
             fs::remove_dir_all(&run).map_err(file("remove", &run))?;
         }
@@ -249,6 +287,7 @@ impl SingleMachine {
         if seen.injected && fault.is_some_and(|(fault, _)| fault == Fault::PowerCut) {
             self.kill_all()?;
             self.lose(&seen)?;
+            self.empty_run_folder()?;
         }
         let output = fs::read(&path).map_err(file("read", &path))?;
         Ok(TracedRun { seen, output: String::from_utf8_lossy(&output).into_owned(), stuck })

@@ -92,8 +92,13 @@ pub(crate) struct Traced {
     begun: bool,
     /// After a short write: the file whose next write finds the disk full.
     full: Option<(u64, u64)>,
+    /// How often something was to be made that was there.
+    there: HashMap<String, usize>,
     seen: Seen,
 }
+
+/// A loop that looks around makes its folder and opens its lock each time: so often that counts.
+const MADE_AGAIN: usize = 2;
 
 /// A call that a thread is in.
 #[derive(Debug, Default, Clone, Copy)]
@@ -115,8 +120,8 @@ impl Traced {
             | Options::PTRACE_O_EXITKILL;
         ptrace::seize(leader, options).map_err(system(format!("trace process {leader}")))?;
         ptrace::interrupt(leader).map_err(system(format!("stop process {leader}")))?;
-        let (threads, seen) = (HashMap::new(), Seen::default());
-        Ok(Self { leader, fault, threads, begun: false, full: None, seen })
+        let (threads, there, seen) = (HashMap::new(), HashMap::new(), Seen::default());
+        Ok(Self { leader, fault, threads, begun: false, full: None, there, seen })
     }
 
     /// Traces it to its end; `cut` cuts the power of its machine.
@@ -175,6 +180,13 @@ impl Traced {
         let Ok(mut registers) = ptrace::getregs(thread) else { return Entered::Plain };
         let Some(Looked { call, file }) = look(thread, &registers) else { return Entered::Plain };
         let kind = call.kind;
+        if is_there(thread, &registers) {
+            let times = self.there.entry(call.what.clone()).or_default();
+            *times += 1;
+            if *times > MADE_AGAIN {
+                return Entered::Plain;
+            }
+        }
         let flushing = call.what.starts_with("fsync") || call.what.starts_with("fdatasync");
         self.seen.calls.push(call);
         let mut fault = None;
@@ -228,6 +240,7 @@ fn look(thread: Pid, registers: &libc::user_regs_struct) -> Option<Looked> {
         Some(Looked { call: Call { what: format!("{name} {path}"), kind }, file: Some(file) })
     };
     match i64::try_from(registers.orig_rax).ok()? {
+        libc::SYS_write if is_named_fifo(thread, first) => call("write to a FIFO".to_owned(), Kind::Process),
         // The standard descriptors are for the administrator.
         libc::SYS_write | libc::SYS_pwrite64 if first > 2 && third > 0 => on_file("write", Kind::Write),
         libc::SYS_writev if first > 2 => on_file("writev", Kind::File),
@@ -267,6 +280,22 @@ fn look(thread: Pid, registers: &libc::user_regs_struct) -> Option<Looked> {
     }
 }
 
+/// Whether a call would make a file or a folder that is there.
+fn is_there(thread: Pid, registers: &libc::user_regs_struct) -> bool {
+    let made = [libc::SYS_openat, libc::SYS_mkdirat].map(|call| u64::try_from(call).unwrap_or_default());
+    if !made.contains(&registers.orig_rax) {
+        return false;
+    }
+    let name = text(thread, registers.rsi);
+    let here = u64::from(u32::from_ne_bytes(libc::AT_FDCWD.to_ne_bytes()));
+    let folder = match registers.rdi & 0xffff_ffff {
+        _ if name.starts_with('/') => format!("/proc/{thread}/root"),
+        folder if folder == here => format!("/proc/{thread}/cwd/"),
+        folder => format!("/proc/{thread}/fd/{folder}/"),
+    };
+    fs::symlink_metadata(folder + &name).is_ok()
+}
+
 /// The path and the identity of an open file or folder on a disk.
 fn opened(thread: Pid, descriptor: u64) -> Option<(String, (u64, u64))> {
     let link = format!("/proc/{thread}/fd/{}", i32::try_from(descriptor).ok()?);
@@ -275,6 +304,13 @@ fn opened(thread: Pid, descriptor: u64) -> Option<(String, (u64, u64))> {
     let special = status.file_type().is_socket() || status.file_type().is_fifo() || status.file_type().is_char_device();
     let on_disk = !special && path.starts_with('/') && !path.starts_with("/memfd:") && !path.starts_with("/proc/");
     on_disk.then_some((path, (status.dev(), status.ino())))
+}
+
+/// Whether a descriptor is a FIFO with a name: who reads it acts on what is written.
+fn is_named_fifo(thread: Pid, descriptor: u64) -> bool {
+    let link = format!("/proc/{thread}/fd/{descriptor}");
+    fs::read_link(&link).is_ok_and(|path| path.starts_with("/"))
+        && fs::metadata(&link).is_ok_and(|status| status.file_type().is_fifo())
 }
 
 fn is_netlink(thread: Pid, descriptor: u64) -> bool {

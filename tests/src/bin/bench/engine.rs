@@ -28,7 +28,7 @@ const CAT: &str = "cat /var/lib/mfs/changelog* > /var/lib/lab/all && sync /var/l
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
     // Before the machine is there: making the input takes a cluster, too.
     let input = inputs::input(None, 200_000, 1_000_000)?;
-    let machine = SingleMachines::reserve()?.start(&[])?;
+    let machine = SingleMachines::reserve()?.start(None, &[])?;
     let megabytes = inputs::float(fill(&input, &machine.data(), if setup.quick { QUICK } else { FULL })?) / 1e6;
     machine.must(&["chown", "-R", "mfs:mfs", "/var/lib/mfs"])?;
     fs::copy(std::env::current_exe()?, machine.disk(OWN))?;
