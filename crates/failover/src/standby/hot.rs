@@ -73,7 +73,7 @@ struct Keeper<'a> {
     longest_pause: Duration,
     /// The last reason in the log.
     told: String,
-    /// How often in a row one has ended by itself soon after it was started.
+    /// How often in a row one has ended by itself before it was looked at.
     not_replayed: u32,
     stand_back: stand_back::Watch<'a>,
 }
@@ -136,8 +136,9 @@ impl Keeper<'_> {
             }
             if Instant::now() >= look_at {
                 standby.check(self.machine)?;
+                // One that ends over a change does so as soon as it has read it.
+                self.not_replayed = 0;
                 if begun.elapsed() > WELL {
-                    self.not_replayed = 0;
                     self.stand_back.able();
                 }
                 self.report(Some(&standby.report()));
