@@ -8,9 +8,9 @@ use lab::random;
 use lab::{Builder, Cluster, LAST_RETRY, Release, Result, Workload, log_lines};
 use nix::sys::signal::Signal;
 
-use crate::{SOON, nothing_lost};
+use crate::{SOON, nothing_lost, wait_for_whole_copy};
 
-fn builder() -> Builder {
+pub(crate) fn builder() -> Builder {
     let mut builder = Cluster::build().release(Release::Debian13).masters(2);
     for daemon in ["mfsmetalogger", "mfschunkserver"] {
         builder = builder.setting(daemon, "MASTER_RECONNECTION_DELAY", "1");
@@ -19,7 +19,7 @@ fn builder() -> Builder {
 }
 
 /// m1 serves, and m2 has loaded its copy and follows.
-fn hot_cluster(builder: Builder) -> Result<(Cluster, Workload)> {
+pub(crate) fn hot_cluster(builder: Builder) -> Result<(Cluster, Workload)> {
     let cluster = builder.start()?;
     let load = cluster.client().keep_writing()?;
     load.wait_for_progress(LAST_RETRY)?;
@@ -210,4 +210,22 @@ fn power_cuts_while_the_runs_of_the_next_machine_are_killed() -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// What a machine says of its hot standby.
+pub(crate) fn hot_standby(cluster: &Cluster, machine: &str) -> Result<serde_json::Value> {
+    let said = cluster.must(machine, &["mfs-promote", "--status", "--json"])?;
+    let mut status: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    Ok(status["hot_standby"].take())
+}
+
+/// Waits until the hot standby of a machine has everything that the serving one had when this was called.
+pub(crate) fn wait_until_hot_and_whole(cluster: &Cluster, machine: &str) -> Result<()> {
+    wait_for_whole_copy(cluster, machine)?;
+    let wanted = cluster.master_version(cluster.serving().first().expect("a machine serves"))?;
+    let fed = || {
+        let version = hot_standby(cluster, machine).ok()?["hot"]["version"].as_u64();
+        version.filter(|fed| *fed >= wanted).map(drop)
+    };
+    cluster.expect(&format!("the hot standby of {machine} to have everything"), SOON, fed)
 }
