@@ -194,6 +194,10 @@ fn serve(
         }
     };
     serving.stay(move || {
+        // The run that stood by has kept them, or one that was killed.
+        if let Err(e) = dropped_logs::forget(&machine.data) {
+            log::warn!("{}", chain(&e));
+        }
         commit::archive_all(machine, &mut run, cancel);
         let record = run.end(Some(&machine.state));
         lock.release();

@@ -24,6 +24,7 @@ use crate::machine::call::Call;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::outcome::RunKind;
 use crate::machine::{Machine, commit, dropped_logs, memory, restart};
+use crate::moosefs::Daemon;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::timing;
@@ -119,10 +120,16 @@ impl<'a> Standby<'a> {
                 // That one may die, too, before the next comparison.
                 ask_at = ask_at.min(Instant::now() + ucarp.options.dead_time() + ucarp.options.interval());
             }
-            match dropped_logs::keep(&self.machine.data) {
+            match self.keep_logs() {
                 Ok(true) => archive(),
                 Ok(false) => (),
-                Err(e) => told = note(&e, told),
+                Err(e) => {
+                    let text = chain(&e);
+                    if text != told {
+                        log::warn!("cannot keep the logs that the metalogger may drop: {text}");
+                    }
+                    told = text;
+                }
             }
             follow.look(self.machine, &self.vip, &self.request);
             abandoned.look(&group, &self.machine.config, &self.vip);
@@ -139,16 +146,19 @@ impl<'a> Standby<'a> {
         }
     }
 
+    /// Not beside a run of an administrator, which may move them, nor beside the master that it has started.
+    fn keep_logs(&self) -> Result<bool, dropped_logs::Error> {
+        let locks = Locks::of(&self.machine.config.instance);
+        if locks.and_then(|locks| locks.at_work()).is_ok_and(|at_work| at_work.is_some()) {
+            return Ok(false);
+        }
+        if matches!(self.machine.running(Daemon::Master), Ok(Some(_))) {
+            return dropped_logs::forget(&self.machine.data).map(|()| false);
+        }
+        dropped_logs::keep(&self.machine.data)
+    }
+
     fn is_on_duty(&self, ucarp: &Ucarp) -> bool {
         !self.cancel.is_set() && !self.request.superseded() && ucarp.is_alive()
     }
-}
-
-/// Logs why no log can be kept, unless that was `told`. Returns what is told now.
-fn note(why: &dropped_logs::Error, told: String) -> String {
-    let text = chain(why);
-    if text != told {
-        log::warn!("cannot keep the logs that the metalogger may drop: {text}");
-    }
-    text
 }

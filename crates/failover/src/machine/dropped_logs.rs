@@ -92,7 +92,7 @@ pub(crate) fn bring_back(data: &Folder) -> Result<(), Error> {
                 log::warn!(
                     "the metalogger has dropped its log of the changes {first} to {last}, because it has heard of another \
                      history and has no image of it yet; it is kept as {}",
-                    name.display()
+                    name.to_string_lossy()
                 );
             }
         }
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn lines(changes: std::ops::RangeInclusive<u64>) -> String {
-        changes.map(|change| format!("{change}: 17|OP()\n")).collect()
+        changes.map(|change| format!("{change}: 17|OP()\n")).collect::<Vec<_>>().concat()
     }
 
     #[test]
