@@ -17,6 +17,7 @@ use crate::heartbeat::{Role, Statement};
 use crate::machine::call::{Call, Origin};
 use crate::machine::commit::Unfinished;
 use crate::machine::config::{Config, StandbyMode};
+use crate::machine::dropped_logs::Removed;
 use crate::machine::lock::{self, Lock, Request};
 use crate::machine::master::{Look, MasterWatch, Silence, Waited};
 use crate::machine::notify::{self, Event, Notified};
@@ -375,7 +376,7 @@ impl Promotion<'_> {
         self.begin(StepName::Metalogger);
         let metalogger_ran = self.stop_metalogger(&prepared)?;
         self.begin(StepName::Stage);
-        self.keep_dropped_logs();
+        self.keep_dropped_logs(Removed::while_metalogger(metalogger_ran));
         let staged = self.stage(prepared)?;
         self.begin(StepName::Commit);
         let mut committed = self.commit(staged, metalogger_ran)?;
@@ -502,8 +503,8 @@ impl Promotion<'_> {
     }
 
     /// What the metalogger has dropped since the run that stood by has looked is used, too. Without it, the copy ends earlier.
-    fn keep_dropped_logs(&self) {
-        if let Err(e) = dropped_logs::bring_back(&self.machine.data) {
+    fn keep_dropped_logs(&self, removed: Removed) {
+        if let Err(e) = dropped_logs::bring_back(&self.machine.data, removed) {
             log::warn!("{}", chain(&e));
         }
     }
@@ -527,7 +528,7 @@ impl Promotion<'_> {
                 let level = if machine.config.standby == StandbyMode::Cold { Level::Debug } else { Level::Warn };
                 let taken = Hold::of(machine, timing::STANDBY_LEFT);
                 hold = taken.inspect_err(|e| log::log!(level, "no hot standby: {}", chain(e))).ok();
-                self.keep_dropped_logs();
+                self.keep_dropped_logs(Removed::while_metalogger(machine.running(Daemon::Metalogger)?.is_some()));
                 Ok(prepare::plan(machine, loss, cancel)?)
             });
             let (checking, prepared) = match planned {

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use crate::group::{Asking, Group};
 use crate::heartbeat::{Role, Statement};
 use crate::machine::call::Call;
+use crate::machine::dropped_logs::Removed;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::outcome::RunKind;
 use crate::machine::{Machine, commit, dropped_logs, memory, restart};
@@ -74,7 +75,7 @@ impl<'a> Standby<'a> {
             self.look_around(ucarp, || drop(scope.spawn(archive)));
             off_duty.cancel();
         });
-        let kept = dropped_logs::bring_back(&self.machine.data);
+        let kept = dropped_logs::bring_back(&self.machine.data, self.removed());
         // The next run goes on with them.
         let kept = if self.request.superseded() { kept } else { kept.and(dropped_logs::forget(&self.machine.data)) };
         if let Err(e) = kept {
@@ -155,7 +156,11 @@ impl<'a> Standby<'a> {
         if matches!(self.machine.running(Daemon::Master), Ok(Some(_))) {
             return dropped_logs::forget(&self.machine.data).map(|()| false);
         }
-        dropped_logs::keep(&self.machine.data)
+        dropped_logs::keep(&self.machine.data, self.removed())
+    }
+
+    fn removed(&self) -> Removed {
+        Removed::while_metalogger(matches!(self.machine.running(Daemon::Metalogger), Ok(Some(_))))
     }
 
     fn is_on_duty(&self, ucarp: &Ucarp) -> bool {

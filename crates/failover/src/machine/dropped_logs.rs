@@ -5,7 +5,7 @@
 //! dies within that time, the copy here would be an old image and nothing since. So while this machine stands by, each log has a
 //! second name in `DATA_PATH/mfs-promote/logs`: its inode's number. A log that has no other name any more was dropped. If it
 //! holds changes behind the image of now, it comes back into the data folder, under a number that no metalogger uses; the
-//! metalogger has rotated the other ones away. A log that came back is set aside, and archived, as soon as an image has all of it.
+//! metalogger has rotated the other ones away, or an administrator has removed them. A log that came back is set aside, and archived, as soon as an image has all of it.
 //!
 //! Where the file system has no hard links, nothing is kept.
 
@@ -35,10 +35,26 @@ pub(crate) enum Error {
     Commit(#[from] commit::Error),
 }
 
+/// Who has removed the logs that are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removed {
+    /// The metalogger, which runs, or has run until this run stopped it.
+    ByMetalogger,
+    /// An administrator: they do not come back.
+    ByHand,
+}
+
+impl Removed {
+    /// While the metalogger runs, or not.
+    pub(crate) fn while_metalogger(runs: bool) -> Self {
+        if runs { Self::ByMetalogger } else { Self::ByHand }
+    }
+}
+
 /// Gives each log of the metalogger's a second name, and brings back those that it has dropped. To be called more often than a
 /// metalogger connects again. Says whether logs are set aside now that an image has all of.
-pub(crate) fn keep(data: &Folder) -> Result<bool, Error> {
-    bring_back(data)?;
+pub(crate) fn keep(data: &Folder, removed: Removed) -> Result<bool, Error> {
+    bring_back(data, removed)?;
     let folder = match commit::open_beside(data, FOLDER)? {
         Some(folder) => folder,
         None => commit::make_root(data)?.make_subfolder(FOLDER.as_ref(), 0o700)?,
@@ -57,29 +73,25 @@ pub(crate) fn keep(data: &Folder) -> Result<bool, Error> {
     set_aside(data)
 }
 
+/// A log that is gone, with changes behind the image.
+struct Gone {
+    first: u64,
+    last: u64,
+    second: OsString,
+}
+
 /// Brings back the logs that the metalogger has dropped, if changes behind its image are in them.
-pub(crate) fn bring_back(data: &Folder) -> Result<(), Error> {
+pub(crate) fn bring_back(data: &Folder, removed: Removed) -> Result<(), Error> {
     let Some(folder) = commit::open_beside(data, FOLDER)? else { return Ok(()) };
-    let mut dropped = Vec::new();
-    for second in folder.names()? {
-        let Some(status) = folder.status(&second)?.filter(|status| status.st_nlink == 1) else { continue };
-        if status.st_size == 0 {
-            remove(&folder, &second)?;
-            continue;
-        }
-        // Between two names of the image nothing is known. What is no change log stays where it is.
-        let (Some(version), Some(ends)) = (image_version(data), ends_of_log(&folder, &second)) else { continue };
-        if version.has(ends.last) {
-            remove(&folder, &second)?;
-        } else {
-            dropped.push((ends.first, ends.last, second));
-        }
+    let mut gone = gone(data, &folder)?;
+    if removed == Removed::ByHand || one_is_left(data, &gone)? {
+        return gone.iter().try_for_each(|log| remove(&folder, &log.second));
     }
     // The newest one gets the lowest number, as in a rotation.
-    dropped.sort_unstable();
+    gone.sort_unstable_by_key(|log| log.last);
     let brought: Vec<u64> = data.names()?.iter().filter_map(|name| names::dropped_log(name)).collect();
     let mut number = brought.into_iter().min().unwrap_or(DROPPED_LOGS.end);
-    for (first, last, second) in dropped {
+    for Gone { first, last, second } in gone {
         number -= 1;
         if !DROPPED_LOGS.contains(&number) {
             return Ok(());
@@ -98,6 +110,35 @@ pub(crate) fn bring_back(data: &Folder) -> Result<(), Error> {
         }
     }
     Ok(data.sync()?)
+}
+
+/// The logs that are gone. Those that were rotated away are given up.
+fn gone(data: &Folder, folder: &Folder) -> Result<Vec<Gone>, Error> {
+    let mut gone = Vec::new();
+    for second in folder.names()? {
+        let Some(status) = folder.status(&second)?.filter(|status| status.st_nlink == 1) else { continue };
+        if status.st_size == 0 {
+            remove(folder, &second)?;
+            continue;
+        }
+        // Between two names of the image nothing is known. What is no change log stays where it is.
+        let (Some(version), Some(ends)) = (image_version(data), ends_of_log(folder, &second)) else { continue };
+        if version.has(ends.last) {
+            remove(folder, &second)?;
+        } else {
+            gone.push(Gone { first: ends.first, last: ends.last, second });
+        }
+    }
+    Ok(gone)
+}
+
+/// Whether a log of the same epoch is in the data folder: the metalogger drops all of them, an administrator replaces one.
+fn one_is_left(data: &Folder, gone: &[Gone]) -> Result<bool, Error> {
+    let epoch = |change: u64| Version(change).epoch();
+    let is_left = |name: &OsString| {
+        ends_of_log(data, name).is_some_and(|ends| gone.iter().any(|log| epoch(log.last) == epoch(ends.last)))
+    };
+    Ok(!gone.is_empty() && data.names()?.iter().filter(|name| names::is_of_metalogger(name)).any(is_left))
 }
 
 /// Gives up the second names: the logs are about to be set aside.
@@ -199,34 +240,54 @@ mod tests {
     #[test]
     fn what_the_metalogger_drops_comes_back_until_an_image_has_it() {
         let this = Data::new();
-        assert!(!keep(&this.data).unwrap());
+        assert!(!keep(&this.data, Removed::ByMetalogger).unwrap());
         // It goes on writing, and then hears of another history.
         fs::write(this.path("changelog_ml.0.mfs"), lines(15..=30)).unwrap();
         for log in this.logs() {
             fs::remove_file(this.path(&log)).unwrap();
         }
-        assert!(!keep(&this.data).unwrap());
+        assert!(!keep(&this.data, Removed::ByMetalogger).unwrap());
         assert_eq!(this.logs(), ["changelog_ml.19999.mfs", "changelog_ml.20000.mfs"]);
         assert_eq!(fs::read_to_string(this.path("changelog_ml.19999.mfs")).unwrap(), lines(15..=30), "the newest");
         // It follows the new history, and has no image of it yet.
         let next = EpochJump::epochs(1).0;
         this.log("changelog_ml.0.mfs", next + 31..=next + 33);
-        assert!(!keep(&this.data).unwrap());
+        assert!(!keep(&this.data, Removed::ByMetalogger).unwrap());
         assert_eq!(this.logs().len(), 3);
         this.image(Version(31) + EpochJump::epochs(1));
-        assert!(keep(&this.data).unwrap(), "they can be archived");
+        assert!(keep(&this.data, Removed::ByMetalogger).unwrap(), "they can be archived");
         assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
         assert_eq!(commit::runs(&this.data).unwrap().len(), 1);
     }
 
     #[test]
+    fn what_an_administrator_removes_does_not_come_back() {
+        // One of them, ...
+        let this = Data::new();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
+        // ... or by an editor, ...
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        this.log("changelog_ml.0.mfs", 15..=18);
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
+        // ... or all of them without a metalogger.
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        keep(&this.data, Removed::ByHand).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        assert_eq!(this.logs(), [""; 0]);
+    }
+
+    #[test]
     fn what_is_rotated_away_does_not_come_back() {
         let this = Data::new();
-        keep(&this.data).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
         this.image(Version(15));
         fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
         fs::rename(this.path("changelog_ml.0.mfs"), this.path("changelog_ml.1.mfs")).unwrap();
-        keep(&this.data).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(this.logs(), ["changelog_ml.1.mfs"]);
         assert_eq!(commit::open_beside(&this.data, FOLDER).unwrap().unwrap().names().unwrap().len(), 1);
     }
@@ -234,11 +295,11 @@ mod tests {
     #[test]
     fn after_they_are_given_up_nothing_is_left_of_them() {
         let this = Data::new();
-        keep(&this.data).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
         forget(&this.data).unwrap();
         assert_eq!(this.data.names().unwrap().len(), 3);
         fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
-        bring_back(&this.data).unwrap();
+        bring_back(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(this.logs(), ["changelog_ml.1.mfs"]);
     }
 
@@ -248,7 +309,7 @@ mod tests {
         fs::write(this.path("elsewhere"), "1: 17|OP()\n").unwrap();
         fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
         std::os::unix::fs::symlink("elsewhere", this.path("changelog_ml.0.mfs")).unwrap();
-        keep(&this.data).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(commit::open_beside(&this.data, FOLDER).unwrap().unwrap().names().unwrap().len(), 1);
     }
 }
