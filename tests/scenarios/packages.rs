@@ -246,7 +246,7 @@ fn a_standby_that_could_not_serve_stands_back_until_it_could() -> Result<()> {
     let skew = |wanted: bool| {
         let [ucarp] = &m2.processes("ucarp")[..] else { return None };
         let words = m2.must(&["cat", &format!("/proc/{ucarp}/cmdline")]).ok()?;
-        (words.contains("--advskew=255") == wanted).then_some(())
+        (words.contains("--advskew=150") == wanted).then_some(())
     };
     m2.expect("ucarp with the longest skew", SOON, || skew(true))?;
     let checked = String::from_utf8_lossy(&m2.run(&["mfs-promote", "--check"])?.stdout).into_owned();

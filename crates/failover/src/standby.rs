@@ -69,12 +69,32 @@ impl<'a> Standby<'a> {
     pub(crate) fn stay(self) {
         let Some(ucarp) = self.ucarp else { return hot::end(self.machine) };
         let off_duty = self.cancel.child();
+        let archive = || self.archive(&off_duty);
         thread::scope(|scope| {
             scope.spawn(|| hot::keep(self.machine, &self.vip, ucarp, &self.request, &off_duty));
-            let archive = || self.archive(&off_duty);
-            self.look_around(ucarp, || drop(scope.spawn(archive)));
+            // Whatever takes its time, the metalogger connects again soon.
+            scope.spawn(|| self.keep_logs(&off_duty, || drop(scope.spawn(archive))));
+            self.look_around(ucarp);
             off_duty.cancel();
         });
+    }
+
+    /// Keeps the logs that the metalogger drops, and has those archived that are not needed any more.
+    fn keep_logs(&self, cancel: &Cancel, mut archive: impl FnMut()) {
+        let mut told = String::new();
+        while cancel.sleep(timing::MONITOR).is_ok() {
+            match self.look_at_logs() {
+                Ok(true) => archive(),
+                Ok(false) => (),
+                Err(e) => {
+                    let text = chain(&e);
+                    if text != told {
+                        log::warn!("cannot keep the logs that the metalogger may drop: {text}");
+                    }
+                    told = text;
+                }
+            }
+        }
         let kept = dropped_logs::bring_back(&self.machine.data, self.removed());
         // The next run goes on with them.
         let kept = if self.request.superseded() { kept } else { kept.and(dropped_logs::forget(&self.machine.data)) };
@@ -89,13 +109,14 @@ impl<'a> Standby<'a> {
         let Ok(lock) = locks.and_then(|locks| locks.acquire_if_free(RunKind::Demotion)) else { return };
         let _ = rustix::process::nice(19);
         match commit::archive_leftovers(&self.machine.data, &self.machine.config, cancel) {
+            Ok(archives) if archives.is_empty() => (),
             Ok(archives) => log::info!("{} written, read back and compared", archives.join(", ")),
             Err(e) => log::info!("what was set aside is archived by the next run: {}", chain(&e)),
         }
         lock.release();
     }
 
-    fn look_around(&self, ucarp: &Ucarp, mut archive: impl FnMut()) {
+    fn look_around(&self, ucarp: &Ucarp) {
         let memory = memory::recall(&self.machine.state);
         let statement = Statement { role: Role::StandingBy, version: None, metaid: 0, forked_at: None, answers: false };
         let group =
@@ -105,7 +126,7 @@ impl<'a> Standby<'a> {
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
-        let (mut remember_at, mut told) = (Instant::now(), String::new());
+        let mut remember_at = Instant::now();
         while self.is_on_duty(ucarp) {
             if group.wait(timing::MONITOR, self.cancel).is_err() {
                 return;
@@ -120,17 +141,6 @@ impl<'a> Standby<'a> {
             if follow.note_server(group.server()) {
                 // That one may die, too, before the next comparison.
                 ask_at = ask_at.min(Instant::now() + ucarp.options.dead_time() + ucarp.options.interval());
-            }
-            match self.keep_logs() {
-                Ok(true) => archive(),
-                Ok(false) => (),
-                Err(e) => {
-                    let text = chain(&e);
-                    if text != told {
-                        log::warn!("cannot keep the logs that the metalogger may drop: {text}");
-                    }
-                    told = text;
-                }
             }
             follow.look(self.machine, &self.vip, &self.request);
             abandoned.look(&group, &self.machine.config, &self.vip);
@@ -148,9 +158,8 @@ impl<'a> Standby<'a> {
     }
 
     /// Not beside a run of an administrator, which may move them, nor beside the master that it has started.
-    fn keep_logs(&self) -> Result<bool, dropped_logs::Error> {
-        let locks = Locks::of(&self.machine.config.instance);
-        if locks.and_then(|locks| locks.at_work()).is_ok_and(|at_work| at_work.is_some()) {
+    fn look_at_logs(&self) -> Result<bool, dropped_logs::Error> {
+        if Locks::of(&self.machine.config.instance).is_ok_and(|locks| locks.another_works()) {
             return Ok(false);
         }
         if matches!(self.machine.running(Daemon::Master), Ok(Some(_))) {

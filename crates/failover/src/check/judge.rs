@@ -81,7 +81,7 @@ fn ucarp(facts: &UcarpFacts, role: Role) -> Vec<Finding> {
 fn stands_back(noted: &Known<Option<StandsBack>>) -> Option<Finding> {
     let StandsBack { since, why } = noted.as_ref().ok()?.as_ref()?;
     let since = when(u64::try_from(*since).unwrap_or_default());
-    let text = format!("stands back since {since} (advskew 255), until this machine could serve again: {why}");
+    let text = format!("stands back since {since} (advskew 150), until this machine could serve again: {why}");
     Some(Finding::warning("ucarp", text))
 }
 

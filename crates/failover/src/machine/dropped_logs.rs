@@ -16,13 +16,16 @@ use rustix::fs::{FileType, Stat};
 use crate::machine::commit;
 use crate::metadata::inventory::ends_of_log;
 use crate::metadata::names::{self, DROPPED_LOGS};
-use crate::metadata::{Image, Version, image};
+use crate::metadata::{Version, image};
 use crate::sys::folder::{self, Folder};
 
 /// Below the folder of all runs.
 const FOLDER: &str = "logs";
 /// The metalogger's image.
 const IMAGE: &str = "metadata_ml.mfs.back";
+
+/// A metalogger drops its logs one after the other, in milliseconds; more on a busy disk. In seconds.
+const DROPS_WITHIN: u64 = 2;
 
 /// Why a log could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +78,11 @@ pub(crate) fn keep(data: &Folder, removed: Removed) -> Result<bool, Error> {
 
 /// A log that is gone, with changes behind the image.
 struct Gone {
-    first: u64,
-    last: u64,
+    /// Its first and its last change, if these can be read.
+    changes: Option<(u64, u64)>,
+    /// When it was written to, and when it lost its name, in Unix seconds.
+    written: i64,
+    removed: i64,
     second: OsString,
 }
 
@@ -85,13 +91,16 @@ pub(crate) fn bring_back(data: &Folder, removed: Removed) -> Result<(), Error> {
     let Some(folder) = commit::open_beside(data, FOLDER)? else { return Ok(()) };
     let mut gone = gone(data, &folder)?;
     if removed == Removed::ByHand || one_is_left(data, &gone)? {
+        // The metalogger may be about to remove the other ones.
+        let now = chrono::Utc::now().timestamp();
+        gone.retain(|log| removed == Removed::ByHand || now.abs_diff(log.removed) > DROPS_WITHIN);
         return gone.iter().try_for_each(|log| remove(&folder, &log.second));
     }
     // The newest one gets the lowest number, as in a rotation.
-    gone.sort_unstable_by_key(|log| log.last);
+    gone.sort_by_key(|log| log.written);
     let brought: Vec<u64> = data.names()?.iter().filter_map(|name| names::dropped_log(name)).collect();
     let mut number = brought.into_iter().min().unwrap_or(DROPPED_LOGS.end);
-    for Gone { first, last, second } in gone {
+    for Gone { changes, second, .. } in gone {
         number -= 1;
         if !DROPPED_LOGS.contains(&number) {
             return Ok(());
@@ -101,9 +110,11 @@ pub(crate) fn bring_back(data: &Folder, removed: Removed) -> Result<(), Error> {
             Err(e) if e.is_not_found() => (),
             renamed => {
                 renamed?;
+                let what =
+                    changes.map_or_else(String::new, |(first, last)| format!(" of the changes {first} to {last}"));
                 log::warn!(
-                    "the metalogger has dropped its log of the changes {first} to {last}, because it has heard of another \
-                     history and has no image of it yet; it is kept as {}",
+                    "the metalogger has dropped its log{what}, as it does when it lacks changes, and has no later image yet; it \
+                     is kept as {}",
                     name.to_string_lossy()
                 );
             }
@@ -117,16 +128,13 @@ fn gone(data: &Folder, folder: &Folder) -> Result<Vec<Gone>, Error> {
     let mut gone = Vec::new();
     for second in folder.names()? {
         let Some(status) = folder.status(&second)?.filter(|status| status.st_nlink == 1) else { continue };
-        if status.st_size == 0 {
-            remove(folder, &second)?;
-            continue;
-        }
-        // Between two names of the image nothing is known. What is no change log stays where it is.
-        let (Some(version), Some(ends)) = (image_version(data), ends_of_log(folder, &second)) else { continue };
-        if version.has(ends.last) {
+        // Between two names of the image nothing is known.
+        let Some(image) = Image::of(data)? else { continue };
+        if !is_file(&status) || status.st_size == 0 || image.has(folder, &second, &status) {
             remove(folder, &second)?;
         } else {
-            gone.push(Gone { first: ends.first, last: ends.last, second });
+            let changes = ends_of_log(folder, &second).map(|ends| (ends.first, ends.last));
+            gone.push(Gone { changes, written: status.st_mtime, removed: status.st_ctime, second });
         }
     }
     Ok(gone)
@@ -136,7 +144,8 @@ fn gone(data: &Folder, folder: &Folder) -> Result<Vec<Gone>, Error> {
 fn one_is_left(data: &Folder, gone: &[Gone]) -> Result<bool, Error> {
     let epoch = |change: u64| Version(change).epoch();
     let is_left = |name: &OsString| {
-        ends_of_log(data, name).is_some_and(|ends| gone.iter().any(|log| epoch(log.last) == epoch(ends.last)))
+        let left = ends_of_log(data, name).map(|ends| epoch(ends.last));
+        left.is_some() && gone.iter().any(|log| log.changes.map(|(_, last)| epoch(last)) == left)
     };
     Ok(!gone.is_empty() && data.names()?.iter().filter(|name| names::is_of_metalogger(name)).any(is_left))
 }
@@ -150,13 +159,18 @@ pub(crate) fn forget(data: &Folder) -> Result<(), Error> {
 fn set_aside(data: &Folder) -> Result<bool, Error> {
     let mut brought: Vec<OsString> = data.names()?;
     brought.retain(|name| names::dropped_log(name).is_some());
-    let Some(version) = image_version(data).filter(|_| !brought.is_empty()) else { return Ok(false) };
-    brought.retain(|name| ends_of_log(data, name).is_none_or(|ends| version.has(ends.last)));
+    let Some(image) = Image::of(data)?.filter(|_| !brought.is_empty()) else { return Ok(false) };
+    let has = |name: &OsString| -> Result<bool, Error> {
+        Ok(data.status(name)?.filter(is_file).is_some_and(|status| image.has(data, name, &status)))
+    };
+    let had: Result<Vec<bool>, Error> = brought.iter().map(has).collect();
+    let mut had = had?.into_iter();
+    brought.retain(|_| had.next().unwrap_or_default());
     if brought.is_empty() {
         return Ok(false);
     }
     commit::set_aside(data, u64::try_from(chrono::Utc::now().timestamp()).unwrap_or_default(), &brought)?;
-    log::info!("the metalogger has a new image, so {} logs that it had dropped are archived", brought.len());
+    log::info!("the metalogger has a new image, so {} logs that it had dropped are set aside", brought.len());
     Ok(true)
 }
 
@@ -167,10 +181,33 @@ fn remove(folder: &Folder, name: &OsStr) -> Result<(), Error> {
     }
 }
 
-fn image_version(data: &Folder) -> Option<Version> {
-    match image::read(&mut data.read(OsStr::new(IMAGE)).ok()?).ok()? {
-        Image::Complete { version, .. } => Some(version),
-        Image::New | Image::Incomplete { .. } => None,
+/// The metalogger's image.
+struct Image {
+    version: Version,
+    /// When it was downloaded, in Unix seconds.
+    written: i64,
+}
+
+impl Image {
+    /// `None` if it is not there, or not complete.
+    fn of(data: &Folder) -> Result<Option<Self>, Error> {
+        let name = OsStr::new(IMAGE);
+        let Some(status) = data.status(name)? else { return Ok(None) };
+        let image = data.read(name).ok().and_then(|mut file| image::read(&mut file).ok());
+        Ok(image.and_then(|image| match image {
+            image::Image::Complete { version, .. } => Some(Self { version, written: status.st_mtime }),
+            _ => None,
+        }))
+    }
+
+    /// Whether it makes a log needless: it has the changes, or it is a later one of another epoch. Where the changes cannot be
+    /// read, the later one counts.
+    fn has(&self, folder: &Folder, log: &OsStr, status: &Stat) -> bool {
+        let later = self.written > status.st_mtime;
+        match ends_of_log(folder, log) {
+            Some(ends) if Version(ends.last).epoch() <= self.version.epoch() => self.version.has(ends.last),
+            _ => later,
+        }
     }
 }
 
@@ -262,13 +299,12 @@ mod tests {
 
     #[test]
     fn what_an_administrator_removes_does_not_come_back() {
-        // One of them, ...
+        // One of them, or by an editor, ...
         let this = Data::new();
         keep(&this.data, Removed::ByMetalogger).unwrap();
         fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
         keep(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
-        // ... or by an editor, ...
         fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
         this.log("changelog_ml.0.mfs", 15..=18);
         keep(&this.data, Removed::ByMetalogger).unwrap();
@@ -278,6 +314,45 @@ mod tests {
         keep(&this.data, Removed::ByHand).unwrap();
         keep(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(this.logs(), [""; 0]);
+    }
+
+    #[test]
+    fn a_metalogger_that_is_about_to_drop_the_others_loses_nothing() {
+        let this = Data::new();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        assert_eq!(this.logs(), ["changelog_ml.19999.mfs", "changelog_ml.20000.mfs"]);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_judged_comes_back_and_goes_with_a_later_image() {
+        let this = Data::new();
+        fs::remove_file(this.path("changelog_ml.1.mfs")).unwrap();
+        // Two epochs, as after a restart.
+        let next = EpochJump::epochs(1).0;
+        let both = lines(15..=20) + &lines(next + 21..=next + 22);
+        fs::write(this.path("changelog_ml.0.mfs"), &both).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
+        assert!(!keep(&this.data, Removed::ByMetalogger).unwrap());
+        assert_eq!(this.logs(), ["changelog_ml.20000.mfs"]);
+        let old = fs::File::open(this.path("changelog_ml.20000.mfs")).unwrap();
+        old.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        this.image(Version(30));
+        assert!(keep(&this.data, Removed::ByMetalogger).unwrap());
+        assert_eq!(this.logs(), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_never_set_aside() {
+        let this = Data::new();
+        std::os::unix::fs::symlink("/etc/passwd", this.path("changelog_ml.15000.mfs")).unwrap();
+        fs::create_dir(this.path("changelog_ml.15001.mfs")).unwrap();
+        assert!(!keep(&this.data, Removed::ByMetalogger).unwrap());
+        assert_eq!(commit::runs(&this.data).unwrap(), [0; 0]);
     }
 
     #[test]

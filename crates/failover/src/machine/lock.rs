@@ -279,6 +279,11 @@ impl Locks {
         Ok(holder.map(|holder| AtWork { pid: holder.identity.pid, kind: holder.kind, since: holder.held_for() }))
     }
 
+    /// Whether another process holds it.
+    pub(crate) fn another_works(&self) -> bool {
+        self.at_work().is_ok_and(|at_work| at_work.is_some_and(|at_work| at_work.pid != std::process::id()))
+    }
+
     fn hold(self, file: File, kind: RunKind, ticket: Option<Ticket>) -> Result<Lock, Error> {
         write_holder(&file, kind)?;
         let lock = Lock { request: Request { locks: self, ticket }, file };

@@ -189,7 +189,12 @@ impl Error {
 
     /// Whether a promotion would fail for the same reason.
     pub(crate) fn keeps_from_serving(&self) -> bool {
-        matches!(self, Self::Refused(_) | Self::Space(_) | Self::Emergency(_))
+        match self {
+            // Its metalogger gets what is missing from the next master, or just now.
+            Self::Refused(refusal) => !refusal.others_have_more(),
+            Self::Space(_) | Self::Emergency(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -95,6 +95,11 @@ pub(crate) struct LogFile {
 }
 
 impl LogFile {
+    /// Whether the metalogger writes it, or has rotated it: neither fetched, nor dropped and brought back.
+    pub(super) fn is_followed(&self) -> bool {
+        u64::from(self.rank) < names::DROPPED_LOGS.start
+    }
+
     /// Whether it is a copy fetched once (`_ml_back`), and not the stream of changes.
     pub(super) fn fetched(&self) -> bool {
         self.rank >= names::FETCHED

@@ -171,11 +171,14 @@ pub(crate) fn make(inventory: &Inventory, loss: Loss) -> Result<Plan, Refusal> {
     let metaid = metaid_of(inventory, chosen)?;
     let mut notes = vec![Note::Lineage(choice)];
     notes.extend(left_out);
-    if loss != Loss::Allow {
-        nothing_lost(inventory, lineage, chosen, loss)?;
-    }
-    if loss != Loss::Refuse {
-        notes.extend(lost(inventory, lineage, chosen));
+    match (nothing_lost(inventory, lineage, chosen, Loss::Refuse), loss) {
+        (Ok(()), Loss::Refuse | Loss::LastResort) => (),
+        (Err(refusal), Loss::Refuse) => return Err(refusal),
+        (Err(_), Loss::LastResort) => {
+            nothing_lost(inventory, lineage, chosen, loss)?;
+            notes.extend(lost(inventory, lineage, chosen));
+        }
+        (_, Loss::Allow) => notes.extend(lost(inventory, lineage, chosen)),
     }
     notes.extend(left_behind(inventory, lineage, chosen.end).into_iter().map(|span| Note::LeftOut {
         lineage,
@@ -394,7 +397,10 @@ fn damage_notes(log: &LogFile, chosen: &Candidate) -> Vec<Note> {
 /// another master; until the download is complete, it has an old image only.
 fn unlogged(inventory: &Inventory, lineage: Lineage, chosen: &Candidate) -> Option<Note> {
     let Base::Image { name, .. } = &chosen.base else { return None };
-    let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched());
+    // A log of a later epoch is none of what came after it.
+    let epoch = chosen.end.epoch();
+    let of_it = |log: &LogFile| log.scan.last().is_none_or(|last| Version::after(last).epoch() == epoch);
+    let followed = inventory.logs.iter().any(|log| log.lineage == Lineage::Ml && !log.fetched() && of_it(log));
     let image = inventory.images.iter().find(|image| image.name == *name)?;
     let alone = lineage == Lineage::Ml && !followed;
     alone.then(|| Note::Unlogged { file: name.clone(), modified: image.modified })

@@ -47,9 +47,21 @@ const REPLAYS: u32 = 2;
 pub(super) fn keep(machine: &Machine, vip: &VirtualIp, ucarp: &Ucarp, request: &Request, cancel: &Cancel) {
     // The other machines of the group are heard first: the next epoch depends on them.
     if cancel.sleep(FIRST_PAUSE).is_ok() {
-        let stand_back = stand_back::Watch::new(&machine.config.instance, ucarp);
+        let stand_back = stand_back::Watch::new(&machine.config.instance, ucarp, request);
         let (pause, longest_pause, told) = (FIRST_PAUSE, LONGEST_PAUSE, String::new());
-        Keeper { machine, vip, request, cancel, pause, longest_pause, told, not_replayed: 0, stand_back }.stay();
+        Keeper {
+            machine,
+            vip,
+            request,
+            cancel,
+            pause,
+            longest_pause,
+            told,
+            not_replayed: 0,
+            refused: false,
+            stand_back,
+        }
+        .stay();
     }
     if !request.superseded() {
         end(machine);
@@ -75,6 +87,8 @@ struct Keeper<'a> {
     told: String,
     /// How often in a row one has ended by itself before it was looked at.
     not_replayed: u32,
+    /// A promotion would have been refused at the last look.
+    refused: bool,
     stand_back: stand_back::Watch<'a>,
 }
 
@@ -85,8 +99,7 @@ impl Keeper<'_> {
 
     /// Whether a run of an administrator is at work, which asks for no ticket.
     fn another_works(&self) -> bool {
-        let locks = Locks::of(&self.machine.config.instance);
-        locks.and_then(|locks| locks.at_work()).is_ok_and(|at_work| at_work.is_some())
+        Locks::of(&self.machine.config.instance).is_ok_and(|locks| locks.another_works())
     }
 
     fn stay(mut self) {
@@ -126,6 +139,7 @@ impl Keeper<'_> {
     fn keep_one(&mut self, hold: &Hold) -> Result<StandbyMaster, Error> {
         let (mut standby, mut tail) = self.begin(hold)?;
         self.told.clear();
+        self.refused = false;
         self.report(Some(&standby.report()));
         let (begun, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
         while !self.request.superseded() && !self.another_works() {
@@ -138,6 +152,7 @@ impl Keeper<'_> {
                 standby.check(self.machine)?;
                 // One that ends over a change does so as soon as it has read it.
                 self.not_replayed = 0;
+                self.stand_back.unknown();
                 if begun.elapsed() > WELL {
                     self.stand_back.able();
                 }
@@ -176,6 +191,7 @@ impl Keeper<'_> {
         }
         self.not_replayed = if matches!(why, Error::Replay | Error::Ended(_)) { self.not_replayed + 1 } else { 0 };
         let text = chain(why);
+        let known = self.told == text;
         let kind = match why {
             _ if self.not_replayed >= REPLAYS => Cold::NotReplayed,
             why if why.keeps_from_serving() => Cold::Refused,
@@ -186,7 +202,11 @@ impl Keeper<'_> {
             log::error!("the copy here cannot be replayed, so this machine could not serve: {text}");
             let VirtualIp { interface, address } = self.vip;
             notify::tell_without_waiting(&self.machine.config, Event::Alarm, interface, *address, text.clone());
-        } else if text != self.told {
+        } else if kind == Cold::Refused {
+            // Its numbers grow.
+            let level = if self.refused { Level::Debug } else { Level::Warn };
+            log::log!(level, "a promotion would fail now, so there is no hot standby either: {text}");
+        } else if !known {
             let level = match kind {
                 _ if matches!(why, Error::NotWanted) => Level::Debug,
                 Cold::NotHere => Level::Info,
@@ -195,12 +215,13 @@ impl Keeper<'_> {
             log::log!(level, "no hot standby for now: {text}. A promotion starts mfsmaster as if there were none");
         }
         self.report(Some(&HotState::Cold { why: text.clone(), kind }));
-        self.longest_pause = if kind == Cold::Refused { WHILE_REFUSED } else { LONGEST_PAUSE };
+        self.refused = kind == Cold::Refused;
+        self.longest_pause = if self.refused { WHILE_REFUSED } else { LONGEST_PAUSE };
         match kind {
-            Cold::NotReplayed | Cold::Refused if self.is_on_duty() => self.may_stand_back(&text),
+            Cold::NotReplayed | Cold::Refused => self.may_stand_back(&text),
             // The plan was made before that was found out.
-            Cold::NotHere => self.stand_back.able(),
-            _ => (),
+            _ if why.is_of_the_machine() => self.stand_back.able(),
+            _ => self.stand_back.unknown(),
         }
         self.told = text;
     }

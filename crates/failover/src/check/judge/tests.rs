@@ -579,6 +579,6 @@ fn a_machine_that_stands_back_says_why() {
     let since = when(1_795_380_000);
     let facts = Facts { stands_back: Ok(Some(note)), ..standby_facts(1349) };
     let text =
-        format!("stands back since {since} (advskew 255), until this machine could serve again: no usable metadata");
+        format!("stands back since {since} (advskew 150), until this machine could serve again: no usable metadata");
     assert!(answers(&facts, "ucarp").contains(&(Warning, text)), "{:?}", answers(&facts, "ucarp"));
 }

@@ -20,12 +20,15 @@ pub(crate) enum Gap {
         /// The last one.
         last: u64,
     },
+    /// An image of the history that the metalogger follows.
+    History,
 }
 
 impl fmt::Display for Gap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Image => f.write_str("there is no complete image"),
+            Self::History => f.write_str("there is no image of the history that is served now"),
             Self::Changes { first, last } => f.write_str(&missing(first, last)),
         }
     }
@@ -36,6 +39,7 @@ pub(crate) fn gap_in_copy(inventory: &Inventory) -> Option<Gap> {
     let Some(copy) = candidate(inventory, Lineage::Ml) else { return Some(Gap::Image) };
     match nothing_beyond(inventory, Lineage::Ml, copy.end, Loss::Refuse) {
         Err(Refusal::Hole { needed, first, .. }) => Some(Gap::Changes { first: needed, last: first - 1 }),
+        Err(Refusal::Unfollowed { .. }) => Some(Gap::History),
         _ => None,
     }
 }
@@ -73,6 +77,16 @@ mod tests {
         let data = data.log(LOG, (15..=30).chain(35..=60).chain(64..=70), 0).log(DOWNLOADED, 18..=66, 0);
         assert_eq!((gap(&data), data.plan().unwrap().end_version.0), (None, 71));
         assert_eq!(gap(&data.image(IMAGE, 68, 1).log(DOWNLOADED, [], 0)), None, "a later image without a log");
+    }
+
+    #[test]
+    fn a_history_that_is_followed_without_an_image_is_a_gap() {
+        let next = crate::metadata::EPOCH;
+        let follows = |last| {
+            Data::new().image(IMAGE, 20, 1).log("changelog_ml.20000.mfs", 18..=30, 0).log(LOG, next + 33..=last, 0)
+        };
+        assert_eq!(gap(&follows(next + 40)), Some(Gap::History));
+        assert_eq!(gap(&follows(next + 90)), Some(Gap::History), "the metalogger writes on");
     }
 
     #[test]

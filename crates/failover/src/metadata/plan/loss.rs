@@ -109,7 +109,7 @@ fn later_cut<'a>(
 pub(super) fn left_behind(inventory: &Inventory, lineage: Lineage, end: Version) -> Vec<Span> {
     let spans = inventory.spans(lineage);
     // The metalogger drops its logs for a new history, but not those that it has fetched before, and not at its start.
-    let newest = spans.iter().find(|span| !inventory.logs[span.log].fetched());
+    let newest = spans.iter().find(|span| inventory.logs[span.log].is_followed());
     let newest = newest.is_none_or(|span| end.has(span.last));
     spans.into_iter().filter(|span| newest && superseded(inventory, Version::after(span.last), end)).collect()
 }
