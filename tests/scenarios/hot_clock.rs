@@ -121,7 +121,9 @@ fn days_of_new_logs_and_new_images_leave_it_hot_and_the_disk_bounded() -> Result
         let names = cluster.files("m2")?;
         let number = |prefix: &str| names.iter().filter(|name| name.starts_with(prefix)).count();
         assert!(number("changelog_ml") <= 2 * (KEPT + 2) && number("metadata_ml") <= KEPT + 2, "{names:?}");
-        assert_eq!(number("mfs-promote/"), 7, "two folders, image, log, record, feed and mark: {names:?}");
+        assert_eq!(number("mfs-promote/hot/"), 6, "a folder, image, log, record, feed and mark: {names:?}");
+        let seconds = fs::read_dir(cluster.data("m2")?.join(log_lines::SECOND_NAMES)).expect("the folder").count();
+        assert!(seconds <= 2 * (KEPT + 2), "{seconds} second names");
         let [image, loaded] = ["", log_lines::HOT_FOLDER].map(|folder| image_version(&cluster, folder));
         assert!(loaded > image && (loaded - image) % EPOCH == 0, "{loaded} was made from an older image than {image}");
     }

@@ -22,6 +22,7 @@ use crate::faults::{
 use crate::groups::Groups;
 use crate::hooks::Hooks;
 use crate::load::Client;
+use crate::log_lines::{RUN_FOLDER, SECOND_NAMES};
 use crate::machine::{Machine, Role};
 use crate::moosefs;
 use crate::probe::Reply;
@@ -513,7 +514,8 @@ impl Cluster {
         self.daemon(name, "mfsmaster").ok().map(|daemon| daemon.pid)
     }
 
-    /// The names in a machine's data folder, folders with a slash and their content, sorted.
+    /// The names in a machine's data folder, folders with a slash and their content, sorted. The second names that a standby gives
+    /// to change logs are none of their own.
     pub fn files(&self, name: &str) -> Result<Vec<String>> {
         let mut names = Vec::new();
         let mut folders = vec![(self.data(name)?, String::new())];
@@ -526,6 +528,10 @@ impl Cluster {
                 }
                 names.push(name);
             }
+        }
+        names.retain(|name| !name.starts_with(SECOND_NAMES));
+        if !names.iter().any(|name| name.starts_with(RUN_FOLDER) && name != RUN_FOLDER) {
+            names.retain(|name| name != RUN_FOLDER);
         }
         names.sort();
         Ok(names)

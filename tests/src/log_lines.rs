@@ -233,6 +233,8 @@ pub const SUPERVISOR: &str = "mfs-supervisor";
 pub const IN_SYNC_FIELD: &str = "in_sync";
 /// In the data folder while a promotion runs.
 pub const RUN_FOLDER: &str = "mfs-promote/";
+/// In it, while a machine stands by.
+pub const SECOND_NAMES: &str = "mfs-promote/logs/";
 /// In the folder of a run, beside the files that it moves.
 pub const JOURNAL: &str = "journal.json";
 /// In the data folder while a rehearsal runs.
