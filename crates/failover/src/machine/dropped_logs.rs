@@ -63,7 +63,8 @@ pub(crate) fn keep(data: &Folder, removed: Removed) -> Result<bool, Error> {
         None => commit::make_root(data)?.make_subfolder(FOLDER.as_ref(), 0o700)?,
     };
     for name in data.names()?.iter().filter(|name| names::is_of_metalogger(name)) {
-        let Some(status) = data.status(name)?.filter(is_file) else { continue };
+        let may_have_two = |status: &Stat| is_file(status) && data.is_of_writer(status);
+        let Some(status) = data.status(name)?.filter(may_have_two) else { continue };
         let second = number(&status);
         if folder.status(&second)?.is_none() {
             match data.link(name, &folder, &second) {
@@ -376,6 +377,16 @@ mod tests {
         fs::remove_file(this.path("changelog_ml.0.mfs")).unwrap();
         bring_back(&this.data, Removed::ByMetalogger).unwrap();
         assert_eq!(this.logs(), ["changelog_ml.1.mfs"]);
+    }
+
+    #[test]
+    fn a_log_of_another_user_keeps_its_only_name() {
+        use std::os::unix::fs::MetadataExt as _;
+        let this = Data::new();
+        std::os::unix::fs::chown(this.path("changelog_ml.0.mfs"), Some(65_534), None).unwrap();
+        keep(&this.data, Removed::ByMetalogger).unwrap();
+        assert_eq!(fs::metadata(this.path("changelog_ml.0.mfs")).unwrap().nlink(), 1);
+        assert!(this.data.read("changelog_ml.0.mfs".as_ref()).is_ok());
     }
 
     #[test]

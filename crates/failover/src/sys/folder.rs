@@ -323,6 +323,11 @@ impl Folder {
         if self.remove_second_name(name, to, new_name)? { Ok(()) } else { Err(Error::Exchanged { path }) }
     }
 
+    /// Whether a file belongs to the user who can put things here: one of another user is refused as soon as it has a second name.
+    pub(crate) fn is_of_writer(&self, status: &Stat) -> bool {
+        status.st_uid == self.writer
+    }
+
     /// Gives the file `name` a second name in the folder `to`; never replaces anything.
     pub(crate) fn link(&self, name: &OsStr, to: &Self, new_name: &OsStr) -> Result<(), Error> {
         let path = self.checked(name)?;
