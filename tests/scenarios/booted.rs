@@ -16,6 +16,9 @@ const CGISERV: &str = "moosefs-cgiserv.service";
 pub(crate) const UCARP: &str = "moosefs-ucarp.service";
 /// Where the package is put.
 const PACKAGE: &str = "/root/moosefs-ucarp.deb";
+/// The command line of a master that a promotion started, and of one that waited for it as hot standby.
+pub(crate) const STARTED: &str = "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start";
+pub(crate) const WAITED: &str = "/usr/sbin/mfsmaster -c /etc/mfs/mfsmaster.cfg -a start";
 const DROPINS: &str = "/run/systemd/system/moosefs-master.service.d";
 
 /// The README's steps on a machine, but for the package and ucarp.
@@ -75,10 +78,10 @@ fn promoted(machine: &Booted, before: usize) -> Result<()> {
 }
 
 /// Everything is in its own unit, and the next start of the master will be a plain one.
-pub(crate) fn serves_from_its_units(machine: &Booted) -> Result<()> {
+pub(crate) fn serves_from_its_units(machine: &Booted, command: &str) -> Result<()> {
     let pid = machine.property(MASTER, "MainPID")?;
     let line = machine.must(&["cat", &format!("/proc/{pid}/cmdline")])?.replace('\0', " ");
-    assert_eq!(line.trim(), "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start");
+    assert_eq!(line.trim(), command);
     for (unit, process) in [(MASTER, "mfsmaster"), (METALOGGER, "mfsmetalogger")] {
         machine.wait_for_unit(unit, "active", SOON)?;
         let pid = machine.property(unit, "MainPID")?;
@@ -130,7 +133,7 @@ fn demoted(machine: &Booted, result: &str) -> Result<()> {
 fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()> {
     let machine = standby()?;
     promoted(&machine, 0)?;
-    serves_from_its_units(&machine)?;
+    serves_from_its_units(&machine, STARTED)?;
     let stopped = machine.wait_for_log(0, log_lines::METALOGGER_STOPPED, SOON)?;
     assert!(stopped.ends_with(" ms)"), "a second of polling: {stopped}");
 
@@ -143,7 +146,7 @@ fn promotion_and_demotion_go_through_the_units_and_outlive_ucarps() -> Result<()
     machine.must(&["systemctl", "enable", MASTER])?;
     machine.install("/etc/mfs/mfspromote.cfg", b"STOP_TIMEOUT = 1\n", 0o644)?;
     promoted(&machine, 1)?;
-    serves_from_its_units(&machine)?;
+    serves_from_its_units(&machine, STARTED)?;
     machine.must(&["kill", "-STOP", &machine.property(MASTER, "MainPID")?])?;
     stop_ucarp(&machine)?;
     machine.wait_for_log(1, log_lines::DEMOTED, SOON)?;
@@ -193,7 +196,7 @@ fn a_master_that_cannot_start_leaves_everything_as_it_was() -> Result<()> {
     // Put right, it serves at the next start of ucarp, with nothing else to be done.
     machine.install("/etc/mfs/mfsmaster.cfg", b"", 0o644)?;
     promoted(&machine, 0)?;
-    serves_from_its_units(&machine)
+    serves_from_its_units(&machine, STARTED)
 }
 
 #[test]
@@ -208,7 +211,7 @@ fn a_run_that_is_killed_while_the_unit_is_changed_is_cleaned_up_after() -> Resul
     machine.wait_for_log(0, log_lines::PROMOTION_ENDED, SOON)?;
     assert!(machine.holds(VIP));
     assert!(machine.serves(Ipv4Addr::LOCALHOST)? > 1_000_000_000_000);
-    serves_from_its_units(&machine)
+    serves_from_its_units(&machine, STARTED)
 }
 
 #[test]
@@ -398,7 +401,7 @@ fn debians_interfaces_file_starts_ucarp_and_stopping_it_leaves_the_network_alone
     machine.must(&["ifup", "eth0"])?;
     machine.wait_for_log(0, log_lines::SERVING, SOON)?;
     assert!(machine.serves(VIP)? > 1_000_000_000_000);
-    serves_from_its_units(&machine)?;
+    serves_from_its_units(&machine, STARTED)?;
 
     // Without our hooks the address would stay.
     machine.must(&["systemctl", "stop", MASTER])?;

@@ -7,6 +7,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lab::random::variable;
@@ -18,6 +19,8 @@ use crate::{SOON, nothing_lost};
 const CLOCK: &str = include_str!("hot_clock/clock.c");
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
+/// ucarp advertises once in a second.
+const ADVERTISED: Duration = Duration::from_secs(2);
 
 /// Masters with a wall clock of their own.
 fn with_clocks(builder: Builder) -> Builder {
@@ -54,6 +57,8 @@ fn a_clock_that_is_set_while_it_waits_costs_no_session() -> Result<()> {
     for hours in [5, -3] {
         let next = if serving == "m1" { "m2" } else { "m1" };
         set(&cluster, next, hours * HOUR)?;
+        // ucarp counts by the wall clock from the last advertisement that it heard.
+        sleep(ADVERTISED);
         load.wait_for_progress(LAST_RETRY)?;
         let mark = cluster.mark();
         cluster.power_off(serving)?;

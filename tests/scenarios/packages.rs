@@ -8,7 +8,9 @@ use std::thread;
 use lab::{Booted, LAST_RETRY, Moment, Release, Result, Site, VIP, debian_package, log_lines};
 
 use crate::SOON;
-use crate::booted::{MASTER, METALOGGER, UCARP, configure, install_package, prepare, serves_from_its_units};
+use crate::booted::{
+    MASTER, METALOGGER, STARTED, UCARP, WAITED, configure, install_package, prepare, serves_from_its_units,
+};
 
 /// What a command prints that must succeed and be silent on standard error.
 fn output(command: &mut Command) -> String {
@@ -69,6 +71,7 @@ fn lifetime(first: Release, second: Release) -> Result<()> {
     m2.must(&["systemctl", "enable", "--now", UCARP])?;
     let load = site.client(first)?.keep_writing()?;
     m2.expect("the copy to be whole and in step", SOON, || in_step(&m2).then_some(()))?;
+    let command = ready(&m2, second)?;
 
     checked_regularly(&m2)?;
 
@@ -77,7 +80,7 @@ fn lifetime(first: Release, second: Release) -> Result<()> {
     m2.wait_for_log(0, log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
-    serves_from_its_units(&m2)?;
+    serves_from_its_units(&m2, command)?;
     let verdict = load.verify(&[crash])?;
     eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
     assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
@@ -85,6 +88,18 @@ fn lifetime(first: Release, second: Release) -> Result<()> {
 
     upgraded_in_service(&m2)?;
     removed(&m2, &before)
+}
+
+/// The command line of the master with which a standby will serve: a standby of a release that can be hot is, without being
+/// told.
+fn ready(standby: &Booted, release: Release) -> Result<&'static str> {
+    if release == Release::Debian12 {
+        return Ok(STARTED);
+    }
+    standby.expect("it to be hot", SOON, || {
+        let said = standby.run(&["mfs-promote", "--check"]).ok()?.stdout;
+        String::from_utf8_lossy(&said).contains("hot since").then_some(WAITED)
+    })
 }
 
 /// Whether a promotion here would lack nothing.
@@ -176,6 +191,7 @@ fn as_the_readme_says(release: Release) -> Result<()> {
         let well = || machine.must(&["bash", "-ec", check]).ok();
         eprintln!("{}", machine.expect("the check to find nothing wrong", SOON, well)?);
     }
+    let command = ready(&both[1], release)?;
 
     let [m1, m2] = both;
     let cut = m1.power_off()?;
@@ -183,7 +199,7 @@ fn as_the_readme_says(release: Release) -> Result<()> {
     m2.wait_for_log(0, log_lines::SERVING, SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
     eprintln!("power cut: the client waited {:?}", load.outage(cut)?);
-    serves_from_its_units(&m2)?;
+    serves_from_its_units(&m2, command)?;
     let verdict = load.verify(&[crash])?;
     eprintln!("{} operations acknowledged, cut in two: {:?}", verdict.acknowledged, verdict.cut_off);
     assert_eq!((verdict.lost, verdict.failed), (Vec::new(), Vec::new()));
