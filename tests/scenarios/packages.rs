@@ -256,6 +256,8 @@ fn a_standby_that_could_not_serve_stands_back_until_it_could() -> Result<()> {
     let [_m1, m2] = set_up(&site, Release::Debian12)?;
     let image = "/var/lib/mfs/metadata_ml.mfs.back";
     m2.expect("an image on m2", SOON, || m2.must(&["test", "-s", image]).ok())?;
+    // A metalogger that runs would be made to download it again.
+    m2.must(&["systemctl", "stop", METALOGGER])?;
     m2.must(&["mv", image, "/root/image"])?;
     m2.must(&["systemctl", "restart", UCARP])?;
     m2.wait_for_log(0, log_lines::STANDS_BACK, SOON * 2)?;
@@ -268,6 +270,7 @@ fn a_standby_that_could_not_serve_stands_back_until_it_could() -> Result<()> {
     let checked = String::from_utf8_lossy(&m2.run(&["mfs-promote", "--check"])?.stdout).into_owned();
     assert!(checked.contains("WARNING   ucarp") && checked.contains("stands back since"), "{checked}");
     m2.must(&["mv", "/root/image", image])?;
+    m2.must(&["systemctl", "start", METALOGGER])?;
     m2.wait_for_log(0, log_lines::STANDS_BACK_NO_LONGER, SOON * 2)?;
     m2.expect("ucarp with its own skew", SOON, || skew(false))?;
     Ok(())

@@ -326,7 +326,7 @@ pub const SERVES_AGAIN: &str = "this machine serves again";
 /// The advice of `--dry-run` where changes are missing.
 pub const LOSS_ADVICE: &str = "mfs-promote --allow-data-loss";
 /// A promotion in spite of missing changes.
-pub const LOSS_WARNED: &str = "warn: plan: data loss";
+pub const LOSS_WARNED: &str = "warn: plan: lost: ";
 /// `--check`
 pub const NO_UCARP: &str = "critical: not running: this machine will not take over; start ucarp";
 /// `--check`
