@@ -22,7 +22,7 @@ use crate::metadata::{Loss, Plan};
 use crate::sys::address;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
-use crate::ucarp::Options;
+use crate::ucarp::{Options, OtherMasters};
 use crate::vip::VirtualIp;
 
 mod duplicate;
@@ -73,9 +73,9 @@ impl<'a> Election<'a> {
         Self { machine, vip, options, loss, group, seen: Mutex::default() }
     }
 
-    /// Waits until no other MASTER has been heard for long enough, and says how it knows.
-    pub(crate) fn settle(&self, cancel: &Cancel) -> Result<String, Failure> {
-        let settled = settle::wait(self, cancel)?;
+    /// Waits until `others` has heard no other MASTER for long enough, and says how it knows.
+    pub(crate) fn settle(&self, others: OtherMasters, cancel: &Cancel) -> Result<String, Failure> {
+        let settled = settle::wait(self, others, cancel)?;
         self.seen(|seen| seen.settled = Some(Instant::now()));
         Ok(settled)
     }

@@ -6,7 +6,7 @@ mod failure;
 pub(crate) mod prepare;
 
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -41,6 +41,7 @@ use crate::sys::nft::Lease;
 use crate::sys::process::{self, Identity, Stopped};
 use crate::sys::text::human;
 use crate::timing;
+use crate::ucarp::OtherMasters;
 use crate::vip::VirtualIp;
 
 pub(crate) use failure::Failure;
@@ -81,6 +82,8 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
             return false;
         }
     };
+    // Before all else that takes a while: the election settles meanwhile.
+    let others = listen_to_others(call);
     let group = join_group(call, &machine, origin);
     // Where nobody will stay to renew the lease, there is none.
     let stays = origin.is_hook() && call.ucarp.is_some();
@@ -92,6 +95,7 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
         vip: &call.virtual_ip(),
         options: &call.ucarp.as_ref().map(|ucarp| ucarp.options.clone()).unwrap_or_default(),
         group: &group,
+        others,
         keeper: keeper.as_ref(),
         origin,
         cancel,
@@ -124,6 +128,17 @@ pub(crate) fn promote(call: &Call, origin: Origin, cancel: &Cancel, supervisor: 
             false
         }
     }
+}
+
+/// Hears other MASTERs from now on.
+fn listen_to_others(call: &Call) -> Option<JoinHandle<OtherMasters>> {
+    let (vip, options) = (call.virtual_ip(), call.ucarp.as_ref()?.options.clone());
+    let listen = move || vip.other_masters(&options);
+    thread::Builder::new()
+        .name("settle".to_owned())
+        .spawn(listen)
+        .inspect_err(|e| log::warn!("cannot listen: {e}"))
+        .ok()
 }
 
 /// Listens to the other machines and asks them from now on: also while the plan is made, which may take long.
@@ -331,6 +346,8 @@ struct Promotion<'a> {
     vip: &'a VirtualIp,
     options: &'a crate::ucarp::Options,
     group: &'a Group,
+    /// The other MASTERs, as soon as they can be heard; `None` if no ucarp has called.
+    others: Option<JoinHandle<OtherMasters>>,
     /// `None` for a run by hand.
     keeper: Option<&'a Keeper>,
     origin: Origin,
@@ -519,10 +536,13 @@ impl Promotion<'_> {
         let (machine, id, begun) = (self.machine, self.run.id(), Instant::now());
         let race: Race<Failure> = Race::new(self.cancel);
         let timed = |done| (done, begun.elapsed());
-        let mut hold = None;
+        // A panic ends the process.
+        let others = self.others.take().and_then(|others| others.join().ok());
+        let others = others.unwrap_or_else(|| self.vip.other_masters(self.options));
+        let (mut hold, settling_since) = (None, others.since());
         let (settled, prepared, checked) = thread::scope(|scope| {
-            let settling = scope
-                .spawn(|| race.run(|cancel| Ok(election.settle(cancel)?)).map(|settled| (settled, begun.elapsed())));
+            let settle = || race.run(|cancel| Ok(election.settle(others, cancel)?));
+            let settling = scope.spawn(|| settle().map(|settled| (settled, settling_since.elapsed())));
             let planned = race.run(|cancel| {
                 // What the run that stood by has fed until then must be in the plan, and it must load no other one from now on.
                 let level = if machine.config.standby == StandbyMode::Cold { Level::Debug } else { Level::Warn };

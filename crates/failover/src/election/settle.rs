@@ -10,26 +10,29 @@ use super::{Election, Failure};
 use crate::sys::cancel::Cancel;
 use crate::sys::text::human;
 use crate::timing;
+use crate::ucarp::OtherMasters;
 
 /// How long a vanished address may go unnoticed.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Waits until no other MASTER was heard for an interval and a margin, and the address is still here. Says how it knows.
-pub(super) fn wait(election: &Election<'_>, cancel: &Cancel) -> Result<String, Failure> {
+/// Waits until `others` has received none for an interval and a margin, and the address is still here. Says how it knows. What has
+/// arrived since it was opened counts.
+pub(super) fn wait(election: &Election<'_>, mut others: OtherMasters, cancel: &Cancel) -> Result<String, Failure> {
     let options = election.options;
-    let mut others = election.vip.other_masters(options);
     let silence = timing::settle(options.dead(), options.interval(), election.machine.config.settle_margin);
     let patience = options.dead_time() * timing::SETTLE_DEAD_TIMES;
     let bound = Instant::now() + patience;
-    let mut quiet_since = Instant::now();
+    let mut quiet_since = others.since();
     let mut known = None;
     while others.can_be_heard() {
         election.require_vip()?;
         let left = (quiet_since + silence).saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(in_words(known, silence));
-        }
-        let Some(other) = others.wait(left.min(POLL), cancel)? else { continue };
+        let Some(other) = others.wait(left.min(POLL), cancel)? else {
+            if left.is_zero() && others.can_be_heard() {
+                return Ok(in_words(known, silence));
+            }
+            continue;
+        };
         election.note_master(other);
         if known.replace(other) != Some(other) {
             log::info!("{other} also advertises as MASTER; waiting for one side to step down");

@@ -44,6 +44,8 @@ pub(crate) struct OtherMasters {
     vhid: u8,
     heard: Heard,
     own: Vec<Ipv4Addr>,
+    /// When it was opened.
+    since: Instant,
     last: Option<(Instant, Advertisement)>,
 }
 
@@ -68,7 +70,13 @@ impl OtherMasters {
     }
 
     fn deaf(vip: Ipv4Addr, options: &Options) -> Self {
-        Self { listener: None, vip, vhid: options.vhid, heard: Heard::default(), own: Vec::new(), last: None }
+        let since = Instant::now();
+        Self { listener: None, vip, vhid: options.vhid, heard: Heard::default(), own: Vec::new(), since, last: None }
+    }
+
+    /// From when on advertisements are received.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Whether advertisements can be received.
