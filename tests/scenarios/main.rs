@@ -40,6 +40,7 @@ mod proof;
 mod rust_version;
 mod second_failure;
 mod several;
+mod silent;
 mod small_sites;
 mod split;
 mod storm;

@@ -26,6 +26,7 @@ use crate::moosefs::{self, MasterAt};
 use crate::sys::address;
 use crate::sys::arp::Probe;
 use crate::sys::cancel::{Cancel, Cancelled};
+use crate::sys::tcp::Connected;
 use crate::timing;
 use crate::ucarp::Options;
 use crate::vip::VirtualIp;
@@ -238,6 +239,18 @@ impl Group {
         if let Some(heartbeats) = &self.heartbeats {
             heartbeats.say(edit);
         }
+    }
+
+    /// Tells the other machines who is connected to the master here.
+    pub(crate) fn tell_connections(&self, connections: Vec<Connected>) {
+        if let Some(heartbeats) = &self.heartbeats {
+            heartbeats.tell(connections);
+        }
+    }
+
+    /// Who is connected to the machine that serves, if it has told that since this was asked last.
+    pub(crate) fn take_connections(&self) -> Option<Vec<Connected>> {
+        self.heartbeats.as_ref()?.take_told()
     }
 
     /// The last moment at which another machine is known to have heard this one.

@@ -5,9 +5,12 @@
 //! number that came from each other machine. It is believed if it repeats a number that this process has sent in the last
 //! [`ECHO`]: so it was made for this process, a moment ago, by a machine that heard this one. A recorded one is nothing.
 //!
+//! The machine that serves tells the others who is connected to it, too, in datagrams of their own ([`connections`]). Such a
+//! list is believed if it comes from a run whose heartbeats are, and if that run serves.
+//!
 //! It is received on a packet socket, as ucarp receives advertisements: a firewall on the machine does not matter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -20,13 +23,16 @@ use crate::sys::address;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::packet::multicast_sender;
+use crate::sys::tcp::Connected;
 use crate::ucarp::Options;
 use crate::ucarp::secret::{self, Secret};
 use crate::vip::VirtualIp;
 
+mod connections;
 mod datagram;
 mod receive;
 
+use connections::{Part, Parts};
 use datagram::{Datagram, Echo};
 use receive::Receiver;
 
@@ -38,6 +44,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ECHO: Duration = Duration::from_secs(2);
 /// A machine that was not heard for this long is answered at once when it is heard again.
 const RETURNED: Duration = Duration::from_millis(300);
+/// So many datagrams of a list of connections are sent with a heartbeat.
+const PARTS: usize = 16;
 /// The most machines of a group.
 const MOST: usize = 16;
 
@@ -133,13 +141,25 @@ struct State {
     last_proof: Option<Instant>,
     /// Counts what was heard.
     count: u64,
+    /// Connections that are to be told.
+    tell: Option<Vec<Connected>>,
+    /// Connections that were told and not taken yet.
+    told: Option<Vec<Connected>>,
 }
 
 impl Heartbeats {
     /// Sends `statement` from now on, and listens. Where that is impossible nothing is sent and nobody is heard; a warning
     /// says so.
     pub(crate) fn start(vip: &VirtualIp, options: &Options, statement: Statement) -> Self {
-        let state = State { statement, say: Cancel::new(), heard: BTreeMap::new(), last_proof: None, count: 0 };
+        let state = State {
+            statement,
+            say: Cancel::new(),
+            heard: BTreeMap::new(),
+            last_proof: None,
+            count: 0,
+            tell: None,
+            told: None,
+        };
         let shared = Arc::new(Shared { end: Cancel::new(), news: Mutex::new(state), changed: Condvar::new() });
         let thread = Exchange::open(vip, options).and_then(|exchange| {
             let worker = Arc::clone(&shared);
@@ -158,6 +178,16 @@ impl Heartbeats {
         if state.statement != before {
             state.say.cancel();
         }
+    }
+
+    /// Tells the others who is connected to the server here.
+    pub(crate) fn tell(&self, connections: Vec<Connected>) {
+        self.shared.state().tell = Some(connections);
+    }
+
+    /// Who is connected to the serving machine, if it has told that since this was asked last.
+    pub(crate) fn take_told(&self) -> Option<Vec<Connected>> {
+        self.shared.state().told.take()
     }
 
     /// The machines that were heard within this time.
@@ -225,6 +255,11 @@ struct Exchange {
     next: u64,
     /// The last number of each other machine, and when it came.
     others: BTreeMap<Ipv4Addr, (Echo, Instant)>,
+    /// How many lists of connections were told, and what is to be sent of the last one.
+    lists: u64,
+    parts: VecDeque<Part>,
+    /// What came of the list of the machine that serves.
+    gathered: Parts,
 }
 
 impl Exchange {
@@ -251,6 +286,9 @@ impl Exchange {
             sent: BTreeMap::new(),
             next: 1,
             others: BTreeMap::new(),
+            lists: 0,
+            parts: VecDeque::new(),
+            gathered: Parts::default(),
         })
     }
 
@@ -261,6 +299,7 @@ impl Exchange {
             if Instant::now() >= send_at || say.is_set() {
                 shared.state().say = Cancel::new();
                 self.send(shared);
+                self.tell(shared);
                 send_at = Instant::now() + PAUSE;
                 continue;
             }
@@ -293,9 +332,41 @@ impl Exchange {
         };
         self.sent.insert(self.next, now);
         self.next += 1;
-        if let Err(e) = self.sender.send_to(&datagram.write(&self.secret, self.own), self.group) {
+        self.send_signed(&datagram.write(&self.secret, self.own));
+    }
+
+    fn send_signed(&self, bytes: &[u8]) {
+        if let Err(e) = self.sender.send_to(bytes, self.group) {
             // The link is down, say.
             log::trace!("cannot send a heartbeat: {e}");
+        }
+    }
+
+    /// Sends some of the newest list of connections.
+    fn tell(&mut self, shared: &Shared) {
+        if let Some(connections) = shared.state().tell.take() {
+            self.lists += 1;
+            self.parts = Part::of(self.vhid, self.vip, self.nonce, self.lists, &connections).into();
+        }
+        let some = self.parts.len().min(PARTS);
+        for part in self.parts.drain(..some).collect::<Vec<_>>() {
+            self.send_signed(&part.write(&self.secret, self.own));
+        }
+    }
+
+    /// Takes in a part of a list of connections.
+    fn gather(&mut self, source: Ipv4Addr, payload: &[u8], shared: &Shared) {
+        let Some(part) = Part::read(payload, &self.secret, source) else { return };
+        let same_run = self.others.get(&source).is_some_and(|(echo, _)| echo.nonce == part.nonce);
+        if (part.vhid, part.vip) != (self.vhid, self.vip) || !same_run {
+            return;
+        }
+        let mut state = shared.state();
+        let serves = |heard: &Heard| heard.received.elapsed() < ECHO && heard.statement.role == Role::Serving;
+        if state.heard.get(&source).is_some_and(serves) {
+            if let Some(complete) = self.gathered.take(part) {
+                state.told = Some(complete);
+            }
         }
     }
 
@@ -304,7 +375,10 @@ impl Exchange {
         if self.all_own.contains(&source) {
             return false;
         }
-        let Some(datagram) = Datagram::read(payload, &self.secret, source) else { return false };
+        let Some(datagram) = Datagram::read(payload, &self.secret, source) else {
+            self.gather(source, payload, shared);
+            return false;
+        };
         if (datagram.vhid, datagram.vip) != (self.vhid, self.vip) {
             return false;
         }

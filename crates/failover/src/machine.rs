@@ -5,6 +5,7 @@ pub(crate) mod archive;
 pub(crate) mod call;
 pub(crate) mod commit;
 pub(crate) mod config;
+pub(crate) mod connections;
 pub(crate) mod dropped_logs;
 pub(crate) mod followers;
 pub(crate) mod journal;

@@ -28,8 +28,9 @@ use crate::machine::state::State;
 use crate::machine::step_down::{StepDown, step_down};
 use crate::machine::supervisor::{MOST_KILLS, Supervisor};
 use crate::machine::watchdog::Watchdog;
-use crate::machine::{Machine, commit, dropped_logs, memory, recover, standby_master};
+use crate::machine::{Machine, commit, connections, dropped_logs, memory, recover, standby_master};
 use crate::metadata::{Lineage, Loss, Version, emergency, plan, stage};
+use crate::moosefs::workarounds::silent_clients;
 use crate::moosefs::workarounds::tcp_resets::ClientListener;
 use crate::moosefs::{Daemon, Release};
 use crate::policy::Why;
@@ -407,6 +408,7 @@ impl Promotion<'_> {
         if let Some(clients) = clients {
             self.run.clients_reset(clients.reset_all());
         }
+        self.reset_silent_clients();
         self.begin(StepName::Watch);
         let forked = self.forked_by_master()?;
         match self.watch() {
@@ -517,6 +519,15 @@ impl Promotion<'_> {
         let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
         let listener = ClientListener::open(interface.index, self.vip.port(self.machine.config.client_port));
         listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
+    }
+
+    /// Those that have sent nothing since the address is here, and the chunkservers and metaloggers among them.
+    fn reset_silent_clients(&self) {
+        let lost = connections::lost(&self.machine.config, self.vip.address);
+        log::debug!("{} connections to the machine that served are asked where they are", lost.len());
+        if let Err(e) = silent_clients::reset(self.vip.address, lost) {
+            log::warn!("{}; they notice the takeover when they send again", chain(&e));
+        }
     }
 
     /// What the metalogger has dropped since the run that stood by has looked is used, too. Without it, the copy ends earlier.

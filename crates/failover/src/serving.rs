@@ -11,6 +11,7 @@
 //! | the master here gone, or without an answer for longer than a start may take | it steps down |
 //! | metaloggers that connect to an idle master | it makes a change, see [`nudge`](crate::moosefs::workarounds::nudge) |
 //! | chunkservers and metaloggers that do not come | it names them, see [`missing`] |
+//! | connections to the master | it tells the machines that stand by, see [`tell`] |
 //! | other machines of the group | it remembers them: they are asked before the next promotion |
 //! | the address gone, or ucarp gone | see [`vip_monitor`] |
 //! | another machine that announces the address | see [`reannounce`] |
@@ -46,11 +47,13 @@ pub(crate) mod keeper;
 pub(crate) mod missing;
 mod reannounce;
 mod targets;
+mod tell;
 mod vip_monitor;
 
 use failure::Failure;
 use keeper::Keeper;
 use reannounce::Reannounce;
+use tell::Teller;
 
 /// Between two notes of who was heard.
 const REMEMBER_EVERY: Duration = Duration::from_secs(2);
@@ -115,7 +118,7 @@ impl<'a> Serving<'a> {
         let mut remembered: Option<Instant> = None;
         let mut missing = missing::Watch::new(Instant::now());
         let mut reannounce = self.machine.config.arp_probe.then(|| Reannounce::listen(&self.vip));
-        let mut looked = Instant::now();
+        let (mut teller, mut looked) = (Teller::default(), Instant::now());
         while self.is_on_duty() && self.cancel.sleep(timing::MONITOR).is_ok() {
             let look = master.look(self.machine, self.cancel);
             let info = answer(&look);
@@ -128,6 +131,7 @@ impl<'a> Serving<'a> {
                 self.group.remember(&self.machine.state);
                 remembered = Some(Instant::now());
             }
+            teller.look(&self.group, &self.machine.config, &self.vip);
             let failure = self.failure_of(&look).or_else(|| keeper.failure().map(Failure::from));
             if let Some(failure) = failure.filter(|_| self.is_on_duty()) {
                 return Some(self.step_down(failure));

@@ -7,6 +7,7 @@
 //! | other machines of the group | it remembers them: they are asked before the next promotion, also if they are heard too late then |
 //! | another machine that serves, and the metalogger here still connected to the one before it | it makes the metalogger follow, see [`follow`] |
 //! | a copy in which changes are missing, and a metalogger that follows and does not fetch them | it restarts the metalogger, see [`incomplete`] |
+//! | who is connected to the machine that serves | it keeps that for a takeover, see [`connections`] |
 //! | a MASTER on which nothing of ours works, so that nothing answers | it makes that ucarp step down, see [`abandoned`] |
 //! | a copy that lacks changes, or has all of them | it notes that for the check before a promotion, see [`freshness`] |
 //! | change logs that the metalogger drops before it has a new image | it keeps them, see [`dropped_logs`] |
@@ -24,7 +25,7 @@ use crate::machine::call::Call;
 use crate::machine::dropped_logs::Removed;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::outcome::RunKind;
-use crate::machine::{Machine, commit, dropped_logs, memory, restart};
+use crate::machine::{Machine, commit, connections, dropped_logs, memory, restart};
 use crate::moosefs::Daemon;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
@@ -137,6 +138,9 @@ impl<'a> Standby<'a> {
                     memory::another_serves(&self.machine.state);
                 }
                 remember_at = Instant::now() + timing::MONITOR;
+            }
+            if let Some(told) = group.take_connections() {
+                connections::keep(&self.machine.config.instance, &told);
             }
             if follow.note_server(group.server()) {
                 // That one may die, too, before the next comparison.

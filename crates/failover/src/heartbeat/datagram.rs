@@ -112,7 +112,7 @@ fn echo(bytes: &[u8]) -> Option<Echo> {
     Some(Echo { address: address(&bytes[..4])?, nonce: number(4)?, number: number(12)? })
 }
 
-fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
+pub(super) fn address(bytes: &[u8]) -> Option<Ipv4Addr> {
     <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
 }
 

@@ -77,6 +77,21 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// The other machine sends these datagrams, one after the other.
+    fn play(&self, tape: Vec<Vec<u8>>) -> std::thread::JoinHandle<()> {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.far.0.id())).unwrap();
+        std::thread::spawn(move || {
+            nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let sender = sender(THERE).unwrap();
+            for payload in tape {
+                sender.send_to(&payload, (options("secret").group, PORT)).unwrap();
+                sleep(Duration::from_millis(50));
+            }
+        })
+    }
+}
+
 fn hears(heartbeats: &Heartbeats, other: Ipv4Addr, within: Duration) -> Option<Statement> {
     let begun = Instant::now();
     while begun.elapsed() < within {
@@ -150,15 +165,7 @@ fn a_recorded_heartbeat_is_nothing() {
     }
     drop(there);
     sleep(ECHO);
-    let namespace = std::fs::File::open(format!("/proc/{}/ns/net", pair.far.0.id())).unwrap();
-    let played = std::thread::spawn(move || {
-        nix::sched::setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-        let sender = sender(THERE).unwrap();
-        for (_, payload) in tape {
-            sender.send_to(&payload, (options("secret").group, PORT)).unwrap();
-            sleep(Duration::from_millis(50));
-        }
-    });
+    let played = pair.play(tape.into_iter().map(|(_, payload)| payload).collect());
     assert_eq!(hears(&here, THERE, LONG_ENOUGH), None);
     played.join().unwrap();
     assert_eq!(hears(&here, THERE, Duration::from_millis(100)), None);
@@ -171,4 +178,63 @@ fn without_a_password_nothing_is_heard_and_nothing_breaks() {
     here.say(|statement| statement.answers = false);
     here.wait(Duration::from_millis(10), Cancel::never());
     assert!(here.heard(SOON).is_empty() && here.last_proof().is_none());
+}
+
+fn told(heartbeats: &Heartbeats, within: Duration) -> Option<Vec<Connected>> {
+    let begun = Instant::now();
+    while begun.elapsed() < within {
+        if let Some(told) = heartbeats.take_told() {
+            return Some(told);
+        }
+        heartbeats.wait(Duration::from_millis(20), Cancel::never());
+    }
+    None
+}
+
+fn connections(count: u16) -> Vec<Connected> {
+    (1..=count).map(|port| Connected { port: 9421, end: SocketAddrV4::new(THERE, port) }).collect()
+}
+
+#[test]
+fn the_connections_of_the_machine_that_serves_are_told_and_of_no_other_one() {
+    let pair = Pair::new();
+    let here = Heartbeats::start(&vip(VIP), &options("secret"), statement(1));
+    let there = pair.there(vip(VIP), options("secret"), statement(2));
+    assert_eq!(hears(&here, THERE, SOON), Some(statement(2)));
+    for count in [10_000, 0, 1] {
+        there.tell(connections(count));
+        assert_eq!(told(&here, SOON), Some(connections(count)));
+        assert_eq!(here.take_told(), None, "once");
+    }
+    there.say(|statement| statement.role = Role::StandingBy);
+    while hears(&here, THERE, SOON).expect("it goes on").role == Role::Serving {}
+    there.tell(connections(3));
+    assert_eq!(told(&here, LONG_ENOUGH), None);
+    let other = pair.there(vip(VIP), options("other"), statement(3));
+    other.tell(connections(4));
+    assert_eq!(told(&here, LONG_ENOUGH), None);
+}
+
+#[test]
+fn a_recorded_list_is_nothing_for_another_run() {
+    let pair = Pair::new();
+    let interface = vip(VIP).find_interface().unwrap();
+    let recorder = Receiver::open(&interface, options("secret").group).unwrap();
+    let first = pair.there(vip(VIP), options("secret"), statement(2));
+    first.tell(connections(1));
+    let secret = Secret::of(&options("secret")).unwrap();
+    let tape = loop {
+        let heard = recorder.next(SOON, Cancel::never()).unwrap().expect("its list").1;
+        if Part::read(&heard, &secret, THERE).is_some() {
+            break heard;
+        }
+    };
+    drop(first);
+    let here = Heartbeats::start(&vip(VIP), &options("secret"), statement(1));
+    let second = pair.there(vip(VIP), options("secret"), statement(2));
+    assert_eq!(hears(&here, THERE, SOON), Some(statement(2)));
+    let played = pair.play(vec![tape; 5]);
+    assert_eq!(told(&here, LONG_ENOUGH), None);
+    played.join().unwrap();
+    drop(second);
 }

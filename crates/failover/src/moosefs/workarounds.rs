@@ -4,6 +4,7 @@
 //! | workaround | without it |
 //! |---|---|
 //! | [`tcp_resets`] | clients wait up to two seconds longer after a failover |
+//! | [`silent_clients`] | clients that send nothing just then notice a failover up to three seconds late, or never |
 //! | [`drain`] | a busy master loses a change that it acknowledged, in about one of twenty failovers by `vip-down` |
 //! | [`nudge`] | a standby whose metalogger missed a failover can serve the old history at the next one |
 //! | [`silent_death`] | a standby keeps the old history after a power cut, and the next failover serves it (MooseFS 4.58 and later) |
@@ -21,5 +22,6 @@ pub(crate) mod metarestore;
 pub(crate) mod nudge;
 pub(crate) mod old_master;
 pub(crate) mod restore_dropin;
+pub(crate) mod silent_clients;
 pub(crate) mod silent_death;
 pub(crate) mod tcp_resets;

@@ -22,6 +22,18 @@ pub(crate) const MOST_AT_ONCE: usize = 512;
 pub(crate) const RST: u8 = 0x04;
 pub(crate) const ACK: u8 = 0x10;
 
+/// Length of a TCP header without options.
+pub(crate) const TCP_HEADER: usize = 20;
+
+/// A position in a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The number of the next byte.
+    pub(crate) sequence: u32,
+    /// The number of the byte that is expected next from the other end.
+    pub(crate) acknowledged: u32,
+}
+
 /// The Internet checksum. It is 0 if the bytes contain their own checksum.
 pub(crate) fn checksum(bytes: &[u8]) -> u16 {
     let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
@@ -30,6 +42,30 @@ pub(crate) fn checksum(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// A TCP segment without data from one end to another, in its IP packet. The kernel fills in the length and the checksum of the
+/// IP header.
+pub(crate) fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8, position: Position) -> Vec<u8> {
+    let [source, target] = [from, to].map(|end| end.ip().octets());
+    let mut segment = [0; TCP_HEADER];
+    segment[..2].copy_from_slice(&from.port().to_be_bytes());
+    segment[2..4].copy_from_slice(&to.port().to_be_bytes());
+    segment[4..8].copy_from_slice(&position.sequence.to_be_bytes());
+    segment[8..12].copy_from_slice(&position.acknowledged.to_be_bytes());
+    segment[12] = 5 << 4;
+    segment[13] = flags;
+    // The checksum covers the addresses too.
+    let sum = checksum(&[&source[..], &target, &[0, TCP, 0, 20], &segment].concat());
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0][..], &source, &target, &segment].concat()
+}
+
+/// A socket that sends IP packets with TCP segments, from any address.
+pub(crate) fn segment_sender() -> io::Result<Socket> {
+    let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP))?;
+    sender.set_header_included_v4(true)?;
+    Ok(sender)
 }
 
 /// A socket that sends to a group from the address `own`, not to this machine, and with the hop limit of a neighbour.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NlasIterator};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::netlink::{self, Connection as Netlink, messages, request};
 use crate::sys::packet::TCP;
@@ -40,6 +41,25 @@ pub(crate) fn connected_to(port: u16) -> BTreeSet<Ipv4Addr> {
 pub(crate) fn ends_connected_to(port: u16) -> BTreeSet<SocketAddrV4> {
     let to_port = |connection: &Connection| connection.local.port() == port;
     connections().into_iter().filter(to_port).map(|connection| connection.remote).collect()
+}
+
+/// A connection to a server of this machine, as other machines are told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Connected {
+    /// The server's port.
+    pub(crate) port: u16,
+    /// The other end.
+    pub(crate) end: SocketAddrV4,
+}
+
+/// The established connections of other machines to these ports of `server`, in order.
+pub(crate) fn connected_from_elsewhere(server: Ipv4Addr, ports: &[u16], own: &[Ipv4Addr]) -> Vec<Connected> {
+    let is_wanted = |local: &SocketAddrV4| *local.ip() == server && ports.contains(&local.port());
+    let all = connections().into_iter().filter(|Connection { local, .. }| is_wanted(local));
+    let elsewhere = all.filter(|Connection { remote, .. }| !own.contains(remote.ip()) && !remote.ip().is_loopback());
+    // A set: while others come and go the kernel can show one twice.
+    let found: BTreeSet<_> = elsewhere.map(|one| Connected { port: one.local.port(), end: one.remote }).collect();
+    found.into_iter().collect()
 }
 
 /// An established connection of this machine.

@@ -21,9 +21,9 @@ use nix::sys::socket::{MsgFlags, bind, recv};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::sys::cancel::Cancel;
-use crate::sys::packet::{ACK, RST, TCP};
+use crate::sys::packet::{ACK, Position, RST, TCP, TCP_HEADER, segment, segment_sender};
 use crate::sys::packet::{
-    ETH_P_IP, MOST_AT_ONCE, accept, checksum, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
+    ETH_P_IP, MOST_AT_ONCE, accept, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
     load_indexed_byte, load_indexed_half, load_word, reject,
 };
 use crate::sys::tcp;
@@ -36,8 +36,6 @@ const PACKET_HOST: u32 = 0;
 const SYN: u8 = 0x02;
 /// The client has sent all: this counts as one byte.
 const FIN: u8 = 0x01;
-/// Length of a TCP header without options.
-const HEADER: usize = 20;
 /// Clients beyond this number are left to the kernel, which resets them when they send again.
 const MOST: usize = 100_000;
 
@@ -56,17 +54,9 @@ fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) ->
     move |source| Error { operation, source: source.into() }
 }
 
-/// Each client that sent something for a lost connection, and where that is.
+/// Each client that sent something for a lost connection, and where that is, as a server has it that has received everything:
+/// its sequence number is the one that the client expects next, at which it accepts a RST (RFC 5961).
 type Clients = BTreeMap<SocketAddrV4, Position>;
-
-/// A position in a connection, as a server has it that has received everything.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
-    /// The number that the client expects next: the one at which it accepts a RST (RFC 5961).
-    sequence: u32,
-    /// The number after the client's segment.
-    acknowledged: u32,
-}
 
 /// Records the clients that send to a server of which this machine does not know the connections.
 #[derive(Debug)]
@@ -92,14 +82,13 @@ impl ClientListener {
     pub(crate) fn reset_all(mut self) -> Result<usize, Error> {
         let failed = || failed("send TCP RSTs");
         let clients = self.stop();
-        let sender = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)).map_err(failed())?;
         // The virtual IP may be on another machine by now.
-        sender.set_header_included_v4(true).map_err(failed())?;
+        let sender = segment_sender().map_err(failed())?;
         // A client that was refused and has reconnected since was recorded too.
         let connected = tcp::ends_connected_to(self.server.port());
         let lost = || clients.iter().filter(|(client, _)| !connected.contains(client));
         for (client, position) in lost() {
-            let packet = reset(self.server, *client, *position);
+            let packet = segment(self.server, *client, RST | ACK, *position);
             if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
                 log::debug!("cannot send a TCP RST to {client}: {e}");
             }
@@ -171,7 +160,7 @@ fn record(socket: &Socket, end: &Cancel) -> Clients {
 fn parse(packet: &[u8]) -> Option<(SocketAddrV4, Position)> {
     let ip: &[u8; 20] = packet.first_chunk()?;
     let options = usize::from(ip[0] & 0x0f) * 4;
-    let segment: &[u8; HEADER] = packet.get(options..)?.first_chunk()?;
+    let segment: &[u8; TCP_HEADER] = packet.get(options..)?.first_chunk()?;
     let source = Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
     let port = u16::from_be_bytes([segment[0], segment[1]]);
     let number = |at: usize| u32::from_be_bytes([segment[at], segment[at + 1], segment[at + 2], segment[at + 3]]);
@@ -180,22 +169,6 @@ fn parse(packet: &[u8]) -> Option<(SocketAddrV4, Position)> {
     let end = u32::try_from(content).unwrap_or_default() + u32::from(segment[13] & FIN);
     let position = Position { sequence: number(8), acknowledged: number(4).wrapping_add(end) };
     (segment[13] & ACK != 0).then(|| (SocketAddrV4::new(source, port), position))
-}
-
-/// The packet that resets a client's connection. The kernel fills in the length and the checksum of the IP header.
-fn reset(server: SocketAddrV4, client: SocketAddrV4, position: Position) -> Vec<u8> {
-    let [from, to] = [server, client].map(|end| end.ip().octets());
-    let mut segment = [0; HEADER];
-    segment[..2].copy_from_slice(&server.port().to_be_bytes());
-    segment[2..4].copy_from_slice(&client.port().to_be_bytes());
-    segment[4..8].copy_from_slice(&position.sequence.to_be_bytes());
-    segment[8..12].copy_from_slice(&position.acknowledged.to_be_bytes());
-    segment[12] = 5 << 4;
-    segment[13] = RST | ACK;
-    // The checksum covers the addresses too.
-    let sum = checksum(&[&from[..], &to, &[0, TCP, 0, 20], &segment].concat());
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
-    [&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, TCP, 0, 0][..], &from, &to, &segment].concat()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::sys::nft::Lease;
+use crate::sys::packet::checksum;
 
 const CLIENT: &str = "172.16.0.51";
 pub(crate) const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
@@ -70,7 +71,7 @@ impl Drop for Net {
 }
 
 /// A client whose server has vanished without closing its connection.
-fn orphan(net: &Net) -> TcpStream {
+pub(crate) fn orphan(net: &Net) -> TcpStream {
     let listener = TcpListener::bind((VIP, PORT)).unwrap();
     let client = net.connect(PORT);
     let (mut server, _) = listener.accept().unwrap();
@@ -94,11 +95,11 @@ fn read(mut client: &TcpStream) -> Option<ErrorKind> {
     client.read(&mut [0; 16]).err().map(|e| e.kind())
 }
 
-fn waits(client: &TcpStream) -> bool {
+pub(crate) fn waits(client: &TcpStream) -> bool {
     matches!(read(client), Some(ErrorKind::WouldBlock | ErrorKind::TimedOut))
 }
 
-fn is_reset(client: &TcpStream) -> bool {
+pub(crate) fn is_reset(client: &TcpStream) -> bool {
     client.set_read_timeout(Some(SOON)).unwrap();
     read(client) == Some(ErrorKind::ConnectionReset)
 }
@@ -191,8 +192,7 @@ fn the_filter_lets_segments_of_connections_to_the_server_through() {
     let client = SocketAddrV4::new(CLIENT.parse().unwrap(), 40_000);
     let passes = |packet: &[u8]| crate::sys::packet::tests::passes(&wanted(server), packet);
     // A segment to the server, and one with an option in its IP header.
-    let mut segment = reset(client, server, Position { sequence: 1, acknowledged: 1 });
-    segment[33] = ACK;
+    let segment = segment(client, server, ACK, Position { sequence: 1, acknowledged: 1 });
     assert!(passes(&segment));
     let mut longer = [&segment[..20], &[0; 4], &segment[20..]].concat();
     longer[0] = 0x46;
@@ -209,7 +209,7 @@ fn the_filter_lets_segments_of_connections_to_the_server_through() {
 #[test]
 fn a_reset_is_one_that_the_client_accepts() {
     let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
-    let packet = reset(server, client, Position { sequence: 7, acknowledged: 9 });
+    let packet = segment(server, client, RST | ACK, Position { sequence: 7, acknowledged: 9 });
     let (header, segment) = packet.split_at(20);
     assert_eq!((&header[9..10], &header[12..]), (&[TCP][..], &[172, 16, 0, 99, 172, 16, 0, 51][..]));
     let numbers = [0x24, 0xcd, 0x9c, 0x40, 0, 0, 0, 7, 0, 0, 0, 9, 0x50, RST | ACK];
@@ -222,7 +222,7 @@ fn a_reset_is_one_that_the_client_accepts() {
 fn a_position_is_read_from_a_segment_of_the_client() {
     let (server, client) = (SocketAddrV4::new(VIP, PORT), SocketAddrV4::new(Ipv4Addr::new(172, 16, 0, 51), 40_000));
     // With 100 bytes of content, of which the headers are enough.
-    let mut packet = reset(client, server, Position { sequence: u32::MAX - 49, acknowledged: 7 });
+    let mut packet = segment(client, server, ACK, Position { sequence: u32::MAX - 49, acknowledged: 7 });
     packet[2..4].copy_from_slice(&140_u16.to_be_bytes());
     for (flags, acknowledged) in [(ACK, 50), (ACK | FIN, 51)] {
         packet[33] = flags;
