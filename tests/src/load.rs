@@ -87,23 +87,23 @@ impl Client {
         self.keep_writing_in("", rate)
     }
 
-    /// The same in a folder of its own: loads of several clients keep out of each other's way.
+    /// The same in a folder of its own: several loads keep out of each other's way.
     pub fn keep_writing_in(&self, folder: &str, rate: u32) -> Result<Workload> {
         let below = |mount: &str| format!("{mount}/{folder}").trim_end_matches('/').to_owned();
-        let mount = below(MOUNT);
-        self.machine.must(&["mkdir", "-p", &mount], Duration::from_secs(60))?;
+        let (mount, inside) = (below(MOUNT), below(LOGS));
+        self.machine.must(&["mkdir", "-p", &mount, &inside], Duration::from_secs(60))?;
+        let logs = self.machine.disk(&inside);
         for log in [METADATA_LOG, WRITES_LOG] {
-            let path = self.machine.disk(LOGS).join(log);
+            let path = logs.join(log);
             fs::write(&path, "").map_err(file("empty", path))?;
         }
-        let mut command = self.machine.command(&["workload", "run", &mount, LOGS, &rate.to_string()])?;
-        let logs = self.machine.disk(LOGS);
+        let mut command = self.machine.command(&["workload", "run", &mount, &inside, &rate.to_string()])?;
         let console = fs::File::create(logs.join("console")).map_err(file("create", logs.join("console")))?;
         let output = console.try_clone().map_err(file("share", logs.join("console")))?;
         command.stdin(Stdio::piped()).stdout(output).stderr(console);
         let child = process::spawn_for_life(command)?;
         let (machine, events) = (Arc::clone(&self.machine), Arc::clone(&self.events));
-        let load = Workload { child: Mutex::new(Some(child)), machine, events, logs, check: below(CHECK) };
+        let load = Workload { child: Mutex::new(Some(child)), machine, events, logs, inside, check: below(CHECK) };
         load.wait_for_progress(Duration::from_secs(30))?;
         Ok(load)
     }
@@ -116,6 +116,8 @@ pub struct Workload {
     machine: Arc<Machine>,
     events: Arc<EventLog>,
     logs: PathBuf,
+    /// Where its logs are for the machine.
+    inside: String,
     /// Where the final check looks.
     check: String,
 }
@@ -203,7 +205,7 @@ impl Workload {
         self.stop()?;
         let mount = ["mfsmount", CHECK, "-H", "mfsmaster"];
         self.machine.must(&mount, Duration::from_secs(60))?;
-        let report = self.machine.must(&["workload", "check", &self.check, LOGS], CHECK_TIME);
+        let report = self.machine.must(&["workload", "check", &self.check, &self.inside], CHECK_TIME);
         self.machine.must(&["umount", "-l", CHECK], Duration::from_secs(10))?;
         let report = report?;
         let lines = self.lines()?.concat();

@@ -67,7 +67,14 @@ impl Goal {
 
 /// `median (least to most)`
 pub(crate) fn cell(summary: Option<Summary>) -> String {
-    summary.map_or_else(none, |Summary { median, min, max }| format!("{median:.2} ({min:.2} to {max:.2})"))
+    summary.map_or_else(none, |Summary { median, min, max, .. }| format!("{median:.2} ({min:.2} to {max:.2})"))
+}
+
+/// `median, nine in ten, worst`
+pub(crate) fn spread(summary: Option<Summary>) -> String {
+    summary.map_or_else(none, |Summary { median, nine_in_ten, max, .. }| {
+        format!("{median:.2}, {nine_in_ten:.2}, {max:.2}")
+    })
 }
 
 /// One median in terms of the other.

@@ -1,4 +1,4 @@
-//! One power cut of the master under load: how long until another machine serves, and what it cost the client.
+//! One power cut of the master under load: how long until another machine serves, and what it cost the clients' programs.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -23,9 +23,9 @@ pub(crate) struct PowerCut {
     pub(crate) detection: Option<f64>,
     /// From there to the first answer on 9421 through the address.
     pub(crate) takeover: Option<f64>,
-    /// Whether both of the client's loops went on.
+    /// Whether all programs went on.
     pub(crate) resumed: bool,
-    /// The client's longest wait for a metadata operation: until the measurement ended, where it did not continue.
+    /// The longest wait of a program for a metadata operation: until the measurement ended, where it did not continue.
     pub(crate) metadata: f64,
     /// The same for a write.
     pub(crate) writes: f64,
@@ -35,7 +35,7 @@ pub(crate) struct PowerCut {
     pub(crate) operations: Option<Operations>,
     /// The [`STEPS`] that were logged.
     pub(crate) steps: Vec<Step>,
-    /// When `vip-up` was done, a chunkserver had registered, and the client's operations of either kind were acknowledged
+    /// When `vip-up` was done, a chunkserver had registered, and operations of either kind were acknowledged to every program
     /// again: seconds from the power cut.
     pub(crate) hook: Option<f64>,
     pub(crate) registered: Option<f64>,
@@ -62,10 +62,14 @@ pub(crate) fn two_machines(hooks: &Hooks) -> Builder {
     Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone())
 }
 
+/// What runs on each client of [`Settings::cluster`], and how often in a second.
+const PROGRAMS: [&str; 2] = ["one", "two"];
+const RATE: u32 = 50;
+
 impl Settings {
-    /// A new cluster of [`two_machines`].
+    /// A new cluster as the README has it: three machines with skews 0, 50 and 100, two chunkservers, two clients.
     pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
-        let build = two_machines(hooks);
+        let build = Cluster::build().unjudged().masters(3).chunkservers(2).clients(2).hooks(hooks.clone());
         if self == Self::Defaults {
             return build.start();
         }
@@ -76,14 +80,26 @@ impl Settings {
             .ucarp_options(&["-r", "2"]);
         // At their start: a connection keeps what it was made with.
         let settings = "net.ipv4.tcp_rto_max_ms = 1000\n";
-        ["c1", "cs1"]
+        ["c1", "c2", "cs1", "cs2"]
             .into_iter()
             .fold(build, |build, name| build.file_on(name, "/etc/sysctl.d/lab.conf", settings, 0o644))
             .start()
     }
 }
 
-/// What became of the client's operations.
+/// The programs of all clients of such a cluster. Each works at a phase of its own.
+pub(crate) fn programs(cluster: &Cluster) -> Result<Vec<Workload>> {
+    let mut programs = Vec::new();
+    for name in ["c1", "c2"] {
+        let client = cluster.client_called(name)?;
+        for program in PROGRAMS {
+            programs.push(client.keep_writing_in(&format!("{name}-{program}"), RATE)?);
+        }
+    }
+    Ok(programs)
+}
+
+/// What became of the operations of all programs.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Operations {
     pub(crate) acknowledged: usize,
@@ -96,23 +112,26 @@ pub(crate) struct Operations {
 }
 
 /// Cuts the power of the master of a fresh cluster: m1 serves, and m2 is to take over.
-pub(crate) fn measure(cluster: &Cluster) -> Result<PowerCut> {
-    let load = cluster.client().keep_writing()?;
+pub(crate) fn measure(cluster: &Cluster, programs: &[Workload]) -> Result<PowerCut> {
     cluster.wait_for_metalogger_in_step("m2", PATIENCE)?;
     thread::sleep(ORDINARY + part_of_a_second());
     let mark = cluster.mark();
     let off = cluster.power_off("m1")?;
     let mut run = PowerCut::default();
-    match run.follow(cluster, &load, mark, off) {
+    match run.follow(cluster, programs, mark, off) {
         Ok(()) => run.resumed = true,
-        Err(error) => eprintln!("  the client was not served again: {error}"),
+        Err(error) => eprintln!("  a client was not served again: {error}"),
     }
     // Before the check, which ends the load.
-    let outage = load.outage(off)?;
-    (run.metadata, run.writes) = (outage.metadata.as_secs_f64(), outage.writes.as_secs_f64());
-    match load.verify(&cluster.crashes()) {
-        Ok(verdict) => run.operations = Some(Operations::of(&verdict)),
-        Err(error) => eprintln!("  the client's operations cannot be checked: {error}"),
+    for program in programs {
+        let outage = program.outage(off)?;
+        run.metadata = run.metadata.max(outage.metadata.as_secs_f64());
+        run.writes = run.writes.max(outage.writes.as_secs_f64());
+    }
+    let verdicts: Result<Vec<Verdict>> = programs.iter().map(|program| program.verify(&cluster.crashes())).collect();
+    match verdicts {
+        Ok(verdicts) => run.operations = Some(Operations::of(&verdicts)),
+        Err(error) => eprintln!("  the clients' operations cannot be checked: {error}"),
     }
     let lines = cluster.events().since(mark);
     let lines = lines.iter().filter(|line| line.machine == "m2");
@@ -132,29 +151,40 @@ fn part_of_a_second() -> Duration {
 }
 
 impl PowerCut {
-    /// Waits for each step of the takeover and notes when it came, until the client has worked for a while again.
-    fn follow(&mut self, cluster: &Cluster, load: &Workload, mark: usize, off: Moment) -> Result<()> {
+    /// Waits for each step of the takeover and notes when it came, until all programs have worked for a while again.
+    fn follow(&mut self, cluster: &Cluster, programs: &[Workload], mark: usize, off: Moment) -> Result<()> {
         let master = cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_MASTER, PATIENCE)?;
         self.detection = Some(master.at.seconds_since(off));
         let taken = cluster.wait_for_serving("m2", PATIENCE)?;
         self.takeover = Some(taken.at.seconds_since(master.at));
-        load.wait_for_progress(LAST_RETRY)?;
+        programs.iter().try_for_each(|program| program.wait_for_progress(LAST_RETRY))?;
         thread::sleep(ORDINARY);
-        self.back = load.lines()?.map(|lines| {
-            let acknowledged = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
-            acknowledged.filter(|end| *end > taken.at).min().map(|end| end.seconds_since(off))
-        });
+        let mut last = [Some(taken.at); 2];
+        for program in programs {
+            for (last, lines) in last.iter_mut().zip(program.lines()?) {
+                let acknowledged = lines.iter().filter(|line| line.errno.is_none()).map(|line| line.end);
+                let first = acknowledged.filter(|end| *end > taken.at).min();
+                *last = last.zip(first).map(|(last, first)| last.max(first));
+            }
+        }
+        self.back = last.map(|back| back.map(|back| back.seconds_since(off)));
         Ok(())
+    }
+
+    /// How long after the master's first answer every program had a metadata operation acknowledged.
+    pub(crate) fn heard_again(&self) -> Option<f64> {
+        Some(self.back[0]? - self.detection? - self.takeover?)
     }
 }
 
 impl Operations {
-    fn of(verdict: &Verdict) -> Self {
+    fn of(verdicts: &[Verdict]) -> Self {
+        let sum = |count: fn(&Verdict) -> usize| verdicts.iter().map(count).sum();
         Self {
-            acknowledged: verdict.acknowledged,
-            cut_off: verdict.cut_off.len(),
-            lost: verdict.lost.len(),
-            failed: verdict.failed.len(),
+            acknowledged: sum(|verdict| verdict.acknowledged),
+            cut_off: sum(|verdict| verdict.cut_off.len()),
+            lost: sum(|verdict| verdict.lost.len()),
+            failed: sum(|verdict| verdict.failed.len()),
         }
     }
 }

@@ -6,6 +6,8 @@ pub(crate) struct Summary {
     pub(crate) median: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,
+    /// Nine of ten are not above it.
+    pub(crate) nine_in_ten: f64,
 }
 
 impl Summary {
@@ -16,7 +18,8 @@ impl Summary {
         let (min, max) = (*values.first()?, *values.last()?);
         let upper = values[values.len() / 2];
         let lower = values[(values.len() - 1) / 2];
-        Some(Self { median: f64::midpoint(lower, upper), min, max })
+        let nine_in_ten = values[(values.len() * 9).div_ceil(10) - 1];
+        Some(Self { median: f64::midpoint(lower, upper), min, max, nine_in_ten })
     }
 }
 
@@ -30,5 +33,11 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn nine_of_ten_are_not_above_the_figure() {
+        let nine = |count: u32| Summary::of((1..=count).map(f64::from)).map(|summary| summary.nine_in_ten);
+        assert_eq!([1, 5, 10, 20, 21].map(nine), [1.0, 5.0, 9.0, 18.0, 19.0].map(Some));
     }
 }

@@ -37,7 +37,8 @@ fn cut(input: &Input, hot: bool) -> Result<PowerCut> {
     if hot {
         cluster.wait_for_log("m2", log_lines::HOT, PATIENCE)?;
     }
-    let done = power_cut::measure(&cluster)?;
+    let load = cluster.client().keep_writing()?;
+    let done = power_cut::measure(&cluster, &[load])?;
     println!("  {:5}  {done}", if hot { "hot" } else { "cold" });
     Ok(done)
 }
