@@ -40,6 +40,7 @@ use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
 use crate::sys::process::{self, Identity, Stopped};
+use crate::sys::tcp::Connected;
 use crate::sys::text::human;
 use crate::timing;
 use crate::ucarp::OtherMasters;
@@ -405,10 +406,7 @@ impl Promotion<'_> {
             self.start_cold(&committed)?;
         }
         self.answer_clients(&committed)?;
-        if let Some(clients) = clients {
-            self.run.clients_reset(clients.reset_all());
-        }
-        self.reset_silent_clients();
+        self.reset_clients(clients);
         self.begin(StepName::Watch);
         let forked = self.forked_by_master()?;
         match self.watch() {
@@ -521,12 +519,22 @@ impl Promotion<'_> {
         listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
     }
 
-    /// Those that have sent nothing since the address is here, and the chunkservers and metaloggers among them.
-    fn reset_silent_clients(&self) {
-        let lost = connections::lost(&self.machine.config, self.vip.address);
-        log::debug!("{} connections to the machine that served are asked where they are", lost.len());
-        if let Err(e) = silent_clients::reset(self.vip.address, lost) {
+    /// Ends the connections to the machine that served: those of clients that were heard here, and all others that it has told.
+    fn reset_clients(&mut self, heard: Option<ClientListener>) {
+        let config = &self.machine.config;
+        let reset = heard.map(ClientListener::reset_all);
+        let is_reset = |one: &Connected| match &reset {
+            Some(Ok(clients)) => one.port == config.client_port && clients.contains(&one.end),
+            _ => false,
+        };
+        let mut silent = connections::lost(config, self.vip.address);
+        silent.retain(|one| !is_reset(one));
+        let probed = silent.len();
+        if let Err(e) = silent_clients::reset(self.vip.address, silent) {
             log::warn!("{}; they notice the takeover when they send again", chain(&e));
+        }
+        if let Some(reset) = &reset {
+            self.run.clients_reset(reset, Some(probed));
         }
     }
 

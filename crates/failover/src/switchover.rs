@@ -222,8 +222,9 @@ impl Switchover<'_> {
             if gone && moosefs::info(self.port(), ANSWER).is_ok() {
                 let reset = clients.map(ClientListener::reset_all);
                 self.report(begun, others.last_heard(), run);
-                if let Some(reset) = reset {
-                    run.clients_reset(reset);
+                if let Some(reset) = &reset {
+                    // The machine that serves probes those that are silent.
+                    run.clients_reset(reset, None);
                 }
                 return Ok(());
             }

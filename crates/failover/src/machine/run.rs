@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::machine::outcome::{RunKind, StepName};
 use crate::machine::record::{self, Record, Step};
 use crate::machine::state::State;
-use crate::moosefs::workarounds::tcp_resets;
+use crate::moosefs::workarounds::tcp_resets::{self, Clients};
 use crate::sys::logging::chain;
 use crate::sys::text::human;
 
@@ -54,13 +54,15 @@ impl Run {
         self.record.steps.push(Step { name: step, ms: millis(took) });
     }
 
-    /// Ends the step in which the connections of clients were reset.
-    pub(crate) fn clients_reset(&mut self, reset: Result<usize, tcp_resets::Error>) {
+    /// Ends the step in which the connections of clients were reset, and `probed` of those that had sent nothing.
+    pub(crate) fn clients_reset(&mut self, reset: &Result<Clients, tcp_resets::Error>, probed: Option<usize>) {
         match reset {
             Ok(clients) => {
-                self.done(StepName::Clients, format_args!("stale connections ended by TCP RST: {clients}"));
+                let (clients, probed) = (clients.len(), probed.map(|probed| format!("; silent ones probed: {probed}")));
+                let probed = probed.unwrap_or_default();
+                self.done(StepName::Clients, format_args!("stale connections ended by TCP RST: {clients}{probed}"));
             }
-            Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(&e)),
+            Err(e) => log::warn!("{}; clients will reconnect more slowly", chain(e)),
         }
     }
 

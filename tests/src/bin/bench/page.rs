@@ -133,9 +133,9 @@ pub(crate) fn page(sections: &[Section]) -> Result<String> {
     let mut text = String::from("# Benchmarks\n\nWritten by `scripts/bench`.\n\n");
     let rows = facts.map(|(name, fact)| vec![name.to_owned(), fact]);
     text += &table(&[&[vec![String::new(); 2]], rows.as_slice()].concat());
-    text += "\nOne machine carries the whole cluster: ratios matter more than seconds. \"The shell hooks\" are those of the\n\
-             howto, in the folder DIR. Where two things are compared they took turns. Medians, with the least and the most\n\
-             in brackets.\n";
+    text += "\nOne machine runs the whole cluster: ratios matter more than seconds. \"The shell hooks\" are those of the howto, in\n\
+             the folder DIR. Where two things are compared, they were measured alternately or at the same time. Medians, with the\n\
+             minimum and the maximum in brackets, where nothing else is said.\n";
     text += "\n## Goals\n\n";
     let head = row(["what", "goal", "measured", "", "remark"]);
     let goals = sections.iter().flat_map(|section| &section.goals).map(Goal::row);

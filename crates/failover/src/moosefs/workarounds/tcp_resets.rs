@@ -11,7 +11,7 @@
 //! records the clients that still send to it, and resets them when the other machine serves. The lease there is closed by
 //! then, so these RSTs have ACK too, as that of a server that ends a connection; the kernel's own have not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread::JoinHandle;
@@ -56,14 +56,16 @@ fn failed<E: Into<std::io::Error>>(operation: &'static str) -> impl FnOnce(E) ->
 
 /// Each client that sent something for a lost connection, and where that is, as a server has it that has received everything:
 /// its sequence number is the one that the client expects next, at which it accepts a RST (RFC 5961).
-type Clients = BTreeMap<SocketAddrV4, Position>;
+type Heard = BTreeMap<SocketAddrV4, Position>;
+/// Clients by their ends of the connections.
+pub(crate) type Clients = BTreeSet<SocketAddrV4>;
 
 /// Records the clients that send to a server of which this machine does not know the connections.
 #[derive(Debug)]
 pub(crate) struct ClientListener {
     server: SocketAddrV4,
     end: Cancel,
-    thread: Option<JoinHandle<Clients>>,
+    thread: Option<JoinHandle<Heard>>,
 }
 
 impl ClientListener {
@@ -78,26 +80,26 @@ impl ClientListener {
         Ok(Self { server, end, thread: Some(thread) })
     }
 
-    /// Resets all recorded clients and returns how many there were. Call it when they can reconnect.
-    pub(crate) fn reset_all(mut self) -> Result<usize, Error> {
+    /// Resets all recorded clients and returns which they were. Call it when they can reconnect.
+    pub(crate) fn reset_all(mut self) -> Result<Clients, Error> {
         let failed = || failed("send TCP RSTs");
-        let clients = self.stop();
+        let mut clients = self.stop();
         // The virtual IP may be on another machine by now.
         let sender = segment_sender().map_err(failed())?;
         // A client that was refused and has reconnected since was recorded too.
         let connected = tcp::ends_connected_to(self.server.port());
-        let lost = || clients.iter().filter(|(client, _)| !connected.contains(client));
-        for (client, position) in lost() {
+        clients.retain(|client, _| !connected.contains(client));
+        for (client, position) in &clients {
             let packet = segment(self.server, *client, RST | ACK, *position);
             if let Err(e) = sender.send_to(&packet, &SocketAddrV4::new(*client.ip(), 0).into()) {
                 log::debug!("cannot send a TCP RST to {client}: {e}");
             }
         }
-        Ok(lost().count())
+        Ok(clients.into_keys().collect())
     }
 
     /// Stops listening and returns the recorded clients.
-    fn stop(&mut self) -> Clients {
+    fn stop(&mut self) -> Heard {
         self.end.cancel();
         self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
     }
@@ -138,8 +140,8 @@ fn wanted(server: SocketAddrV4) -> [SockFilter; 13] {
 }
 
 /// Records clients until `end`.
-fn record(socket: &Socket, end: &Cancel) -> Clients {
-    let mut clients = Clients::new();
+fn record(socket: &Socket, end: &Cancel) -> Heard {
+    let mut clients = Heard::new();
     let mut buffer = [0; 128];
     loop {
         for _ in 0..MOST_AT_ONCE {

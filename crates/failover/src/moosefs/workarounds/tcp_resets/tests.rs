@@ -134,7 +134,7 @@ fn a_client_is_reset_on_request_and_not_before() {
     assert!(!refused.status.success() && begun.elapsed() < SOON, "{refused:?}");
 
     open(&lease);
-    assert_eq!(clients.reset_all().unwrap(), 1);
+    assert_eq!(clients.reset_all().unwrap().len(), 1);
     assert!(is_reset(&client));
 }
 
@@ -162,7 +162,7 @@ fn a_client_that_is_connected_is_left_alone() {
     let (mut server, _) = listener.accept().unwrap();
     client.write_all(b"hello").unwrap();
     server.read_exact(&mut [0; 5]).unwrap();
-    assert_eq!(clients.reset_all().unwrap(), 0);
+    assert_eq!(clients.reset_all().unwrap().len(), 0);
     client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(waits(&client), "not reset");
 }
@@ -176,7 +176,7 @@ fn packets_for_another_machine_are_not_recorded() {
     net.must("ip neigh replace 172.16.0.99 lladdr 02:00:00:00:00:77 dev eth0");
     (&client).write_all(b"are you there?").unwrap();
     assert!(waits(&client));
-    assert_eq!(listener.reset_all().unwrap(), 0);
+    assert_eq!(listener.reset_all().unwrap().len(), 0);
 }
 
 proptest! {
@@ -242,6 +242,6 @@ fn clients_that_send_to_an_address_given_up_are_reset() {
     let (_, listener) = closed(index, SocketAddrV4::new(VIP, PORT));
     client.write_all(b"are you there?").unwrap();
     assert!(waits(&client), "no RST yet");
-    assert_eq!(listener.reset_all().unwrap(), 1);
+    assert_eq!(listener.reset_all().unwrap().len(), 1);
     assert!(is_reset(&client));
 }
