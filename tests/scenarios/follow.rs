@@ -73,6 +73,12 @@ fn what_does_not_follow_is_named() -> Result<()> {
     };
     let healthy = check("m3")?;
     assert!(!healthy.contains(log_lines::CHECK_NOT_FOLLOWING), "{healthy}");
+    // A firewall between them lets no segment through that belongs to no connection.
+    cluster.on_switch(
+        "nft add table bridge strict
+         nft add chain bridge strict forward '{ type filter hook forward priority 0; }'
+         nft add rule bridge strict forward oifname v-m3 tcp sport 9419 tcp sequence 0 drop",
+    )?;
     cluster.power_off("m1")?;
     cluster.isolate("cs2")?;
     cluster.wait_for_serving("m2", SOON)?;

@@ -347,6 +347,8 @@ pub const NOTIFY_TIMED_OUT: &str = "notify: /usr/local/bin/tell was not done aft
 pub const NOTIFIED_ISOLATED: &str = "step-down: this machine is isolated";
 /// The same: another master is alive.
 pub const NOTIFIED_PEER_ALIVE: &str = "step-down: a master is alive";
+/// The same: ucarp stepped down for another one.
+pub const NOTIFIED_LEFT: &str = "demotion: ";
 /// The arguments of `NOTIFY` after ucarp was stopped.
 pub const NOTIFIED_STOP: &str = "stop stop m2 eth0 172.16.0.99";
 /// The arguments of `NOTIFY` after a demotion.

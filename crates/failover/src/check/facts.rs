@@ -363,6 +363,11 @@ impl History {
         self.records.as_ref().ok()?.iter().rev().find(|record| record.kind != RunKind::Rehearsal)
     }
 
+    /// Whether the last run set files aside and has no archive of them.
+    pub(super) fn last_archive_failed(&self) -> bool {
+        self.last_run().is_some_and(|last| !last.set_aside.is_empty() && last.archive.is_none())
+    }
+
     /// The last rehearsal that came to a result.
     pub(super) fn rehearsal(&self) -> Option<&Record> {
         let has_result = |record: &&Record| record.outcome != Outcome::Cancelled;

@@ -547,10 +547,15 @@ fn history(facts: &Facts, history: &History) -> Vec<Finding> {
         Ok(0) => (),
         Ok(runs) => {
             let (runs, data) = (count(*runs, "run"), facts.data_path.display());
-            let next = history.no_room.map_or_else(
-                || "the next run archives them".to_owned(),
-                |room| format!("there is not enough space for the archive ({room}); make room, or make {data}/bak a link to another disk"),
-            );
+            let remedy = format!("make room, or make {data}/bak a link to another disk");
+            let next = match history.no_room {
+                Some(room) => format!("there is not enough space for the archive ({room}); {remedy}"),
+                // What does not get smaller shows that only while it is packed.
+                None if history.last_archive_failed() => {
+                    format!("the last run could not archive them, see its log; if the disk is full, {remedy}")
+                }
+                None => "the next run archives them".to_owned(),
+            };
             let text = format!("old files of {runs} are not archived yet, in {data}/mfs-promote; {next}");
             findings.push(Finding::warning("archive", text));
         }

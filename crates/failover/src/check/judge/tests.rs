@@ -535,6 +535,11 @@ fn what_earlier_runs_left_is_told() {
                 archive (it takes about 4.0 MB, 21.0 MB free, and 20.0 MB must stay free for the next image and change \
                 logs of the master); make room, or make /var/lib/mfs/bak a link to another disk";
     expect(&with(History { not_archived: Ok(2), no_room: Some(room), ..none() }), "archive", Warning, text);
+    let mut last = run(RunKind::Promotion, Outcome::Serving, None);
+    last.set_aside = vec!["metadata.mfs.back.9".to_owned()];
+    let text = "old files of 2 runs are not archived yet, in /var/lib/mfs/mfs-promote; the last run could not archive them, \
+                see its log; if the disk is full, make room, or make /var/lib/mfs/bak a link to another disk";
+    expect(&with(History { not_archived: Ok(2), records: Ok(vec![last]), ..none() }), "archive", Warning, text);
     let failed = with(History {
         records: Ok(vec![
             run(RunKind::Demotion, Outcome::Failed, Some("no disk")),
