@@ -77,7 +77,7 @@ fn what_does_not_follow_is_named() -> Result<()> {
     cluster.on_switch(
         "nft add table bridge strict
          nft add chain bridge strict forward '{ type filter hook forward priority 0; }'
-         nft add rule bridge strict forward oifname v-m3 tcp sport 9419 tcp sequence 0 drop",
+         nft add rule bridge strict forward oifname v-m3 tcp sport 9419 tcp sequence { 0, 2147483648 } drop",
     )?;
     cluster.power_off("m1")?;
     cluster.isolate("cs2")?;

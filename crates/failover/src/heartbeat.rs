@@ -258,8 +258,10 @@ struct Exchange {
     /// How many lists of connections were told, and what is to be sent of the last one.
     lists: u64,
     parts: VecDeque<Part>,
-    /// What came of the list of the machine that serves.
-    gathered: Parts,
+    /// The run of each other machine whose heartbeats are believed.
+    believed: BTreeMap<Ipv4Addr, u64>,
+    /// What came of the lists of machines that serve.
+    gathered: BTreeMap<Ipv4Addr, Parts>,
 }
 
 impl Exchange {
@@ -288,7 +290,8 @@ impl Exchange {
             others: BTreeMap::new(),
             lists: 0,
             parts: VecDeque::new(),
-            gathered: Parts::default(),
+            believed: BTreeMap::new(),
+            gathered: BTreeMap::new(),
         })
     }
 
@@ -322,6 +325,9 @@ impl Exchange {
         let now = Instant::now();
         self.sent.retain(|_, sent| now.saturating_duration_since(*sent) < ECHO);
         self.others.retain(|_, (_, came)| now.saturating_duration_since(*came) < ECHO);
+        let others = &self.others;
+        self.believed.retain(|other, _| others.contains_key(other));
+        self.gathered.retain(|other, _| others.contains_key(other));
         let datagram = Datagram {
             vhid: self.vhid,
             vip: self.vip,
@@ -342,9 +348,10 @@ impl Exchange {
         }
     }
 
-    /// Sends some of the newest list of connections.
+    /// Sends some of a list of connections. A newer one waits until it is complete.
     fn tell(&mut self, shared: &Shared) {
-        if let Some(connections) = shared.state().tell.take() {
+        if self.parts.is_empty() {
+            let Some(connections) = shared.state().tell.take() else { return };
             self.lists += 1;
             self.parts = Part::of(self.vhid, self.vip, self.nonce, self.lists, &connections).into();
         }
@@ -357,14 +364,13 @@ impl Exchange {
     /// Takes in a part of a list of connections.
     fn gather(&mut self, source: Ipv4Addr, payload: &[u8], shared: &Shared) {
         let Some(part) = Part::read(payload, &self.secret, source) else { return };
-        let same_run = self.others.get(&source).is_some_and(|(echo, _)| echo.nonce == part.nonce);
-        if (part.vhid, part.vip) != (self.vhid, self.vip) || !same_run {
+        if (part.vhid, part.vip) != (self.vhid, self.vip) || self.believed.get(&source) != Some(&part.nonce) {
             return;
         }
         let mut state = shared.state();
         let serves = |heard: &Heard| heard.received.elapsed() < ECHO && heard.statement.role == Role::Serving;
         if state.heard.get(&source).is_some_and(serves) {
-            if let Some(complete) = self.gathered.take(part) {
+            if let Some(complete) = self.gathered.entry(source).or_default().take(part) {
                 state.told = Some(complete);
             }
         }
@@ -398,6 +404,7 @@ impl Exchange {
         }
         self.others.insert(source, (echo, now));
         if let Some(heard_us) = heard_us {
+            self.believed.insert(source, datagram.nonce);
             let mut state = shared.state();
             let heard = Heard { statement: datagram.statement, received: now };
             state.heard.insert(source, heard);

@@ -405,8 +405,11 @@ impl Promotion<'_> {
         if !hot {
             self.start_cold(&committed)?;
         }
-        self.answer_clients(&committed)?;
-        self.reset_clients(clients);
+        let answers = self.answer_clients(&committed)?;
+        // Else another machine may serve them: the kernel resets those that send here once the lease is regained.
+        if answers {
+            self.reset_clients(clients);
+        }
         self.begin(StepName::Watch);
         let forked = self.forked_by_master()?;
         match self.watch() {
@@ -527,14 +530,18 @@ impl Promotion<'_> {
             Some(Ok(clients)) => one.port == config.client_port && clients.contains(&one.end),
             _ => false,
         };
-        let mut silent = connections::lost(config, self.vip.address);
-        silent.retain(|one| !is_reset(one));
+        let (heard, silent): (Vec<_>, Vec<_>) =
+            connections::lost(config, self.vip.address).into_iter().partition(is_reset);
         let probed = silent.len();
-        if let Err(e) = silent_clients::reset(self.vip.address, silent) {
-            log::warn!("{}; they notice the takeover when they send again", chain(&e));
-        }
+        let probed = match silent_clients::reset(self.vip.address, silent, heard) {
+            Ok(()) => Some(probed),
+            Err(e) => {
+                log::warn!("{}; they notice the takeover when they send again", chain(&e));
+                None
+            }
+        };
         if let Some(reset) = &reset {
-            self.run.clients_reset(reset, Some(probed));
+            self.run.clients_reset(reset, probed);
         }
     }
 
@@ -761,18 +768,18 @@ impl Promotion<'_> {
         Ok(())
     }
 
-    /// From here on clients are answered. The others learn which history that is.
-    fn answer_clients(&mut self, committed: &Committed) -> Result<(), Failure> {
+    /// From here on clients are answered, if the lease can be opened. The others learn which history that is.
+    fn answer_clients(&mut self, committed: &Committed) -> Result<bool, Failure> {
         memory::forked(&self.machine.state, committed.end_version);
         self.group.say(|statement| {
             (statement.role, statement.version) = (Role::Serving, Some(committed.served));
             statement.forked_at = Some(committed.end_version);
         });
-        match self.keeper {
-            Some(keeper) => keeper.open().map_err(Failure::Lease)?,
-            None => serve_for_good(self.vip, &self.machine.config),
+        if let Some(keeper) = self.keeper {
+            return keeper.open().map_err(Failure::Lease);
         }
-        Ok(())
+        serve_for_good(self.vip, &self.machine.config);
+        Ok(true)
     }
 
     /// Watches the new master for a moment: one that exits now must not leave the address without a master. A later call

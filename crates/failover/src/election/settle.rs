@@ -14,6 +14,8 @@ use crate::ucarp::OtherMasters;
 
 /// How long a vanished address may go unnoticed.
 const POLL: Duration = Duration::from_millis(100);
+/// What arrived in this time before the wait is all kept: it counts.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 /// Waits until `others` has received none for an interval and a margin, and the address is still here. Says how it knows. What has
 /// arrived since it was opened counts.
@@ -22,7 +24,9 @@ pub(super) fn wait(election: &Election<'_>, mut others: OtherMasters, cancel: &C
     let silence = timing::settle(options.dead(), options.interval(), election.machine.config.settle_margin);
     let patience = options.dead_time() * timing::SETTLE_DEAD_TIMES;
     let bound = Instant::now() + patience;
-    let mut quiet_since = others.since();
+    // Packets that nobody takes are lost some time.
+    let is_short = others.since().elapsed() < HEAD_START;
+    let mut quiet_since = if is_short { others.since() } else { Instant::now() };
     let mut known = None;
     while others.can_be_heard() {
         election.require_vip()?;

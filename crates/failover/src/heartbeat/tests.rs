@@ -210,6 +210,7 @@ fn the_connections_of_the_machine_that_serves_are_told_and_of_no_other_one() {
     while hears(&here, THERE, SOON).expect("it goes on").role == Role::Serving {}
     there.tell(connections(3));
     assert_eq!(told(&here, LONG_ENOUGH), None);
+    drop(there);
     let other = pair.there(vip(VIP), options("other"), statement(3));
     other.tell(connections(4));
     assert_eq!(told(&here, LONG_ENOUGH), None);
@@ -223,17 +224,20 @@ fn a_recorded_list_is_nothing_for_another_run() {
     let first = pair.there(vip(VIP), options("secret"), statement(2));
     first.tell(connections(1));
     let secret = Secret::of(&options("secret")).unwrap();
-    let tape = loop {
-        let heard = recorder.next(SOON, Cancel::never()).unwrap().expect("its list").1;
-        if Part::read(&heard, &secret, THERE).is_some() {
-            break heard;
+    let next = |is_wanted: &dyn Fn(&[u8]) -> bool| loop {
+        let heard = recorder.next(SOON, Cancel::never()).unwrap().expect("it goes on").1;
+        if is_wanted(&heard) {
+            return heard;
         }
     };
+    let list = next(&|heard| Part::read(heard, &secret, THERE).is_some());
+    let heartbeat = next(&|heard| Datagram::read(heard, &secret, THERE).is_some());
     drop(first);
     let here = Heartbeats::start(&vip(VIP), &options("secret"), statement(1));
     let second = pair.there(vip(VIP), options("secret"), statement(2));
     assert_eq!(hears(&here, THERE, SOON), Some(statement(2)));
-    let played = pair.play(vec![tape; 5]);
+    // The heartbeat of the run before is signed, too.
+    let played = pair.play([heartbeat, list].into_iter().cycle().take(10).collect());
     assert_eq!(told(&here, LONG_ENOUGH), None);
     played.join().unwrap();
     drop(second);

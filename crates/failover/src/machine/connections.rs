@@ -21,7 +21,12 @@ const FILE: &str = "connections.json";
 pub(crate) fn to_master(config: &Config, vip: Ipv4Addr) -> Vec<Connected> {
     // Without them this machine's own are among the others, which does no harm.
     let own = address::own_addresses().unwrap_or_default();
-    tcp::connected_from_elsewhere(vip, &[config.client_port, config.chunkserver_port, config.metalogger_port], &own)
+    tcp::connected_from_elsewhere(vip, &ports(config), &own)
+}
+
+/// Of a master.
+fn ports(config: &Config) -> [u16; 3] {
+    [config.client_port, config.chunkserver_port, config.metalogger_port]
 }
 
 /// Keeps what the serving machine has told.
@@ -39,10 +44,35 @@ pub(crate) fn lost(config: &Config, vip: Ipv4Addr) -> Vec<Connected> {
         Vec::new()
     });
     let (own, here) = (address::own_addresses().unwrap_or_default(), to_master(config, vip));
-    told.into_iter().filter(|one| !own.contains(one.end.ip()) && here.binary_search(one).is_err()).collect()
+    let is_lost = |one: &Connected| here.binary_search(one).is_err() && is_client(*one, &ports(config), &own);
+    told.into_iter().filter(is_lost).collect()
+}
+
+/// Whether another machine can have this connection to a master. The list comes from the network.
+fn is_client(one: Connected, ports: &[u16], own: &[Ipv4Addr]) -> bool {
+    let (address, port) = (one.end.ip(), one.end.port());
+    let is_one =
+        !(address.is_loopback() || address.is_multicast() || address.is_broadcast() || address.is_unspecified());
+    is_one && port != 0 && ports.contains(&one.port) && !own.contains(address)
 }
 
 fn read(instance: &Instance) -> Result<Vec<Connected>, json_file::Error> {
     let folder = Folder::open(&instance.run_folder())?;
     Ok(json_file::read(&folder, OsStr::new(FILE))?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_to_who_cannot_be_a_client_of_this_master() {
+        let own = [Ipv4Addr::new(10, 0, 0, 9)];
+        let is = |port: u16, end: &str| is_client(Connected { port, end: end.parse().unwrap() }, &[9421, 9420], &own);
+        assert!(is(9421, "10.0.0.1:40000") && is(9420, "192.168.7.1:1"));
+        assert!(!is(22, "10.0.0.1:40000"), "another service");
+        for end in ["10.0.0.1:0", "10.0.0.9:4", "127.0.0.1:4", "224.0.0.18:4", "255.255.255.255:4", "0.0.0.0:4"] {
+            assert!(!is(9421, end), "{end}");
+        }
+    }
 }

@@ -193,8 +193,8 @@ impl Keeper {
     }
 
     /// A master was proved, and this machine may serve: clients are answered from now on. If this process was paused since it
-    /// began, another machine may serve by now: then the lease is regained first.
-    pub(crate) fn open(&self) -> nix::Result<()> {
+    /// began, another machine may serve by now: then the lease is regained first. Says whether clients are answered now.
+    pub(crate) fn open(&self) -> nix::Result<bool> {
         let shared = &self.shared;
         let mut state = shared.state();
         let opened = shared.open()?;
@@ -207,7 +207,7 @@ impl Keeper {
         } else {
             log::error!("answers to clients are held: this machine was paused, and another one may serve");
         }
-        Ok(())
+        Ok(opened)
     }
 
     /// A master runs here that has everything. If the lease is open still, it stays open; else it is regained.

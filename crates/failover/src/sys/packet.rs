@@ -26,7 +26,7 @@ pub(crate) const ACK: u8 = 0x10;
 pub(crate) const TCP_HEADER: usize = 20;
 
 /// A position in a connection.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     /// The number of the next byte.
     pub(crate) sequence: u32,
