@@ -130,7 +130,14 @@ pub(crate) fn measure(cluster: &Cluster, programs: &[Workload]) -> Result<PowerC
     }
     let verdicts: Result<Vec<Verdict>> = programs.iter().map(|program| program.verify(&cluster.crashes())).collect();
     match verdicts {
-        Ok(verdicts) => run.operations = Some(Operations::of(&verdicts)),
+        Ok(verdicts) => {
+            // Nothing of this may happen, so all that is known of it is worth its room.
+            for lost in verdicts.iter().flat_map(|verdict| &verdict.lost) {
+                let [begun, acknowledged] = [lost.started, lost.acknowledged].map(|at| at.seconds_since(off));
+                eprintln!("  lost: {} ({}), {begun:.3} to {acknowledged:.3} s from the cut", lost.name, lost.what);
+            }
+            run.operations = Some(Operations::of(&verdicts));
+        }
         Err(error) => eprintln!("  the clients' operations cannot be checked: {error}"),
     }
     let lines = cluster.events().since(mark);
