@@ -7,22 +7,13 @@ use lab::log_lines::{self, RUN_FOLDER};
 use lab::{Cluster, LAST_RETRY, Result};
 use nix::sys::signal::Signal;
 
-use crate::SOON;
-use crate::nothing_lost;
+use crate::{SOON, digest, nothing_lost};
 
 /// A master that can tell its version, and ends at every start.
 const BROKEN: &str = "#!/bin/sh\ncase \"$*\" in *-v*) echo 'version: 3.0.117-1 ; build: 1' ;; *) exit 1 ;; esac\n";
 /// The same, but it takes its time to fail.
 const SLOWLY_BROKEN: &str = "#!/bin/sh\ncase \"$*\" in *-v*) echo 'version: 3.0.117-1 ; build: 1' ;; \
                              *) while [ -e /run/hold ]; do sleep 0.1; done; exit 1 ;; esac\n";
-
-/// The metadata of a machine, byte by byte.
-fn digest(cluster: &Cluster, machine: &str) -> Result<String> {
-    cluster.must(
-        machine,
-        &["sh", "-c", "cd /var/lib/mfs; sha256sum metadata* changelog*; ls mfs-promote | grep -v logs; ls -d bak; :"],
-    )
-}
 
 /// How often a line that contains this was logged on a machine.
 fn times(cluster: &Cluster, machine: &str, text: &str) -> usize {

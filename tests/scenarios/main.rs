@@ -58,6 +58,13 @@ use nix::sys::signal::Signal;
 /// The deadline of every wait for an event.
 const SOON: Duration = Duration::from_secs(60);
 
+/// The metadata of a machine, byte by byte, and what is left of a run.
+fn digest(cluster: &Cluster, machine: &str) -> Result<String> {
+    const LOOK: &str =
+        "cd /var/lib/mfs; sha256sum metadata* changelog*; ls mfs-promote 2>&- | grep -v logs; ls -d bak 2>&1; :";
+    cluster.must(machine, &["sh", "-c", LOOK])
+}
+
 /// Every acknowledged name and content is there, no operation failed, and at no moment did two machines answer.
 fn nothing_lost(cluster: &Cluster, load: &Workload) -> Result<()> {
     nothing_lost_but(cluster, load, &[]).map(drop)

@@ -10,7 +10,7 @@ use lab::{Cluster, LAST_RETRY, Result, VIP, log_lines};
 use nix::sys::signal::Signal;
 use regex_lite::Regex;
 
-use crate::{SOON, nothing_lost};
+use crate::{SOON, digest, nothing_lost};
 
 /// What a promotion logs as it goes, in this order; no master was started before the last two of the first list.
 const UNTOUCHED: &[&str] = &[
@@ -36,7 +36,7 @@ const CALLS: u64 = 200;
 #[test]
 fn ucarp_steps_down_in_each_phase_of_a_promotion() -> Result<()> {
     let (cluster, load) = m2_alone()?;
-    let files = digest(&cluster)?;
+    let files = digest(&cluster, "m2")?;
     let mut mark = cluster.mark();
     cluster.start_ucarp("m2")?;
     for phase in UNTOUCHED.iter().chain(STARTED) {
@@ -53,7 +53,7 @@ fn ucarp_steps_down_in_each_phase_of_a_promotion() -> Result<()> {
         mark = cluster.mark();
         if UNTOUCHED.contains(phase) {
             assert_eq!(cluster.master_pid("m2"), None, "{phase}");
-            assert_eq!(digest(&cluster)?, files, "every file is where it was after {phase}");
+            assert_eq!(digest(&cluster, "m2")?, files, "every file is where it was after {phase}");
             cluster.daemon("m2", "mfsmetalogger")?;
         }
     }
@@ -158,18 +158,6 @@ pub(crate) fn m2_alone() -> Result<(Cluster, lab::Workload)> {
     cluster.stop_ucarp("m1")?;
     cluster.wait_for_log_since(mark, "m1", log_lines::DEMOTED, SOON)?;
     Ok((cluster, load))
-}
-
-/// The metadata on m2, and what is left of a run.
-fn digest(cluster: &Cluster) -> Result<String> {
-    cluster.must(
-        "m2",
-        &[
-            "sh",
-            "-c",
-            "cd /var/lib/mfs; sha256sum metadata* changelog*; ls mfs-promote 2>&- | grep -v logs; ls -d bak 2>&1; :",
-        ],
-    )
 }
 
 /// Everything has come to rest, and it is what the last call wanted.

@@ -325,6 +325,8 @@ pub const STOP_UCARP_INSTEAD: &str = "stop ucarp";
 pub const SERVES_AGAIN: &str = "this machine serves again";
 /// The advice of `--dry-run` where changes are missing.
 pub const LOSS_ADVICE: &str = "mfs-promote --allow-data-loss";
+/// The cut came between a change of a write and its answer.
+pub const LOCKS_RELEASED: &str = "chunk locks of writes interrupted in the last second";
 /// A promotion in spite of missing changes.
 pub const LOSS_WARNED: &str = "warn: plan: lost: ";
 /// `--check`

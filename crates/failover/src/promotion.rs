@@ -517,9 +517,7 @@ impl Promotion<'_> {
     fn listen_to_clients(&self) -> Option<ClientListener> {
         // Without a lease the kernel answers them as they come.
         self.keeper?;
-        let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
-        let listener = ClientListener::open(interface.index, self.vip.port(self.machine.config.client_port));
-        listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
+        ClientListener::open_if_possible(self.vip, self.machine.config.client_port)
     }
 
     /// Ends the connections to the machine that served: those of clients that were heard here, and all others that it has told.
@@ -530,8 +528,7 @@ impl Promotion<'_> {
             Some(Ok(clients)) => one.port == config.client_port && clients.contains(&one.end),
             _ => false,
         };
-        let (heard, silent): (Vec<_>, Vec<_>) =
-            connections::lost(config, self.vip.address).into_iter().partition(is_reset);
+        let (heard, silent): (Vec<_>, Vec<_>) = connections::lost(config).into_iter().partition(is_reset);
         let probed = silent.len();
         let probed = match silent_clients::reset(self.vip.address, silent, heard) {
             Ok(()) => Some(probed),

@@ -213,7 +213,7 @@ impl Switchover<'_> {
             if !here && !gone {
                 gone = true;
                 // Until they know better, they send to this machine.
-                clients = self.listen_to_clients();
+                clients = ClientListener::open_if_possible(self.vip, self.machine.config.client_port);
             }
             if gone && here {
                 return Err(Failure::CameBack { vip: self.vip.clone() });
@@ -231,12 +231,6 @@ impl Switchover<'_> {
             self.cancel.sleep(ASK_EVERY)?;
         }
         Err(Failure::NoneTookOver { after: patience })
-    }
-
-    fn listen_to_clients(&self) -> Option<ClientListener> {
-        let interface = self.vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
-        let listener = ClientListener::open(interface.index, self.port());
-        listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
     }
 
     fn report(&self, begun: Instant, winner: Option<Ipv4Addr>, run: &mut Run) {

@@ -37,15 +37,14 @@ pub(crate) fn keep(instance: &Instance, told: &[Connected]) {
     }
 }
 
-/// The ends that were connected to the machine that served, and are not connected to this one.
-pub(crate) fn lost(config: &Config, vip: Ipv4Addr) -> Vec<Connected> {
+/// The ends that were connected to the machine that served.
+pub(crate) fn lost(config: &Config) -> Vec<Connected> {
     let told = read(&config.instance).unwrap_or_else(|e| {
         log::debug!("cannot read who was connected to the machine that served: {}", chain(&e));
         Vec::new()
     });
-    let (own, here) = (address::own_addresses().unwrap_or_default(), to_master(config, vip));
-    let is_lost = |one: &Connected| here.binary_search(one).is_err() && is_client(*one, &ports(config), &own);
-    told.into_iter().filter(is_lost).collect()
+    let own = address::own_addresses().unwrap_or_default();
+    told.into_iter().filter(|one| is_client(*one, &ports(config), &own)).collect()
 }
 
 /// Whether another machine can have this connection to a master. The list comes from the network.

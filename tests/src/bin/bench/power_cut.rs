@@ -147,7 +147,7 @@ pub(crate) fn measure(cluster: &Cluster, programs: &[Workload]) -> Result<PowerC
     let when = |says: &str| lines.iter().find(|(_, text)| text.contains(says)).map(|(at, _)| *at);
     run.hook = when(log_lines::PROMOTION_STARTED);
     run.registered = when("register end");
-    run.caught = when("unlocked whose writers were cut off").is_some();
+    run.caught = when(log_lines::LOCKS_RELEASED).is_some();
     Ok(run)
 }
 

@@ -21,12 +21,14 @@ use nix::sys::socket::{MsgFlags, bind, recv};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 
 use crate::sys::cancel::Cancel;
+use crate::sys::logging::chain;
 use crate::sys::packet::{ACK, Position, RST, TCP, TCP_HEADER, segment, segment_sender};
 use crate::sys::packet::{
     ETH_P_IP, MOST_AT_ONCE, accept, index_by_ip_header, jump_if_bits, jump_if_equal, link_address, load_byte,
     load_indexed_byte, load_indexed_half, load_word, reject,
 };
 use crate::sys::tcp;
+use crate::vip::VirtualIp;
 
 /// Where the filter finds whether a packet is for this machine (`SKF_AD_OFF + SKF_AD_PKTTYPE` in `linux/filter.h`).
 const PACKET_TYPE: u32 = 0xffff_f004;
@@ -69,6 +71,13 @@ pub(crate) struct ClientListener {
 }
 
 impl ClientListener {
+    /// As [`ClientListener::open`], on the interface of the virtual IP; `None` if that cannot be done, and a warning says so.
+    pub(crate) fn open_if_possible(vip: &VirtualIp, port: u16) -> Option<Self> {
+        let interface = vip.find_interface().inspect_err(|e| log::warn!("{}", chain(e))).ok()?;
+        let listener = Self::open(interface.index, vip.port(port));
+        listener.inspect_err(|e| log::warn!("{}; clients will reconnect more slowly", chain(e))).ok()
+    }
+
     /// Listens from now on, on the interface with the number `index`, for segments to `server`.
     pub(crate) fn open(index: u32, server: SocketAddrV4) -> Result<Self, Error> {
         let failed = || failed("listen to clients");
