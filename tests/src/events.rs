@@ -2,14 +2,18 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::Result;
 use crate::clock::Moment;
@@ -38,19 +42,21 @@ pub struct Event {
     pub text: String,
 }
 
-/// All events of a cluster, in order of arrival, also written to `WORK/NAME.log`.
+/// All events of a cluster, in order of arrival, also written to `WORK/NAME.log`. What a program had logged before it
+/// ended is in it when [`EventLog::since`] or [`EventLog::mark`] is called after that.
 #[derive(Debug)]
 pub struct EventLog {
     begin: Moment,
     folder: PathBuf,
     events: Mutex<Vec<Event>>,
     grown: Condvar,
+    sources: Mutex<Vec<Weak<Source>>>,
 }
 
 impl EventLog {
     pub(crate) fn new(folder: &Path) -> Arc<Self> {
-        let (events, grown) = (Mutex::default(), Condvar::new());
-        Arc::new(Self { begin: Moment::now(), folder: folder.to_owned(), events, grown })
+        let (events, grown, sources) = (Mutex::default(), Condvar::new(), Mutex::default());
+        Arc::new(Self { begin: Moment::now(), folder: folder.to_owned(), events, grown, sources })
     }
 
     /// The moment the log was opened.
@@ -80,12 +86,22 @@ impl EventLog {
 
     /// How many lines there are: a mark for [`EventLog::since`] and `wait_for_log_since`.
     pub fn mark(&self) -> usize {
+        self.catch_up();
         locked(&self.events).len()
     }
 
     /// The lines after a mark.
     pub fn since(&self, mark: usize) -> Vec<Event> {
+        self.catch_up();
         locked(&self.events).get(mark..).unwrap_or_default().to_vec()
+    }
+
+    /// Notes what has been sent, also where the thread that receives it has not run since.
+    fn catch_up(&self) {
+        let sources: Vec<_> = locked(&self.sources).iter().filter_map(Weak::upgrade).collect();
+        for source in sources {
+            source.note_all(self);
+        }
     }
 
     /// Waits for a line after `mark` that fulfils a wish.
@@ -127,32 +143,59 @@ impl EventLog {
     }
 }
 
-/// Receives what a machine writes to its `/dev/log`.
+/// Receives what a machine writes to its `/dev/log`, as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Syslog {
+pub(crate) struct Syslog(Arc<Source>);
+
+/// The `/dev/log` of a machine.
+#[derive(Debug)]
+struct Source {
     socket: UnixDatagram,
+    machine: String,
+    /// One at a time takes lines out and notes them, so that they stay in order.
+    taking: Mutex<()>,
 }
 
 impl Syslog {
     pub(crate) fn listen(path: &Path, machine: &str, events: &Arc<EventLog>) -> Result<Self> {
         let socket = UnixDatagram::bind(path).map_err(file("bind", path))?;
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(file("open up", path))?;
-        let receiver = socket.try_clone().map_err(file("share", path))?;
-        let (machine, events) = (machine.to_owned(), Arc::clone(events));
-        thread::spawn(move || {
-            let mut buffer = vec![0; 64 * 1024];
-            while let Ok(length @ 1..) = receiver.recv(&mut buffer) {
-                let line = String::from_utf8_lossy(&buffer[..length]);
-                events.note(&machine, without_header(&line));
+        socket.set_nonblocking(true).map_err(file("receive from", path))?;
+        let source = Arc::new(Source { socket, machine: machine.to_owned(), taking: Mutex::default() });
+        locked(&events.sources).push(Arc::downgrade(&source));
+        let (receiver, events) = (Arc::clone(&source), Arc::clone(events));
+        thread::spawn(move || while receiver.waits() && receiver.note_all(&events) {});
+        Ok(Self(source))
+    }
+}
+
+impl Source {
+    /// Waits for lines, or for the end.
+    fn waits(&self) -> bool {
+        let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut socket, PollTimeout::NONE), Ok(_) | Err(Errno::EINTR))
+    }
+
+    /// Notes all lines that are there. False when there will be no more.
+    fn note_all(&self, events: &EventLog) -> bool {
+        let _one = locked(&self.taking);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match self.socket.recv(&mut buffer) {
+                Ok(length @ 1..) => {
+                    let line = String::from_utf8_lossy(&buffer[..length]);
+                    events.note(&self.machine, without_header(&line));
+                }
+                Err(error) => return error.kind() == ErrorKind::WouldBlock,
+                Ok(0) => return false,
             }
-        });
-        Ok(Self { socket })
+        }
     }
 }
 
 impl Drop for Syslog {
     fn drop(&mut self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = self.0.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -169,6 +212,22 @@ fn without_header(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The thread that receives has no time to run in between.
+    #[test]
+    fn lines_are_there_as_soon_as_they_are_sent() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let events = EventLog::new(folder.path());
+        let path = folder.path().join("log");
+        let _syslog = Syslog::listen(&path, "m1", &events).expect("a socket");
+        let program = UnixDatagram::unbound().expect("a socket");
+        for number in 1..=500 {
+            let mark = events.mark();
+            program.send_to(format!("<30>line {number}").as_bytes(), &path).expect("a line");
+            let lines: Vec<_> = events.since(mark).into_iter().map(|event| event.text).collect();
+            assert_eq!(lines, [format!("line {number}")]);
+        }
+    }
 
     #[test]
     fn header_of_the_c_library_is_removed() {
