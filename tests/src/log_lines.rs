@@ -51,6 +51,8 @@ pub const METALOGGER_STOPPED: &str = "metalogger: stopped";
 pub const STAGED: &str = "stage: ";
 /// Before the version that the staged files reach, in the same line.
 pub const STAGED_TO: &str = " to version ";
+/// Before the version that they will be served as, in the same line.
+pub const SERVED_AS: &str = " (served as ";
 /// The staged files are those of the machine's own master.
 pub const STAGED_OWN: &str = "stage: own";
 /// The staged files are a metalogger's copy of the new history.
