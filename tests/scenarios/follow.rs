@@ -1,5 +1,6 @@
 //! Metaloggers and chunkservers follow the machine that serves, also where MooseFS itself does not notice that its master
-//! is gone (4.58 and later).
+//! is gone (4.58 and later): the machine that serves resets their connections, and the standby ends one that was not reset.
+//! Which comes first is left to chance.
 //!
 //! Shown by a second power cut: what the first standby acknowledged must be on the second one by then.
 
@@ -19,8 +20,6 @@ fn a_second_power_cut_on_the_newest_release() -> Result<()> {
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
     load.wait_for_progress(LAST_RETRY)?;
-    cluster.wait_for_log("m3", log_lines::CONNECTION_ENDED, SOON)?;
-    cluster.wait_for_log("m3", log_lines::METALOGGER_FOLLOWS, SOON)?;
     wait_for_whole_copy(&cluster, "m3")?;
     cluster.power_off("m2")?;
     cluster.wait_for_serving("m3", SOON)?;
@@ -40,7 +39,6 @@ fn idle_chunkservers_and_metaloggers_follow_twice_on_the_newest_release() -> Res
     }
     cluster.power_off("m1")?;
     cluster.wait_for_serving("m2", SOON)?;
-    cluster.wait_for_log("m3", log_lines::METALOGGER_FOLLOWS, SOON)?;
     wait_for_chunkservers(&cluster, "m2")?;
     wait_for_whole_copy(&cluster, "m3")?;
     cluster.power_off("m2")?;
@@ -95,6 +93,7 @@ fn what_does_not_follow_is_named() -> Result<()> {
     );
 
     cluster.start_ucarp("m3")?;
+    cluster.wait_for_log("m3", log_lines::CONNECTION_ENDED, SOON)?;
     cluster.wait_for_log("m3", log_lines::METALOGGER_FOLLOWS, SOON)?;
     wait_for_whole_copy(&cluster, "m3")?;
     cluster.heal("cs2")?;

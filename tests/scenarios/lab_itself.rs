@@ -124,15 +124,18 @@ fn each_machine_is_heard_by_itself() -> Result<()> {
     cluster.must("m1", &["sh", "-c", HOLD_BACK])?;
     cluster.expect("m1 to be silent", SOON, || (!cluster.answers("m1")).then_some(()))?;
     std::thread::sleep(Duration::from_secs(5));
-    let open = cluster.must("m1", &["sh", "-c", "ss -Htn state syn-recv src 172.16.0.99 dst 172.16.1.11 | wc -l"])?;
-    assert_eq!(open.trim(), "1", "the tries of a probe do not fill the queue of the master");
+    // Between two tries of a probe there is none.
+    let open = "for i in 1 2 3 4 5 6 7 8 9; do ss -Htn state syn-recv src 172.16.0.99 dst 172.16.1.11 | wc -l; sleep 0.05; done | sort -u";
+    let open = cluster.must("m1", &["sh", "-c", open])?;
+    assert!(["1\n", "0\n1\n"].contains(&&*open), "the tries of a probe do not fill the queue of the master: {open}");
     let silent = cluster.findings().unserved;
     assert!(silent > Duration::from_secs(5), "{silent:?}");
     let released = lab::Moment::now();
     cluster.must("m1", &["nft", "delete", "table", "ip", "held"])?;
     let heard = cluster.wait_for_answer_of("m1", SOON)?.received.seconds_since(released);
     eprintln!("heard again {heard:.3} s after the order to release the answers");
-    assert!(heard < 0.5, "{heard}");
+    // The kernel sends such a try again after seconds only.
+    assert!(heard < 1.5, "{heard}");
     assert!(cluster.overlaps().is_empty());
 
     // A second master with the address is heard beside it, whoever the others hear.

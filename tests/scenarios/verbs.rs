@@ -49,9 +49,11 @@ fn nothing_left(cluster: &Cluster, machine: &str) -> Result<()> {
     Ok(())
 }
 
-/// The daemons of a machine that a rehearsal must not touch.
+/// The daemons of a machine that a rehearsal must not touch. Not an mfsmaster that a run has started, to ask for its version.
 fn daemons(cluster: &Cluster, machine: &str) -> [Option<lab::Daemon>; 3] {
-    ["mfsmaster", "mfsmetalogger", "ucarp"].map(|program| cluster.daemon(machine, program).ok())
+    let all = ["mfsmaster", "mfsmetalogger", "ucarp"].map(|program| cluster.daemon(machine, program).ok());
+    let parent = all[2].as_ref().map(|ucarp| ucarp.parent);
+    all.map(|one| one.filter(|one| Some(one.parent) == parent))
 }
 
 /// A value of a JSON text, by Python: the reader that every administrator has.

@@ -242,12 +242,14 @@ impl Machine {
         self.init().map(Daemon::all_in).unwrap_or_default()
     }
 
-    /// The main process of a daemon: the one whose parent is another program. Of several it is the one started last: the run
-    /// of a standby ends a moment after the promotion that supersedes it has begun.
+    /// The main process of a daemon: the one whose parent is another program. Of several it is one that process 1 is the parent
+    /// of, not one that a run asks for its version. Of several of these it is the one started last: the run of a standby ends a
+    /// moment after the promotion that supersedes it has begun.
     pub fn daemon(&self, program: &str) -> Option<Daemon> {
         let all: Vec<Daemon> = self.processes().into_iter().filter(|process| process.name == program).collect();
         let main = all.iter().filter(|one| all.iter().all(|other| other.pid != one.parent));
-        main.max_by_key(|one| one.pid).cloned()
+        let init = self.init().map(Pid::as_raw).ok();
+        main.max_by_key(|one| (Some(one.parent) == init, one.pid)).cloned()
     }
 }
 
