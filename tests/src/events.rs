@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -164,31 +164,32 @@ impl Syslog {
         let source = Arc::new(Source { socket, machine: machine.to_owned(), taking: Mutex::default() });
         locked(&events.sources).push(Arc::downgrade(&source));
         let (receiver, events) = (Arc::clone(&source), Arc::clone(events));
-        thread::spawn(move || while receiver.waits() && receiver.note_all(&events) {});
+        thread::spawn(move || {
+            while receiver.waits() {
+                receiver.note_all(&events);
+            }
+        });
         Ok(Self(source))
     }
 }
 
 impl Source {
-    /// Waits for lines, or for the end.
+    /// Waits for lines. False at the end.
     fn waits(&self) -> bool {
         let mut socket = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        matches!(poll(&mut socket, PollTimeout::NONE), Ok(_) | Err(Errno::EINTR))
+        match poll(&mut socket, PollTimeout::NONE) {
+            Ok(_) => socket[0].revents().is_some_and(|seen| seen == PollFlags::POLLIN),
+            Err(error) => error == Errno::EINTR,
+        }
     }
 
-    /// Notes all lines that are there. False when there will be no more.
-    fn note_all(&self, events: &EventLog) -> bool {
+    /// Notes all lines that are there.
+    fn note_all(&self, events: &EventLog) {
         let _one = locked(&self.taking);
         let mut buffer = vec![0; 64 * 1024];
-        loop {
-            match self.socket.recv(&mut buffer) {
-                Ok(length @ 1..) => {
-                    let line = String::from_utf8_lossy(&buffer[..length]);
-                    events.note(&self.machine, without_header(&line));
-                }
-                Err(error) => return error.kind() == ErrorKind::WouldBlock,
-                Ok(0) => return false,
-            }
+        while let Ok(length @ 1..) = self.socket.recv(&mut buffer) {
+            let line = String::from_utf8_lossy(&buffer[..length]);
+            events.note(&self.machine, without_header(&line));
         }
     }
 }
@@ -226,6 +227,20 @@ mod tests {
             program.send_to(format!("<30>line {number}").as_bytes(), &path).expect("a line");
             let lines: Vec<_> = events.since(mark).into_iter().map(|event| event.text).collect();
             assert_eq!(lines, [format!("line {number}")]);
+        }
+    }
+
+    #[test]
+    fn nothing_waits_for_lines_of_a_machine_that_is_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let events = EventLog::new(folder.path());
+        let syslog = Syslog::listen(&folder.path().join("log"), "m1", &events).expect("a socket");
+        let source = Arc::downgrade(&syslog.0);
+        drop(syslog);
+        let end = Instant::now() + Duration::from_secs(10);
+        while source.upgrade().is_some() {
+            assert!(Instant::now() < end, "its thread goes on");
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
