@@ -1,6 +1,8 @@
 //! ucarp changes its state, is restarted, or starts everywhere at once: a healthy master is never stopped by that, and
 //! exactly one machine ends up serving.
 
+use std::time::Duration;
+
 use lab::{Cluster, LAST_RETRY, Result, VIP, log_lines};
 use nix::sys::signal::Signal;
 
@@ -73,6 +75,45 @@ fn all_three_start_at_once_and_exactly_one_serves() -> Result<()> {
     };
     let by = cluster.expect("one of the three to serve", SOON, || ["m1", "m2", "m3"].into_iter().find(promoted))?;
     assert_eq!(cluster.serving(), [by]);
+    nothing_lost(&cluster, &load)
+}
+
+/// A standby that has heard the dead machine's heartbeats to the last, and hears those of the third machine.
+#[test]
+fn an_election_settles_sooner_where_heartbeats_tell_enough_of_each_machine() -> Result<()> {
+    let cluster = Cluster::build().masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    for standby in ["m2", "m3"] {
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    cluster.power_off("m1")?;
+    cluster.wait_for_log("m2", log_lines::SETTLED_SOONER, SOON)?;
+    cluster.wait_for_serving("m2", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
+    nothing_lost(&cluster, &load)
+}
+
+/// Its silence would not show for how long it has been dead.
+#[test]
+fn an_election_waits_for_an_interval_where_the_heartbeats_of_a_machine_that_advertised_were_lost() -> Result<()> {
+    let cluster = Cluster::build().masters(3).start()?;
+    let load = cluster.client().keep_writing()?;
+    for (standby, remembered) in [("m2", log_lines::M1_REMEMBERED), ("m3", log_lines::M1_REMEMBERED)] {
+        cluster.wait_for_log(standby, remembered, SOON)?;
+        cluster.wait_for_metalogger_in_step(standby, SOON)?;
+    }
+    cluster.on_switch(
+        "nft add table bridge strict
+         nft add chain bridge strict forward '{ type filter hook forward priority 0; }'
+         nft add rule bridge strict forward iifname v-m1 udp dport 9429 drop",
+    )?;
+    // It goes on to advertise.
+    std::thread::sleep(Duration::from_secs(5));
+    cluster.power_off("m1")?;
+    let settled = cluster.wait_for_log("m2", log_lines::SETTLED, SOON)?.text;
+    assert!(!settled.contains("by their heartbeats"), "{settled}");
+    cluster.wait_for_serving("m2", SOON)?;
+    load.wait_for_progress(LAST_RETRY)?;
     nothing_lost(&cluster, &load)
 }
 

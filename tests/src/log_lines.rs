@@ -45,6 +45,8 @@ pub const PREPARED: &str = "prepare: ";
 pub const SETTLE: &str = "settle: ";
 /// The hold-off is over.
 pub const SETTLED: &str = "settle: no other MASTER for";
+/// It was over sooner, since heartbeats told enough of each other machine.
+pub const SETTLED_SOONER: &str = "settle: .*; by their heartbeats all other machines stand by or were silent";
 /// The metalogger is stopped.
 pub const METALOGGER_STOPPED: &str = "metalogger: stopped";
 /// The files to serve are staged.

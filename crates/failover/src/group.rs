@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::heartbeat::{Heard, Heartbeats, Role, Statement};
 use crate::machine::config::Config;
+use crate::machine::last_heard::{LastHeard, Signs};
 use crate::machine::memory::{self, Memory};
 use crate::machine::state::State;
 use crate::metadata::Version;
@@ -149,6 +150,7 @@ pub(crate) struct Group {
     metaid: AtomicU64,
     options: Options,
     thread: Option<JoinHandle<()>>,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -196,7 +198,40 @@ impl Group {
             let listen = thread::Builder::new().name("advertisements".to_owned());
             listen.spawn(move || shared.listen(&options)).inspect_err(|e| log::warn!("cannot listen: {e}")).ok()
         });
-        Self { shared, heartbeats, metaid, options: options.cloned().unwrap_or_default(), thread }
+        let options = options.cloned().unwrap_or_default();
+        Self { shared, heartbeats, metaid, options, thread, since: Instant::now() }
+    }
+
+    /// For how long heartbeats have been sent and received; `None` if that is impossible.
+    pub(crate) fn hears_for(&self) -> Option<Duration> {
+        self.heartbeats.as_ref().filter(|heartbeats| heartbeats.work()).map(|_| self.since.elapsed())
+    }
+
+    /// Leaves the group, and says when each machine was heard last.
+    pub(crate) fn leave(mut self) -> LastHeard {
+        let heartbeats = self.heartbeats.take().map(Heartbeats::end).unwrap_or_default();
+        let since = self.since;
+        let mut machines: BTreeMap<_, _> = heartbeats
+            .into_iter()
+            .map(|(address, heard)| (address, Signs { heartbeat: Some(heard.received), advertisement: None }))
+            .collect();
+        for (address, view) in self.shared.views().iter() {
+            if view.advertised.is_some() {
+                machines.entry(*address).or_default().advertisement = view.advertised;
+            }
+        }
+        LastHeard { since, machines }
+    }
+
+    /// Asks all of them anew, beside the questions that are asked already.
+    pub(crate) fn ask_now(&self) {
+        if !self.shared.asks {
+            return;
+        }
+        let addresses: Vec<_> = self.shared.views().keys().copied().collect();
+        for address in addresses {
+            self.shared.start_asking(address, Shared::ask);
+        }
     }
 
     /// What is known of each of them now.
@@ -334,11 +369,16 @@ impl Shared {
         edit(views.entry(address).or_default());
         drop(views);
         if new && self.asks {
-            let shared = Arc::clone(self);
-            let ask = thread::Builder::new().name("peer".to_owned()).spawn(move || shared.ask(address));
-            if let Err(e) = ask {
-                log::warn!("cannot ask {address}: {e}");
-            }
+            self.start_asking(address, Self::keep_asking);
+        }
+    }
+
+    /// Nobody waits for the thread that asks: a question has its own deadline.
+    fn start_asking(self: &Arc<Self>, address: Ipv4Addr, how: fn(&Arc<Self>, Ipv4Addr)) {
+        let shared = Arc::clone(self);
+        let asking = thread::Builder::new().name("peer".to_owned()).spawn(move || how(&shared, address));
+        if let Err(e) = asking {
+            log::warn!("cannot ask {address}: {e}");
         }
     }
 
@@ -352,28 +392,38 @@ impl Shared {
         }
     }
 
-    /// Asks one machine until the end. Nobody waits for this thread: a question has its own deadline.
-    fn ask(self: &Arc<Self>, address: Ipv4Addr) {
-        let at = SocketAddrV4::new(address, self.port);
+    /// Asks one machine until the end.
+    fn keep_asking(self: &Arc<Self>, address: Ipv4Addr) {
         loop {
-            let (begun, eagerly) = (Instant::now(), self.eagerly.load(Ordering::Relaxed));
-            let found = if eagerly {
-                find(&VirtualIp { interface: self.vip.interface.clone(), address }, at)
-            } else {
-                moosefs::find_master(at, timing::PEER_CONNECT, timing::PEER_ANSWER)
-            };
-            if self.end.is_set() {
-                return;
-            }
-            self.note(address, |view| {
-                view.asked = Some(Asked { begun, found });
-                view.note_best(Instant::now());
-            });
-            let pause = if eagerly { timing::ASK_AGAIN } else { timing::MONITOR };
+            self.ask(address);
+            let pause = if self.asks_eagerly() { timing::ASK_AGAIN } else { timing::MONITOR };
             if self.end.sleep(pause).is_err() {
                 return;
             }
         }
+    }
+
+    /// Asks one machine, and notes the answer unless a later question was answered before.
+    fn ask(self: &Arc<Self>, address: Ipv4Addr) {
+        let (at, begun) = (SocketAddrV4::new(address, self.port), Instant::now());
+        let found = if self.asks_eagerly() {
+            find(&VirtualIp { interface: self.vip.interface.clone(), address }, at)
+        } else {
+            moosefs::find_master(at, timing::PEER_CONNECT, timing::PEER_ANSWER)
+        };
+        if self.end.is_set() {
+            return;
+        }
+        self.note(address, |view| {
+            if view.asked.is_none_or(|asked| asked.begun < begun) {
+                view.asked = Some(Asked { begun, found });
+                view.note_best(Instant::now());
+            }
+        });
+    }
+
+    fn asks_eagerly(&self) -> bool {
+        self.eagerly.load(Ordering::Relaxed)
     }
 }
 

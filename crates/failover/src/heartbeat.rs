@@ -24,6 +24,7 @@ use crate::sys::cancel::Cancel;
 use crate::sys::logging::chain;
 use crate::sys::packet::multicast_sender;
 use crate::sys::tcp::Connected;
+use crate::timing;
 use crate::ucarp::Options;
 use crate::ucarp::secret::{self, Secret};
 use crate::vip::VirtualIp;
@@ -93,6 +94,15 @@ pub(crate) struct Heard {
     pub(crate) statement: Statement,
     /// When it came.
     pub(crate) received: Instant,
+}
+
+impl Heard {
+    /// Whether the run that said this still does, and `next` came from the one that stood by: it needs a moment to see that its
+    /// machine has won.
+    fn outlasts(&self, next: &Self) -> bool {
+        let wins = self.statement.role == Role::Promoting && next.statement.role == Role::StandingBy;
+        wins && next.received.saturating_duration_since(self.received) < timing::HEARTBEAT_NOW
+    }
 }
 
 /// Why no heartbeats are sent and received.
@@ -197,6 +207,26 @@ impl Heartbeats {
         recent.map(|(address, heard)| (*address, heard.clone())).collect()
     }
 
+    /// Whether they can be sent and received.
+    pub(crate) fn work(&self) -> bool {
+        self.thread.is_some()
+    }
+
+    /// Sends and receives no more, and says what was heard last of each machine: it has no later proof from here.
+    pub(crate) fn end(mut self) -> BTreeMap<Ipv4Addr, Heard> {
+        self.stop();
+        std::mem::take(&mut self.shared.state().heard)
+    }
+
+    fn stop(&mut self) {
+        self.shared.end.cancel();
+        self.shared.state().say.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic ends the process.
+            let _ = thread.join();
+        }
+    }
+
     /// The last moment at which another machine is known to have heard this one.
     pub(crate) fn last_proof(&self) -> Option<Instant> {
         self.shared.state().last_proof
@@ -223,12 +253,7 @@ impl Heartbeats {
 
 impl Drop for Heartbeats {
     fn drop(&mut self) {
-        self.shared.end.cancel();
-        self.shared.state().say.cancel();
-        if let Some(thread) = self.thread.take() {
-            // A panic ends the process.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
@@ -407,7 +432,9 @@ impl Exchange {
             self.believed.insert(source, datagram.nonce);
             let mut state = shared.state();
             let heard = Heard { statement: datagram.statement, received: now };
-            state.heard.insert(source, heard);
+            if !state.heard.get(&source).is_some_and(|last| last.outlasts(&heard)) {
+                state.heard.insert(source, heard);
+            }
             state.last_proof = state.last_proof.max(Some(heard_us));
             state.count += 1;
             shared.changed.notify_all();

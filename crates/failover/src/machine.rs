@@ -9,6 +9,7 @@ pub(crate) mod connections;
 pub(crate) mod dropped_logs;
 pub(crate) mod followers;
 pub(crate) mod journal;
+pub(crate) mod last_heard;
 pub(crate) mod lock;
 pub(crate) mod master;
 pub(crate) mod memory;

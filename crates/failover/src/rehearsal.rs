@@ -365,7 +365,7 @@ impl Rehearsed {
         let counts = counts.as_deref().map(|counts| format!("  holds       {counts}\n")).unwrap_or_default();
         format!(
             "  staged in   {staged}\n  restored in {restored} by mfsmaster {release}\n  result      {result}, as planned\n\
-             {counts}  takeover    takes about {takeover} from the call of vip-up, {settle} of it to settle\n\n\
+             {counts}  takeover    takes about {takeover} from the call of vip-up, {settle} of it at most to settle\n\n\
              a promotion would serve\n"
         )
     }
@@ -409,7 +409,7 @@ mod tests {
             counts: None,
         };
         let text = rehearsed.text(Duration::from_millis(1450));
-        let takeover = "  takeover    takes about 1.7 s from the call of vip-up, 1.45 s of it to settle\n";
+        let takeover = "  takeover    takes about 1.7 s from the call of vip-up, 1.45 s of it at most to settle\n";
         assert!(text.contains(takeover) && text.ends_with("\n\na promotion would serve\n"), "{text}");
     }
 }

@@ -23,6 +23,7 @@ use crate::group::{Asking, Group};
 use crate::heartbeat::{Role, Statement};
 use crate::machine::call::Call;
 use crate::machine::dropped_logs::Removed;
+use crate::machine::last_heard::LastHeard;
 use crate::machine::lock::{Locks, Request};
 use crate::machine::outcome::RunKind;
 use crate::machine::{Machine, commit, connections, dropped_logs, memory, restart};
@@ -43,6 +44,9 @@ mod hot;
 mod incomplete;
 pub(crate) mod stand_back;
 mod unchanged;
+
+/// How long a call of a hook may go unnoticed where no other machine is heard: an election waits for what is known here.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two questions to the serving master.
 const ASK_EVERY: Duration = Duration::from_secs(30);
@@ -123,15 +127,13 @@ impl<'a> Standby<'a> {
         let group =
             Group::join(&self.machine.config, &memory, &self.vip, Some(&ucarp.options), statement, Asking::Never);
         restart::finish(self.machine, &self.request);
+        LastHeard::forget(&self.machine.config.instance);
         let (mut freshness, mut follow) = (freshness::Watch::default(), Follow::new(Instant::now()));
         let mut abandoned = Abandoned::default();
         // The machine that has just won advertises at once, and needs a moment to serve.
         let mut ask_at = Instant::now() + ucarp.options.dead_time() + ucarp.options.interval();
         let mut remember_at = Instant::now();
-        while self.is_on_duty(ucarp) {
-            if group.wait(timing::MONITOR, self.cancel).is_err() {
-                return;
-            }
+        while self.is_on_duty(ucarp) && group.wait(LOOK, self.cancel).is_ok() {
             if Instant::now() >= remember_at {
                 group.remember(&self.machine.state);
                 if group.another_claims() {
@@ -159,6 +161,7 @@ impl<'a> Standby<'a> {
                 ask_at = Instant::now() + if reached.is_some() { ASK_EVERY } else { ASK_AGAIN };
             }
         }
+        group.leave().leave(&self.machine.config.instance);
     }
 
     /// Not beside a run of an administrator, which may move them, nor beside the master that it has started.

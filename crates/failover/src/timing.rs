@@ -35,6 +35,11 @@ pub(crate) const DRAIN_ACKNOWLEDGED: Duration = ms(50);
 
 /// Where advertisements cannot be heard, the wait of the howto's script: longer than two machines are both MASTER.
 pub(crate) const SETTLE_UNHEARD: Duration = ms(3000);
+/// How long no other MASTER must be heard at least: so many heartbeats and advertisements of one that became MASTER with this
+/// machine have come by then that it is known.
+pub(crate) const SETTLE_LEAST: Duration = ms(500);
+/// A machine whose last heartbeat is older than this may have done something else since.
+pub(crate) const HEARTBEAT_NOW: Duration = ms(250);
 /// Two machines that are both MASTER for this many dead times have different options: waiting longer does not help.
 pub(crate) const SETTLE_DEAD_TIMES: u32 = 3;
 /// The skew of another machine adds at most this to its interval, and to its dead time.
@@ -130,6 +135,12 @@ pub(crate) fn settle(dead: Duration, interval: Duration, settle_margin: Duration
     interval + settle_margin + SOONEST_TAKEOVER.saturating_sub(soonest)
 }
 
+/// How long a machine must have been silent so that it answers no client any more, whatever its skew: counted from its last
+/// heartbeat, which may have been followed by one that was lost.
+pub(crate) fn silent(dead: Duration, settle_margin: Duration) -> Duration {
+    soonest_takeover(dead, Duration::ZERO, settle_margin) + HEARTBEAT_NOW
+}
+
 /// How long a MASTER may advertise while nothing of ours works there and nothing answers on the virtual IP. Longer than a killed
 /// run needs to be started again, and than the kernel keeps an address that nothing renews.
 pub(crate) const ABANDONED: Duration = ms(15_000);
@@ -212,6 +223,16 @@ mod tests {
                 assert!(lease * 2 + LEASE_GUARD <= begins, "{server:?} and {other:?}: {lease:?} twice, {begins:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_lease_of_a_silent_machine_has_ended() {
+        let margin = ms(250);
+        for server in all_options() {
+            let lease = lease(server.dead(), server.skew(), margin);
+            assert!(lease * 2 + LEASE_GUARD <= silent(server.dead(), margin) - HEARTBEAT_NOW, "{server:?}: {lease:?}");
+        }
+        assert!(PEER_CONNECT * 2 <= SETTLE_LEAST, "a silent one is asked twice meanwhile");
     }
 
     #[test]

@@ -237,6 +237,7 @@ pub(super) struct History {
 pub(super) struct Takeover<'a> {
     /// Until ucarp declares the master dead.
     pub(super) dead: Duration,
+    /// At most, where no other machine wins, too.
     pub(super) settle: Duration,
     pub(super) load: Load<'a>,
 }
@@ -312,7 +313,7 @@ impl Facts {
         let UcarpFacts::One { options, .. } = &self.ucarp else { return None };
         let load = self.loaded().or_else(|| self.measured())?;
         let settle = options.interval() + self.settle_margin;
-        Some(Takeover { dead: options.dead_time(), settle, load })
+        Some(Takeover { dead: options.declares_dead(), settle, load })
     }
 
     fn loaded(&self) -> Option<Load<'_>> {

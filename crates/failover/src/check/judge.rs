@@ -146,7 +146,7 @@ fn started(pid: u32, options: &Options, foreign_hooks: &[ForeignHook]) -> Vec<Fi
         let Options { vhid, advbase, deadratio, .. } = options;
         let text = format!(
             "running, pid {pid}, vhid {vhid}; declares a master dead after {} (advbase {advbase}, deadratio {deadratio})",
-            human(options.dead_time())
+            human(options.declares_dead())
         );
         findings.push(Finding::ok("ucarp", text));
     }
@@ -611,7 +611,7 @@ fn time(facts: &Facts) -> Finding {
         return Finding::ok("time", format!("duration of a takeover unknown {missing}"));
     };
     let text = format!(
-        "a takeover takes about {}: {} to declare the master dead, {} to settle",
+        "a takeover takes about {}: {} to declare the master dead, {} at most to settle",
         human(takeover.total()),
         human(takeover.dead),
         human(takeover.settle)

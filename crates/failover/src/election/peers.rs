@@ -32,6 +32,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Judges every peer until none stands in the way and the election has settled; says what was seen.
 pub(super) fn check(election: &Election<'_>, plan: &Plan, cancel: &Cancel) -> Result<String, Failure> {
     let (begun, mut waits) = (Instant::now(), BTreeMap::<Ipv4Addr, Wait>::new());
+    election.group.ask_now();
     let (mut ours, mut looked) = (reach(election, plan), Instant::now());
     loop {
         if looked.elapsed() > LOOK_AGAIN {

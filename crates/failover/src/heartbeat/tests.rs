@@ -41,6 +41,22 @@ fn statement(version: u64) -> Statement {
     Statement { role: Role::Serving, version: Some(Version(version)), metaid: 7, forked_at: None, answers: true }
 }
 
+#[test]
+fn of_two_runs_of_a_machine_the_one_that_is_promoted_counts() {
+    let begun = Instant::now();
+    let says = |role, milliseconds| Heard {
+        statement: Statement { role, ..statement(1) },
+        received: begun + Duration::from_millis(milliseconds),
+    };
+    let wins = says(Role::Promoting, 0);
+    assert!(wins.outlasts(&says(Role::StandingBy, 40)));
+    assert!(!wins.outlasts(&says(Role::StandingBy, 250)), "it has not come again");
+    for role in [Role::Promoting, Role::Serving, Role::Demoting, Role::Stopping] {
+        assert!(!wins.outlasts(&says(role, 40)), "{role:?}");
+        assert!(!says(role, 0).outlasts(&says(Role::StandingBy, 40)) || role == Role::Promoting, "{role:?}");
+    }
+}
+
 /// This thread is one machine; the other one is another thread in a namespace of its own.
 struct Pair {
     far: Running,

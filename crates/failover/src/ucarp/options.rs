@@ -154,6 +154,14 @@ impl Options {
         self.dead() + self.skew()
     }
 
+    /// When a BACKUP that hears nothing else becomes MASTER, counted from the last advertisement: it looks once in each interval
+    /// only (`docarp` in ucarp's carp.c).
+    pub(crate) fn declares_dead(&self) -> Duration {
+        let interval = self.interval();
+        let looks = self.dead_time().as_micros().div_ceil(interval.as_micros().max(1));
+        interval * u32::try_from(looks).unwrap_or(u32::MAX)
+    }
+
     /// The dead time without the skew.
     pub(crate) fn dead(&self) -> Duration {
         Duration::from_secs(u64::from(self.advbase) * u64::from(self.deadratio))

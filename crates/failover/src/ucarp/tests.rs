@@ -29,6 +29,15 @@ fn the_howto_s_own_line() {
 }
 
 #[test]
+fn a_dead_master_is_looked_for_once_in_an_interval() {
+    for (skew, milliseconds) in [(0, 3000), (50, 3585), (100, 4171), (255, 5988)] {
+        let options = parse(&format!("ucarp -k {skew}"));
+        assert_eq!(options.declares_dead().as_millis(), milliseconds, "skew {skew}");
+    }
+    assert_eq!(parse("ucarp -b 2 -r 2 -k 50").declares_dead().as_millis(), 4390);
+}
+
+#[test]
 fn every_way_of_writing_the_same() {
     let expected = parse("ucarp -z -B -P -v 10 -b 2 -k 128 -r 4 -i eth0 -a 10.0.0.1 -x one");
     for line in [
