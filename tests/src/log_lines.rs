@@ -14,6 +14,8 @@ pub const PROMOTION_STARTED: &str = "promotion started";
 pub const DEMOTION_STARTED: &str = "vip-down.*demotion started";
 /// A hook has started a run; captures its process id.
 pub const RUN_STARTED: &str = r"(?:promotion|demotion) started \(pid ([0-9]+)\)";
+/// A demotion cannot take the lock. It stops the master in any case.
+pub const WITHOUT_LOCK: &str = "; demoting without the lock";
 /// A promotion has ended; its outcome follows.
 pub const PROMOTION_ENDED: &str = "promotion ended: ";
 /// A demotion has ended; its outcome follows.

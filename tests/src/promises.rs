@@ -28,7 +28,7 @@ use crate::faults::{
     CABLE_PULLED, FROZEN, FROZEN_GROUP, ISOLATED, MASTER_KILLED, OURS_KILLED, POWER_OFF, SPLIT, STOPPED,
 };
 use crate::log_lines::{
-    DEMOTION_BEGUN, DEMOTION_ENDED, NOT_SERVED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO,
+    DEMOTION_BEGUN, DEMOTION_ENDED, NOT_SERVED, PROMOTION_BEGUN, PROMOTION_ENDED, STAGED, STAGED_TO, WITHOUT_LOCK,
 };
 use crate::probe::Reply;
 use crate::watch::Answer;
@@ -154,6 +154,8 @@ struct Machine {
     since: Option<Moment>,
     held: Vec<(Moment, Moment)>,
     runs: BTreeMap<String, Run>,
+    /// A run that has just said that it cannot take the lock: it stops the master beside any other.
+    without_lock: Option<String>,
     call: Option<Call>,
     /// When its copy last stopped receiving all changes.
     disturbed: Option<Moment>,
@@ -282,12 +284,20 @@ impl Judge<'_> {
             let run = Run { begun: event.at, what: what.to_owned(), isolated: machine.cut };
             let before = std::mem::take(&mut machine.runs);
             machine.runs.insert(process.to_owned(), run);
+            let without_lock = machine.without_lock.take().is_some_and(|one| one == process);
             self.found.runs += 1;
+            if without_lock {
+                // Another one may be at work.
+                self.machine(event).runs.extend(before);
+                return;
+            }
             for run in before.into_values().filter(|run| !run.isolated) {
                 self.found
                     .broken
                     .push(format!("{}: a {} began while another run had not ended", event.machine, run.what));
             }
+        } else if text.ends_with(WITHOUT_LOCK) {
+            self.machine(event).without_lock = Some(process.to_owned());
         } else if text.starts_with(PROMOTION_ENDED) || text.starts_with(DEMOTION_ENDED) {
             self.machine(event).runs.remove(process);
         } else if text.starts_with(STAGED) {

@@ -171,6 +171,9 @@ fn a_run_that_does_not_end_is_seen() {
     assert!(broken(&long).contains("m2: the promotion of process 21 has not ended after"));
     let next = endless.replace("30.0 m2 lab: done", "30.0 m2 mfs-promote[22]: demotion begun");
     assert!(broken(&trace(&next)).contains("m2: a promotion began while another run had not ended"));
+    let begun = "30.0 m2 mfs-promote[22]: demotion begun";
+    let unlocked = next.replace(begun, &format!("30.0 m2 mfs-promote[22]: no space{WITHOUT_LOCK}\n {begun}"));
+    assert!(trace(&unlocked).judge().broken.is_empty(), "it stops the master whatever else is at work");
     let killed = next.replace("30.0 m2", "29.0 m2 lab: SIGKILL to mfs-promote\n 30.0 m2");
     assert!(trace(&killed).judge().broken.is_empty());
 }
