@@ -48,7 +48,7 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
     let nine = |summary: Option<Summary>| summary.map(|summary| summary.nine_in_ten);
     let goals = vec![
         Goal::at_most("takeover, tiny tree", 2.0, "s", median(summary(&our_runs, TAKEOVER)))
-            .remark("1.45 s of it are the settle time of a machine with advskew 50"),
+            .remark("most of it is the settle time"),
         Goal::at_most("client without metadata operations, defaults", 5.2, "s", median(metadata)),
         Goal::at_most("the same, nine of ten cuts", 6.0, "s", nine(metadata)),
         Goal::at_most("client without writes, defaults", 8.0, "s", median(writes))

@@ -156,7 +156,7 @@ impl Takeovers {
                 "s",
                 largest.and_then(|size| median(&size.hot.whole)),
             )
-            .remark("1.25 s of it are the settle time"),
+            .remark("most of it is the settle time"),
         );
         goals
     }
