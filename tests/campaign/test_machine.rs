@@ -201,9 +201,10 @@ impl TestMachine {
         for &operation in self.standby.operations() {
             let TracedRun { seen, output, .. } = self.run(operation, None)?;
             if matches!(operation, Operation::Promotion | Operation::HotPromotion) {
-                // To where it was called from.
+                // A run by hand says it on the terminal, that of a hook to syslog.
                 let said = [self.machine.log().as_str(), &output].concat();
                 self.planned = planned(&said).unwrap_or_else(|| panic!("no version is planned:\n{said}"));
+                assert!(self.planned > JUMP, "{}", self.planned);
             }
             if operation == Operation::Promotion {
                 let calls = &seen.calls;

@@ -70,6 +70,8 @@ fn the_whole_switch_is_without_power_for_a_while() -> Result<()> {
         let taken_over = cluster.wait_for_log_since(mark, other, log_lines::SERVING, Duration::ZERO).is_ok();
         if now == serving && !taken_over {
             assert_eq!(cluster.master_pid(serving), pid, "nothing was stopped");
+        } else {
+            cluster.wait_for_log_since(mark, other, log_lines::SERVING, SOON)?;
         }
         report(&format!("{serving} served, {now} serves: the switch was without power"), &load, begun, over)?;
     }

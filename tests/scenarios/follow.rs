@@ -7,6 +7,7 @@
 use lab::{Cluster, LAST_RETRY, Release, Result, log_lines};
 
 use crate::SOON;
+use crate::drop_on_switch;
 use crate::nothing_lost;
 use crate::wait_for_whole_copy;
 
@@ -72,11 +73,7 @@ fn what_does_not_follow_is_named() -> Result<()> {
     let healthy = check("m3")?;
     assert!(!healthy.contains(log_lines::CHECK_NOT_FOLLOWING), "{healthy}");
     // A firewall between them lets no segment through that belongs to no connection.
-    cluster.on_switch(
-        "nft add table bridge strict
-         nft add chain bridge strict forward '{ type filter hook forward priority 0; }'
-         nft add rule bridge strict forward oifname v-m3 tcp sport 9419 tcp sequence { 0, 2147483648 } drop",
-    )?;
+    drop_on_switch(&cluster, "oifname v-m3 tcp sport 9419 tcp sequence { 0, 2147483648 }")?;
     cluster.power_off("m1")?;
     cluster.isolate("cs2")?;
     cluster.wait_for_serving("m2", SOON)?;

@@ -116,6 +116,15 @@ fn copy_left_alone() -> Result<(Cluster, Workload)> {
     Ok((cluster, load))
 }
 
+/// From now on the switch drops the packets that match this rule of nft.
+fn drop_on_switch(cluster: &Cluster, rule: &str) -> Result<()> {
+    cluster.on_switch(&format!(
+        "nft add table bridge strict
+         nft add chain bridge strict forward '{{ type filter hook forward priority 0; }}'
+         nft add rule bridge strict forward {rule} drop"
+    ))
+}
+
 /// The names in the archives of a machine.
 fn archived(cluster: &Cluster, machine: &str) -> Result<String> {
     cluster.must(machine, &["sh", "-c", "for a in /var/lib/mfs/bak/metabak.*; do tar --list --file $a; done"])

@@ -282,15 +282,11 @@ impl Judge<'_> {
         if let Some(what) = begun {
             let machine = self.machine(event);
             let run = Run { begun: event.at, what: what.to_owned(), isolated: machine.cut };
-            let before = std::mem::take(&mut machine.runs);
-            machine.runs.insert(process.to_owned(), run);
             let without_lock = machine.without_lock.take().is_some_and(|one| one == process);
+            // Without the lock another one may be at work.
+            let before = if without_lock { BTreeMap::new() } else { std::mem::take(&mut machine.runs) };
+            machine.runs.insert(process.to_owned(), run);
             self.found.runs += 1;
-            if without_lock {
-                // Another one may be at work.
-                self.machine(event).runs.extend(before);
-                return;
-            }
             for run in before.into_values().filter(|run| !run.isolated) {
                 self.found
                     .broken

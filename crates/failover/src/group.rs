@@ -223,11 +223,8 @@ impl Group {
         LastHeard { since, machines }
     }
 
-    /// Asks all of them anew, beside the questions that are asked already.
+    /// Asks each of them once more at once, without waiting for the answer to the question before.
     pub(crate) fn ask_now(&self) {
-        if !self.shared.asks {
-            return;
-        }
         let addresses: Vec<_> = self.shared.views().keys().copied().collect();
         for address in addresses {
             self.shared.start_asking(address, Shared::ask);

@@ -35,8 +35,7 @@ pub(crate) const DRAIN_ACKNOWLEDGED: Duration = ms(50);
 
 /// Where advertisements cannot be heard, the wait of the howto's script: longer than two machines are both MASTER.
 pub(crate) const SETTLE_UNHEARD: Duration = ms(3000);
-/// How long no other MASTER must be heard at least: so many heartbeats and advertisements of one that became MASTER with this
-/// machine have come by then that it is known.
+/// The shortest settle time: ten heartbeats of a machine that became MASTER together with this one have come by then.
 pub(crate) const SETTLE_LEAST: Duration = ms(500);
 /// A machine whose last heartbeat is older than this may have done something else since.
 pub(crate) const HEARTBEAT_NOW: Duration = ms(250);

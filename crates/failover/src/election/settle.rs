@@ -70,7 +70,7 @@ fn in_words(known: Option<Ipv4Addr>, silence: Duration) -> String {
     }
 }
 
-/// Whether all machines of the group are known to be, and this one has listened to them for long enough.
+/// Whether each other machine of the group is known to be gone or to stand by, and this one has listened for long enough.
 fn are_out_of_the_way(election: &Election<'_>, before: &LastHeard) -> bool {
     let (views, now) = (election.group.views(), Instant::now());
     let silent = timing::silent(election.options.dead(), election.machine.config.settle_margin);
@@ -134,7 +134,7 @@ mod tests {
     }
 
     impl Machine {
-        /// To a run that stood by for so many milliseconds before.
+        /// Judged by an election here, after a run that had stood by for so many milliseconds.
         fn is_out_of_the_way(self, stood_by_for: u64) -> bool {
             let now = Instant::now() + Duration::from_secs(3600);
             let ago = |milliseconds| now.checked_sub(Duration::from_millis(milliseconds)).unwrap();
