@@ -77,7 +77,9 @@ impl Settings {
             .setting("mfschunkserver", "MASTER_RECONNECTION_DELAY", "1")
             .setting("mfsmetalogger", "MASTER_RECONNECTION_DELAY", "1")
             .setting("mfsmetalogger", "META_DOWNLOAD_FREQ", "1")
-            .ucarp_options(&["-r", "2"]);
+            .ucarp_options(&["-r", "2"])
+            // With less between them, two standbys become MASTER at once.
+            .skew("m3", 125);
         // At their start: a connection keeps what it was made with.
         let settings = "net.ipv4.tcp_rto_max_ms = 1000\n";
         ["c1", "c2", "cs1", "cs2"]
