@@ -185,7 +185,7 @@ fn as_the_readme_says(release: Release) -> Result<()> {
     let site = Site::start()?;
     let both = set_up(&site, release)?;
     let steps = quick_start();
-    let check = &steps[6];
+    let check = &steps[5];
     let load = site.client(release)?.keep_writing()?;
     for machine in &both {
         let well = || machine.must(&["bash", "-ec", check]).ok();
@@ -206,10 +206,10 @@ fn as_the_readme_says(release: Release) -> Result<()> {
     Ok(())
 }
 
-/// Two machines that do everything; the first one serves.
+/// Two machines that do everything; the first one serves. Each was set up by one command, as the README says.
 fn set_up(site: &Site, release: Release) -> Result<[Booted; 2]> {
     let steps = quick_start();
-    let [hosts, package, units, password, first, ucarp, ..] = &steps[..] else { panic!("{steps:#?}") };
+    let [package, first, init, next, hosts, _check, ..] = &steps[..] else { panic!("{steps:#?}") };
     let (m1, m2) = thread::scope(|scope| {
         let other = scope.spawn(|| site.boot(2, release));
         (site.boot(1, release), other.join().expect("booting does not panic"))
@@ -219,6 +219,7 @@ fn set_up(site: &Site, release: Release) -> Result<[Booted; 2]> {
         machine.must(&["ip", "route", "add", "default", "via", "172.16.0.1"])?;
         let known = machine.must(&["cat", "/etc/hosts"])?;
         assert!(known.contains(hosts.trim()), "the lab's virtual IP is that of the README: {known}");
+        machine.must(&["sed", "-i", "/mfsmaster/d", "/etc/hosts"])?;
         let built = std::fs::read(debian_package()?).expect("the package that was built");
         let name = package.trim().rsplit('/').next().expect("a file");
         machine.install(&format!("/root/{name}"), &built, 0o644)?;
@@ -226,28 +227,72 @@ fn set_up(site: &Site, release: Release) -> Result<[Booted; 2]> {
         for daemon in ["master", "metalogger", "chunkserver"] {
             assert_eq!(machine.processes(&format!("mfs{daemon}")), Vec::<String>::new(), "installing starts nothing");
         }
-        machine.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
-        for file in ["mfsmaster", "mfsmetalogger", "mfstopology"] {
-            machine.install(&format!("/etc/mfs/{file}.cfg"), b"", 0o644)?;
-        }
         machine.install("/etc/mfs/mfschunkserver.cfg", b"", 0o644)?;
         machine.install("/etc/mfs/mfshdd.cfg", b"/mnt/chunks\n", 0o644)?;
         machine.must(&["install", "-d", "-o", "mfs", "-g", "mfs", "/mnt/chunks"])?;
-        type_in(machine, units)?;
-        type_in(machine, password)?;
-        configure(machine)?;
     }
-    let m1 = &both[0];
+    let [m1, m2] = &both;
+    m1.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
     type_in(m1, first)?;
+    refuses_without_an_answer(m1, init)?;
+    let line = initialised(m1, init)?;
+    assert_eq!(line, next.trim(), "the README shows the line that is printed");
+    let (copied, rest) = line.split_once(" | ").expect("what is copied");
+    let copy = copied.split_once(" tar ").expect("the files").1;
+    // There is no ssh between the machines of the lab.
+    let archive = m1.run(&["sh", "-c", &format!("tar {copy}")])?.stdout;
+    m2.install("/root/copied.tar", &archive, 0o600)?;
+    initialised(m2, &format!("cat /root/copied.tar | {rest}"))?;
     for machine in &both {
-        type_in(machine, ucarp)?;
-        machine.wait_for_unit(UCARP, "active", SOON)?;
+        machine.must(&["systemctl", "enable", "--now", "moosefs-chunkserver"])?;
     }
+    // From then on new files have a copy on each.
+    m1.expect("both chunkservers to be registered", SOON, || {
+        let said = m1.must(&["journalctl", "--quiet", "--output=cat", "-t", "mfsmaster"]).ok()?;
+        let registered =
+            |address: &str| said.lines().any(|line| line.contains("register end") && line.contains(address));
+        both.iter().all(|machine| registered(&machine.address.to_string())).then_some(())
+    })?;
     m1.expect("both chunkservers to be connected", SOON, || {
         let said = m1.run(&["mfs-promote", "--check"]).ok()?.stdout;
         String::from_utf8_lossy(&said).contains("2 connected, none is missing").then_some(())
     })?;
     Ok(both)
+}
+
+/// Everything is shown, and nothing is done.
+fn refuses_without_an_answer(machine: &Booted, init: &str) -> Result<()> {
+    let state = || {
+        machine.must(&["sh", "-c", "cat /etc/hosts /etc/default/moosefs-ucarp; ls /etc/mfs; systemctl list-unit-files"])
+    };
+    let before = state()?;
+    let asked = machine.run(&["sh", "-c", init])?;
+    let said = String::from_utf8_lossy(&asked.stdout).into_owned();
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    for shown in
+        ["  + VIP=172.16.0.99", "  + 172.16.0.99 mfsmaster", "systemctl start moosefs-ucarp", "nothing was changed"]
+    {
+        assert!(said.contains(shown), "{shown}: {said}");
+    }
+    assert_eq!(state()?, before);
+    Ok(())
+}
+
+/// Sets a machine up, twice: the second time nothing has to be done. Returns the line for the next machine.
+fn initialised(machine: &Booted, init: &str) -> Result<String> {
+    let master = machine.processes("mfsmaster");
+    let begun = Moment::now();
+    let said = machine.must(&["bash", "-ec", &format!("{} --yes", init.trim())])?;
+    eprintln!("{}# {init}\n{said}\n({:?})", machine.name, Moment::now() - begun);
+    // One that stands by hot has another one now.
+    let now = machine.processes("mfsmaster");
+    assert!(master.iter().all(|pid| now.contains(pid)), "a master that runs is left alone: {master:?}, {now:?}");
+    let password = machine.must(&["stat", "-c", "%a %U", "/etc/mfs/ucarp.pass"])?;
+    assert_eq!(password, "600 root");
+    let again = machine.must(&["mfs-promote", "--init"])?;
+    assert!(again.contains("everything is set up already"), "{again}");
+    let line = said.lines().map(str::trim).find(|line| line.starts_with("ssh "));
+    Ok(line.unwrap_or_default().to_owned())
 }
 
 #[test]

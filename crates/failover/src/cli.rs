@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args, Parser};
 use crate::machine::call::Call;
 use crate::metadata::Loss;
 use crate::report::Form;
+use crate::setup::Request;
 use crate::sys::process::Identity;
 use crate::vip::VirtualIp;
 
@@ -46,18 +47,88 @@ pub(crate) struct HookWords {
     pub(crate) xparam: Option<String>,
 }
 
+/// What `mfs-promote` was called with.
+#[derive(Debug)]
+pub enum PromoteLine {
+    /// `--init`, which has options of its own.
+    Init(Init),
+    /// Everything else.
+    Promote(Box<Promote>),
+}
+
+impl PromoteLine {
+    /// The command line of this process; ends it where that is wrong, or asks for help.
+    pub fn parse() -> Self {
+        let words: Vec<_> = std::env::args_os().collect();
+        if words.iter().skip(1).any(|word| word == INIT) {
+            return Self::Init(Init::parse_from(words.into_iter().filter(|word| word != INIT)));
+        }
+        Self::Promote(Box::new(Promote::parse_from(words)))
+    }
+}
+
+const INIT: &str = "--init";
+
+/// Set this machine up as one of those that can be the MooseFS master.
+#[derive(Debug, Parser)]
+#[command(name = "mfs-promote", bin_name = "mfs-promote --init", version)]
+#[command(
+    after_help = "Begin on the machine whose master runs: it prints the line for the next one. All is shown first, \
+                        and you are asked.\nIt ends with --check. Exit status: 0 set up, 1 not or not yet, 2 usage."
+)]
+pub struct Init {
+    /// The virtual IP: a free address, the same on all machines
+    #[arg(long, value_name = "ADDRESS")]
+    vip: Option<Ipv4Addr>,
+    /// Its network interface [default: the one of that network]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+    /// Virtual host id, the same on all machines [default: the last number of the virtual IP]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..))]
+    vhid: Option<u8>,
+    /// ucarp's advskew: 0 for the first choice, 50 for the second, 100 for the third
+    #[arg(long, value_name = "NUMBER")]
+    skew: Option<u8>,
+    /// Leave /etc/hosts alone
+    #[arg(long)]
+    keep_hosts: bool,
+    /// Do it without asking
+    #[arg(long)]
+    yes: bool,
+    /// Increase verbosity (repeatable)
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Init {
+    /// What is asked for.
+    pub(crate) fn request(self) -> Request {
+        let Self { vip, interface, vhid, skew, keep_hosts, yes, verbose: _ } = self;
+        Request { vip, interface, vhid, skew, keep_hosts, agreed: yes }
+    }
+
+    /// `--verbose`, counted.
+    pub(crate) fn verbosity(&self) -> u8 {
+        self.verbose
+    }
+}
+
 /// Make this machine the MooseFS master, from its metalogger's copy of the metadata.
 // One line each, so that `--help` is a screen; more of it all is in the manual page (`crates/pages`).
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "a command line is a list of them")]
 #[command(name = "mfs-promote", version, arg_required_else_help = true)]
-// A screen has 24 lines: without the blank one of the default above the usage.
-#[command(help_template = "{about-with-newline}{usage-heading} {usage}\n\n{all-args}{after-help}")]
+// A screen has 24 lines: without the blank ones of the default around the usage.
+#[command(help_template = "{about-with-newline}{usage-heading} {usage}\n{all-args}{after-help}")]
 #[command(after_help = "Begin with --dry-run. Exit status: 0 yes, 1 no, 2 usage; --check: as Nagios.")]
 #[command(group(ArgGroup::new("verb").args(["dry_run", "rehearse", "switchover", "demote", "status", "check", "check_config", "call", "adopt"])))]
 #[command(group(ArgGroup::new("listing").args(["dry_run", "status", "check"]).multiple(true)))]
 #[command(group(ArgGroup::new("looking").args(["check"])))]
 pub struct Promote {
+    /// Set this machine up (see mfs-promote --init --help)
+    // It is read as [`Init`], and listed here.
+    #[arg(long)]
+    init: bool,
     /// Print what a promotion would do; change nothing
     #[arg(long)]
     dry_run: bool,

@@ -26,6 +26,7 @@
 //! | `rehearsal` | a real restore beside the data |
 //! | `report` | `--dry-run`, `--status`, `--check-config` |
 //! | `check` | `--check` |
+//! | `setup` | `--init`: what makes this machine one of those that can be the master |
 //! | `cli` | the command lines of the three programs |
 //! | `hooks` | `vip-up` and `vip-down` |
 //! | `verbs` | `mfs-promote`: one function for each thing that it can be asked for |
@@ -46,6 +47,7 @@ mod promotion;
 mod rehearsal;
 mod report;
 mod serving;
+mod setup;
 mod standby;
 mod switchover;
 mod sys;
@@ -67,6 +69,9 @@ pub fn vip_down(parsed: Result<cli::VipDown, clap::Error>) -> ExitCode {
 }
 
 /// The run that a hook starts in the background, and all that an administrator asks for.
-pub fn mfs_promote(args: &cli::Promote) -> ExitCode {
-    verbs::run(args)
+pub fn mfs_promote(line: cli::PromoteLine) -> ExitCode {
+    match line {
+        cli::PromoteLine::Init(args) => verbs::init(args),
+        cli::PromoteLine::Promote(args) => verbs::run(&args),
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::check;
-use crate::cli::{Promote, Verb};
+use crate::cli::{Init, Promote, Verb};
 use crate::demotion::demote;
 use crate::instance::Instance;
 use crate::machine::call::{Call, Origin};
@@ -18,6 +18,7 @@ use crate::moosefs::workarounds::adoption;
 use crate::promotion::promote;
 use crate::rehearsal::rehearse;
 use crate::report;
+use crate::setup;
 use crate::switchover::switch_over;
 use crate::sys::cancel::Cancel;
 use crate::sys::logging::{self, chain};
@@ -50,6 +51,12 @@ pub(crate) fn run(args: &Promote) -> ExitCode {
     answer(begin().and_then(|cancel| run_by_hand(args, &cancel)))
 }
 
+/// Sets this machine up.
+pub(crate) fn init(args: Init) -> ExitCode {
+    logging::to_stderr(NAME, args.verbosity());
+    answer(refuse_others().and_then(|()| setup::set_up(args.request())))
+}
+
 fn answer(well: Result<bool>) -> ExitCode {
     match well {
         Ok(true) => ExitCode::SUCCESS,
@@ -63,10 +70,15 @@ fn answer(well: Result<bool>) -> ExitCode {
 
 /// Signals are caught from here on.
 fn begin() -> Result<Cancel> {
-    if !process::is_root() {
-        return Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into());
-    }
+    refuse_others()?;
     Ok(Cancel::on_signals()?)
+}
+
+fn refuse_others() -> Result<()> {
+    if process::is_root() {
+        return Ok(());
+    }
+    Err("mfs-promote must run as root: it reads the master's metadata and changes addresses".into())
 }
 
 /// The background work of a hook. It leaves ucarp's unit first: until then it blocks the signals that end that unit.

@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use failover::cli::Promote;
+use failover::cli::PromoteLine;
 
 fn main() -> ExitCode {
-    failover::mfs_promote(&Promote::parse())
+    failover::mfs_promote(PromoteLine::parse())
 }

@@ -13,7 +13,7 @@ use std::{env, fs, io};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
-use failover::cli::{Promote, VipDown, VipUp};
+use failover::cli::{Init, Promote, VipDown, VipUp};
 
 /// The reference that the page of section 5 and the example are made of.
 const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
@@ -66,7 +66,12 @@ fn run() -> Result<(), Error> {
     for (shell, name) in [(Shell::Bash, "mfs-promote"), (Shell::Zsh, "_mfs-promote"), (Shell::Fish, "mfs-promote.fish")]
     {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut program::visible(&Promote::command()), "mfs-promote", &mut script);
+        clap_complete::generate(
+            shell,
+            &mut program::visible(&Promote::command(), &Init::command()),
+            "mfs-promote",
+            &mut script,
+        );
         let path = folder.join("completions").join(name);
         write(&path, &String::from_utf8_lossy(&script))?;
     }

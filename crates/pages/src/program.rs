@@ -32,9 +32,11 @@ pub(crate) fn page(command: &Command, text: &str) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
-/// The same options without what is hidden from people, for completions, which would show it.
-pub(crate) fn visible(command: &Command) -> Command {
-    let shown = command.get_arguments().filter(|arg| !arg.is_hide_set()).map(|arg| {
+/// The options of both command lines without what is hidden from people, for completions, which would show it.
+pub(crate) fn visible(command: &Command, other: &Command) -> Command {
+    let is_new = |arg: &&Arg| command.get_arguments().all(|there| there.get_id() != arg.get_id());
+    let all = command.get_arguments().chain(other.get_arguments().filter(is_new));
+    let shown = all.filter(|arg| !arg.is_hide_set()).map(|arg| {
         let mut plain =
             Arg::new(arg.get_id().clone()).action(arg.get_action().clone()).value_hint(arg.get_value_hint());
         if let Some(short) = arg.get_short() {

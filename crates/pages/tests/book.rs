@@ -80,9 +80,13 @@ fn code(text: &str) -> Vec<&str> {
 #[test]
 fn every_option_named_exists() {
     let program = Path::new(env!("CARGO_BIN_EXE_pages")).with_file_name("mfs-promote");
-    let help = Command::new(&program).arg("--help").output();
-    let help = help.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", program.display()));
-    let help = String::from_utf8(help.stdout).expect("text");
+    let help = |args: &[&str]| {
+        let output = Command::new(&program).args(args).output();
+        let output =
+            output.unwrap_or_else(|e| panic!("{}: {e}; run cargo build --workspace --bins", program.display()));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let help = help(&["--help"]) + &help(&["--init", "--help"]);
     let known: BTreeSet<_> = help.split([' ', '\n', ',']).filter(|word| word.starts_with("--")).collect();
     for page in pages() {
         let text = read(&page);

@@ -83,7 +83,11 @@ fn pages_name_the_options_of_the_programs_and_no_others() {
     let folder = written();
     for name in ["mfs-promote", "vip-up", "vip-down"] {
         let page = read(folder.path().join(format!("man/{name}.8")));
-        assert_eq!(options(&page), options(&help(name)), "{name}");
+        let mut helps = help(name);
+        if name == "mfs-promote" {
+            helps += &run(name, &["--init", "--help"]).0;
+        }
+        assert_eq!(options(&page), options(&helps), "{name}");
         assert!(!page.contains("hook\\fR"), "options for the hooks alone are not documented");
     }
 }
@@ -91,7 +95,7 @@ fn pages_name_the_options_of_the_programs_and_no_others() {
 #[test]
 fn completions_name_the_options_of_mfs_promote_and_no_others() {
     let folder = written();
-    let wanted = options(&help("mfs-promote"));
+    let wanted = options(&(help("mfs-promote") + &run("mfs-promote", &["--init", "--help"]).0));
     for name in ["mfs-promote", "_mfs-promote"] {
         let script = read(folder.path().join("completions").join(name));
         for option in &wanted {

@@ -185,6 +185,18 @@ pub(crate) fn holds(interface: &Interface, vip: Ipv4Addr) -> Result<bool, Error>
     Ok(list(interface)?.iter().any(|entry| entry.address == vip))
 }
 
+/// Every address of this machine, with its interface.
+pub(crate) fn all() -> Result<Vec<(Interface, InterfaceAddress)>, Error> {
+    let failed = |source| Error::List { object: "this machine".to_owned(), source };
+    let names = nix::net::if_::if_nameindex().map_err(failed)?;
+    let all = Rtnetlink::open().and_then(|kernel| kernel.dump()).map_err(failed)?;
+    let found = all.into_iter().filter_map(|(index, entry)| {
+        let name = names.iter().find(|name| name.index() == index)?.name().to_string_lossy().into_owned();
+        Some((Interface { name, index }, entry))
+    });
+    Ok(found.collect())
+}
+
 /// Every address of this machine, to tell its own messages from those of another machine.
 pub(crate) fn own_addresses() -> Result<Vec<Ipv4Addr>, Error> {
     let all = Rtnetlink::open().and_then(|kernel| kernel.dump());

@@ -2,6 +2,9 @@
 //!
 //! The new text is written under another name, flushed and renamed, and then the folder is flushed. A reader finds the
 //! old text or the new one, also after a power cut; never a part of one.
+//!
+//! Beside the fields of a value is the number of its format. A field that is missing in an older file must have a default; whatever
+//! an older program would misread raises the number, and it then refuses the file, and loses nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -9,8 +12,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::sys::folder::{self, Folder};
+
+/// The name of the number of the format.
+const FORMAT_FIELD: &str = "format";
+/// That of this program. Files without one, of before it was written, have the first one.
+const FORMAT: u64 = 1;
 
 /// Why a file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +37,17 @@ pub(crate) enum Error {
         /// The cause.
         #[source]
         source: io::Error,
+    },
+    /// A later release wrote it.
+    #[error(
+        "{} was written by a later release of mfs-promote (format {format}, and this one knows {FORMAT}); install that release \
+         again, or move the file away if what it holds may be forgotten", path.display()
+    )]
+    Later {
+        /// The file.
+        path: PathBuf,
+        /// The number of its format.
+        format: u64,
     },
     /// No run of mfs-promote wrote this text.
     #[error("{} is damaged", path.display())]
@@ -50,7 +70,15 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
     let path = folder.path().join(name);
     let mut text = Vec::new();
     match file.read_to_end(&mut text) {
-        Ok(_) => serde_json::from_slice(&text).map(Some).map_err(|source| Error::Damaged { path, source }),
+        Ok(_) => {
+            let damaged = |source| Error::Damaged { path: path.clone(), source };
+            let mut value: Value = serde_json::from_slice(&text).map_err(damaged)?;
+            let format = value.as_object_mut().and_then(|fields| fields.remove(FORMAT_FIELD));
+            match format.as_ref().and_then(Value::as_u64) {
+                Some(format) if format > FORMAT => Err(Error::Later { path, format }),
+                _ => serde_json::from_value(value).map(Some).map_err(damaged),
+            }
+        }
         Err(source) => Err(Error::Io { operation: "read", path, source }),
     }
 }
@@ -60,11 +88,20 @@ pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, value: &T) -> R
     let new = new_name(name);
     remove_if_present(folder, &new)?;
     let mut file = folder.create(&new, 0o600)?;
-    let text = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    let text = numbered(value).and_then(|value| serde_json::to_vec_pretty(&value)).map_err(io::Error::from);
     let written = text.and_then(|text| file.write_all(&text).and_then(|()| file.sync_all()));
     written.map_err(|source| Error::Io { operation: "write", path: folder.path().join(name), source })?;
     folder.replace(&new, name)?;
     Ok(folder.sync()?)
+}
+
+/// The value with the number of its format, if it has fields.
+fn numbered<T: Serialize>(value: &T) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(value)?;
+    if let Value::Object(fields) = &mut value {
+        fields.insert(FORMAT_FIELD.to_owned(), FORMAT.into());
+    }
+    Ok(value)
 }
 
 /// Removes the file `name`, and the half-written text of a run that was killed; flushes the folder. Neither has to
@@ -110,6 +147,30 @@ mod tests {
         remove(&folder, name).unwrap();
         remove(&folder, name).unwrap();
         assert!(folder.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn files_of_earlier_releases_are_read_and_those_of_later_ones_are_refused() {
+        #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+        struct Kept {
+            run: u32,
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::open(dir.path()).unwrap();
+        let (name, path) = (OsStr::new("value.json"), dir.path().join("value.json"));
+        write(&folder, name, &Kept { run: 17 }).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("\"format\": 1"));
+        for (text, wanted) in [("{\"run\": 1}", 1), ("{\"format\": 1, \"run\": 2, \"new\": true}", 2)] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(read(&folder, name).unwrap(), Some(Kept { run: wanted }));
+        }
+        std::fs::write(&path, "{\"format\": 2, \"run\": 3}").unwrap();
+        let refused = read::<Kept>(&folder, name).unwrap_err();
+        assert!(matches!(refused, Error::Later { format: 2, .. }), "{refused}");
+        assert!(path.exists());
+        let map = std::collections::BTreeMap::from([("a".to_owned(), true)]);
+        write(&folder, name, &map).unwrap();
+        assert_eq!(read(&folder, name).unwrap(), Some(map));
     }
 
     #[test]

@@ -19,6 +19,18 @@ pub(crate) fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
+/// Asks a question on the terminal, and returns the answer without blanks around it; `None` without a terminal or an answer.
+pub(crate) fn ask(question: &str) -> Option<String> {
+    if !std::io::stdin().is_terminal() {
+        return None;
+    }
+    let mut out = std::io::stdout();
+    out.write_all(question.as_bytes()).and_then(|()| out.flush()).ok()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).ok()?;
+    Some(answer.trim().to_owned()).filter(|answer| !answer.is_empty())
+}
+
 /// Long work in progress; its line disappears when this value is dropped.
 pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 

@@ -1,0 +1,245 @@
+//! What is here: interfaces, files, units, daemons.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::instance::Instance;
+use crate::machine::config::{self, Config};
+use crate::moosefs::services::{self, Control, Services};
+use crate::moosefs::{self, Daemon};
+use crate::sys::address::{self, InterfaceAddress};
+use crate::sys::cancel::Cancel;
+use crate::sys::folder::{self, Folder};
+use crate::sys::{process, systemd};
+use crate::ucarp::Ucarp;
+
+use super::exists;
+use super::files;
+
+/// The values of the unit [`UCARP_UNIT`], as the package installs them.
+const VALUES_TEMPLATE: &str = include_str!("../../../../scripts/packaging/moosefs-ucarp.default");
+/// Where they are.
+pub(super) const VALUES: &str = "/etc/default/moosefs-ucarp";
+pub(super) const HOSTS: &str = "/etc/hosts";
+/// The unit that runs ucarp.
+pub(super) const UCARP_UNIT: &str = "moosefs-ucarp";
+/// How long systemd may take for an answer.
+const ANSWER: Duration = Duration::from_secs(5);
+/// ucarp takes no longer password.
+const LONGEST_PASSWORD: usize = 19;
+
+/// Why this machine cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// Units are all that it can switch.
+    #[error(
+        "mfs-promote --init switches systemd units, and systemd does not manage this machine, or {0} is none of its units; \
+         docs/set-up-by-hand.md says what to do instead"
+    )]
+    NoUnit(String),
+    /// Our own unit is missing.
+    #[error("there is no unit {UCARP_UNIT}: install the package moosefs-ucarp, which brings it")]
+    NoPackage,
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// MooseFS's files, or ours.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// The data folder.
+    #[error(transparent)]
+    Data(#[from] folder::Error),
+    /// The daemons.
+    #[error(transparent)]
+    Daemons(#[from] moosefs::Error),
+    /// Their units.
+    #[error(transparent)]
+    Services(#[from] services::Error),
+    /// The addresses.
+    #[error(transparent)]
+    Addresses(#[from] address::Error),
+}
+
+/// A daemon that a unit starts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unit {
+    /// The unit's name.
+    pub(super) name: String,
+    /// Whether it starts at boot.
+    pub(super) at_boot: bool,
+    /// Whether the daemon runs.
+    pub(super) runs: bool,
+}
+
+/// The password that the machines share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Password {
+    /// There is no file.
+    Missing,
+    /// One that ucarp takes.
+    Good,
+    /// A file that the unit refuses: why, and what to do.
+    Bad(String),
+}
+
+/// What is here.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// The text of [`VALUES`].
+    pub(super) values: String,
+    /// Whether that file is there.
+    pub(super) has_values: bool,
+    /// The text of [`HOSTS`].
+    pub(super) hosts: String,
+    /// The addresses of all interfaces but the loopback, by the interface's name.
+    pub(super) addresses: Vec<(String, InterfaceAddress)>,
+    /// The name under which daemons here look for the master.
+    pub(super) name: String,
+    /// What it resolves to.
+    pub(super) resolved: Option<Ipv4Addr>,
+    /// The file with the password that the machines share.
+    pub(super) password_file: PathBuf,
+    /// What is in it.
+    pub(super) password: Password,
+    /// Files that the daemons' units need and that are not there.
+    pub(super) missing: Vec<PathBuf>,
+    /// The file that says which clients are let in, if it is not there.
+    pub(super) missing_exports: Option<PathBuf>,
+    /// The configuration that masters must have in common: the files that one reads, there or not.
+    pub(super) read_by_master: Vec<PathBuf>,
+    /// The master that runs here.
+    pub(super) master: Option<u32>,
+    /// Its unit.
+    pub(super) master_unit: Unit,
+    /// The metalogger.
+    pub(super) metalogger: Unit,
+    /// ucarp.
+    pub(super) ucarp: Unit,
+    /// A ucarp of ours that the unit has not started.
+    pub(super) other_ucarp: Option<u32>,
+}
+
+impl Facts {
+    /// Looks at this machine.
+    pub(super) fn gather() -> Result<Self, Error> {
+        let config = Config::for_xparam(None)?;
+        let services = Services::find(&config.services)?;
+        let data = Folder::open(&config.data_path)?;
+        let running = |daemon| moosefs::running(&data, daemon).map(|found| found.map(|process| process.pid));
+        let unit = |daemon| match services.control(daemon) {
+            Some(Control::Unit(name)) => Ok(name.clone()),
+            _ => Err(Error::NoUnit(daemon.to_string())),
+        };
+        let master = running(Daemon::Master)?;
+        let master_unit = Unit {
+            name: unit(Daemon::Master)?,
+            at_boot: services.starts_at_boot(Daemon::Master),
+            runs: master.is_some(),
+        };
+        let metalogger = Unit {
+            name: unit(Daemon::Metalogger)?,
+            at_boot: services.starts_at_boot(Daemon::Metalogger),
+            runs: running(Daemon::Metalogger)?.is_some(),
+        };
+        let ucarp = ucarp_unit()?;
+        let mut others = Ucarp::all_of(&Instance::default()).into_iter();
+        let other_ucarp = others.find(|found| !ucarp.runs && found.calls_our_hooks()).map(|found| found.pid);
+        let has_values = exists(VALUES.as_ref());
+        let values = if has_values { read(VALUES)? } else { VALUES_TEMPLATE.to_owned() };
+        let password_file = files::value(&values, "PASSWORD_FILE").unwrap_or_default();
+        let password_file =
+            PathBuf::from(if password_file.is_empty() { "/etc/mfs/ucarp.pass" } else { &password_file });
+        // Its own file has no path here if it is not there yet.
+        let others = config.read_by_master.iter().filter(|path| !path.as_os_str().is_empty());
+        let mut read_by_master: Vec<_> = others.cloned().chain([config.services.master_cfg.clone()]).collect();
+        read_by_master.dedup();
+        let usual = [&config.services.master_cfg, &config.services.metalogger_cfg];
+        Ok(Self {
+            has_values,
+            hosts: read(HOSTS)?,
+            addresses: addresses()?,
+            resolved: resolve(&config.master_host),
+            password: password(&password_file)?,
+            missing: usual.into_iter().filter(|path| !exists(path)).cloned().collect(),
+            missing_exports: config.read_by_master.first().filter(|path| !exists(path)).cloned(),
+            name: config.master_host,
+            read_by_master,
+            values,
+            password_file,
+            master,
+            master_unit,
+            metalogger,
+            ucarp,
+            other_ucarp,
+        })
+    }
+
+    /// The virtual IP that ucarp's unit has already.
+    pub(super) fn configured_vip(&self) -> Option<Ipv4Addr> {
+        files::value(&self.values, "VIP")?.parse().ok()
+    }
+
+    /// The files that must be the same on all machines. Those that will be written count as there.
+    pub(super) fn same_everywhere(&self) -> Vec<PathBuf> {
+        let there = |path: &&PathBuf| exists(path) || self.missing.contains(path);
+        let mut same: Vec<_> = self.read_by_master.iter().filter(there).cloned().collect();
+        same.push(self.password_file.clone());
+        same
+    }
+}
+
+fn read(path: &str) -> Result<String, Error> {
+    fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
+}
+
+fn addresses() -> Result<Vec<(String, InterfaceAddress)>, Error> {
+    let all = address::all()?.into_iter().filter(|(_, entry)| !entry.address.is_loopback());
+    Ok(all.map(|(interface, entry)| (interface.name, entry)).collect())
+}
+
+fn resolve(name: &str) -> Option<Ipv4Addr> {
+    (name, 0).to_socket_addrs().ok()?.find_map(|found| match found.ip() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    })
+}
+
+/// What the unit would say of the password file.
+fn password(file: &Path) -> Result<Password, Error> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Password::Missing),
+        Err(source) => return Err(Error::Read { path: file.to_owned(), source }),
+    };
+    let length = text.split(|byte| *byte == b'\n').next().unwrap_or_default().len();
+    let file = file.display();
+    Ok(if (1..=LONGEST_PASSWORD).contains(&length) {
+        Password::Good
+    } else {
+        Password::Bad(format!("the password in {file} has {length} bytes, and ucarp takes 1 to {LONGEST_PASSWORD}"))
+    })
+}
+
+fn ucarp_unit() -> Result<Unit, Error> {
+    if !systemd::is_manager() {
+        return Err(Error::NoUnit(UCARP_UNIT.to_owned()));
+    }
+    let systemctl = process::find_program("systemctl").ok_or(Error::NoPackage)?;
+    let says = |question| {
+        let words = [question, "--quiet", UCARP_UNIT];
+        process::run(&systemctl, &words, ANSWER, &Cancel::new()).is_ok_and(|answer| answer.status.success())
+    };
+    if !says("cat") {
+        return Err(Error::NoPackage);
+    }
+    Ok(Unit { name: UCARP_UNIT.to_owned(), at_boot: says("is-enabled"), runs: says("is-active") })
+}
