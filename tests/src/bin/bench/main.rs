@@ -9,13 +9,13 @@ mod engine;
 mod hook;
 mod hot;
 mod inputs;
+mod interruptions;
 mod outage;
 mod page;
 mod plot;
 mod power_cut;
 mod sizes;
 mod stats;
-mod switchover;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,7 @@ type Part = fn(&Setup) -> Result<Section>;
 const PARTS: [(&str, Part); 9] = [
     ("outage", outage::section),
     ("recommended", outage::recommended),
-    ("switchover", switchover::section),
+    ("interruptions", interruptions::section),
     ("sizes", sizes::section),
     ("hot", hot::section),
     ("hook", hook::section),

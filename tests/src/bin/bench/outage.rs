@@ -111,7 +111,7 @@ pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
 
 /// One power cut, and a line about it.
 fn power_cut(name: &str, hooks: &Hooks, settings: Settings) -> lab::Result<PowerCut> {
-    let cluster = settings.cluster(hooks)?;
+    let cluster = settings.builder(hooks).start()?;
     let programs = power_cut::programs(&cluster)?;
     let done = power_cut::measure(&cluster, &programs)?;
     println!("  {name:5}  {done}");

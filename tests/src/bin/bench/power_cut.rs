@@ -14,7 +14,7 @@ pub(crate) const STEPS: [&str; 9] =
 /// What does not happen within this does not happen.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The client's life before the cut, and after it works again: a second stall would count.
-const ORDINARY: Duration = Duration::from_secs(3);
+pub(crate) const ORDINARY: Duration = Duration::from_secs(3);
 
 /// What one power cut was like, as far as it went well. Times in seconds.
 #[derive(Default)]
@@ -62,16 +62,16 @@ pub(crate) fn two_machines(hooks: &Hooks) -> Builder {
     Cluster::build().unjudged().masters(2).skew("m1", 0).skew("m2", 0).hooks(hooks.clone())
 }
 
-/// What runs on each client of [`Settings::cluster`], and how often in a second.
+/// What runs on each client of [`Settings::builder`], and how often in a second.
 const PROGRAMS: [&str; 2] = ["one", "two"];
 const RATE: u32 = 50;
 
 impl Settings {
     /// A new cluster as the README has it: three machines with skews 0, 50 and 100, two chunkservers, two clients.
-    pub(crate) fn cluster(self, hooks: &Hooks) -> Result<Cluster> {
+    pub(crate) fn builder(self, hooks: &Hooks) -> Builder {
         let build = Cluster::build().unjudged().masters(3).chunkservers(2).clients(2).hooks(hooks.clone());
         if self == Self::Defaults {
-            return build.start();
+            return build;
         }
         let build = build
             .setting("mfschunkserver", "MASTER_RECONNECTION_DELAY", "1")
@@ -85,7 +85,6 @@ impl Settings {
         ["c1", "c2", "cs1", "cs2"]
             .into_iter()
             .fold(build, |build, name| build.file_on(name, "/etc/sysctl.d/lab.conf", settings, 0o644))
-            .start()
     }
 }
 
@@ -155,7 +154,7 @@ pub(crate) fn measure(cluster: &Cluster, programs: &[Workload]) -> Result<PowerC
 
 /// ucarp advertises once a second, so the moment within that second decides how soon the others notice. It must not
 /// depend on how long the hooks of one kind took to start.
-fn part_of_a_second() -> Duration {
+pub(crate) fn part_of_a_second() -> Duration {
     Duration::from_nanos(RandomState::new().hash_one(()) % 1_000_000_000)
 }
 
