@@ -24,7 +24,7 @@ use crate::SOON;
 /// The pages whose commands are run, in this order.
 const STORIES: [&str; 2] = ["howto.md", "operations.md"];
 /// The pages in which every block of commands must be tried somewhere.
-const STRICT: [&str; 10] = [
+const STRICT: [&str; 11] = [
     "howto.md",
     "operations.md",
     "troubleshooting.md",
@@ -35,6 +35,7 @@ const STRICT: [&str; 10] = [
     "safety.md",
     "moosefs.md",
     "security.md",
+    "monitoring.md",
 ];
 
 /// A comment and the lines of the block behind it, if one follows.

@@ -29,6 +29,7 @@ mod isolation;
 mod killed;
 mod lab_itself;
 mod metadata;
+mod monitoring;
 mod notify;
 mod old_master;
 mod old_release;
