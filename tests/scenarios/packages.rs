@@ -235,6 +235,7 @@ fn set_up(site: &Site, release: Release) -> Result<[Booted; 2]> {
     m1.install("/etc/mfs/mfsexports.cfg", b"* / rw,alldirs,admin,maproot=0:0\n", 0o644)?;
     type_in(m1, first)?;
     refuses_without_an_answer(m1, init)?;
+    refuses_what_would_go_wrong(m1, m2)?;
     let line = initialised(m1, init)?;
     assert_eq!(line, next.trim(), "the README shows the line that is printed");
     let (copied, rest) = line.split_once(" | ").expect("what is copied");
@@ -276,6 +277,21 @@ fn refuses_without_an_answer(machine: &Booted, init: &str) -> Result<()> {
     }
     assert_eq!(state()?, before);
     Ok(())
+}
+
+/// Each with its remedy, and before anything is changed: the unit would end at once, and an address would be there twice.
+fn refuses_what_would_go_wrong(m1: &Booted, m2: &Booted) -> Result<()> {
+    let refused = |vip: &str, said: &str| {
+        let run = m1.run(&["mfs-promote", "--init", "--yes", "--vip", vip])?;
+        let text = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert!(run.status.code() == Some(1) && text.contains(said), "{said}: {text}");
+        m1.must(&["grep", "-x", "VIP=", "/etc/default/moosefs-ucarp"]).map(drop)
+    };
+    let m2_address = m2.address.to_string();
+    refused(&m2_address, "another machine has 172.16.0.12 already")?;
+    m1.install("/etc/mfs/ucarp.pass", b"lab\n", 0o644)?;
+    refused("172.16.0.99", "run: chmod 600 /etc/mfs/ucarp.pass")?;
+    m1.must(&["rm", "/etc/mfs/ucarp.pass"]).map(drop)
 }
 
 /// Sets a machine up, twice: the second time nothing has to be done. Returns the line for the next machine.

@@ -3,16 +3,19 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::instance::Instance;
 use crate::machine::config::{self, Config};
+use crate::machine::lock::{self, Locks};
 use crate::moosefs::services::{self, Control, Services};
 use crate::moosefs::{self, Daemon};
 use crate::sys::address::{self, InterfaceAddress};
 use crate::sys::cancel::Cancel;
 use crate::sys::folder::{self, Folder};
+use crate::sys::trust::changeable;
 use crate::sys::{process, systemd};
 use crate::ucarp::Ucarp;
 
@@ -40,6 +43,15 @@ pub(super) enum Error {
          docs/set-up-by-hand.md says what to do instead"
     )]
     NoUnit(String),
+    /// A unit that nothing can start.
+    #[error("the unit {0} is masked, so nothing can start it; run: systemctl unmask {0}")]
+    Masked(String),
+    /// A run is at work.
+    #[error("a run of mfs-promote (process {0}) is at work; try again when it has ended (mfs-promote --status)")]
+    Busy(u32),
+    /// The locks of runs.
+    #[error(transparent)]
+    Locks(#[from] lock::Error),
     /// Our own unit is missing.
     #[error("there is no unit {UCARP_UNIT}: install the package moosefs-ucarp, which brings it")]
     NoPackage,
@@ -104,7 +116,13 @@ pub(super) struct Facts {
     pub(super) addresses: Vec<(String, InterfaceAddress)>,
     /// The name under which daemons here look for the master.
     pub(super) name: String,
-    /// What it resolves to.
+    /// The file that can say another one.
+    pub(super) metalogger_cfg: PathBuf,
+    /// The names of this machine itself.
+    pub(super) own_names: Vec<String>,
+    /// The port on which masters listen for clients, and that for metaloggers.
+    pub(super) ports: [u16; 2],
+    /// What the name resolves to.
     pub(super) resolved: Option<Ipv4Addr>,
     /// The file with the password that the machines share.
     pub(super) password_file: PathBuf,
@@ -114,7 +132,7 @@ pub(super) struct Facts {
     pub(super) missing: Vec<PathBuf>,
     /// The file that says which clients are let in, if it is not there.
     pub(super) missing_exports: Option<PathBuf>,
-    /// The configuration that masters must have in common: the files that one reads, there or not.
+    /// The configuration that machines must have in common: the files that daemons and we read, there or not.
     pub(super) read_by_master: Vec<PathBuf>,
     /// The master that runs here.
     pub(super) master: Option<u32>,
@@ -151,6 +169,12 @@ impl Facts {
             runs: running(Daemon::Metalogger)?.is_some(),
         };
         let ucarp = ucarp_unit()?;
+        if let Some(masked) = [&master_unit, &metalogger, &ucarp].into_iter().find(|unit| is_masked(&unit.name)) {
+            return Err(Error::Masked(masked.name.clone()));
+        }
+        if let Some(run) = Locks::of(&Instance::default())?.at_work()? {
+            return Err(Error::Busy(run.pid));
+        }
         let mut others = Ucarp::all_of(&Instance::default()).into_iter();
         let other_ucarp = others.find(|found| !ucarp.runs && found.calls_our_hooks()).map(|found| found.pid);
         let has_values = exists(VALUES.as_ref());
@@ -160,7 +184,9 @@ impl Facts {
             PathBuf::from(if password_file.is_empty() { "/etc/mfs/ucarp.pass" } else { &password_file });
         // Its own file has no path here if it is not there yet.
         let others = config.read_by_master.iter().filter(|path| !path.as_os_str().is_empty());
-        let mut read_by_master: Vec<_> = others.cloned().chain([config.services.master_cfg.clone()]).collect();
+        let own =
+            [config.services.master_cfg.clone(), config.services.metalogger_cfg.clone(), Instance::default().file()];
+        let mut read_by_master: Vec<_> = others.cloned().chain(own).collect();
         read_by_master.dedup();
         let usual = [&config.services.master_cfg, &config.services.metalogger_cfg];
         Ok(Self {
@@ -168,9 +194,12 @@ impl Facts {
             hosts: read(HOSTS)?,
             addresses: addresses()?,
             resolved: resolve(&config.master_host),
+            metalogger_cfg: config.services.metalogger_cfg.clone(),
+            own_names: own_names(),
+            ports: [config.client_port, config.metalogger_port],
             password: password(&password_file)?,
-            missing: usual.into_iter().filter(|path| !exists(path)).cloned().collect(),
-            missing_exports: config.read_by_master.first().filter(|path| !exists(path)).cloned(),
+            missing: usual.into_iter().filter(|path| is_missing(path)).cloned().collect(),
+            missing_exports: config.read_by_master.first().filter(|path| is_missing(path)).cloned(),
             name: config.master_host,
             read_by_master,
             values,
@@ -213,6 +242,19 @@ fn resolve(name: &str) -> Option<Ipv4Addr> {
     })
 }
 
+/// This machine's names, of which none may be another machine's.
+fn own_names() -> Vec<String> {
+    let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().to_lowercase();
+    let short = host.split('.').next().unwrap_or_default().to_owned();
+    vec![host, short, "localhost".to_owned(), "localhost.localdomain".to_owned()]
+}
+
+/// Whether a file is neither there nor in the folder above, where MooseFS looked of old and still does.
+fn is_missing(path: &Path) -> bool {
+    let of_old = path.parent().and_then(Path::parent).zip(path.file_name()).map(|(folder, name)| folder.join(name));
+    !exists(path) && of_old.is_none_or(|path| !exists(&path))
+}
+
 /// What the unit would say of the password file.
 fn password(file: &Path) -> Result<Password, Error> {
     let text = match fs::read(file) {
@@ -220,13 +262,34 @@ fn password(file: &Path) -> Result<Password, Error> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Password::Missing),
         Err(source) => return Err(Error::Read { path: file.to_owned(), source }),
     };
+    let failed = |source| Error::Read { path: file.to_owned(), source };
+    let status = fs::metadata(file).map_err(failed)?;
+    if !status.is_file() || status.mode() & 0o077 != 0 {
+        let file = file.display();
+        return Ok(Password::Bad(format!("others than root can read {file}, or it is no file; run: chmod 600 {file}")));
+    }
+    if let Some(path) = changeable(file).map_err(failed)? {
+        let path = path.display();
+        return Ok(Password::Bad(format!(
+            "others than root can change {path}; run: chown root {path} && chmod go-w {path}"
+        )));
+    }
     let length = text.split(|byte| *byte == b'\n').next().unwrap_or_default().len();
     let file = file.display();
     Ok(if (1..=LONGEST_PASSWORD).contains(&length) {
         Password::Good
     } else {
-        Password::Bad(format!("the password in {file} has {length} bytes, and ucarp takes 1 to {LONGEST_PASSWORD}"))
+        Password::Bad(format!(
+            "the password in {file} has {length} bytes, and ucarp takes 1 to {LONGEST_PASSWORD}; write another one, the same on all \
+             machines"
+        ))
     })
+}
+
+fn is_masked(unit: &str) -> bool {
+    let Some(systemctl) = process::find_program("systemctl") else { return false };
+    let answer = process::run(&systemctl, &["is-enabled", unit], ANSWER, &Cancel::new());
+    answer.is_ok_and(|answer| answer.output.trim_start().starts_with("masked"))
 }
 
 fn ucarp_unit() -> Result<Unit, Error> {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use crate::sys::folder::{self, Folder};
 use crate::sys::trust::changeable;
+use crate::ucarp::Options;
 
 /// What a new file is called until it is complete.
 const UNFINISHED: &str = ".moosefs-ucarp.new";
@@ -124,7 +125,25 @@ pub(super) fn with_value(text: &str, name: &str, to: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// ucarp's options with this advskew; that of the options if none is asked for.
+/// The number of the first line that systemd and a shell could read as something else than `NAME=value` with plain characters.
+pub(super) fn odd_line(text: &str) -> Option<usize> {
+    let is_plain = |line: &str| {
+        let Some((name, value)) = line.split_once('=') else { return false };
+        let quoted = ['"', '\''].iter().find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote));
+        let plain = |c: char| c.is_ascii_graphic() && !"\"'\\$`;#&|<>()*?[]~!".contains(c);
+        name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && match quoted {
+                Some(value) => value.chars().all(|c| plain(c) || c == ' '),
+                None => value.chars().all(plain),
+            }
+    };
+    // With the carriage return of a line that has one.
+    text.split('\n')
+        .position(|line| !(line.trim().is_empty() || line.starts_with('#') || is_plain(line.trim_end_matches(' '))))
+        .map(|at| at + 1)
+}
+
+/// ucarp's options with this advskew: of several, the last one counts.
 pub(super) fn with_skew(options: &str, skew: u8) -> String {
     let mut kept = Vec::new();
     let mut words = options.split_whitespace();
@@ -140,18 +159,10 @@ pub(super) fn with_skew(options: &str, skew: u8) -> String {
     kept.join(" ")
 }
 
-/// The advskew in ucarp's options.
-pub(super) fn skew_in(options: &str) -> Option<u8> {
-    let mut words = options.split_whitespace();
-    let mut skew = None;
-    while let Some(word) = words.next() {
-        match word.strip_prefix("-k").or_else(|| word.strip_prefix("--advskew")) {
-            Some("") => skew = words.next(),
-            Some(value) => skew = Some(value.trim_start_matches('=')),
-            None => (),
-        }
-    }
-    skew?.parse().ok()
+/// ucarp's options, as it reads them.
+pub(super) fn parsed(options: &str) -> Options {
+    let words: Vec<_> = std::iter::once("ucarp").chain(options.split_whitespace()).collect();
+    Options::parse(&words)
 }
 
 /// `/etc/hosts` with `name` for `vip` and for no other address.
@@ -214,12 +225,21 @@ mod tests {
             ("-r 4 --advskew 7", "-r 4 -k 50"),
         ] {
             assert_eq!(with_skew(options, 50), wanted, "{options}");
-            assert_eq!(skew_in(wanted), Some(50));
+            assert_eq!(parsed(wanted).advskew, 50);
         }
-        assert_eq!(
-            [skew_in("-b 2"), skew_in("-k"), skew_in("-k 1 -k 2"), skew_in("--advskew=9")],
-            [None, None, Some(2), Some(9)]
-        );
+        assert_eq!(parsed(&with_skew("-zk100 -r 2", 50)).advskew, 50, "in a cluster of letters");
+    }
+
+    #[test]
+    fn a_line_that_systemd_and_a_shell_read_differently_is_found() {
+        let good = "# VIP = $x\n\nVIP=1.2.3.4\nOPTIONS=\"-k 50 -r 2\"\nOPTIONS='-k 1'\nXPARAM=\n";
+        assert_eq!(odd_line(good), None);
+        let bad =
+            ["VIP = 1", "export VIP=1", "OPTIONS=\"-k 50\" # second", "VIP=$x", "VIP=\"1", "VIP=1 2", "VIP=1\r", "x"];
+        for line in bad {
+            assert_eq!(odd_line(&format!("{good}{line}\n")), Some(7), "{line:?}");
+        }
+        assert_eq!(odd_line(include_str!("../../../../scripts/packaging/moosefs-ucarp.default")), None);
     }
 
     #[test]

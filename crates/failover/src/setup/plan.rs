@@ -25,6 +25,22 @@ pub(super) enum Refusal {
     /// No virtual IP was given, and none is configured.
     #[error("which virtual IP? Give --vip ADDRESS: a free address of your network, the same on all machines")]
     NoVip,
+    /// No machine can have it as its address.
+    #[error("{0} is no address that a machine can have in its network; choose a free one")]
+    NoHost(Ipv4Addr),
+    /// Another machine has it.
+    #[error(
+        "another machine has {vip} already (hardware address {mac}), and no ucarp with vhid {vhid} and this password advertises it: \
+         choose a free address; where keepalived or another program moves it, end that first"
+    )]
+    Taken {
+        /// The address.
+        vip: Ipv4Addr,
+        /// Of the machine that answers.
+        mac: String,
+        /// The virtual host id.
+        vhid: u8,
+    },
     /// The address belongs to this machine.
     #[error(
         "{vip} is the only address of {interface}, so it is this machine's own; choose a free address of that network as virtual IP"
@@ -62,25 +78,51 @@ pub(super) enum Refusal {
     NoVhid(Ipv4Addr),
     /// The name cannot resolve to the virtual IP.
     #[error(
-        "MASTER_HOST in the metalogger's configuration is {name}, not the virtual IP {vip}; remove that line, so that it is mfsmaster"
+        "the metalogger looks for the master at {name} (MASTER_HOST in {}), which cannot be a name of the virtual IP {vip}; remove \
+         that line, so that it is mfsmaster", path.display()
     )]
-    Literal {
-        /// The address in place of a name.
+    Name {
+        /// An address, or a name of this machine.
         name: String,
+        /// The metalogger's configuration.
+        path: PathBuf,
         /// The virtual IP.
         vip: Ipv4Addr,
     },
-    /// The password is made on the first machine.
+    /// A file that is not understood is not changed.
     #[error(
-        "there is no {} here, and no master runs here: set up the machine with the running master first, it prints the line \
-         to copy to this one", path.display()
+        "{VALUES} line {0} is not of the form NAME=value, with quotes around more than one word and nothing behind it: systemd and a \
+         shell can read it differently; correct it"
+    )]
+    OddValues(usize),
+    /// ucarp would be given two of them.
+    #[error(
+        "OPTIONS in {VALUES} has {0}, which has a value of its own in that file, or must not be there; take it out"
+    )]
+    Options(&'static str),
+    /// Nobody would hear, and it would take the address.
+    #[error(
+        "no master runs here, and no ucarp with vhid {vhid} and this password advertises {vip}: a ucarp that is started here would \
+         take the address. Run mfs-promote --init on the machine whose master runs first. If none runs anywhere, start ucarp on the \
+         machine that served last: systemctl start {UCARP_UNIT}"
+    )]
+    NobodyServes {
+        /// The virtual host id.
+        vhid: u8,
+        /// The virtual IP.
+        vip: Ipv4Addr,
+    },
+    /// The password is made on the first machine, once.
+    #[error(
+        "there is no {} here: it is made once, on the first machine, where the master runs; copy it from a machine of the group, \
+         where mfs-promote --init prints the line for this one", path.display()
     )]
     NoPassword {
         /// Where it should be.
         path: PathBuf,
     },
     /// ucarp or its unit would refuse the password.
-    #[error("{0}; write another one, the same on all machines")]
+    #[error("{0}")]
     BadPassword(String),
     /// A master here would let nobody in.
     #[error(
@@ -93,8 +135,8 @@ pub(super) enum Refusal {
     },
     /// One of them has to go first.
     #[error(
-        "a master runs here (pid {pid}), and {other} advertises the virtual IP, so another one serves there: find out which has the \
-         data of your clients, and stop the other one"
+        "a master runs here (pid {pid}), and another one serves at {other}: find out which has the data of your clients, and stop \
+         the other one"
     )]
     TwoMasters {
         /// The master here.
@@ -165,27 +207,59 @@ impl Chosen {
     /// What was asked for, else what is configured, else what follows from it.
     pub(super) fn of(request: &Request, facts: &Facts) -> Result<Self, Refusal> {
         let configured = |name| files::value(&facts.values, name).filter(|value| !value.is_empty());
-        if let Some(instance) = configured("XPARAM") {
+        if let Some(line) = files::odd_line(&facts.values) {
+            return Err(Refusal::OddValues(line));
+        }
+        let options = files::parsed(&configured("OPTIONS").unwrap_or_default());
+        if let Some(instance) = configured("XPARAM").or(options.xparam) {
             return Err(Refusal::Instance(instance));
+        }
+        let not_there = [
+            ("-v", options.vhid != 0),
+            ("-a", options.vip.is_some()),
+            ("-i", options.interface.is_some()),
+            ("-p or -o", options.password.is_some()),
+            ("-u or -d", options.up_script.is_some() || options.down_script.is_some()),
+            ("-P", options.preempt),
+        ];
+        if let Some((option, _)) = not_there.into_iter().find(|(_, is_there)| *is_there) {
+            return Err(Refusal::Options(option));
         }
         let vip = request.vip.or_else(|| facts.configured_vip()).ok_or(Refusal::NoVip)?;
         // One that is configured for another virtual IP says nothing.
         let kept =
             configured("INTERFACE").filter(|_| request.vip.is_none_or(|asked| facts.configured_vip() == Some(asked)));
+        let is_no_host = |(_, entry): &(String, InterfaceAddress)| {
+            let mask = u32::MAX.checked_shl(u32::from(32 - entry.prefix)).unwrap_or_default();
+            let host = u32::from(vip) & !mask;
+            entry.prefix < 31 && entry.contains(vip) && (host == 0 || host == !mask)
+        };
+        if vip.is_loopback()
+            || vip.is_multicast()
+            || vip.is_broadcast()
+            || vip.is_unspecified()
+            || facts.addresses.iter().any(is_no_host)
+        {
+            return Err(Refusal::NoHost(vip));
+        }
         let interface = request.interface.clone().or(kept).map_or_else(|| interface_of(vip, facts), Ok)?;
-        let address = own_address(&interface, vip, facts)?;
+        let kept = configured("ADDRESS").and_then(|address| address.parse().ok()).filter(|address| {
+            let is = |(name, entry): &(String, InterfaceAddress)| *name == interface && entry.address == *address;
+            *address != vip && facts.addresses.iter().any(is)
+        });
+        let address = kept.map_or_else(|| own_address(&interface, vip, facts), Ok)?;
         let vhid = request.vhid.or_else(|| configured("VHID")?.parse().ok()).unwrap_or(vip.octets()[3]);
         if vhid == 0 {
             return Err(Refusal::NoVhid(vip));
         }
-        let configured = files::skew_in(&configured("OPTIONS").unwrap_or_default());
+        let given = configured("OPTIONS").map(|options| files::parsed(&options).advskew).filter(|skew| *skew > 0);
         let usual = if facts.master.is_some() || facts.ucarp.at_boot { 0 } else { SKEW_STEP };
-        let skew = request.skew.or(configured).unwrap_or(usual);
+        let skew = request.skew.or(given).unwrap_or(usual);
         Ok(Self { vip, interface, address, vhid, skew })
     }
 }
 
-/// The interface with the narrowest network that the address lies in.
+/// The interface with the network that the address lies in.
 fn interface_of(vip: Ipv4Addr, facts: &Facts) -> Result<String, Refusal> {
     let networks = facts.addresses.iter().filter(|(_, entry)| entry.address != vip && entry.contains(vip));
     let mut found: Vec<&str> = networks.map(|(name, _)| name.as_str()).collect();
@@ -214,24 +288,42 @@ fn own_address(interface: &str, vip: Ipv4Addr, facts: &Facts) -> Result<Ipv4Addr
     found.ok_or_else(|| Refusal::NoAddress { interface: interface.to_owned(), vip, names: names(facts) })
 }
 
-/// What has to change. `heard`: a machine that advertises the virtual IP now.
-pub(super) fn plan(
-    chosen: &Chosen,
-    request: &Request,
-    facts: &Facts,
-    heard: Option<Ipv4Addr>,
-) -> Result<Plan, Refusal> {
-    refuse(chosen, facts)?;
-    if let (Some(pid), Some(other)) = (facts.master, heard) {
-        return Err(Refusal::TwoMasters { pid, other });
-    }
+/// What was found on the network.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Around {
+    /// Another machine that advertises the virtual IP now, with our password.
+    pub(super) advertises: Option<Ipv4Addr>,
+    /// The hardware address of another machine that has the virtual IP.
+    pub(super) has_vip: Option<String>,
+    /// Another machine that the name resolves to, and whose master answers.
+    pub(super) serves: Option<Ipv4Addr>,
+    /// Whether the metalogger here has a connection to the virtual IP.
+    pub(super) follows: bool,
+}
+
+/// What has to change.
+pub(super) fn plan(chosen: &Chosen, request: &Request, facts: &Facts, around: &Around) -> Result<Plan, Refusal> {
+    refuse(chosen, facts, around)?;
     let mut plan = Plan { edits: edits(chosen, request, facts), ..Plan::default() };
     let renamed = plan.edits.iter().any(|edit| edit.path.as_os_str() == HOSTS);
     let valued = plan.edits.iter().any(|edit| edit.path.as_os_str() == VALUES);
-    plan.commands = daemons(facts, renamed);
-    let Facts { ucarp, other_ucarp, .. } = facts;
+    let is_elsewhere = facts.metalogger.runs && around.advertises.is_some() && !around.follows;
+    plan.commands = daemons(facts, renamed || is_elsewhere);
+    let Facts { ucarp, other_ucarp, master_unit, .. } = facts;
     if !ucarp.at_boot {
-        plan.commands.push(systemctl(&["enable"], UCARP_UNIT, "ucarp at boot, and a check every five minutes"));
+        plan.commands.push(systemctl("enable", UCARP_UNIT, "ucarp at boot, and a check every five minutes"));
+    }
+    // Not before ucarp is there at the next boot.
+    if master_unit.at_boot {
+        let why = "mfs-promote starts it; at boot it would serve old metadata";
+        plan.commands.push(systemctl("disable", &master_unit.name, why));
+    }
+    if !ucarp.runs && facts.addresses.iter().any(|(_, entry)| entry.address == chosen.vip) {
+        plan.notes.push(format!(
+            "{} is on this machine already: ucarp takes it away when it starts, and adds it again some seconds later. Nothing else may \
+             add it any more (the configuration of the network, keepalived)",
+            chosen.vip
+        ));
     }
     match (other_ucarp, ucarp.runs) {
         (Some(pid), _) => plan.notes.push(format!(
@@ -242,12 +334,9 @@ pub(super) fn plan(
              wait some seconds)"
         )),
         (None, true) => (),
-        (None, false) if facts.master.is_some() || heard.is_some() => plan.commands.push(systemctl(&["start"], UCARP_UNIT, "ucarp, which leaves a healthy master alone")),
-        (None, false) => plan.notes.push(format!(
-            "no master runs here, and no ucarp with vhid {} and this password advertises {}, so ucarp is not started here: it would take \
-             the address. Run mfs-promote --init on the machine whose master runs, then here again",
-            chosen.vhid, chosen.vip
-        )),
+        (None, false) => {
+            plan.commands.push(systemctl("start", UCARP_UNIT, "ucarp, which leaves a healthy master alone"));
+        }
     }
     if request.keep_hosts && facts.resolved != Some(chosen.vip) {
         plan.notes.push(format!("{} does not resolve to {}: change that where you keep names", facts.name, chosen.vip));
@@ -256,19 +345,33 @@ pub(super) fn plan(
 }
 
 /// What the administrator has to do first.
-fn refuse(chosen: &Chosen, facts: &Facts) -> Result<(), Refusal> {
-    if facts.name.parse::<Ipv4Addr>().is_ok_and(|address| address != chosen.vip) {
-        return Err(Refusal::Literal { name: facts.name.clone(), vip: chosen.vip });
+fn refuse(chosen: &Chosen, facts: &Facts, around: &Around) -> Result<(), Refusal> {
+    let Chosen { vip, vhid, .. } = *chosen;
+    let name = facts.name.to_lowercase();
+    if facts.own_names.contains(&name) || name.parse::<Ipv4Addr>().is_ok_and(|address| address != vip) {
+        return Err(Refusal::Name { name: facts.name.clone(), path: facts.metalogger_cfg.clone(), vip });
     }
     if let Password::Bad(why) = &facts.password {
         return Err(Refusal::BadPassword(why.clone()));
     }
-    if facts.password == Password::Missing && facts.master.is_none() {
+    let is_new =
+        facts.master.is_some() && facts.configured_vip().is_none() && !facts.ucarp.at_boot && !facts.ucarp.runs;
+    if facts.password == Password::Missing && !is_new {
         return Err(Refusal::NoPassword { path: facts.password_file.clone() });
     }
-    match &facts.missing_exports {
-        Some(path) => Err(Refusal::NoExports { path: path.clone() }),
-        None => Ok(()),
+    if let Some(path) = &facts.missing_exports {
+        return Err(Refusal::NoExports { path: path.clone() });
+    }
+    if facts.ucarp.runs {
+        return Ok(());
+    }
+    match (facts.master, around.advertises.or(around.serves), &around.has_vip) {
+        (Some(pid), Some(other), _) => Err(Refusal::TwoMasters { pid, other }),
+        (_, None, Some(mac)) => Err(Refusal::Taken { vip, mac: mac.clone(), vhid }),
+        (None, _, _) if around.advertises.is_none() && facts.other_ucarp.is_none() => {
+            Err(Refusal::NobodyServes { vhid, vip })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -304,8 +407,7 @@ fn edits(chosen: &Chosen, request: &Request, facts: &Facts) -> Vec<Edit> {
 fn values(chosen: &Chosen, facts: &Facts) -> String {
     let Chosen { vip, interface, address, vhid, skew } = chosen;
     let options = files::value(&facts.values, "OPTIONS").unwrap_or_default();
-    let options =
-        if files::skew_in(&options).unwrap_or(0) == *skew { options } else { files::with_skew(&options, *skew) };
+    let options = if files::parsed(&options).advskew == *skew { options } else { files::with_skew(&options, *skew) };
     [
         ("INTERFACE", interface.clone()),
         ("ADDRESS", address.to_string()),
@@ -318,35 +420,23 @@ fn values(chosen: &Chosen, facts: &Facts) -> String {
     .fold(facts.values.clone(), |text, (name, value)| files::with_value(&text, name, value))
 }
 
-/// The master not at boot; the metalogger always, and looking for the master where that will be.
-fn daemons(facts: &Facts, renamed: bool) -> Vec<Command> {
-    let Facts { master_unit, metalogger, .. } = facts;
+/// The metalogger always, and looking for the master where that will be.
+fn daemons(facts: &Facts, moves: bool) -> Vec<Command> {
+    let metalogger = &facts.metalogger;
     let mut commands = Vec::new();
-    if master_unit.at_boot {
-        commands.push(systemctl(
-            &["disable"],
-            &master_unit.name,
-            "mfs-promote starts it; at boot it would serve old metadata",
-        ));
-    }
     if !metalogger.at_boot {
-        commands.push(systemctl(
-            &["enable"],
-            &metalogger.name,
-            "the copy of the metadata that this machine serves from",
-        ));
+        commands.push(systemctl("enable", &metalogger.name, "the copy of the metadata that this machine serves from"));
     }
-    if metalogger.runs && renamed {
-        commands.push(systemctl(&["restart"], &metalogger.name, "it finds the master at the virtual IP"));
+    if metalogger.runs && moves {
+        commands.push(systemctl("restart", &metalogger.name, "it finds the master at the virtual IP"));
     } else if !metalogger.runs {
-        commands.push(systemctl(&["start"], &metalogger.name, "it copies from now on"));
+        commands.push(systemctl("start", &metalogger.name, "it copies from now on"));
     }
     commands
 }
 
-fn systemctl(verb: &[&str], unit: &str, why: &'static str) -> Command {
-    let words = verb.iter().chain([&unit]).map(|word| (*word).to_owned()).collect();
-    Command { program: "systemctl", words, why }
+fn systemctl(verb: &str, unit: &str, why: &'static str) -> Command {
+    Command { program: "systemctl", words: vec![verb.to_owned(), unit.to_owned()], why }
 }
 
 /// 96 random bits, as text.

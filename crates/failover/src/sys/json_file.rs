@@ -4,7 +4,8 @@
 //! old text or the new one, also after a power cut; never a part of one.
 //!
 //! Beside the fields of a value is the number of its format. A field that is missing in an older file must have a default; whatever
-//! an older program would misread raises the number, and it then refuses the file, and loses nothing.
+//! an older program would misread raises the number. That program then does not read the file, and one that writes it anew keeps the
+//! later text under another name.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -41,7 +42,7 @@ pub(crate) enum Error {
     /// A later release wrote it.
     #[error(
         "{} was written by a later release of mfs-promote (format {format}, and this one knows {FORMAT}); install that release \
-         again, or move the file away if what it holds may be forgotten", path.display()
+         again", path.display()
     )]
     Later {
         /// The file.
@@ -87,6 +88,11 @@ pub(crate) fn read<T: DeserializeOwned>(folder: &Folder, name: &OsStr) -> Result
 pub(crate) fn write<T: Serialize>(folder: &Folder, name: &OsStr, value: &T) -> Result<(), Error> {
     let new = new_name(name);
     remove_if_present(folder, &new)?;
+    if let Err(Error::Later { format, .. }) = read::<Value>(folder, name) {
+        let mut kept = name.to_owned();
+        kept.push(format!(".format-{format}"));
+        folder.replace(name, &kept)?;
+    }
     let mut file = folder.create(&new, 0o600)?;
     let text = numbered(value).and_then(|value| serde_json::to_vec_pretty(&value)).map_err(io::Error::from);
     let written = text.and_then(|text| file.write_all(&text).and_then(|()| file.sync_all()));
@@ -167,7 +173,9 @@ mod tests {
         std::fs::write(&path, "{\"format\": 2, \"run\": 3}").unwrap();
         let refused = read::<Kept>(&folder, name).unwrap_err();
         assert!(matches!(refused, Error::Later { format: 2, .. }), "{refused}");
-        assert!(path.exists());
+        write(&folder, name, &Kept { run: 4 }).unwrap();
+        assert_eq!(read(&folder, name).unwrap(), Some(Kept { run: 4 }));
+        assert!(std::fs::read_to_string(dir.path().join("value.json.format-2")).unwrap().contains('3'), "it is kept");
         let map = std::collections::BTreeMap::from([("a".to_owned(), true)]);
         write(&folder, name, &map).unwrap();
         assert_eq!(read(&folder, name).unwrap(), Some(map));

@@ -4,6 +4,7 @@ use super::*;
 use crate::setup::facts::Unit;
 
 const VIP: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 99);
+const OTHER: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 12);
 
 fn entry(address: [u8; 4], prefix: u8) -> InterfaceAddress {
     InterfaceAddress { address: address.into(), prefix, secondary: false }
@@ -21,6 +22,9 @@ fn first() -> Facts {
         hosts: "127.0.0.1 localhost\n172.16.0.11 m1 mfsmaster\n".to_owned(),
         addresses: vec![("eth0".to_owned(), entry([172, 16, 0, 11], 24)), ("eth1".to_owned(), entry([10, 0, 0, 1], 8))],
         name: "mfsmaster".to_owned(),
+        metalogger_cfg: "/etc/mfs/mfsmetalogger.cfg".into(),
+        own_names: vec!["m1.example".to_owned(), "m1".to_owned(), "localhost".to_owned()],
+        ports: [9421, 9419],
         resolved: Some(Ipv4Addr::new(172, 16, 0, 11)),
         password_file: "/etc/mfs/ucarp.pass".into(),
         password: Password::Missing,
@@ -48,10 +52,21 @@ fn chosen(request: &Request, facts: &Facts) -> Result<Chosen, Refusal> {
     Chosen::of(request, facts)
 }
 
-/// Where another machine advertises the address, unless a master runs here.
+/// Where another machine advertises the address and has it, unless a master runs here.
+fn around(facts: &Facts) -> Around {
+    match facts.master {
+        Some(_) => Around::default(),
+        None => Around {
+            advertises: Some(OTHER),
+            has_vip: Some("02:00:00:00:00:02".to_owned()),
+            follows: facts.resolved == Some(VIP),
+            ..Around::default()
+        },
+    }
+}
+
 fn planned(request: &Request, facts: &Facts) -> Result<Plan, Refusal> {
-    let other = facts.master.is_none().then_some(Ipv4Addr::new(172, 16, 0, 12));
-    plan(&chosen(request, facts)?, request, facts, other)
+    plan(&chosen(request, facts)?, request, facts, &around(facts))
 }
 
 fn files(plan: &Plan) -> Vec<&str> {
@@ -75,10 +90,10 @@ fn a_machine_whose_master_runs_gets_everything_but_another_master() {
     assert_eq!(
         commands(&plan),
         [
-            "systemctl disable moosefs-master",
             "systemctl enable moosefs-metalogger",
             "systemctl start moosefs-metalogger",
             "systemctl enable moosefs-ucarp",
+            "systemctl disable moosefs-master",
             "systemctl start moosefs-ucarp",
         ]
     );
@@ -100,14 +115,34 @@ fn the_next_machine_is_a_second_choice_and_needs_the_password_and_the_exports_of
 }
 
 #[test]
-fn ucarp_is_not_started_where_it_would_take_the_address() {
-    let (request, facts) = (request(), second());
-    let plan = plan(&chosen(&request, &facts).unwrap(), &request, &facts, None).unwrap();
-    assert!(!commands(&plan).contains(&"systemctl start moosefs-ucarp".to_owned()));
-    assert!(plan.notes[0].contains("ucarp is not started"), "{:?}", plan.notes);
-    let other = Some(Ipv4Addr::new(172, 16, 0, 12));
-    let two = super::plan(&chosen(&request, &first()).unwrap(), &request, &first(), other);
-    assert!(matches!(two, Err(Refusal::TwoMasters { .. })));
+fn nothing_is_changed_where_ucarp_would_take_the_address_from_something() {
+    let judged = |facts: &Facts, around: Around| plan(&chosen(&request(), facts).unwrap(), &request(), facts, &around);
+    let nobody = judged(&second(), Around::default());
+    assert!(matches!(nobody, Err(Refusal::NobodyServes { .. })), "{nobody:?}");
+    let has_vip = Some("02:00:00:00:00:07".to_owned());
+    for facts in [first(), second()] {
+        let taken = judged(&facts, Around { has_vip: has_vip.clone(), ..Around::default() });
+        assert!(matches!(taken, Err(Refusal::Taken { .. })), "{taken:?}");
+    }
+    for around in
+        [Around { advertises: Some(OTHER), ..Around::default() }, Around { serves: Some(OTHER), ..Around::default() }]
+    {
+        let two = judged(&first(), around);
+        assert!(matches!(two, Err(Refusal::TwoMasters { .. })), "{two:?}");
+    }
+    let held = Facts {
+        addresses: [first().addresses, vec![("eth0".to_owned(), entry([172, 16, 0, 99], 32))]].concat(),
+        ..first()
+    };
+    let plan = judged(&held, Around::default()).unwrap();
+    assert!(plan.notes[0].contains("is on this machine already"), "{:?}", plan.notes);
+}
+
+#[test]
+fn a_password_is_made_once_for_a_group() {
+    let mut facts = first();
+    facts.values = planned(&request(), &facts).unwrap().edits[0].after.clone();
+    assert!(matches!(planned(&request(), &facts), Err(Refusal::NoPassword { .. })), "it is lost, and others have it");
 }
 
 #[test]
@@ -172,9 +207,16 @@ fn the_interface_and_the_vhid_follow_from_the_address_or_must_be_given() {
     assert_eq!(given([192, 168, 0, 1], Some("eth1"), None).unwrap().address, Ipv4Addr::new(10, 0, 0, 1));
     assert!(matches!(given([192, 168, 0, 1], Some("eth7"), None), Err(Refusal::NoAddress { .. })));
     assert!(matches!(given([172, 16, 0, 11], None, None), Err(Refusal::OwnAddress { .. })));
+    for no_host in [[127, 0, 0, 9], [224, 0, 0, 1], [172, 16, 0, 255], [172, 16, 0, 0], [255, 255, 255, 255]] {
+        assert_eq!(given(no_host, None, None), Err(Refusal::NoHost(no_host.into())));
+    }
     assert!(matches!(given([10, 1, 0, 0], None, None), Err(Refusal::NoVhid(_))));
     assert_eq!(given([10, 1, 0, 0], None, Some(7)).unwrap().vhid, 7);
     assert_eq!(chosen(&Request::default(), &facts), Err(Refusal::NoVip));
+    let second_address = [first().addresses, vec![("eth0".to_owned(), entry([172, 16, 0, 77], 24))]].concat();
+    let values = first().values.replace("ADDRESS=", "ADDRESS=172.16.0.77");
+    let kept = Facts { addresses: second_address, values, ..first() };
+    assert_eq!(chosen(&request(), &kept).unwrap().address, Ipv4Addr::new(172, 16, 0, 77), "the one that is configured");
     let twice = Facts {
         addresses: [first().addresses, vec![("br0".to_owned(), entry([172, 16, 0, 12], 24))]].concat(),
         ..first()
@@ -186,8 +228,17 @@ fn the_interface_and_the_vhid_follow_from_the_address_or_must_be_given() {
 fn a_second_file_system_and_an_address_in_place_of_a_name_are_refused() {
     let instance = Facts { values: "XPARAM=two\n".to_owned(), ..first() };
     assert_eq!(planned(&request(), &instance), Err(Refusal::Instance("two".to_owned())));
-    let literal = Facts { name: "172.16.0.11".to_owned(), ..first() };
-    assert!(matches!(planned(&request(), &literal), Err(Refusal::Literal { .. })));
+    for name in ["172.16.0.11", "localhost", "M1", "m1.example"] {
+        let named = Facts { name: name.to_owned(), ..first() };
+        assert!(matches!(planned(&request(), &named), Err(Refusal::Name { .. })), "{name}");
+    }
+    for options in ["-x two", "-a 1.2.3.4", "-P", "-v 7", "-o /x"] {
+        let odd = Facts { values: format!("OPTIONS=\"{options}\"\n"), ..first() };
+        let refused = planned(&request(), &odd);
+        assert!(matches!(refused, Err(Refusal::Options(_) | Refusal::Instance(_))), "{options}");
+    }
+    let odd = Facts { values: "VIP = 1.2.3.4\n".to_owned(), ..first() };
+    assert_eq!(planned(&request(), &odd), Err(Refusal::OddValues(1)));
     let vip = Facts { name: VIP.to_string(), resolved: Some(VIP), ..first() };
     assert!(planned(&request(), &vip).is_ok());
 }
