@@ -43,6 +43,7 @@ mod second_failure;
 mod several;
 mod silent;
 mod small_sites;
+mod source_package;
 mod split;
 mod storm;
 mod strangers;

@@ -1,4 +1,4 @@
-//! Roots of Debian releases: made once by debootstrap, kept, never written to again.
+//! Roots of Debian releases: made once by debootstrap, kept, never written to again. What runs in one has a copy of it.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::Error;
 use crate::Result;
 use crate::error::{file, system};
-use crate::process::must;
+use crate::process::{self, must};
 
 /// A release of Debian, and with it one of MooseFS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,16 @@ impl Release {
         };
         format!("{PACKAGES},{web_interface}")
     }
+
+    /// What a clean builder of Debian packages has, and what our source package needs to be built.
+    fn build_packages(self) -> String {
+        let rust = match self {
+            // The Rust of bookworm itself is too old for us; browsers are built with this one.
+            Self::Debian12 => "cargo-web,rustc-web",
+            Self::Debian13 | Self::DebianUnstable => "cargo,rustc",
+        };
+        format!("build-essential,debhelper,{rust}")
+    }
 }
 
 /// What is in each root.
@@ -58,6 +68,26 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minima
                         moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client";
 /// The compiler of a release, and what it needs to link C code.
 const RUST: &str = "cargo,rustc,gcc,libc6-dev";
+/// Enters a copy of ROOT that lives in WORK, and runs a command there. FOLDER is mounted as /NAME in it; MODE is ro or rw.
+/// Usage: bash -c ENTER bash ROOT WORK [MODE NAME FOLDER]... -- [VARIABLE=VALUE]... COMMAND...
+const ENTER: &str = r#"
+set -eu
+root=$1 work=$2
+shift 2
+mkdir "$work/upper" "$work/work" "$work/root"
+mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/upper,workdir=$work/work" "$work/root"
+cd "$work/root"
+while [ "$1" != -- ]; do
+    mkdir "./$2"
+    mount --bind -o "$1" "$3" "./$2"
+    shift 3
+done
+shift
+mount --bind /dev dev
+mount -t proc proc proc
+mount -t sysfs sysfs sys
+exec chroot . /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "$@"
+"#;
 /// Written into the root when it is complete.
 const STAMP: &str = "lab-packages";
 /// About 300 MB are loaded and unpacked.
@@ -76,6 +106,35 @@ pub(crate) fn root(release: Release, scratch: &Path) -> Result<PathBuf> {
 /// A root of a release with its Rust; made now if it is not there.
 pub(crate) fn rust(release: Release, scratch: &Path) -> Result<PathBuf> {
     make(&format!("{}-rust", release.suite()), release, RUST, scratch)
+}
+
+/// A root of a release in which Debian packages are built; made now if it is not there.
+pub(crate) fn builder(release: Release, scratch: &Path) -> Result<PathBuf> {
+    make(&format!("{}-builder", release.suite()), release, &release.build_packages(), scratch)
+}
+
+/// A folder that what runs in a root finds there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shared<'a> {
+    /// Its name in the root, directly under `/`.
+    pub(crate) name: &'a str,
+    /// Where it is on this machine.
+    pub(crate) folder: &'a Path,
+    /// Whether what runs there may write to it.
+    pub(crate) writable: bool,
+}
+
+/// A command that runs in a copy of a root, with these folders of this machine, and without a network. What it leaves in the copy
+/// goes with `work`, which is for this one command.
+pub(crate) fn inside(root: &Path, work: &Path, shared: &[Shared]) -> Command {
+    let mut command =
+        process::unshare(&["--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", ENTER, "bash"]);
+    command.arg(root).arg(work);
+    for one in shared {
+        command.args([if one.writable { "rw" } else { "ro" }, one.name]).arg(one.folder);
+    }
+    command.arg("--");
+    command
 }
 
 fn make(name: &str, release: Release, packages: &str, scratch: &Path) -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! The workspace in the hands of the Rust that a Debian release ships.
+//! The workspace in the hands of a Debian release: compiled by its Rust, built by its packaging tools, and installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,46 +6,103 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::error::file;
-use crate::root::{self, Release};
+use crate::root::{self, Release, Shared};
 use crate::work::{HostLock, WorkFolder};
 use crate::{Result, process};
 
 /// The first time everything is compiled.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// And this is optimized as a whole.
+const PACKAGE_PATIENCE: Duration = Duration::from_secs(60 * 60);
 
-/// Enters a copy of ROOT that lives in WORK, where the sources and their dependencies can only be read.
-/// Usage: bash -c SCRIPT bash ROOT WORK SOURCES VENDOR TARGET CARGO-WORDS...
-const SCRIPT: &str = r#"
-set -eu
-root=$1 work=$2 sources=$3 vendor=$4 target=$5
-shift 5
-mkdir "$work/upper" "$work/work" "$work/root"
-mount -t overlay overlay -o "lowerdir=$root,upperdir=$work/upper,workdir=$work/work" "$work/root"
-cd "$work/root"
-mkdir sources vendor target
-mount --bind -o ro "$sources" sources
-mount --bind -o ro "$vendor" vendor
-mount --bind "$target" target
-mount --bind /dev dev
-mount -t proc proc proc
-exec chroot . /usr/bin/env -i PATH=/usr/bin:/bin HOME=/root CARGO_TARGET_DIR=/target sh -c 'cd /sources; exec cargo "$@"' sh \
-    --config 'source.crates-io.replace-with="vendor"' --config 'source.vendor.directory="/vendor"' "$@"
-"#;
+/// Builds the source package in /source, and leaves what was built in /out.
+///
+/// cargo keeps what it compiled in /target for the next time. It knows the crates by their versions, but our own sources only by
+/// their times, and those of a source package are all the same: they get new ones, so that all of them are compiled again.
+const BUILD: &str = "
+    set -eu
+    mkdir /build
+    cd /build
+    dpkg-source -x /source/*.dsc unpacked
+    cd unpacked
+    find . -path ./vendor -prune -o -type f -exec touch {} +
+    dpkg-buildpackage -b -us -uc
+    cp ../*.deb /out
+";
+
+/// Installs the package in /built, and runs the test that comes with the sources.
+const TRY: &str = "
+    set -eu
+    mount -t tmpfs tmpfs /run
+    touch /etc/hosts # every machine has one, and a root is none
+    dpkg --install /built/*.deb
+    mfs-promote --version
+    debian/tests/failover
+";
 
 /// Runs the cargo of a release on the workspace, without a network, and returns what it printed.
 pub fn cargo(release: Release, words: &[&str]) -> Result<String> {
     let _lock = HostLock::take()?;
     let work = WorkFolder::create()?;
     let root = root::rust(release, work.path())?;
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let sources = sources();
     let vendor = vendored(&sources, work.path())?;
-    // What was compiled there is of use the next time.
-    let target = root::cache().join(format!("{}-target", release.suite()));
-    fs::create_dir_all(&target).map_err(file("create", &target))?;
-    let mut command =
-        process::unshare(&["--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", SCRIPT, "bash"]);
-    command.arg(root).arg(work.path()).arg(sources).arg(vendor).arg(target).args(words).arg("--offline");
+    let target = kept(&format!("{}-target", release.suite()))?;
+    let shared = [
+        Shared { name: "sources", folder: &sources, writable: false },
+        Shared { name: "vendor", folder: &vendor, writable: false },
+        Shared { name: "target", folder: &target, writable: true },
+    ];
+    let mut command = root::inside(&root, work.path(), &shared);
+    command.args(["CARGO_TARGET_DIR=/target", "sh", "-c", "cd /sources; exec cargo \"$@\"", "sh"]);
+    command.args(["--config", "source.crates-io.replace-with=\"vendor\""]);
+    command.args(["--config", "source.vendor.directory=\"/vendor\""]).args(words).arg("--offline");
     process::must(command, work.path(), PATIENCE)
+}
+
+/// Builds the source package in the folder `source` as a builder of a release's packages does, puts the binary package into the
+/// folder `out`, and returns what was printed.
+pub fn package(release: Release, source: &Path, out: &Path) -> Result<String> {
+    let _lock = HostLock::take()?;
+    let work = WorkFolder::create()?;
+    let root = root::builder(release, work.path())?;
+    let target = kept(&format!("{}-package-target", release.suite()))?;
+    let shared = [
+        Shared { name: "source", folder: source, writable: false },
+        Shared { name: "target", folder: &target, writable: true },
+        Shared { name: "out", folder: out, writable: true },
+    ];
+    let mut command = root::inside(&root, work.path(), &shared);
+    command.args(["CARGO_TARGET_DIR=/target", "LC_ALL=C.UTF-8", "sh", "-c", BUILD]);
+    process::must(command, work.path(), PACKAGE_PATIENCE)
+}
+
+/// Installs the binary package in the folder `built` on a machine of a release, runs the test of the source package on it, and
+/// returns what was printed.
+pub fn try_package(release: Release, built: &Path) -> Result<String> {
+    let _lock = HostLock::take()?;
+    let work = WorkFolder::create()?;
+    let root = root::root(release, work.path())?;
+    let packaging = sources().join("scripts/packaging");
+    let shared = [
+        Shared { name: "packaging", folder: &packaging, writable: false },
+        Shared { name: "built", folder: built, writable: false },
+    ];
+    let mut command = root::inside(&root, work.path(), &shared);
+    command.args(["LC_ALL=C.UTF-8", "sh", "-c", &format!("cd /packaging\n{TRY}")]);
+    process::must(command, work.path(), PATIENCE)
+}
+
+/// The workspace.
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// A folder of the cache for what cargo compiled: it is of use the next time.
+fn kept(name: &str) -> Result<PathBuf> {
+    let target = root::cache().join(name);
+    fs::create_dir_all(&target).map_err(file("create", &target))?;
+    Ok(target)
 }
 
 /// A folder with the sources of all dependencies. cargo takes them from its own cache, and loads only those that this
