@@ -9,7 +9,7 @@ use lab::oplog::Line;
 use lab::{Cluster, LAST_RETRY, Moment, Result, Workload, log_lines};
 use regex_lite::Regex;
 
-use crate::{SOON, nothing_lost, nothing_lost_but, steady, wait_for_whole_copy};
+use crate::{SOON, nothing_lost_but, steady, wait_for_whole_copy};
 
 /// A client may go on with what it remembers of a history that is gone for so long after the end of a split.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -91,10 +91,15 @@ fn many_changes_on_the_old_masters_side_and_none_on_the_promoted_one() -> Result
     let cluster = halves().masters(3).start()?;
     let load = cluster.client().keep_writing()?;
     let pid = cluster.master_pid("m1");
+    let mut healed = Vec::new();
     for seconds in [5, 20, 45] {
         let mark = cluster.mark();
         wait_for_whole_copy(&cluster, "m3")?;
         let ended = split(&cluster, [&["m1", "cs1", "c1"], &["m2", "m3", "cs2"]], seconds)?;
+        if ended.promoted.is_none() {
+            // The promotion may end just then, and answer the client until the two have compared: see `docs/limits.md`.
+            healed.push(*ended.times.end()..=*ended.times.end() + REMEMBERED);
+        }
         wins(&cluster, "m1", pid)?;
         load.wait_for_progress(LAST_RETRY)?;
         wait_for_whole_copy(&cluster, "m3")?;
@@ -108,7 +113,7 @@ fn many_changes_on_the_old_masters_side_and_none_on_the_promoted_one() -> Result
             eprintln!("m2 had served version {:?}, and names {number} changes", ended.promoted);
         }
     }
-    nothing_lost(&cluster, &load)
+    nothing_lost_but(&cluster, &load, &healed).map(drop)
 }
 
 /// The version in the line of a proof.

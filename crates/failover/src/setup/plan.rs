@@ -114,8 +114,9 @@ pub(super) enum Refusal {
     },
     /// The password is made on the first machine, once.
     #[error(
-        "there is no {} here: it is made once, on the first machine, where the master runs; copy it from a machine of the group, \
-         where mfs-promote --init prints the line for this one", path.display()
+        "there is no {0} here. If another machine of the group has it, copy it: mfs-promote --init prints the line for that there. If \
+         this is the first machine, make it: install -m 600 /dev/stdin {0} <<< 'your own password' (at most 19 bytes), then run this \
+         again", path.display()
     )]
     NoPassword {
         /// Where it should be.
@@ -381,8 +382,8 @@ fn edits(chosen: &Chosen, request: &Request, facts: &Facts) -> Vec<Edit> {
         let edit = Edit { path: path.into(), before, after, mode: 0o644, instead: None };
         (edit.before.as_ref() != Some(&edit.after)).then_some(edit)
     };
-    let mut edits: Vec<_> =
-        changed(VALUES, &facts.values, values(chosen, facts), facts.has_values).into_iter().collect();
+    let mut edits = Vec::new();
+    // Before the values, which say that there is a group already: then none is made.
     if facts.password == Password::Missing {
         edits.push(Edit {
             path: facts.password_file.clone(),
@@ -392,6 +393,7 @@ fn edits(chosen: &Chosen, request: &Request, facts: &Facts) -> Vec<Edit> {
             instead: Some("a password, made here and not shown"),
         });
     }
+    edits.extend(changed(VALUES, &facts.values, values(chosen, facts), facts.has_values));
     edits.extend(facts.missing.iter().map(|path| {
         let is_metalogger = path.ends_with("mfsmetalogger.cfg");
         let after = if is_metalogger { "MASTER_RECONNECTION_DELAY = 1\n".to_owned() } else { String::new() };

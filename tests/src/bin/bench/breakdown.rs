@@ -50,7 +50,12 @@ const PARTS: [(&str, Owner, &str, &str); 12] = [
     ("detection", Owner::Ucarp, "`advbase` × `deadratio` less the age of the last advertisement", "ucarp `-b`, `-r`"),
     ("hook", Owner::Ours, "milliseconds", ""),
     ("prepare", Owner::Ours, "beside settle; one copy of the image", "a file system with reflinks"),
-    ("settle", Owner::Ours, "one advertisement interval", "`SETTLE_MARGIN`, ucarp `-b`, `-k`"),
+    (
+        "settle",
+        Owner::Ours,
+        "0.5 s where heartbeats tell enough, else an interval",
+        "`SETTLE_MARGIN`, ucarp `-b`, `-k`",
+    ),
     ("metalogger", Owner::Ours, "its own clean end", ""),
     ("stage", Owner::Ours, "writing the changes", "`META_DOWNLOAD_FREQ = 1`: fewer changes"),
     ("commit", Owner::Ours, "a few renames and flushes", ""),

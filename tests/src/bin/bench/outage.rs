@@ -65,7 +65,8 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
         Goal::at_most("client without writes, defaults, to the shell hooks", 0.75, "×", to_shell(WRITES)),
     ];
     let mut text = format!("{}\n", table(&times(SIDES, &our_runs, &shell_runs)));
-    text += "The clients' operations, all runs together:\n\n";
+    text += "The clients' operations, all runs together. A run lasts until 3 s after all programs work again, so that a longer\n\
+             outage has more of them:\n\n";
     text += &table(&operations(&our_runs, &shell_runs));
     text += "\nThe steps of our promotions:\n\n";
     text += &table(&steps(&our_runs));

@@ -73,6 +73,11 @@ fn files(plan: &Plan) -> Vec<&str> {
     plan.edits.iter().filter_map(|edit| edit.path.to_str()).collect()
 }
 
+/// The text of a file that is written.
+fn after<'a>(plan: &'a Plan, path: &str) -> &'a str {
+    &plan.edits.iter().find(|edit| edit.path.as_os_str() == path).unwrap().after
+}
+
 fn commands(plan: &Plan) -> Vec<String> {
     plan.commands.iter().map(ToString::to_string).collect()
 }
@@ -80,13 +85,13 @@ fn commands(plan: &Plan) -> Vec<String> {
 #[test]
 fn a_machine_whose_master_runs_gets_everything_but_another_master() {
     let plan = planned(&request(), &first()).unwrap();
-    let all = ["/etc/default/moosefs-ucarp", "/etc/mfs/ucarp.pass", "/etc/mfs/mfsmetalogger.cfg", "/etc/hosts"];
+    let all = ["/etc/mfs/ucarp.pass", "/etc/default/moosefs-ucarp", "/etc/mfs/mfsmetalogger.cfg", "/etc/hosts"];
     assert_eq!(files(&plan), all);
     assert_eq!(
-        plan.edits[0].after,
+        after(&plan, VALUES),
         "INTERFACE=eth0\nADDRESS=172.16.0.11\nVIP=172.16.0.99\nVHID=99\nPASSWORD_FILE=/etc/mfs/ucarp.pass\nXPARAM=\nOPTIONS=\n"
     );
-    assert_eq!(plan.edits[3].after, "127.0.0.1 localhost\n172.16.0.11 m1\n172.16.0.99 mfsmaster\n");
+    assert_eq!(after(&plan, HOSTS), "127.0.0.1 localhost\n172.16.0.11 m1\n172.16.0.99 mfsmaster\n");
     assert_eq!(
         commands(&plan),
         [
@@ -103,7 +108,7 @@ fn a_machine_whose_master_runs_gets_everything_but_another_master() {
 #[test]
 fn the_next_machine_is_a_second_choice_and_needs_the_password_and_the_exports_of_the_first() {
     let plan = planned(&request(), &second()).unwrap();
-    assert!(plan.edits[0].after.ends_with("OPTIONS=\"-k 50\"\n"), "{}", plan.edits[0].after);
+    assert!(after(&plan, VALUES).ends_with("OPTIONS=\"-k 50\"\n"), "{}", after(&plan, VALUES));
     assert_eq!(files(&plan), ["/etc/default/moosefs-ucarp", "/etc/hosts"]);
     let missing = Facts { password: Password::Missing, ..second() };
     assert!(matches!(planned(&request(), &missing), Err(Refusal::NoPassword { .. })));
@@ -141,7 +146,7 @@ fn nothing_is_changed_where_ucarp_would_take_the_address_from_something() {
 #[test]
 fn a_password_is_made_once_for_a_group() {
     let mut facts = first();
-    facts.values = planned(&request(), &facts).unwrap().edits[0].after.clone();
+    facts.values = after(&planned(&request(), &facts).unwrap(), VALUES).to_owned();
     assert!(matches!(planned(&request(), &facts), Err(Refusal::NoPassword { .. })), "it is lost, and others have it");
 }
 
@@ -149,8 +154,8 @@ fn a_password_is_made_once_for_a_group() {
 fn what_is_set_up_already_stays_as_it_is() {
     let mut facts = first();
     let plan = planned(&request(), &facts).unwrap();
-    facts.values.clone_from(&plan.edits[0].after);
-    facts.hosts.clone_from(&plan.edits[3].after);
+    after(&plan, VALUES).clone_into(&mut facts.values);
+    after(&plan, HOSTS).clone_into(&mut facts.hosts);
     facts.resolved = Some(VIP);
     facts.password = Password::Good;
     facts.missing = Vec::new();
