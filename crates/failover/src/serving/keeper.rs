@@ -193,11 +193,15 @@ impl Keeper {
     }
 
     /// A master was proved, and this machine may serve: clients are answered from now on. If this process was paused since it
-    /// began, another machine may serve by now: then the lease is regained first. Says whether clients are answered now.
+    /// began, another machine may serve by now, and one can be heard again that does: then the lease is regained first. Says whether
+    /// clients are answered now.
     pub(crate) fn open(&self) -> nix::Result<bool> {
         let shared = &self.shared;
         let mut state = shared.state();
-        let opened = shared.open()?;
+        let now = Instant::now();
+        let claims = |(other, view): (Ipv4Addr, View)| (view.last_answer(now) == Some(now)).then_some(other);
+        let other = shared.group.views().into_iter().find_map(claims);
+        let opened = other.is_none() && shared.open()?;
         state.serving = true;
         if opened {
             shared.restore_vip();
@@ -205,7 +209,11 @@ impl Keeper {
             drop(state);
             shared.group.say(|statement| statement.answers = true);
         } else {
-            log::error!("answers to clients are held: this machine was paused, and another one may serve");
+            let why = other.map_or_else(
+                || "this machine was paused, and another one may serve".to_owned(),
+                |other| format!("{other} claims to serve too"),
+            );
+            log::error!("answers to clients are held: {why}");
         }
         Ok(opened)
     }
@@ -365,6 +373,11 @@ impl Shared {
             Decision::LetGo { held_for } => self.let_go(&mut state, held_for),
         }
         state.lost = state.lost.or(lost);
+        // Not at once: of two that hear each other again after a split, the second one must hear that the first one answered, or it goes
+        // on, though it may be the one whose changes do not count.
+        if matches!(state.answers, Answers::Held { since, .. } if since.elapsed() >= timing::HEARTBEAT_NOW) {
+            self.group.say(|statement| statement.answers = false);
+        }
     }
 
     fn renew(&self, state: &mut State) {
@@ -400,7 +413,6 @@ impl Shared {
                 log::warn!("cannot close the lease; it ends by itself: {e}");
             }
         }
-        self.group.say(|statement| statement.answers = false);
         log::error!("answers to clients are held: {why}");
     }
 
