@@ -13,7 +13,7 @@ use crate::booted::{
 };
 
 /// What a command prints that must succeed and be silent on standard error.
-fn output(command: &mut Command) -> String {
+pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(

@@ -7,18 +7,7 @@ use std::sync::Mutex;
 
 use lab::{Release, Result, debian_package, rust};
 
-/// What a command prints that must succeed.
-fn output(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{printed}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    printed
-}
+use crate::packages::output;
 
 /// The folder of the source package; made now, once per process.
 fn source_package() -> PathBuf {

@@ -91,7 +91,6 @@ fn ask_for_vip(request: &mut Request, facts: &Facts) {
 /// Looks around on the network. A ucarp that is started beside one that advertises stands by. A master that answers at the address
 /// proves nothing, whatever has put it there: a ucarp that hears nobody takes the address.
 fn look_around(chosen: &Chosen, facts: &Facts) -> Result<Around, Box<dyn Error>> {
-    let follows = || !tcp::outgoing_to(SocketAddrV4::new(chosen.vip, facts.ports[1])).is_empty();
     if facts.ucarp.runs {
         return Ok(Around { follows: true, ..Around::default() });
     }
@@ -107,7 +106,7 @@ fn look_around(chosen: &Chosen, facts: &Facts) -> Result<Around, Box<dyn Error>>
         advertises: advertiser(&vip, chosen, facts)?,
         has_vip: has_vip.map(|mac| mac.to_string()),
         serves: serves.filter(|named| moosefs::info(SocketAddrV4::new(*named, facts.ports[0]), ANSWER).is_ok()),
-        follows: follows(),
+        follows: !tcp::outgoing_to(SocketAddrV4::new(chosen.vip, facts.ports[1])).is_empty(),
     })
 }
 
@@ -226,9 +225,4 @@ fn next_machine(chosen: &Chosen, facts: &Facts, skew: u8) -> String {
         "ssh root@{address} tar -C / -chf - {} | tar -C / -xf - && mfs-promote --init --vip {vip} --vhid {vhid} --skew {skew}",
         same.join(" ")
     )
-}
-
-/// Whether a path is there, whatever it is.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok()
 }

@@ -477,7 +477,7 @@ fn theirs(ours: &Document, name: &str) -> Result<Document, cfg::Error> {
 }
 
 /// `/etc/mfs/x.cfg`, or `/etc/x.cfg` where only that is there: the place of old, in which MooseFS still looks.
-fn first_that_exists(path: &Path) -> PathBuf {
+pub(crate) fn first_that_exists(path: &Path) -> PathBuf {
     let of_old = path.parent().and_then(Path::parent).zip(path.file_name()).map(|(folder, name)| folder.join(name));
     let of_old = of_old.filter(|of_old| !path.exists() && of_old.exists());
     of_old.unwrap_or_else(|| path.to_owned())

@@ -19,7 +19,6 @@ use crate::sys::trust::changeable;
 use crate::sys::{process, systemd};
 use crate::ucarp::Ucarp;
 
-use super::exists;
 use super::files;
 
 /// The values of the unit [`UCARP_UNIT`], as the package installs them.
@@ -226,6 +225,11 @@ impl Facts {
     }
 }
 
+/// Whether a path is there, whatever it is.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 fn read(path: &str) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })
 }
@@ -251,8 +255,7 @@ fn own_names() -> Vec<String> {
 
 /// Whether a file is neither there nor in the folder above, where MooseFS looked of old and still does.
 fn is_missing(path: &Path) -> bool {
-    let of_old = path.parent().and_then(Path::parent).zip(path.file_name()).map(|(folder, name)| folder.join(name));
-    !exists(path) && of_old.is_none_or(|path| !exists(&path))
+    !exists(&config::first_that_exists(path))
 }
 
 /// What the unit would say of the password file.
@@ -286,21 +289,21 @@ fn password(file: &Path) -> Result<Password, Error> {
     })
 }
 
+/// What systemctl answers to a question about a unit; `None` where it cannot be asked.
+fn ask(question: &str, unit: &str) -> Option<process::Finished> {
+    let systemctl = process::find_program("systemctl")?;
+    process::run(&systemctl, &[question, unit], ANSWER, &Cancel::new()).ok()
+}
+
 fn is_masked(unit: &str) -> bool {
-    let Some(systemctl) = process::find_program("systemctl") else { return false };
-    let answer = process::run(&systemctl, &["is-enabled", unit], ANSWER, &Cancel::new());
-    answer.is_ok_and(|answer| answer.output.trim_start().starts_with("masked"))
+    ask("is-enabled", unit).is_some_and(|answer| answer.output.trim_start().starts_with("masked"))
 }
 
 fn ucarp_unit() -> Result<Unit, Error> {
     if !systemd::is_manager() {
         return Err(Error::NoUnit(UCARP_UNIT.to_owned()));
     }
-    let systemctl = process::find_program("systemctl").ok_or(Error::NoPackage)?;
-    let says = |question| {
-        let words = [question, "--quiet", UCARP_UNIT];
-        process::run(&systemctl, &words, ANSWER, &Cancel::new()).is_ok_and(|answer| answer.status.success())
-    };
+    let says = |question| ask(question, UCARP_UNIT).is_some_and(|answer| answer.status.success());
     if !says("cat") {
         return Err(Error::NoPackage);
     }

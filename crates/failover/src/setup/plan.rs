@@ -212,7 +212,7 @@ impl Chosen {
             return Err(Refusal::OddValues(line));
         }
         let options = files::parsed(&configured("OPTIONS").unwrap_or_default());
-        if let Some(instance) = configured("XPARAM").or(options.xparam) {
+        if let Some(instance) = configured("XPARAM").or(options.xparam.clone()) {
             return Err(Refusal::Instance(instance));
         }
         let not_there = [
@@ -253,7 +253,7 @@ impl Chosen {
         if vhid == 0 {
             return Err(Refusal::NoVhid(vip));
         }
-        let given = configured("OPTIONS").map(|options| files::parsed(&options).advskew).filter(|skew| *skew > 0);
+        let given = Some(options.advskew).filter(|skew| *skew > 0);
         let usual = if facts.master.is_some() || facts.ucarp.at_boot { 0 } else { SKEW_STEP };
         let skew = request.skew.or(given).unwrap_or(usual);
         Ok(Self { vip, interface, address, vhid, skew })
