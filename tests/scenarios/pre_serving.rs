@@ -39,6 +39,29 @@ fn advertisements_are_dropped_and_the_living_master_is_still_seen() -> Result<()
 }
 
 #[test]
+fn the_address_leads_to_the_new_master_although_another_standby_announced_it_meanwhile() -> Result<()> {
+    // To reset the connections of clients and chunkservers makes this machine known to all, too.
+    let cluster = Cluster::build().masters(3).chunkservers(0).start()?;
+    cluster.wait_for_metalogger_in_step("m2", SOON)?;
+    cluster.kill("m3", "ucarp", Signal::SIGKILL)?;
+    let mark = cluster.mark();
+    cluster.power_off("m1")?;
+    cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_BEGUN, SOON)?;
+    // ucarp would announce the address once more, some seconds after the first time.
+    cluster.kill("m2", "ucarp", Signal::SIGSTOP)?;
+    // What a standby does that is MASTER for a moment.
+    let briefly = "ip addr add 172.16.0.99/16 dev eth0; arping -q -U -c 1 -w 1 -I eth0 172.16.0.99; ip addr del 172.16.0.99/16 dev eth0";
+    cluster.must("m3", &["sh", "-ec", briefly])?;
+    // Three seconds after the master's first answer. The neighbour entries of others lead to m3 for eight if nothing announces
+    // the address again.
+    let ended = cluster.wait_for_log_since(mark, "m2", log_lines::SERVING, SOON)?;
+    let taken = cluster.wait_for_serving("m2", SOON)?;
+    assert!(taken.at < ended.at, "it is found {:.1} s too late", taken.at.seconds_since(ended.at));
+    cluster.kill("m2", "ucarp", Signal::SIGCONT)?;
+    Ok(())
+}
+
+#[test]
 fn an_address_that_another_machine_has_is_not_served() -> Result<()> {
     let cluster = Cluster::build().masters(3).start()?;
     let load = cluster.client().keep_writing()?;

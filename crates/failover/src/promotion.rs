@@ -36,6 +36,7 @@ use crate::moosefs::{Daemon, Release};
 use crate::policy::Why;
 use crate::serving::Serving;
 use crate::serving::keeper::Keeper;
+use crate::serving::reannounce::Reannounce;
 use crate::sys::cancel::{Cancel, Race};
 use crate::sys::logging::chain;
 use crate::sys::nft::Lease;
@@ -405,20 +406,23 @@ impl Promotion<'_> {
         if !hot {
             self.start_cold(&committed)?;
         }
+        let mut reannounce = self.machine.config.arp_probe.then(|| Reannounce::listen(self.vip));
         let answers = self.answer_clients(&committed)?;
         // Else another machine may serve them: the kernel resets those that send here once the lease is regained.
         if answers {
+            // Another standby may have been MASTER for a moment since ucarp here announced the address.
+            reannounce.iter().for_each(Reannounce::announce);
             self.reset_clients(clients);
         }
         self.begin(StepName::Watch);
         let forked = self.forked_by_master()?;
-        match self.watch() {
+        match self.watch(reannounce.as_mut()) {
             // It remembers a TERM that it got while it waited, and has stored everything.
             Err(Failure::DiedServing { .. }) if hot => {
                 log::warn!("the hot standby was told to stop while it waited, so another mfsmaster is started");
                 self.wait_for(&forked)?;
                 self.start_cold(&committed)?;
-                self.watch()?;
+                self.watch(reannounce.as_mut())?;
             }
             watched => watched?,
         }
@@ -781,9 +785,12 @@ impl Promotion<'_> {
 
     /// Watches the new master for a moment: one that exits now must not leave the address without a master. A later call
     /// that ends this run finds a serving master, and decides what becomes of it.
-    fn watch(&mut self) -> Result<(), Failure> {
+    fn watch(&mut self, mut reannounce: Option<&mut Reannounce>) -> Result<(), Failure> {
         let begun = Instant::now();
         while begun.elapsed() < timing::EARLY_EXIT && self.cancel.sleep(LOOK_EVERY).is_ok() {
+            if let Some(reannounce) = reannounce.as_deref_mut().filter(|_| self.keeper.is_none_or(Keeper::answers)) {
+                reannounce.answer();
+            }
             if self.machine.running(Daemon::Master)?.is_none() {
                 return Err(Failure::DiedServing { after: begun.elapsed() });
             }

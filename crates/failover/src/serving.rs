@@ -45,7 +45,7 @@ use crate::vip::VirtualIp;
 mod failure;
 pub(crate) mod keeper;
 pub(crate) mod missing;
-mod reannounce;
+pub(crate) mod reannounce;
 mod targets;
 mod tell;
 mod vip_monitor;

@@ -248,7 +248,7 @@ impl Keeper {
     }
 
     /// Whether clients are answered.
-    pub(super) fn answers(&self) -> bool {
+    pub(crate) fn answers(&self) -> bool {
         self.shared.state().answers == Answers::Given
     }
 }

@@ -3,6 +3,9 @@
 //! A machine that wins where no advertisement reaches it announces the address before it asks whether another one serves.
 //! It then finds this master and steps down, but until the neighbour entries of all others expire they send to it. ucarp
 //! here has heard nothing either. So each announcement is answered by one of our own, for as long as an election can take.
+//!
+//! A standby that times out a little later than this machine announces the address too, before it reads the advertisement that
+//! makes it step down. So a promotion announces the address again when its master answers.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +19,7 @@ const ELECTION: Duration = Duration::from_secs(10);
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// The announcements of others.
-pub(super) struct Reannounce {
+pub(crate) struct Reannounce {
     vip: VirtualIp,
     /// `None` if none can be heard.
     link: Option<Probe>,
@@ -26,7 +29,7 @@ pub(super) struct Reannounce {
 
 impl Reannounce {
     /// Listens from now on.
-    pub(super) fn listen(vip: &VirtualIp) -> Self {
+    pub(crate) fn listen(vip: &VirtualIp) -> Self {
         let link = vip.arp().inspect_err(|e| {
             log::warn!("{}; cannot detect other machines that announce {vip}", chain(e));
         });
@@ -34,7 +37,7 @@ impl Reannounce {
     }
 
     /// Announces the address if another machine did so a moment ago. For a machine that has just seen that it is to serve.
-    pub(super) fn answer(&mut self) {
+    pub(crate) fn answer(&mut self) {
         let Some(link) = &self.link else { return };
         match link.last_holder() {
             Ok(Some(mac)) => {
@@ -48,9 +51,14 @@ impl Reannounce {
             Err(e) => log::debug!("{}", chain(&e)),
         }
         if self.last.is_some_and(|last| last.elapsed() < ELECTION) {
-            if let Err(e) = link.announce() {
-                log::debug!("{}", chain(&e));
-            }
+            self.announce();
+        }
+    }
+
+    /// Announces the address.
+    pub(crate) fn announce(&self) {
+        if let Some(Err(e)) = self.link.as_ref().map(Probe::announce) {
+            log::debug!("{}", chain(&e));
         }
     }
 }
