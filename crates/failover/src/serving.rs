@@ -34,9 +34,10 @@ use crate::machine::notify;
 use crate::machine::record::Record;
 use crate::machine::step_down::step_down;
 use crate::machine::{Machine, memory};
-use crate::moosefs::Info;
 use crate::moosefs::workarounds::nudge::Nudge;
+use crate::moosefs::{CLEAN_STOP_IMAGE, Info};
 use crate::sys::cancel::Cancel;
+use crate::sys::folder::Folder;
 use crate::sys::logging::chain;
 use crate::timing;
 use crate::ucarp::Ucarp;
@@ -151,7 +152,7 @@ impl<'a> Serving<'a> {
     /// What is wrong with the master here by now.
     fn failure_of(&self, look: &Look) -> Option<Failure> {
         match look {
-            Look::Absent(gone) if *gone > timing::RESTART => Some(Failure::Exited(*gone)),
+            Look::Absent(gone) if *gone > restart_time(&self.machine.data) => Some(Failure::Exited(*gone)),
             Look::Hangs(silence) => Some(Failure::Unresponsive(silence.lasted)),
             Look::Busy(silence) => {
                 if silence.begins && self.is_on_duty() {
@@ -191,10 +192,34 @@ impl<'a> Serving<'a> {
     }
 }
 
+/// For how long a master that is gone may be started again. One that was stopped has left an image from which `mfsmaster start`
+/// starts, as in a restart by an administrator; after a crash it refuses to. What cannot be found out is waited for.
+fn restart_time(data: &Folder) -> Duration {
+    match data.status(CLEAN_STOP_IMAGE.as_ref()) {
+        Ok(None) => timing::RESTART_CRASHED,
+        Ok(Some(_)) | Err(_) => timing::RESTART,
+    }
+}
+
 /// What the master here answered.
 fn answer(look: &Look) -> Option<Info> {
     match look {
         Look::Answers(info) => Some(*info),
         Look::Absent(_) | Look::Busy(_) | Look::Hangs(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_that_crashed_is_waited_for_less_long_than_one_that_was_stopped() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        std::fs::write(dir.path().join("metadata.mfs.back"), "").unwrap();
+        assert_eq!(restart_time(&data), timing::RESTART_CRASHED);
+        std::fs::write(dir.path().join("metadata.mfs"), "").unwrap();
+        assert_eq!(restart_time(&data), timing::RESTART);
     }
 }

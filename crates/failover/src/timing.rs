@@ -165,6 +165,8 @@ pub(crate) const OTHER_DECIDES: Duration = ms(3000);
 pub(crate) const MONITOR: Duration = ms(500);
 /// A master that an administrator restarts is back within this: it takes its lock before it loads.
 pub(crate) const RESTART: Duration = ms(3000);
+/// One that crashed does not start again in the ordinary way. A unit with a restart rule of its own is quicker than this.
+pub(crate) const RESTART_CRASHED: Duration = ms(800);
 /// A machine that has looked around, and reached another one, within this was not paused.
 pub(crate) const AWAKE: Duration = ms(2000);
 /// Between the end of the wait for a restarted ucarp and the moment in which another machine can win.
@@ -237,6 +239,7 @@ mod tests {
     #[test]
     fn an_early_exit_is_noticed_before_a_restart_would_be_waited_for() {
         assert!(START_GRACE < EARLY_EXIT && EARLY_EXIT <= RESTART);
+        assert!(RESTART_CRASHED > MONITOR, "it is looked for twice");
         assert!(MONITOR * 2 < AWAKE, "two looks are made in the time in which one is fresh");
     }
 }
