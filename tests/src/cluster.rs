@@ -351,6 +351,12 @@ impl Cluster {
         all.into_iter().filter(|process| !matches!(&*process.name, "bash" | "sleep")).collect()
     }
 
+    /// Lays a further cable, from `interface` of a machine to a bridge of its own in the switch, `br-INTERFACE`. Both ends are up,
+    /// and have no address.
+    pub fn further_cable(&self, name: &str, interface: &str) -> Result<()> {
+        self.switch.connect_further(name, self.machine(name)?.init()?, interface)
+    }
+
     /// Runs a script in the switch's network namespace. The far end of a machine's cable is called `v-NAME`.
     pub fn on_switch(&self, script: &str) -> Result<()> {
         self.switch.shell(script)

@@ -82,6 +82,17 @@ END"
         ))
     }
 
+    /// Lays one more cable of a machine, to a bridge that only cables with this name share.
+    pub(crate) fn connect_further(&self, name: &str, init: Pid, interface: &str) -> Result<()> {
+        self.shell(&format!(
+            "ip link show br-{interface} > /dev/null 2>&1 ||
+                 ip link add br-{interface} up type bridge stp_state 0 forward_delay 0 mcast_snooping 0
+             ip link add v-{name}-{interface} type veth peer name {interface} netns {init}
+             ip link set v-{name}-{interface} master br-{interface} up
+             nsenter -t {init} -n ip link set {interface} up"
+        ))
+    }
+
     /// The address of the client that asks the machine with this address alone.
     pub(crate) fn probe_address(address: Ipv4Addr) -> Ipv4Addr {
         let [.., last] = address.octets();

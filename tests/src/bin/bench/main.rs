@@ -1,6 +1,7 @@
 //! The benchmark: what a failover costs, with our programs and with shell hooks to compare. Each part is a file and makes
 //! a section of the page.
 
+mod alarms;
 mod archive;
 mod bed;
 mod breakdown;
@@ -61,7 +62,7 @@ struct Setup {
 type Part = fn(&Setup) -> Result<Section>;
 
 /// In the order of the page.
-const PARTS: [(&str, Part); 9] = [
+const PARTS: [(&str, Part); 10] = [
     ("outage", outage::section),
     ("recommended", outage::recommended),
     ("interruptions", interruptions::section),
@@ -71,6 +72,7 @@ const PARTS: [(&str, Part); 9] = [
     ("engine", engine::section),
     ("archive", archive::section),
     ("election", election::section),
+    ("alarms", alarms::section),
 ];
 
 fn main() -> ExitCode {

@@ -29,19 +29,7 @@ const WRITES: Measure = MEASURES[4].1;
 const SIDES: [&str; 3] = ["ours", "shell hooks", "ours / shell"];
 
 pub(crate) fn section(setup: &Setup) -> Result<Section> {
-    let ours = Hooks::ours()?;
-    let shell = setup.shell.clone().map(|folder| Hooks::Shell { folder });
-    let (mut our_runs, mut shell_runs) = (Vec::new(), Vec::new());
-    for _ in 0..setup.runs {
-        // At the same time: what disturbs the one disturbs the other.
-        let (ours, shell) = thread::scope(|scope| {
-            let shell = shell.as_ref().map(|shell| scope.spawn(|| power_cut("shell", shell, Settings::Defaults)));
-            let ours = power_cut("ours", &ours, Settings::Defaults);
-            (ours, shell.map(|shell| shell.join().expect("a measurement does not panic")))
-        });
-        our_runs.push(ours?);
-        shell_runs.extend(shell.transpose()?);
-    }
+    let (our_runs, shell_runs) = side_by_side(setup, Settings::Defaults)?;
     let [metadata, writes] = [METADATA, WRITES].map(|measure| summary(&our_runs, measure));
     let to_shell = |measure| ratio(summary(&our_runs, measure), summary(&shell_runs, measure));
     let median = |summary: Option<Summary>| summary.map(|summary| summary.median);
@@ -77,11 +65,7 @@ pub(crate) fn section(setup: &Setup) -> Result<Section> {
 }
 
 pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
-    let ours = Hooks::ours()?;
-    let mut runs = Vec::new();
-    for _ in 0..setup.runs {
-        runs.push(power_cut("ours", &ours, Settings::Recommended)?);
-    }
+    let (runs, shell_runs) = side_by_side(setup, Settings::Recommended)?;
     let [metadata, writes] = [METADATA, WRITES].map(|measure| summary(&runs, measure));
     let goals = vec![
         Goal::at_most(
@@ -101,13 +85,32 @@ pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
     let caught = runs.iter().filter(|run| run.caught).count();
     let spared = Summary::of(runs.iter().filter(|run| !run.caught).map(|run| run.writes));
     let text = format!(
-        "{}{RECOMMENDED}\nIn {caught} of {} runs the cut interrupted a write between the master's log line and its answer. Without\n\
+        "{}\n{}{RECOMMENDED}\nIn {caught} of {} runs the cut interrupted a write between the master's log line and its answer. Without\n\
          writes in the other runs: {} s.\n",
-        table(&distributions("ours", &runs)),
+        table(&times(SIDES, &runs, &shell_runs)),
+        table(&operations(&runs, &shell_runs)),
         runs.len(),
         spread(spared)
     );
     Ok(Section { title: "The same with the recommended settings", text, goals, pictures: Vec::new() })
+}
+
+/// Power cuts with our hooks, and with the shell hooks if there are any.
+fn side_by_side(setup: &Setup, settings: Settings) -> Result<(Vec<PowerCut>, Vec<PowerCut>)> {
+    let ours = Hooks::ours()?;
+    let shell = setup.shell.clone().map(|folder| Hooks::Shell { folder });
+    let (mut our_runs, mut shell_runs) = (Vec::new(), Vec::new());
+    for _ in 0..setup.runs {
+        // At the same time: what disturbs the one disturbs the other.
+        let (ours, shell) = thread::scope(|scope| {
+            let shell = shell.as_ref().map(|shell| scope.spawn(|| power_cut("shell", shell, settings)));
+            let ours = power_cut("ours", &ours, settings);
+            (ours, shell.map(|shell| shell.join().expect("a measurement does not panic")))
+        });
+        our_runs.push(ours?);
+        shell_runs.extend(shell.transpose()?);
+    }
+    Ok((our_runs, shell_runs))
 }
 
 /// One power cut, and a line about it.
@@ -132,11 +135,6 @@ pub(crate) fn times(columns: [&str; 3], one: &[PowerCut], other: &[PowerCut]) ->
         rows.push(vec![name.to_owned(), spread(one), spread(other), shown(ratio(one, other))]);
     }
     rows
-}
-
-fn distributions(column: &str, runs: &[PowerCut]) -> Vec<Row> {
-    let rows = MEASURES.map(|(name, measure)| vec![name.to_owned(), spread(summary(runs, measure))]);
-    [&[row(["seconds", column])], &rows[..]].concat()
 }
 
 fn operations(ours: &[PowerCut], shell: &[PowerCut]) -> Vec<Row> {
@@ -203,6 +201,6 @@ same time.
 
 const RECOMMENDED: &str = "
 As above, with `MASTER_RECONNECTION_DELAY = 1` on chunkservers and metaloggers, `META_DOWNLOAD_FREQ = 1`, ucarp's `-r 2`, and
-`net.ipv4.tcp_rto_max_ms = 1000` (Linux 6.15 and later) on clients and chunkservers. The skews are 0, 50 and 125.
+`net.ipv4.tcp_rto_max_ms = 1000` (Linux 6.15 and later) on clients and chunkservers. The skews are 0, 50 and 175.
 For writes the chunkservers have to reconnect too; they try every second.
 ";
