@@ -138,6 +138,9 @@ impl Control {
         let verb = if wanted { "enable" } else { "disable" };
         match self {
             Self::Unit(name) => Some(format!("systemctl {verb} {name}")),
+            Self::Script(name) if boot::is_openrc() => {
+                Some(format!("rc-update {} {name} default", if wanted { "add" } else { "del" }))
+            }
             Self::Script(name) => Some(format!("update-rc.d {name} {verb}")),
             Self::Own(_) => None,
         }
@@ -304,6 +307,9 @@ impl Services {
     pub(crate) fn starts_at_boot(&self, daemon: Daemon) -> bool {
         match self.control(daemon) {
             Some(Control::Unit(unit)) => boot::is_wanted(Path::new("/etc/systemd/system"), unit),
+            Some(Control::Script(name)) if boot::is_openrc() => {
+                boot::is_in_an_openrc_runlevel(Path::new("/etc/runlevels"), name)
+            }
             Some(Control::Script(name)) => boot::is_in_a_runlevel(Path::new("/etc"), name),
             Some(Control::Own(_)) | None => false,
         }

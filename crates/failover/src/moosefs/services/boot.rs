@@ -1,6 +1,11 @@
-//! The services that are started at boot: read from the links that `systemctl enable` and `update-rc.d` make.
+//! The services that are started at boot: read from the links that `systemctl enable`, `update-rc.d` and `rc-update` make.
 
 use std::path::{Path, PathBuf};
+
+/// Whether OpenRC booted this machine. It does not look at the links of sysvinit, which Debian makes for it as well.
+pub(super) fn is_openrc() -> bool {
+    Path::new("/run/openrc").exists()
+}
 
 /// Whether another unit wants this one: `systemctl enable` makes such a link.
 pub(super) fn is_wanted(folder: &Path, unit: &str) -> bool {
@@ -15,6 +20,12 @@ pub(super) fn is_in_a_runlevel(etc: &Path, script: &str) -> bool {
     let starts =
         |name: &str| name.strip_prefix('S').is_some_and(|name| name.trim_start_matches(char::is_numeric) == script);
     levels.any(|level| entries(&level, starts).next().is_some())
+}
+
+/// Whether a run level of OpenRC starts the script: `rc-update` makes a link `LEVEL/name`. Its level `off` is the shutdown.
+pub(super) fn is_in_an_openrc_runlevel(runlevels: &Path, script: &str) -> bool {
+    let mut levels = entries(runlevels, |level| level != "off");
+    levels.any(|level| level.join(script).symlink_metadata().is_ok())
 }
 
 /// The entries of `folder` whose name is `wanted`.
@@ -53,5 +64,14 @@ mod tests {
         assert!(!is_in_a_runlevel(dir.path(), "moosefs-master"));
         link(dir.path(), "rc3.d/S02moosefs-master");
         assert!(is_in_a_runlevel(dir.path(), "moosefs-master"));
+    }
+
+    #[test]
+    fn a_script_that_a_run_level_of_openrc_starts_starts_at_boot() {
+        let dir = tempfile::tempdir().unwrap();
+        link(dir.path(), "off/moosefs-master");
+        link(dir.path(), "default/moosefs-metalogger");
+        assert!(!is_in_an_openrc_runlevel(dir.path(), "moosefs-master"));
+        assert!(is_in_an_openrc_runlevel(dir.path(), "moosefs-metalogger"));
     }
 }
