@@ -33,6 +33,7 @@ mod monitoring;
 mod notify;
 mod old_master;
 mod old_release;
+mod other_inits;
 mod packages;
 mod patience;
 mod pause;

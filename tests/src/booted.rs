@@ -1,4 +1,5 @@
-//! A machine booted with systemd: Debian's own units of MooseFS and ours, under a real manager.
+//! A machine booted with systemd: Debian's own units of MooseFS and ours, under a real manager. Or with sysvinit or OpenRC, and
+//! with Debian's own boot scripts.
 //!
 //! Needs debootstrap and systemd-nspawn, and a host whose control groups can be written (not an unprivileged
 //! container). nspawn runs in a pid namespace of its own, so that all ends with it.
@@ -36,7 +37,7 @@ pub struct Booted {
     /// The address of its `eth0`.
     pub address: Ipv4Addr,
     shell: Child,
-    /// The machine's systemd, by its id on this host.
+    /// The machine's systemd, or other process 1, by its id on this host.
     manager: Pid,
     // In the order in which they must end.
     _groups: Groups,
@@ -44,22 +45,10 @@ pub struct Booted {
 }
 
 impl Booted {
-    /// Boots a machine with a cable in the site's switch.
+    /// Boots a machine with systemd, and with a cable in the site's switch.
     pub(crate) fn boot(site: Site, name: &str, address: Ipv4Addr, release: Release) -> Result<Self> {
         let root = root::root(release, site.scratch())?;
-        let groups = Groups::create(site.scratch(), name)?;
-        let console = console(&site, name);
-        let mut command =
-            unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash", "-c", SCRIPT]);
-        command.arg("booted").arg(&root).arg(name).args(groups.paths()).current_dir("/").stdin(Stdio::null());
-        command.stdout(fs::File::create(&console).map_err(file("create", &console))?);
-        let shell = spawn_for_life(command)?;
-        // From here on a failure ends what was started.
-        let (name, manager) = (name.to_owned(), Pid::from_raw(0));
-        let mut machine = Self { name, address, shell, manager, _groups: groups, site };
-        machine.manager =
-            machine.expect("systemd to be started", PATIENCE, || manager_below(pid_of(&machine.shell)))?;
-        machine.site.switch().connect(&machine.name, machine.manager, address)?;
+        let machine = Self::start(site, (name, address), &root, Path::new(""), "systemd")?;
         machine.expect("the machine to be booted", PATIENCE, || {
             let state = machine.run(&["systemctl", "is-system-running"]).ok()?;
             let state = String::from_utf8_lossy(&state.stdout).into_owned();
@@ -69,11 +58,58 @@ impl Booted {
         Ok(machine)
     }
 
+    /// Boots a machine with sysvinit's process 1, which runs the boot scripts of sysvinit or of OpenRC. Its disk is kept.
+    pub(crate) fn boot_without_systemd(site: Site, name: &str, address: Ipv4Addr) -> Result<Self> {
+        const BOOTED: &str = "runlevel | grep -q ' 2$' && ! pgrep -x 'rc|startpar|openrc'";
+        let root = root::sysvinit(Release::Debian13, site.scratch())?;
+        let disk = site.scratch().join(format!("{name}.disk"));
+        let machine = Self::start(site, (name, address), &root, &disk, "init")?;
+        machine.install("/etc/hosts", machine.site.hosts().as_bytes(), 0o644)?;
+        machine.expect("the machine to be booted", PATIENCE, || machine.must(&["sh", "-c", BOOTED]).ok())?;
+        Ok(machine)
+    }
+
+    /// Returns when process 1, which is called `manager`, runs and the cable is in.
+    fn start(
+        site: Site,
+        (name, address): (&str, Ipv4Addr),
+        root: &Path,
+        disk: &Path,
+        manager: &'static str,
+    ) -> Result<Self> {
+        let groups = Groups::create(site.scratch(), name)?;
+        let console = console(&site, name);
+        let mut command =
+            unshare(&["--net", "--mount", "--pid", "--uts", "--fork", "--kill-child", "bash", "-c", SCRIPT]);
+        command.arg("booted").arg(root).arg(name).arg(disk).args(groups.paths());
+        command.current_dir("/").stdin(Stdio::null());
+        command.stdout(fs::File::create(&console).map_err(file("create", &console))?);
+        let shell = spawn_for_life(command)?;
+        // From here on a failure ends what was started.
+        let mut machine =
+            Self { name: name.to_owned(), address, shell, manager: Pid::from_raw(0), _groups: groups, site };
+        machine.manager =
+            machine.expect("process 1 to be started", PATIENCE, || manager_below(pid_of(&machine.shell), manager))?;
+        machine.site.switch().connect(&machine.name, machine.manager, address)?;
+        Ok(machine)
+    }
+
+    /// An orderly shutdown by the machine's own boot scripts, up to its end.
+    pub fn shut_down(mut self) -> Result<()> {
+        self.run(&["poweroff"])?;
+        let ended = process::wait(&mut self.shell, PATIENCE).map_err(file("wait for", &self.name))?;
+        ended.map(drop).ok_or_else(|| Error::Expired {
+            what: "the machine to be off".to_owned(),
+            within: PATIENCE,
+            recent: self.recent(),
+        })
+    }
+
     /// A power cut: the link goes down and everything in the machine ends at once. Nothing of it is left.
     pub fn power_off(&self) -> Result<Moment> {
         let at = Moment::now();
         self.site.switch().cable(&self.name, false)?;
-        kill(self.manager, Signal::SIGKILL).map_err(system(format!("kill systemd of {}", self.name)))?;
+        kill(self.manager, Signal::SIGKILL).map_err(system(format!("kill process 1 of {}", self.name)))?;
         Ok(at)
     }
 
@@ -163,14 +199,15 @@ impl Booted {
         String::from_utf8_lossy(&printed).split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Waits for something; at the deadline the error shows the end of the machine's journal.
+    /// Waits for something; at the deadline the error shows the end of the machine's journal, or of its syslog.
     pub fn expect<T>(&self, what: &str, within: Duration, condition: impl FnMut() -> Option<T>) -> Result<T> {
         poll(within, condition).ok_or_else(|| Error::Expired { what: what.to_owned(), within, recent: self.recent() })
     }
 
     fn recent(&self) -> String {
         let console = fs::read_to_string(console(&self.site, &self.name)).unwrap_or_default();
-        let journal = self.run(&["journalctl", "--no-pager", "--output=short-precise", "--lines=100"]);
+        const JOURNAL: &str = "journalctl --no-pager --output=short-precise --lines=100 || tail -n 100 /var/log/syslog";
+        let journal = self.run(&["sh", "-c", JOURNAL]);
         let journal = journal.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         format!("{}: {console}\n{journal}\n{}", self.name, self.site.events().recent())
     }
@@ -188,13 +225,13 @@ fn console(site: &Site, name: &str) -> PathBuf {
     site.scratch().join(format!("{name}.console"))
 }
 
-/// The systemd that nspawn has started, which is the only child of the only child of `shell`.
-fn manager_below(shell: Pid) -> Option<Pid> {
+/// The process that nspawn has started, which is the only child of the only child of `shell`, once it has this name.
+fn manager_below(shell: Pid, manager: &str) -> Option<Pid> {
     let child = |pid: Pid| {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
         children.split_whitespace().next()?.parse().ok().map(Pid::from_raw)
     };
-    let manager = child(child(shell)?)?;
-    let name = fs::read_to_string(format!("/proc/{manager}/comm")).ok()?;
-    (name.trim() == "systemd").then_some(manager)
+    let found = child(child(shell)?)?;
+    let name = fs::read_to_string(format!("/proc/{found}/comm")).ok()?;
+    (name.trim() == manager).then_some(found)
 }

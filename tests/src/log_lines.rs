@@ -347,6 +347,8 @@ pub const LACKS: &str = "critical: lacks ";
 pub const NAGIOS_CRITICAL: &str = "MFS-PROMOTE CRITICAL - standby, ";
 /// `--check --nagios`
 pub const NAGIOS_LACKS: &str = "copy: lacks ";
+/// `--check` of a machine that is as it should be after a reboot.
+pub const CHECK_BOOT: &str = "the metalogger starts at boot, the master does not";
 /// `--check` about a wrapper around the hook.
 pub const WRAPPED_HOOK: &str = "calls /usr/bin/slow, which is not vip-up";
 /// The command of `NOTIFY` took too long.

@@ -66,6 +66,9 @@ impl Release {
 /// What is in each root.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,procps,python3-minimal,fuse3,iputils-arping,xz-utils,ucarp,\
                         moosefs-master,moosefs-metalogger,moosefs-chunkserver,moosefs-client";
+/// What is in the root of machines without systemd.
+const SYSVINIT: &str =
+    "sysvinit-core,inetutils-syslogd,iproute2,procps,xz-utils,ucarp,moosefs-master,moosefs-metalogger";
 /// The compiler of a release, and what it needs to link C code.
 const RUST: &str = "cargo,rustc,gcc,libc6-dev";
 /// Enters a copy of ROOT that lives in WORK, and runs a command there. FOLDER is mounted as /NAME in it; MODE is ro or rw.
@@ -100,17 +103,23 @@ pub(crate) fn cache() -> PathBuf {
 
 /// The root of a release's machines; made now if it is not there.
 pub(crate) fn root(release: Release, scratch: &Path) -> Result<PathBuf> {
-    make(release.suite(), release, &release.packages(), scratch)
+    make(release.suite(), release, &release.packages(), None, scratch)
+}
+
+/// A root of a release that sysvinit boots; made now if it is not there. OpenRC, which cannot be installed beside it from the
+/// beginning, is only downloaded: `apt-get install openrc` needs no network there.
+pub(crate) fn sysvinit(release: Release, scratch: &Path) -> Result<PathBuf> {
+    make(&format!("{}-sysvinit", release.suite()), release, SYSVINIT, Some("openrc"), scratch)
 }
 
 /// A root of a release with its Rust; made now if it is not there.
 pub(crate) fn rust(release: Release, scratch: &Path) -> Result<PathBuf> {
-    make(&format!("{}-rust", release.suite()), release, RUST, scratch)
+    make(&format!("{}-rust", release.suite()), release, RUST, None, scratch)
 }
 
 /// A root of a release in which Debian packages are built; made now if it is not there.
 pub(crate) fn builder(release: Release, scratch: &Path) -> Result<PathBuf> {
-    make(&format!("{}-builder", release.suite()), release, &release.build_packages(), scratch)
+    make(&format!("{}-builder", release.suite()), release, &release.build_packages(), None, scratch)
 }
 
 /// A folder that what runs in a root finds there.
@@ -137,7 +146,7 @@ pub(crate) fn inside(root: &Path, work: &Path, shared: &[Shared]) -> Command {
     command
 }
 
-fn make(name: &str, release: Release, packages: &str, scratch: &Path) -> Result<PathBuf> {
+fn make(name: &str, release: Release, packages: &str, downloaded: Option<&str>, scratch: &Path) -> Result<PathBuf> {
     let cache = cache();
     let root = cache.join(name);
     fs::create_dir_all(&cache).map_err(file("create", &cache))?;
@@ -159,12 +168,20 @@ fn make(name: &str, release: Release, packages: &str, scratch: &Path) -> Result<
         .args(["--variant=minbase", &format!("--include={packages}"), release.suite()])
         .arg(&new)
         .arg(mirror(scratch)?);
-    must(debootstrap, scratch, PATIENCE).map_err(|cause| Error::Root {
-        root: root.clone(),
-        suite: release.suite(),
-        hint: release.hint(),
-        cause: Box::new(cause),
-    })?;
+    let mut steps = vec![debootstrap];
+    if let Some(package) = downloaded {
+        let mut download = Command::new("chroot");
+        download.arg(&new).args(["apt-get", "--assume-yes", "--download-only", "install", package]);
+        steps.push(download);
+    }
+    for step in steps {
+        must(step, scratch, PATIENCE).map_err(|cause| Error::Root {
+            root: root.clone(),
+            suite: release.suite(),
+            hint: release.hint(),
+            cause: Box::new(cause),
+        })?;
+    }
     fs::write(new.join(STAMP), packages).map_err(file("write", new.join(STAMP)))?;
     fs::rename(&new, &root).map_err(file("rename", &new))?;
     Ok(root)

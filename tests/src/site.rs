@@ -1,4 +1,4 @@
-//! Machines that are booted with systemd, and plain ones beside them, on one switch.
+//! Machines that are booted, with systemd or without, and plain ones beside them, on one switch.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -55,6 +55,13 @@ impl Site {
         Booted::boot(self.clone(), &name, address, release)
     }
 
+    /// Boots a machine of Debian 13 as [`Site::boot`] does, but with sysvinit in the place of systemd, or with OpenRC once that is
+    /// installed on it. What it writes is there again when it is booted again, after the value for the last boot is gone.
+    pub fn boot_without_systemd(&self, number: u8) -> Result<Booted> {
+        let (name, address) = self.name("m", 10, number);
+        Booted::boot_without_systemd(self.clone(), &name, address)
+    }
+
     /// Starts a plain machine with a chunkserver, at 172.16.0.41.
     pub fn chunkserver(&self, release: Release) -> Result<Arc<Machine>> {
         let machine = self.plain("cs", 40, Role::Chunkserver, release)?;
@@ -84,7 +91,10 @@ impl Site {
 
     fn name(&self, kind: &str, base: u8, number: u8) -> (String, Ipv4Addr) {
         let named = (format!("{kind}{number}"), Ipv4Addr::new(172, 16, 0, base + number));
-        locked(&self.0.names).push(named.clone());
+        let mut names = locked(&self.0.names);
+        if !names.contains(&named) {
+            names.push(named.clone());
+        }
         named
     }
 
