@@ -67,6 +67,10 @@ pub(crate) fn dry_run(
 /// Prints what runs here, and the last runs.
 pub(crate) fn status(config: &Config, form: Form<'_>) -> Result<bool> {
     let data = &status::Status::gather(config)?;
-    print(&if form == Form::Json { json(&Numbered { format: FORMAT, data }) } else { text::status(data) });
+    print(&if form == Form::Json {
+        json(&Numbered { format: FORMAT, data })
+    } else {
+        text::status(data, Style::of_stdout())
+    });
     Ok(true)
 }

@@ -30,6 +30,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     let width = report.findings.iter().map(|finding| finding.name.len()).max().unwrap_or_default();
     let mut text = format!("role: {}\n\n", report.role());
     for Finding { name, level, text: answer } in &report.findings {
+        let answer = style.fitted(answer, width + 14);
         let _ =
             writeln!(text, "  {}  {name:width$}  {answer}", coloured(style, *level, &format!("{:8}", level.name())));
     }

@@ -88,9 +88,9 @@ pub(crate) enum Error {
     /// It is not the metalogger's copy.
     #[error("there is no copy of the metalogger's that could be served, only this machine's own files")]
     NoCopy,
-    /// A release that is not safe after it has waited.
+    /// A release that drops clients which are not back at once after it has waited.
     #[error(
-        "MooseFS {0} would drop clients that are not back at once after it has waited: a hot standby needs {needed} or later",
+        "MooseFS {0} is too old, {needed} or later is needed",
         needed = Release::FRESH_AFTER_REPLAY
     )]
     Release(Release),

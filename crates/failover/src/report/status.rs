@@ -35,7 +35,7 @@ pub(super) struct Status {
     pub(super) data_path: PathBuf,
     pub(super) master: Option<Master>,
     pub(super) metalogger_pid: Option<u32>,
-    /// On a standby that shall keep a hot one: what is known of it.
+    /// On a standby that shall keep a hot one, while no run is at work: what is known of it.
     pub(super) hot_standby: Option<HotState>,
     pub(super) ucarp: Vec<UcarpRow>,
     /// How many runs have files that are not archived yet.
@@ -102,7 +102,7 @@ impl Status {
             data_path: data.path().to_owned(),
             master: master.map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
             metalogger_pid: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-            hot_standby: HotState::of(config, &data)?.filter(|_| master.is_none()),
+            hot_standby: HotState::of(config, &data)?.filter(|_| master.is_none() && at_work.is_none()),
             ucarp: Ucarp::all_of(&config.instance)
                 .into_iter()
                 .map(|ucarp| UcarpRow::of(ucarp, config.client_port))

@@ -118,10 +118,10 @@ fn plan(plan: &Planned, style: Style) -> String {
 }
 
 /// What runs here, and the last runs.
-pub(super) fn status(status: &Status) -> String {
+pub(super) fn status(status: &Status, style: Style) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
-        let _ = writeln!(text, "{name:14} {value}");
+        let _ = writeln!(text, "{name:14} {}", style.fitted(value, 15));
     };
     line("mfsmaster", &status.master.as_ref().map_or_else(|| "not running".to_owned(), master));
     let missing = status.master.as_ref().map(missing).unwrap_or_default();
@@ -136,7 +136,8 @@ pub(super) fn status(status: &Status) -> String {
     }
     for here in &status.ucarp {
         line("ucarp", &ucarp(here));
-        if here.answers_held {
+        // A promotion opens them when it serves.
+        if here.answers_held && status.at_work.is_none() {
             line("clients", "answers are held: no other machine hears this one, or one serves");
         }
     }
@@ -164,7 +165,7 @@ pub(super) fn status(status: &Status) -> String {
     for interrupted in &status.interrupted_runs {
         line("interrupted", &interrupted.text);
     }
-    text + &runs(&status.runs)
+    text + &runs(&status.runs, style)
 }
 
 fn master(master: &Master) -> String {
@@ -178,7 +179,6 @@ fn master(master: &Master) -> String {
     text
 }
 
-/// Chunkservers and metaloggers that are not connected.
 fn hot_standby(state: &HotState) -> String {
     match state {
         HotState::Hot { since, version, memory, load_ms } => {
@@ -190,6 +190,7 @@ fn hot_standby(state: &HotState) -> String {
     }
 }
 
+/// Chunkservers and metaloggers that are not connected.
 fn missing(master: &Master) -> String {
     let chunkservers = master.chunkservers_missing.iter().map(|at| format!("chunkserver {at}"));
     let metaloggers = master.metaloggers_missing.iter().map(|machine| format!("the metalogger of {machine}"));
@@ -208,34 +209,33 @@ fn ucarp(ucarp: &UcarpRow) -> String {
 }
 
 /// A table of the last runs, the steps of the last promotion, and why the last run failed.
-fn runs(records: &[Record]) -> String {
+fn runs(records: &[Record], style: Style) -> String {
     if records.is_empty() {
         return "\nno runs yet\n".to_owned();
     }
     let mut text = "\n".to_owned();
-    let mut rows = vec![["started (UTC)", "run", "outcome", "version", "changes", "total"].map(str::to_owned)];
+    let mut rows = vec![["started (UTC)", "run", "outcome", "version", "total"].map(str::to_owned)];
     let shown = &records[records.len().saturating_sub(SHOWN_RUNS)..];
     rows.extend(shown.iter().map(record_row));
     table(&mut text, &rows);
     if let Some(last) = records.iter().rev().find(|record| record.kind == RunKind::Promotion) {
         let time = |ms| human(Duration::from_millis(ms));
         let steps: Vec<_> = last.steps.iter().map(|step| format!("{} {}", step.name, time(step.ms))).collect();
-        let _ = writeln!(text, "\nlast promotion: {}", steps.join(", "));
+        let changes = last.changes.map(|changes| format!("{changes} changes replayed; ")).unwrap_or_default();
+        let _ = writeln!(text, "\n{}", style.fitted(&format!("last promotion: {changes}{}", steps.join(", ")), 0));
     }
     if let Some(error) = shown.last().and_then(|last| last.error.as_ref()) {
-        let _ = writeln!(text, "\nthe last run failed: {error}");
+        let _ = writeln!(text, "\n{}", style.fitted(&format!("the last run failed: {error}"), 0));
     }
     text
 }
 
-fn record_row(record: &Record) -> [String; 6] {
-    let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
+fn record_row(record: &Record) -> [String; 5] {
     [
         when(u64::try_from(record.started).unwrap_or_default()).trim_end_matches(" UTC").to_owned(),
         record.kind.to_string(),
         record.outcome.to_string(),
-        number(record.version.map(|version| version.0)),
-        number(record.changes),
+        record.version.map(|version| version.to_string()).unwrap_or_default(),
         human(Duration::from_millis(record.total_ms)),
     ]
 }
@@ -254,7 +254,7 @@ mod tests {
             kind,
             vip: None,
             outcome,
-            version: Some(Version(1_000_326)),
+            version: Some(Version(2_000_001_000_326)),
             changes: Some(324),
             set_aside: Vec::new(),
             archive: None,
@@ -307,19 +307,21 @@ ucarp          running, pid 43, 172.16.0.99 is on eth0
 not archived   files of 1 run, in /var/lib/mfs/mfs-promote
                not enough space
 
-  started (UTC)        run         outcome            version  changes  total
-  2026-11-22 20:40:00  promotion   serving            1000326  324      4.79 s
-  2026-11-22 20:40:00  switchover  not switched over  1000326  324      4.79 s
+  started (UTC)        run         outcome            version        total
+  2026-11-22 20:40:00  promotion   serving            2000001000326  4.79 s
+  2026-11-22 20:40:00  switchover  not switched over  2000001000326  4.79 s
 
-last promotion: settle 1.47 s, start 204 ms, archive 8 ms
+last promotion: 324 changes replayed; settle 1.47 s, start 204 ms, archive 8 ms
 
 the last run failed: no standby
 ";
-        assert_eq!(status(&data), expected);
+        assert_eq!(status(&data, Style::plain()), expected);
         data.at_work = Some(RunAtWork { pid: 7, kind: RunKind::Demotion, ms: 2500 });
-        let text = status(&data);
+        let text = status(&data, Style::plain());
         assert!(text.contains("\nat work        demotion for 2.5 s, pid 7\n\n"), "{text}");
         data.ucarp[0].answers_held = true;
+        assert!(!status(&data, Style::plain()).contains("answers are held"), "until a promotion serves, they are");
+        data.at_work = None;
         data.unserved = vec![Unserved {
             first: Version(3_000_000_005_000),
             end: Version(3_000_000_005_012),
@@ -327,14 +329,13 @@ the last run failed: no standby
             served_by: std::net::Ipv4Addr::new(172, 16, 200, 102),
             noted: 1_795_379_424,
         }];
-        let text = status(&data);
+        let text = status(&data, Style::plain());
         let expected = "\nclients        answers are held: no other machine hears this one, or one serves\n\
                         not served     12 changes made here, versions 3000000005000 to 3000000005011\n               \
                         172.16.200.102 serves a history without them\n";
-        let lines: String = text.lines().filter(|line| !line.starts_with("at work")).flat_map(|l| [l, "\n"]).collect();
-        assert!(lines.contains(expected), "{lines}");
+        assert!(text.contains(expected), "{text}");
         data.runs = (0..50).map(|_| record(RunKind::Switchover, Outcome::NotSwitchedOver, None)).collect();
-        let text = status(&data);
+        let text = status(&data, Style::plain());
         assert!(text.lines().count() < 24 && text.lines().all(|line| line.len() <= 80), "{text}");
     }
 }

@@ -1,11 +1,14 @@
-//! Standard output and the terminal: a text, its colours, and a line that shows the progress of long work.
+//! Standard output and the terminal: a text, its colours and line breaks, and a line that shows the progress of long work.
 //!
-//! Colours appear only if standard output is a terminal, the progress line only if standard error is one.
+//! Colours and line breaks appear only if standard output is a terminal, the progress line only if standard error is one.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use rustix::termios::tcgetwinsize;
 
 use crate::sys::text::bytes;
 
@@ -65,23 +68,47 @@ impl Drop for Progress {
     }
 }
 
-/// Whether to use colours.
+/// How a text for people looks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
     coloured: bool,
+    /// How many columns a line may have.
+    columns: Option<usize>,
 }
 
 impl Style {
-    /// For standard output: only on a terminal, and not if `NO_COLOR` is set (<https://no-color.org>).
+    /// For standard output: as it is, but on a terminal with its columns, and with colours if `NO_COLOR` is not set
+    /// (<https://no-color.org>).
     pub(crate) fn of_stdout() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { coloured: std::io::stdout().is_terminal() && !unwanted }
+        let out = std::io::stdout();
+        let columns = tcgetwinsize(&out).ok().map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        Self { coloured: out.is_terminal() && !unwanted, columns }
     }
 
-    /// Never.
+    /// That of a file.
     #[cfg(test)]
     pub(crate) fn plain() -> Self {
-        Self { coloured: false }
+        Self { coloured: false, columns: None }
+    }
+
+    /// Breaks a text between words so that it fits, where each of its lines begins in the column `indent`.
+    pub(crate) fn fitted(self, text: &str, indent: usize) -> String {
+        let Some(room) = self.columns.and_then(|columns| columns.checked_sub(indent)) else { return text.to_owned() };
+        let (mut fitted, mut used) = (String::new(), 0);
+        for word in text.split(' ') {
+            let length = word.chars().count();
+            if used > 0 && used + 1 + length > room {
+                let _ = write!(fitted, "\n{:indent$}", "");
+                used = 0;
+            } else if used > 0 {
+                fitted.push(' ');
+                used += 1;
+            }
+            fitted.push_str(word);
+            used += length;
+        }
+        fitted
     }
 
     pub(crate) fn good(self, text: &str) -> String {
@@ -107,8 +134,17 @@ mod tests {
 
     #[test]
     fn colour_is_added_around_text_or_not_at_all() {
-        assert_eq!(Style { coloured: true }.bad("no"), "\x1b[31mno\x1b[0m");
-        assert_eq!(Style { coloured: false }.good("yes"), "yes");
+        assert_eq!(Style { coloured: true, ..Style::plain() }.bad("no"), "\x1b[31mno\x1b[0m");
+        assert_eq!(Style::plain().good("yes"), "yes");
         assert!(!Style::of_stdout().coloured || std::io::stdout().is_terminal());
+    }
+
+    #[test]
+    fn lines_break_between_words_on_a_terminal() {
+        let terminal = Style { columns: Some(12), ..Style::plain() };
+        assert_eq!(terminal.fitted("one two three", 4), "one two\n    three");
+        assert_eq!(terminal.fitted("one two3 a-word-without-end x", 4), "one two3\n    a-word-without-end\n    x");
+        assert_eq!(terminal.fitted("one two", 13), "one two");
+        assert_eq!(Style::plain().fitted("one two three", 4), "one two three");
     }
 }
