@@ -17,7 +17,7 @@ use crate::check;
 use crate::machine::config::Config;
 use crate::moosefs;
 use crate::sys::cancel::Cancel;
-use crate::sys::terminal::{self, print};
+use crate::sys::terminal::{self, Style, print};
 use crate::sys::{process, tcp};
 use crate::timing;
 use crate::ucarp::{Options, OtherMasters, Password as UcarpPassword};
@@ -142,9 +142,10 @@ fn still_so(request: &Request, plan: &Plan) -> Result<(), Box<dyn Error>> {
 /// What was found, and everything that will be written and run.
 fn shown(chosen: &Chosen, facts: &Facts, plan: &Plan) -> String {
     let role = match facts.master {
-        Some(pid) => format!("the MooseFS master runs here (pid {pid}); a healthy one is left alone"),
+        Some(pid) => format!("the master runs here (pid {pid}); a healthy one is left alone"),
         None => "no master runs here: it will stand by".to_owned(),
     };
+    let style = Style::of_stdout();
     let mut text = format!(
         "this machine: {role}\nvirtual IP {} on {} ({}), vhid {}, advskew {}\n\n",
         chosen.vip, chosen.interface, chosen.address, chosen.vhid, chosen.skew
@@ -157,10 +158,10 @@ fn shown(chosen: &Chosen, facts: &Facts, plan: &Plan) -> String {
         let _ = writeln!(text, "{edit}");
     }
     for command in &plan.commands {
-        let _ = writeln!(text, "{:<50}# {}", command.to_string(), command.why);
+        let _ = writeln!(text, "{:<36}# {}", command.to_string(), command.why);
     }
     for note in &plan.notes {
-        let _ = writeln!(text, "note: {note}");
+        let _ = writeln!(text, "{}", style.fitted(&format!("note: {note}"), 0));
     }
     text.push('\n');
     text
@@ -195,22 +196,22 @@ fn run(Command { program, words, .. }: &Command, cancel: &Cancel) -> Result<(), 
 /// What no command on this machine can do.
 fn left_to_do(chosen: &Chosen, facts: &Facts, plan: &Plan) -> String {
     let Chosen { vip, skew, .. } = chosen;
-    let (name, next) = (&facts.name, plan::next_skew(*skew));
+    let (name, next, style) = (&facts.name, plan::next_skew(*skew), Style::of_stdout());
     let mut text = "left to do\n".to_owned();
     if facts.master.is_some() {
-        let _ = writeln!(
-            text,
-            "  on a new machine that can be the master, after this package (each with a --skew of its own, 50 from those of the \
-             others; where root must not use ssh, copy these files in your own way):\n    {}",
-            next_machine(chosen, facts, next)
-        );
+        let on_new = "on a new machine that can be the master, after this package (each with a --skew of its own, 50 from those \
+                      of the others; where root must not use ssh, copy these files in your own way):";
+        let _ = writeln!(text, "  {}\n    {}", style.fitted(on_new, 2), next_machine(chosen, facts, next));
     }
     if !plan.is_empty() {
-        let _ = writeln!(
-            text,
-            "  on each chunkserver, one after the other: \"{vip} {name}\" in /etc/hosts, MASTER_RECONNECTION_DELAY = 1 in \
-             mfschunkserver.cfg, then restart it\n  on each client: \"{vip} {name}\" in /etc/hosts, then mount it anew"
+        let on_chunkservers = format!(
+            "on each chunkserver, one after the other: \"{vip} {name}\" in /etc/hosts, MASTER_RECONNECTION_DELAY = 1 in \
+             mfschunkserver.cfg, then restart it"
         );
+        let on_clients = format!("on each client: \"{vip} {name}\" in /etc/hosts, then mount it anew");
+        for line in [on_chunkservers, on_clients] {
+            let _ = writeln!(text, "  {}", style.fitted(&line, 2));
+        }
     }
     text.push('\n');
     if text.lines().count() > 2 { text } else { String::new() }

@@ -312,7 +312,7 @@ pub(super) fn plan(chosen: &Chosen, request: &Request, facts: &Facts, around: &A
     plan.commands = daemons(facts, renamed || is_elsewhere);
     let Facts { ucarp, other_ucarp, master_unit, .. } = facts;
     if !ucarp.at_boot {
-        plan.commands.push(systemctl("enable", UCARP_UNIT, "ucarp at boot, and a check every five minutes"));
+        plan.commands.push(systemctl("enable", UCARP_UNIT, "at boot, and a check every five minutes"));
     }
     // Not before ucarp is there at the next boot.
     if master_unit.at_boot {
@@ -427,7 +427,7 @@ fn daemons(facts: &Facts, moves: bool) -> Vec<Command> {
     let metalogger = &facts.metalogger;
     let mut commands = Vec::new();
     if !metalogger.at_boot {
-        commands.push(systemctl("enable", &metalogger.name, "the copy of the metadata that this machine serves from"));
+        commands.push(systemctl("enable", &metalogger.name, "the copy that this machine serves from"));
     }
     if metalogger.runs && moves {
         commands.push(systemctl("restart", &metalogger.name, "it finds the master at the virtual IP"));
