@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::instance::Instance;
 use crate::machine::config::{self, Config};
 use crate::machine::lock::{self, Locks};
+use crate::moosefs::cfg;
 use crate::moosefs::services::{self, Control, Services};
 use crate::moosefs::{self, Daemon};
 use crate::sys::address::{self, InterfaceAddress};
@@ -129,6 +130,9 @@ pub(super) struct Facts {
     pub(super) password: Password,
     /// Files that the daemons' units need and that are not there.
     pub(super) missing: Vec<PathBuf>,
+    /// The metalogger's configuration, if it is there and does not say how long to wait before it connects again. That of
+    /// MooseFS's own packages has nothing but comments.
+    pub(super) undelayed: Option<(PathBuf, String)>,
     /// The file that says which clients are let in, if it is not there.
     pub(super) missing_exports: Option<PathBuf>,
     /// The configuration that machines must have in common: the files that daemons and we read, there or not.
@@ -197,6 +201,7 @@ impl Facts {
             own_names: own_names(),
             ports: [config.client_port, config.metalogger_port],
             password: password(&password_file)?,
+            undelayed: undelayed(&config::first_that_exists(&config.services.metalogger_cfg)),
             missing: usual.into_iter().filter(|path| is_missing(path)).cloned().collect(),
             missing_exports: config.read_by_master.first().filter(|path| is_missing(path)).cloned(),
             name: config.master_host,
@@ -256,6 +261,13 @@ fn own_names() -> Vec<String> {
 /// Whether a file is neither there nor in the folder above, where MooseFS looked of old and still does.
 fn is_missing(path: &Path) -> bool {
     !exists(&config::first_that_exists(path))
+}
+
+/// The configuration at `path` with its text, if it is there and leaves [`files::DELAY`] to the default. One in an old encoding is
+/// left alone.
+fn undelayed(path: &Path) -> Option<(PathBuf, String)> {
+    let text = fs::read_to_string(path).ok()?;
+    cfg::value_in(path, files::DELAY).is_none().then(|| (path.to_owned(), text))
 }
 
 /// What the unit would say of the password file.

@@ -12,6 +12,8 @@ use crate::sys::folder::{self, Folder};
 use crate::sys::trust::changeable;
 use crate::ucarp::Options;
 
+/// How long a metalogger waits before it connects again, 5 s by default.
+pub(super) const DELAY: &str = "MASTER_RECONNECTION_DELAY";
 /// What a new file is called until it is complete.
 const UNFINISHED: &str = ".moosefs-ucarp.new";
 
@@ -123,6 +125,12 @@ pub(super) fn with_value(text: &str, name: &str, to: &str) -> String {
         None => lines.push(&new),
     }
     lines.join("\n") + "\n"
+}
+
+/// The metalogger's configuration with the shortest [`DELAY`], in a line at the end.
+pub(super) fn with_shortest_delay(text: &str) -> String {
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{end}{DELAY} = 1\n")
 }
 
 /// The number of the first line that systemd and a shell could read as something else than `NAME=value` with plain characters.

@@ -396,8 +396,15 @@ fn edits(chosen: &Chosen, request: &Request, facts: &Facts) -> Vec<Edit> {
     edits.extend(changed(VALUES, &facts.values, values(chosen, facts), facts.has_values));
     edits.extend(facts.missing.iter().map(|path| {
         let is_metalogger = path.ends_with("mfsmetalogger.cfg");
-        let after = if is_metalogger { "MASTER_RECONNECTION_DELAY = 1\n".to_owned() } else { String::new() };
+        let after = if is_metalogger { files::with_shortest_delay("") } else { String::new() };
         Edit { path: path.clone(), before: None, after, mode: 0o644, instead: None }
+    }));
+    edits.extend(facts.undelayed.iter().map(|(path, text)| Edit {
+        path: path.clone(),
+        before: Some(text.clone()),
+        after: files::with_shortest_delay(text),
+        mode: 0o644,
+        instead: None,
     }));
     if !request.keep_hosts && facts.resolved != Some(chosen.vip) {
         edits.extend(changed(HOSTS, &facts.hosts, files::with_host(&facts.hosts, &facts.name, chosen.vip), true));
@@ -431,6 +438,8 @@ fn daemons(facts: &Facts, moves: bool) -> Vec<Command> {
     }
     if metalogger.runs && moves {
         commands.push(systemctl("restart", &metalogger.name, "it finds the master at the virtual IP"));
+    } else if metalogger.runs && facts.undelayed.is_some() {
+        commands.push(systemctl("reload", &metalogger.name, "it connects again after a second"));
     } else if !metalogger.runs {
         commands.push(systemctl("start", &metalogger.name, "it copies from now on"));
     }

@@ -29,6 +29,7 @@ fn first() -> Facts {
         password_file: "/etc/mfs/ucarp.pass".into(),
         password: Password::Missing,
         missing: vec!["/etc/mfs/mfsmetalogger.cfg".into()],
+        undelayed: None,
         missing_exports: None,
         read_by_master: vec!["/etc/mfs/mfsexports.cfg".into()],
         master: Some(812),
@@ -103,6 +104,25 @@ fn a_machine_whose_master_runs_gets_everything_but_another_master() {
         ]
     );
     assert_eq!(plan.notes, Vec::<String>::new());
+}
+
+#[test]
+fn a_metalogger_whose_file_leaves_the_delay_to_the_default_gets_a_short_one() {
+    // As MooseFS's own packages install it; the last line may lack its end.
+    let file = ("/etc/mfs/mfsmetalogger.cfg".into(), "# MASTER_RECONNECTION_DELAY = 5".to_owned());
+    let mut facts = Facts { missing: Vec::new(), undelayed: Some(file), ..first() };
+    let plan = planned(&request(), &facts).unwrap();
+    assert_eq!(
+        after(&plan, "/etc/mfs/mfsmetalogger.cfg"),
+        "# MASTER_RECONNECTION_DELAY = 5\nMASTER_RECONNECTION_DELAY = 1\n"
+    );
+    assert_eq!(commands(&plan)[1], "systemctl start moosefs-metalogger");
+
+    // One that runs is told; it need not be restarted if it looks for the master where that is.
+    facts.metalogger.runs = true;
+    facts.resolved = Some(VIP);
+    let plan = planned(&request(), &facts).unwrap();
+    assert_eq!(commands(&plan)[1], "systemctl reload moosefs-metalogger");
 }
 
 #[test]
