@@ -12,7 +12,6 @@ use crate::SOON;
 
 pub(crate) const MASTER: &str = "moosefs-master.service";
 pub(crate) const METALOGGER: &str = "moosefs-metalogger.service";
-const CGISERV: &str = "moosefs-cgiserv.service";
 pub(crate) const UCARP: &str = "moosefs-ucarp.service";
 /// Where the package is put.
 const PACKAGE: &str = "/root/moosefs-ucarp.deb";
@@ -20,6 +19,24 @@ const PACKAGE: &str = "/root/moosefs-ucarp.deb";
 pub(crate) const STARTED: &str = "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start";
 pub(crate) const WAITED: &str = "/usr/sbin/mfsmaster -c /etc/mfs/mfsmaster.cfg -a start";
 const DROPINS: &str = "/run/systemd/system/moosefs-master.service.d";
+
+/// How MooseFS is packaged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Packaging {
+    /// Makes a machine of the lab, which has Debian's packages, one that has these.
+    pub(crate) install: fn(&Booted) -> Result<()>,
+    /// The unit of the web interface.
+    pub(crate) web_interface: &'static str,
+    /// How the master's unit starts it.
+    pub(crate) start: &'static str,
+}
+
+/// Of Debian 12 and 13.
+pub(crate) const DEBIAN: Packaging = Packaging {
+    install: |_| Ok(()),
+    web_interface: "moosefs-cgiserv.service",
+    start: "/usr/sbin/mfsmaster -c ${CFGFILE} -f start",
+};
 
 /// The README's steps on a machine, but for the package and ucarp.
 pub(crate) fn prepare(machine: &Booted) -> Result<()> {
@@ -77,29 +94,40 @@ fn promoted(machine: &Booted, before: usize) -> Result<()> {
     Ok(())
 }
 
-/// Everything is in its own unit, and the next start of the master will be a plain one.
-pub(crate) fn serves_from_its_units(machine: &Booted, command: &str) -> Result<()> {
-    let pid = machine.property(MASTER, "MainPID")?;
-    let line = machine.must(&["cat", &format!("/proc/{pid}/cmdline")])?.replace('\0', " ");
-    assert_eq!(line.trim(), command);
-    for (unit, process) in [(MASTER, "mfsmaster"), (METALOGGER, "mfsmetalogger")] {
-        machine.wait_for_unit(unit, "active", SOON)?;
-        let pid = machine.property(unit, "MainPID")?;
-        assert!(machine.processes(process).contains(&pid));
-        let group = machine.must(&["cat", &format!("/proc/{pid}/cgroup")])?;
-        assert!(group.contains(&format!("/system.slice/{unit}")), "{group}");
+impl Packaging {
+    /// Everything is in its own unit, and the next start of the master will be a plain one.
+    pub(crate) fn serves(self, machine: &Booted, command: &str) -> Result<()> {
+        let pid = machine.property(MASTER, "MainPID")?;
+        let line = machine.must(&["cat", &format!("/proc/{pid}/cmdline")])?.replace('\0', " ");
+        assert_eq!(line.trim(), command);
+        for (unit, process) in [(MASTER, "mfsmaster"), (METALOGGER, "mfsmetalogger")] {
+            machine.wait_for_unit(unit, "active", SOON)?;
+            let pid = machine.property(unit, "MainPID")?;
+            assert!(machine.processes(process).contains(&pid));
+            let group = machine.must(&["cat", &format!("/proc/{pid}/cgroup")])?;
+            assert!(group.contains(&format!("/system.slice/{unit}")), "{group}");
+        }
+        machine.wait_for_unit(self.web_interface, "active", SOON)?;
+        self.master_is_plain(machine)
     }
-    machine.wait_for_unit(CGISERV, "active", SOON)?;
-    master_is_plain(machine)
+
+    fn master_is_plain(self, machine: &Booted) -> Result<()> {
+        assert!(!machine.path(DROPINS).exists());
+        assert_eq!(machine.property(MASTER, "DropInPaths")?, "");
+        assert_eq!(machine.property(MASTER, "NeedDaemonReload")?, "no");
+        let command = machine.property(MASTER, "ExecStart")?;
+        assert!(command.contains(&format!("argv[]={} ;", self.start)), "{command}");
+        Ok(())
+    }
+}
+
+/// See [`Packaging::serves`].
+pub(crate) fn serves_from_its_units(machine: &Booted, command: &str) -> Result<()> {
+    DEBIAN.serves(machine, command)
 }
 
 fn master_is_plain(machine: &Booted) -> Result<()> {
-    assert!(!machine.path(DROPINS).exists());
-    assert_eq!(machine.property(MASTER, "DropInPaths")?, "");
-    assert_eq!(machine.property(MASTER, "NeedDaemonReload")?, "no");
-    let command = machine.property(MASTER, "ExecStart")?;
-    assert!(command.contains("argv[]=/usr/sbin/mfsmaster -c ${CFGFILE} -f start ;"), "{command}");
-    Ok(())
+    DEBIAN.master_is_plain(machine)
 }
 
 /// Stops ucarp's unit while a demotion begins in it.

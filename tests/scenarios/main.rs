@@ -50,6 +50,7 @@ mod storm;
 mod strangers;
 mod survivors;
 mod switchover;
+mod upstream;
 mod verbs;
 
 use std::ops::RangeInclusive;
