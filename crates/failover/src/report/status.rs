@@ -35,7 +35,7 @@ pub(super) struct Status {
     pub(super) data_path: PathBuf,
     pub(super) master: Option<Master>,
     pub(super) metalogger_pid: Option<u32>,
-    /// On a standby that shall keep a hot one, while no run is at work: what is known of it.
+    /// On a machine that stands by and shall keep a hot one: what is known of it.
     pub(super) hot_standby: Option<HotState>,
     pub(super) ucarp: Vec<UcarpRow>,
     /// How many runs have files that are not archived yet.
@@ -98,15 +98,14 @@ impl Status {
             Err(e) => vec![InterruptedRun::unusable(&e)],
         };
         let master = moosefs::running(&data, Daemon::Master)?;
+        let ucarp = Ucarp::all_of(&config.instance);
+        let stands_by = master.is_none() && at_work.is_none() && !ucarp.is_empty();
         Ok(Self {
             data_path: data.path().to_owned(),
             master: master.map(|daemon| Master::ask(config, state.as_ref(), daemon.pid)),
             metalogger_pid: moosefs::running(&data, Daemon::Metalogger)?.map(|daemon| daemon.pid),
-            hot_standby: HotState::of(config, &data)?.filter(|_| master.is_none() && at_work.is_none()),
-            ucarp: Ucarp::all_of(&config.instance)
-                .into_iter()
-                .map(|ucarp| UcarpRow::of(ucarp, config.client_port))
-                .collect(),
+            hot_standby: HotState::of(config, &data)?.filter(|_| stands_by),
+            ucarp: ucarp.into_iter().map(|ucarp| UcarpRow::of(ucarp, config.client_port)).collect(),
             not_archived: commit::runs(&data)?.len(),
             archive_obstacle: commit::archive_obstacle(&data),
             at_work: at_work.map(RunAtWork::from),
