@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use lab::{Cluster, Hooks, LAST_RETRY, Moment, Release, log_lines};
+use lab::{Cluster, Hooks, LAST_RETRY, Moment, Pause, Release, log_lines};
 use nix::sys::signal::Signal;
 
 use crate::Result;
@@ -37,7 +37,7 @@ const ORDINARY_CASE: Case = Case {
     goal: Some(5.2),
 };
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     ORDINARY_CASE,
     Case { name: "power cut, recommended settings", settings: Settings::Recommended, goal: Some(3.5), ..ORDINARY_CASE },
     Case {
@@ -67,6 +67,17 @@ const CASES: [Case; 8] = [
     Case {
         name: "ucarp is restarted on the serving machine",
         interrupt: |cluster| cluster.restart_ucarp("m1"),
+        goal: None,
+        ..ORDINARY_CASE
+    },
+    Case {
+        name: "a false alarm: the serving machine is paused for 3 s, recommended settings",
+        settings: Settings::Recommended,
+        interrupt: |cluster| {
+            cluster.pause("m1", Pause::Group)?;
+            thread::sleep(Duration::from_secs(3));
+            cluster.resume("m1").map(drop)
+        },
         goal: None,
         ..ORDINARY_CASE
     },
