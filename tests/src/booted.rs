@@ -205,8 +205,8 @@ impl Booted {
     }
 
     fn recent(&self) -> String {
-        let console = fs::read_to_string(console(&self.site, &self.name)).unwrap_or_default();
         const JOURNAL: &str = "journalctl --no-pager --output=short-precise --lines=100 || tail -n 100 /var/log/syslog";
+        let console = fs::read_to_string(console(&self.site, &self.name)).unwrap_or_default();
         let journal = self.run(&["sh", "-c", JOURNAL]);
         let journal = journal.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         format!("{}: {console}\n{journal}\n{}", self.name, self.site.events().recent())

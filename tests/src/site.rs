@@ -91,9 +91,9 @@ impl Site {
 
     fn name(&self, kind: &str, base: u8, number: u8) -> (String, Ipv4Addr) {
         let named = (format!("{kind}{number}"), Ipv4Addr::new(172, 16, 0, base + number));
-        let mut names = locked(&self.0.names);
-        if !names.contains(&named) {
-            names.push(named.clone());
+        let mut known = locked(&self.0.names);
+        if !known.contains(&named) {
+            known.push(named.clone());
         }
         named
     }
