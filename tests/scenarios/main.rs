@@ -52,6 +52,7 @@ mod strangers;
 mod survivors;
 mod switchover;
 mod upstream;
+mod upgrade;
 mod verbs;
 
 use std::ops::RangeInclusive;

@@ -84,6 +84,8 @@ pub const PROVED_1_6: &str = "prove: MooseFS 1.6.27 answers";
 pub const WATCHED: &str = "watch: ";
 /// Stale connections of clients were reset.
 pub const CLIENTS_RESET: &str = "clients: stale connections ended by TCP RST: [0-9]+";
+/// A run that was killed is undone by the next one.
+pub const INTERRUPTED_ROLLED_BACK: &str = "was interrupted: every file is where it was";
 /// The roll-back is done.
 pub const ROLLED_BACK: &str = "roll-back: every file is where it was";
 /// A change was made for the metaloggers' sake.
@@ -228,6 +230,8 @@ pub const NOT_SERVED: &str = "not in the served history: ";
 pub const STATUS_NOT_SERVED: &str = "not served     ";
 /// The same; captures the first and the last version, and their number.
 pub const NOT_SERVED_NUMBERS: &str = r"not in the served history: versions ([0-9]+) to ([0-9]+) \(([0-9]+) changes?\)";
+/// A key of an earlier release.
+pub const KEY_RETIRED: &str = "EPOCH_JUMP is ignored";
 // Names that scenarios use.
 /// The verb of a switchover.
 pub const SWITCHOVER: &str = "--switchover";

@@ -51,6 +51,16 @@ impl SingleMachines {
     /// A new machine with our programs, on; `files` are written into its `/etc/mfs`. It runs this release, or what this host
     /// has installed.
     pub fn start(&self, release: Option<Release>, files: &[(&str, &str)]) -> Result<SingleMachine> {
+        self.start_with(&Hooks::ours()?, release, files)
+    }
+
+    /// The same with other programs.
+    pub fn start_with(
+        &self,
+        programs: &Hooks,
+        release: Option<Release>,
+        files: &[(&str, &str)],
+    ) -> Result<SingleMachine> {
         let work = WorkFolder::create()?;
         let events = EventLog::new(work.path());
         let address = Ipv4Addr::new(172, 16, 0, 11);
@@ -60,7 +70,7 @@ impl SingleMachines {
         for (name, content) in files {
             machine.install(&format!("/etc/mfs/{name}"), content.as_bytes(), 0o644)?;
         }
-        Hooks::ours()?.install([&machine].into_iter())?;
+        programs.install([&machine].into_iter())?;
         let switch = Switch::start(work.path())?;
         machine.boot(&switch)?;
         Ok(SingleMachine { machine, events, _switch: switch, work, _lock: Arc::clone(&self.lock) })

@@ -7,6 +7,8 @@ pub(crate) mod commit;
 pub(crate) mod config;
 pub(crate) mod connections;
 pub(crate) mod dropped_logs;
+#[cfg(test)]
+mod earlier;
 pub(crate) mod followers;
 pub(crate) mod journal;
 pub(crate) mod last_heard;
