@@ -1,4 +1,4 @@
-//! The rpm: rpm installs, upgrades and removes it.
+//! The rpm: its programs need no newer C library than that of Enterprise Linux 8, and rpm installs, upgrades and removes it.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,6 +6,45 @@ use std::process::Command;
 use lab::{Result, debian_package};
 
 use crate::packages::output;
+
+/// The glibc of Enterprise Linux 8.
+const OLDEST: (u32, u32) = (2, 28);
+
+/// The versions of glibc that a text names, as `GLIBC_2.28`.
+fn glibc_versions(text: &str) -> Vec<(u32, u32)> {
+    let version = |rest: &str| {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let mut numbers = rest[..end].split('.').map(|number| number.parse().expect("a number"));
+        (numbers.next().expect("the first number"), numbers.next().expect("the second number"))
+    };
+    text.split("GLIBC_").skip(1).map(version).collect()
+}
+
+/// Neither do the programs use newer symbols, nor does rpm demand any.
+#[test]
+fn the_rpm_needs_no_newer_glibc_than_enterprise_linux_8_has() -> Result<()> {
+    let folder = debian_package()?;
+    let folder = folder.parent().expect("the package is in a folder");
+    let unpacked = tempfile::tempdir().expect("a folder for the files");
+    let unpack = "rpm2archive - < \"$(echo \"$0\"/*.rpm)\" | tar --extract --gzip --directory \"$1\"";
+    output(Command::new("sh").args(["-c", unpack]).arg(folder).arg(unpacked.path()));
+    let symbols = |program: &str| {
+        let path = unpacked.path().join("usr/bin").join(program);
+        glibc_versions(&output(Command::new("readelf").args(["--version-info", "--wide"]).arg(path)))
+    };
+    // The hooks load no library.
+    for hook in ["vip-up", "vip-down"] {
+        assert_eq!(symbols(hook), [], "{hook}");
+    }
+    let used = symbols("mfs-promote");
+    let needs = output(Command::new("sh").args(["-c", "rpm -qp --requires \"$0\"/*.rpm"]).arg(folder));
+    let demanded = glibc_versions(&needs);
+    eprintln!("the newest symbols used: {:?}, demanded: {:?}", used.iter().max(), demanded.iter().max());
+    assert!(used.iter().max().is_some_and(|newest| *newest <= OLDEST), "{used:?}");
+    assert_eq!(demanded.iter().max(), used.iter().max(), "{needs}");
+    runs(&unpacked.path().join("usr/bin/mfs-promote"));
+    Ok(())
+}
 
 /// Installs the rpm in $1 (made with the spec and the tree in $2 and $3) in a copy of this machine's root, upgrades it to a
 /// release whose file of values has changed, removes it and installs it again. $4 is "without" for a root without systemctl, and
@@ -80,4 +119,14 @@ fn rpm_installs_upgrades_and_removes_it() -> Result<()> {
 #[test]
 fn rpm_installs_upgrades_and_removes_it_where_there_is_no_systemctl() -> Result<()> {
     lives("without")
+}
+
+/// It is the same program, with all it needs to look at this machine.
+fn runs(program: &Path) {
+    let said = output(Command::new(program).arg("--version"));
+    assert!(said.contains(env!("CARGO_PKG_VERSION")), "{said}");
+    // No machine that tests run on is ready to take over: it has looked, and says so.
+    let check = Command::new(program).args(["--check", "--json"]).output().expect("it can be started");
+    let found: serde_json::Value = serde_json::from_slice(&check.stdout).expect("JSON");
+    assert!(found["role"].is_string(), "{found}");
 }
