@@ -419,6 +419,6 @@ pub const HOT: &str = "hot standby: mfsmaster .* has loaded version";
 /// A promotion has let the hot standby serve.
 pub const LET_GO: &str = "hot: the waiting master begins to serve";
 /// A release whose master is not safe after it has waited.
-pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* a hot standby needs 4.56.5 or later";
+pub const COLD_RELEASE: &str = "no hot standby for now: MooseFS 3.0.* is too old, 4.56.5 or later is needed";
 /// A copy that no master can load.
 pub const CANNOT_REPLAY: &str = "the copy here cannot be replayed, so this machine could not serve";
