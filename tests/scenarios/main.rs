@@ -39,6 +39,7 @@ mod patience;
 mod pause;
 mod pre_serving;
 mod proof;
+mod reproducible;
 mod rpm;
 mod rust_version;
 mod second_failure;
