@@ -52,8 +52,8 @@ mod storm;
 mod strangers;
 mod survivors;
 mod switchover;
-mod upstream;
 mod upgrade;
+mod upstream;
 mod verbs;
 
 use std::ops::RangeInclusive;

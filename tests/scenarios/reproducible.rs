@@ -77,7 +77,7 @@ fn a_package_that_another_person_packs_has_the_same_bytes() -> Result<()> {
     }
     same_package(&sources, |build| {
         build.env("PATH", format!("{}:{path}", folder.path().display())).env("COMPILED", &compiled);
-        build.env("CARGO", std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.env("CARGO", env!("CARGO"));
     })
 }
 

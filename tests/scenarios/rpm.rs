@@ -48,18 +48,18 @@ fn the_rpm_needs_no_newer_glibc_than_enterprise_linux_8_has() -> Result<()> {
 
 /// Installs the rpm in $1 (made with the spec and the tree in $2 and $3) in a copy of this machine's root, upgrades it to a
 /// release whose file of values has changed, removes it and installs it again. $4 is "without" for a root without systemctl, and
-/// $5 an empty folder. What the rpm needs are no rpms here, so its dependencies are not looked at.
+/// $5 an empty folder; $6 is the version. What the rpm needs are no rpms here, so its dependencies are not looked at.
 const LIFETIME: &str = r#"
 set -eu
-package=$1 spec=$2 tree=$3 systemctl=$4 work=$5
+package=$1 spec=$2 tree=$3 systemctl=$4 work=$5 version=$6
 mount -t tmpfs tmpfs "$work"
 cd "$work"
 cp -a "$tree" newer
 echo '# A newer line.' >> newer/etc/default/moosefs-ucarp
 sed 's/^Release: .*/Release: 2/' "$spec" > newer.spec
-rpmbuild --quiet -bb newer.spec --define 'version 0.1.0' --define "tree $work/newer" --define 'maintainer the lab <lab@lab.invalid>' \
-    --define 'date Sat Nov 28 2026' --define "_topdir $work/top" --define "_rpmdir $work" --define '_build_id_links none' \
-    --define '_rpmfilename newer.rpm'
+rpmbuild --quiet -bb newer.spec --define "version $version" --define "tree $work/newer" \
+    --define 'maintainer the lab <lab@lab.invalid>' --define 'date Sat Nov 28 2026' --define "_topdir $work/top" \
+    --define "_rpmdir $work" --define '_build_id_links none' --define '_rpmfilename newer.rpm'
 
 mkdir upper work root
 mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=work root
@@ -106,7 +106,9 @@ fn lives(systemctl: &str) -> Result<()> {
     let work = tempfile::tempdir().expect("a folder for the root");
     let mut command = Command::new("unshare");
     command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", LIFETIME, "bash", rpm.trim()]);
-    let said = output(command.arg(spec).arg(folder.join("tree")).arg(systemctl).arg(work.path()));
+    let said = output(
+        command.arg(spec).arg(folder.join("tree")).arg(systemctl).arg(work.path()).arg(env!("CARGO_PKG_VERSION")),
+    );
     assert!(said.ends_with("lived\n"), "{said}");
     Ok(())
 }
