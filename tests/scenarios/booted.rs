@@ -14,7 +14,7 @@ pub(crate) const MASTER: &str = "moosefs-master.service";
 pub(crate) const METALOGGER: &str = "moosefs-metalogger.service";
 pub(crate) const UCARP: &str = "moosefs-ucarp.service";
 /// Where the package is put.
-const PACKAGE: &str = "/root/moosefs-ucarp.deb";
+pub(crate) const PACKAGE: &str = "/root/moosefs-ucarp.deb";
 /// The command line of a master that a promotion started, and of one that waited for it as hot standby.
 pub(crate) const STARTED: &str = "/usr/sbin/mfsmaster -a -c /etc/mfs/mfsmaster.cfg -f start";
 pub(crate) const WAITED: &str = "/usr/sbin/mfsmaster -c /etc/mfs/mfsmaster.cfg -a start";

@@ -8,10 +8,10 @@ use lab::{Booted, LAST_RETRY, Moment, Release, Result, Site, VIP, debian_package
 use serde_json::Value;
 
 use crate::SOON;
-use crate::booted::configure;
+use crate::booted::{PACKAGE, configure};
+use crate::packages::in_step;
 
 const PAGE: &str = include_str!("../../docs/set-up-by-hand.md");
-const PACKAGE: &str = "/root/moosefs-ucarp.deb";
 
 /// The block of commands behind the paragraph about machines without systemd that begins with these words.
 fn commands(heading: &str) -> String {
@@ -69,12 +69,7 @@ fn type_in(machine: &Booted, heading: &str) -> Result<()> {
 
 /// Waits until this machine would lack nothing that the master has.
 fn stands_by(machine: &Booted) -> Result<()> {
-    machine.expect("a standby that is ready", SOON, || {
-        let check = machine.run(&["mfs-promote", "--check", "--json"]).ok()?;
-        let check: Value = serde_json::from_slice(&check.stdout).ok()?;
-        let dry_run = machine.run(&["mfs-promote", "--dry-run"]).ok()?;
-        (check["lag"] == 0 && dry_run.status.success()).then_some(())
-    })
+    machine.expect("a standby that is ready", SOON, || in_step(machine).then_some(()))
 }
 
 fn serves(machine: &Booted) -> Result<()> {

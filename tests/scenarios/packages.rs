@@ -104,7 +104,7 @@ fn ready(standby: &Booted, release: Release) -> Result<&'static str> {
 }
 
 /// Whether a promotion here would lack nothing.
-fn in_step(machine: &Booted) -> bool {
+pub(crate) fn in_step(machine: &Booted) -> bool {
     let Ok(check) = machine.run(&["mfs-promote", "--check", "--json"]) else { return false };
     let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap_or_default();
     let dry_run = || machine.run(&["mfs-promote", "--dry-run"]).is_ok_and(|run| run.status.success());

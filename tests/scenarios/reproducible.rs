@@ -1,4 +1,4 @@
-//! The package: the same bytes whoever packs it, in whichever folder, time zone and language, and a list of the crates in it.
+//! The package has the same bytes in every folder, time zone and language in which it is packed, and a list of the crates in it.
 
 use std::collections::BTreeSet;
 use std::fs;
