@@ -81,8 +81,9 @@ pub(crate) fn keep(data: &Folder, removed: Removed) -> Result<bool, Error> {
 struct Gone {
     /// Its first and its last change, if these can be read.
     changes: Option<(u64, u64)>,
-    /// When it was written to, and when it lost its name, in Unix seconds.
-    written: i64,
+    /// When it was written to, in Unix seconds and nanoseconds.
+    written: (i64, i64),
+    /// When it lost its name, in Unix seconds.
     removed: i64,
     second: OsString,
 }
@@ -97,8 +98,8 @@ pub(crate) fn bring_back(data: &Folder, removed: Removed) -> Result<(), Error> {
         gone.retain(|log| removed == Removed::ByHand || now.abs_diff(log.removed) > DROPS_WITHIN);
         return gone.iter().try_for_each(|log| remove(&folder, &log.second));
     }
-    // The newest one gets the lowest number, as in a rotation.
-    gone.sort_by_key(|log| log.written);
+    // The newest one gets the lowest number, as in a rotation. The kernel's clock for files ticks some hundred times a second.
+    gone.sort_by_key(|log| (log.written, log.changes));
     let brought: Vec<u64> = data.names()?.iter().filter_map(|name| names::dropped_log(name)).collect();
     let mut number = brought.into_iter().min().unwrap_or(DROPPED_LOGS.end);
     for Gone { changes, second, .. } in gone {
@@ -135,7 +136,8 @@ fn gone(data: &Folder, folder: &Folder) -> Result<Vec<Gone>, Error> {
             remove(folder, &second)?;
         } else {
             let changes = ends_of_log(folder, &second).map(|ends| (ends.first, ends.last));
-            gone.push(Gone { changes, written: status.st_mtime, removed: status.st_ctime, second });
+            let written = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or_default());
+            gone.push(Gone { changes, written, removed: status.st_ctime, second });
         }
     }
     Ok(gone)
@@ -296,6 +298,31 @@ mod tests {
         assert!(keep(&this.data, Removed::ByMetalogger).unwrap(), "they can be archived");
         assert_eq!(this.logs(), ["changelog_ml.0.mfs"]);
         assert_eq!(commit::runs(&this.data).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn of_logs_that_were_written_in_one_second_the_newest_gets_the_lowest_number() {
+        use std::time::{Duration, SystemTime};
+
+        let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        for [earlier, later] in [[3, 600], [3, 3]].map(|times| times.map(Duration::from_millis)) {
+            // Whichever of them has the lower inode number.
+            for names in [["changelog_ml.0.mfs", "changelog_ml.1.mfs"], ["changelog_ml.1.mfs", "changelog_ml.0.mfs"]] {
+                let this = Data::new();
+                for (name, changes, written) in [(names[0], 5..=14, earlier), (names[1], 15..=20, later)] {
+                    this.log(name, changes);
+                    fs::File::open(this.path(name)).unwrap().set_modified(second + written).unwrap();
+                }
+                keep(&this.data, Removed::ByMetalogger).unwrap();
+                for log in this.logs() {
+                    fs::remove_file(this.path(&log)).unwrap();
+                }
+                keep(&this.data, Removed::ByMetalogger).unwrap();
+                let [newest, older] = ["changelog_ml.19999.mfs", "changelog_ml.20000.mfs"].map(|name| this.path(name));
+                assert_eq!(fs::read_to_string(newest).unwrap(), lines(15..=20), "{names:?}, {earlier:?}, {later:?}");
+                assert_eq!(fs::read_to_string(older).unwrap(), lines(5..=14), "{names:?}, {earlier:?}, {later:?}");
+            }
+        }
     }
 
     #[test]
