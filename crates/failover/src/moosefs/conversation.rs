@@ -262,6 +262,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_is_refused_closed_or_that_nobody_answers_is_told_apart() {
+        crate::sys::testing::own_loopback();
         let (listener, address) = listener();
         let ask = || {
             let mut conversation = Conversation::begin(address)?;

@@ -391,6 +391,7 @@ mod tests {
 
     #[test]
     fn a_hung_master_a_machine_without_one_and_a_silent_machine_differ() {
+        crate::sys::testing::own_loopback();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let SocketAddr::V4(address) = listener.local_addr().unwrap() else { unreachable!() };
         let find = || find_master(address, Duration::from_secs(5), Duration::from_millis(50));

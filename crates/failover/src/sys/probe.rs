@@ -205,6 +205,7 @@ mod tests {
 
     #[test]
     fn a_port_that_refuses_is_an_answer_and_silence_is_none() {
+        crate::sys::testing::own_loopback();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let SocketAddr::V4(open) = listener.local_addr().unwrap() else { unreachable!() };
         assert_eq!(first_port([open], PATIENCE), Some(open));

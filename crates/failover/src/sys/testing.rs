@@ -1,4 +1,4 @@
-//! A kernel that refuses system calls, and disks of a size, for the unit tests.
+//! A kernel that refuses system calls, disks of a size, and a `/run` and a network of a test's own, for the unit tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -45,17 +45,33 @@ pub(crate) fn small_disk(megabytes: u32, work: impl FnOnce(&Path) + Send) {
     let dir = tempfile::tempdir().unwrap();
     std::thread::scope(|scope| {
         let mounted = scope.spawn(|| {
-            nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).unwrap();
-            let mount = |arguments: &[&str]| {
-                assert!(Command::new("mount").args(arguments).status().unwrap().success(), "{arguments:?}");
-            };
-            mount(&["--make-rprivate", "/"]);
-            let size = format!("size={megabytes}m,mode=700");
-            mount(&["-t", "tmpfs", "-o", &size, "tmpfs", dir.path().to_str().unwrap()]);
+            mount_tmpfs(dir.path(), &format!("size={megabytes}m,mode=700"));
             work(dir.path());
         });
         if let Err(panic) = mounted.join() {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+/// Gives the calling thread, and what it starts, an empty `/run`: what an administrator's run has left on the machine is no
+/// part of a test, and a test leaves nothing there.
+pub(crate) fn own_run() {
+    mount_tmpfs(Path::new("/run"), "mode=755");
+}
+
+/// Gives the calling thread, and what it starts, a network that has nothing but a loopback: a port that was closed there is
+/// not taken by another test.
+pub(crate) fn own_loopback() {
+    nix::sched::unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
+    assert!(Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+}
+
+fn mount_tmpfs(path: &Path, options: &str) {
+    nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("these tests run as root");
+    let mount = |arguments: &[&str]| {
+        assert!(Command::new("mount").args(arguments).status().unwrap().success(), "{arguments:?}");
+    };
+    mount(&["--make-rprivate", "/"]);
+    mount(&["-t", "tmpfs", "-o", options, "tmpfs", path.to_str().unwrap()]);
 }

@@ -186,6 +186,7 @@ pub(crate) fn strangers(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::testing::{own_loopback, own_run};
     use crate::ucarp::carp::tests::{UCARP, advertisement, packet, start, two_machines};
     use crate::ucarp::options::Password;
 
@@ -239,12 +240,11 @@ mod tests {
 
     #[test]
     fn a_flood_without_end_hides_neither_the_time_nor_an_order_to_stop() {
-        use nix::sched::{CloneFlags, unshare};
         use socket2::{Domain, Protocol, Socket, Type};
         use std::sync::atomic::{AtomicBool, Ordering};
 
-        unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
-        assert!(std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap().success());
+        own_run();
+        own_loopback();
         let password = Some(Password::Visible("secret".to_owned()));
         let options = Options { vhid: 10, password, ..Options::default() };
         let mut others = OtherMasters::listen("lo", VIP, &options).unwrap();

@@ -1,6 +1,7 @@
 //! Real advertisements of a real ucarp, from one network namespace to another.
 
 use super::*;
+use crate::sys::testing::own_run;
 use crate::ucarp::options::Password;
 use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
@@ -97,6 +98,7 @@ fn must(words: &str) {
 
 /// This thread in a namespace with `eth0` 172.16.0.11, joined to that of the returned process with 172.16.0.12.
 pub(crate) fn two_machines() -> Running {
+    own_run();
     unshare(CloneFlags::CLONE_NEWNET).expect("these tests run as root");
     let far = start("unshare -n sleep 300");
     let here = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
