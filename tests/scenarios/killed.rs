@@ -26,7 +26,7 @@ const DEMOTION: [&str; 2] = [log_lines::DEMOTION_BEGUN, log_lines::GRACE_BEGUN];
 /// Kills the run on m2 in a phase of its work.
 fn kill_in(cluster: &Cluster, mark: usize, phase: &str, role: &str) -> Result<()> {
     cluster.wait_for_log_since(mark, "m2", phase, SOON)?;
-    cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
+    cluster.signal_run("m2", role, Signal::SIGKILL)?;
     let begun_again = format!("{role} .*{}", log_lines::KILLED_AND_RESTARTED);
     cluster.wait_for_log_since(mark, "m2", &begun_again, SOON).map(drop)
 }
@@ -61,17 +61,17 @@ fn the_monitor_of_a_serving_machine_is_replaced() -> Result<()> {
     cluster.wait_for_metalogger_in_step("m2", SOON)?;
     cluster.wait_for_log("m1", log_lines::ALREADY_SERVING, SOON)?;
     let (pid, mark) = (cluster.master_pid("m1"), cluster.mark());
-    cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
+    cluster.signal_run("m1", "promotion", Signal::SIGKILL)?;
     cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     cluster.must("m1", &["ip", "addr", "del", "172.16.0.99/16", "dev", "eth0"])?;
     cluster.wait_for_log_since(mark, "m1", log_lines::ADDRESS_PUT_BACK, SOON)?;
     // Too often for an accident: the last one is not replaced any more, and what serves is not touched.
     for _ in 0..2 {
         let mark = cluster.mark();
-        cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
+        cluster.signal_run("m1", "promotion", Signal::SIGKILL)?;
         cluster.wait_for_log_since(mark, "m1", log_lines::ALREADY_SERVING, SOON)?;
     }
-    cluster.kill("m1", "mfs-promote", Signal::SIGKILL)?;
+    cluster.signal_run("m1", "promotion", Signal::SIGKILL)?;
     cluster.expect("the last mfs-promote to be gone", SOON, || {
         cluster.daemon("m1", "mfs-promote").is_err().then_some(())
     })?;
@@ -92,7 +92,7 @@ fn a_promotion_that_is_killed_again_and_again_releases_the_address() -> Result<(
     for _ in 0..3 {
         cluster.wait_for_log_since(mark, "m2", log_lines::PROMOTION_BEGUN, SOON)?;
         mark = cluster.mark();
-        cluster.kill("m2", "mfs-promote", Signal::SIGKILL)?;
+        cluster.signal_run("m2", "promotion", Signal::SIGKILL)?;
     }
     cluster.wait_for_log_since(mark, "m2", log_lines::KILLED_TOO_OFTEN, SOON)?;
     cluster.wait_for_log_since(mark, "m2", log_lines::UCARP_STOPPED, SOON)?;

@@ -93,7 +93,7 @@ fn a_promotion_that_is_ended_by_a_signal_leaves_no_address_without_a_master() ->
     }
     cluster.power_off("m1")?;
     cluster.wait_for_log("m2", log_lines::METALOGGER_STOPPED, SOON)?;
-    cluster.kill("m2", "mfs-promote", Signal::SIGTERM)?;
+    cluster.signal_run("m2", "promotion", Signal::SIGTERM)?;
     cluster.wait_for_log("m2", log_lines::STEPPED_DOWN, SOON)?;
     let taken = cluster.wait_for_serving_other_than("m1", SOON)?;
     cluster.wait_for_log(&taken.by, log_lines::SERVING, SOON)?;

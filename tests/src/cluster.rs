@@ -370,6 +370,20 @@ impl Cluster {
         Ok(at)
     }
 
+    /// Sends a signal to the run of a hook that does this kind of work, `promotion` or `demotion`: not to the one before it, which may
+    /// be about to end, nor to one that waits to take its place.
+    pub fn signal_run(&self, name: &str, kind: &str, signal: Signal) -> Result<Moment> {
+        let mut runs = self.machine(name)?.processes();
+        runs.retain(|one| one.name == "mfs-promote" && one.is_called_for(kind));
+        let main = runs.iter().filter(|one| runs.iter().all(|other| other.pid != one.parent));
+        let Some(run) = main.max_by_key(|one| one.pid) else {
+            return Err(Error::NotRunning { machine: name.to_owned(), program: format!("the {kind} of mfs-promote") });
+        };
+        let at = self.events.note(name, &format!("lab: {signal} to the {kind} of mfs-promote (pid {})", run.pid));
+        run.signal(signal)?;
+        Ok(at)
+    }
+
     /// When a master may have gone with changes that it had acknowledged and not replicated: see `faults::crashes`.
     pub fn crashes(&self) -> Vec<RangeInclusive<Moment>> {
         faults::crashes(&self.events.since(0))

@@ -175,8 +175,20 @@ impl Daemon {
 
     /// Whether its command line has this word.
     pub(crate) fn was_told(&self, word: &str) -> bool {
+        self.words().any(|given| given == word)
+    }
+
+    /// Whether a hook of ours has called it for this kind of work.
+    pub(crate) fn is_called_for(&self, kind: &str) -> bool {
+        self.words().any(|given| given.starts_with("--call=") && given.contains(&format!("\"kind\":\"{kind}\"")))
+    }
+
+    /// Its command line.
+    fn words(&self) -> impl Iterator<Item = String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        line.split(|byte| *byte == 0).any(|given| given == word.as_bytes())
+        let words: Vec<_> =
+            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        words.into_iter()
     }
 
     /// A variable of the environment that it was started with.
