@@ -51,7 +51,7 @@ fn the_switch_passes_nothing_for_a_while() -> Result<()> {
 }
 
 /// Every link goes down, so every ucarp becomes BACKUP at once, and looks again ten seconds later: any of them may be the
-/// first one to. It takes over only with everything.
+/// first one to. It takes over only with everything, and nothing is stopped before it says so.
 #[test]
 fn the_whole_switch_is_without_power_for_a_while() -> Result<()> {
     let (cluster, load) = serving(Cluster::build().masters(2))?;
@@ -69,7 +69,10 @@ fn the_whole_switch_is_without_power_for_a_while() -> Result<()> {
         })?;
         let taken_over = cluster.wait_for_log_since(mark, other, log_lines::SERVING, Duration::ZERO).is_ok();
         if now == serving && !taken_over {
-            assert_eq!(cluster.master_pid(serving), pid, "nothing was stopped");
+            if cluster.master_pid(serving) != pid {
+                // The other one had begun, with everything, and stepped down for this one before it served.
+                cluster.wait_for_log_since(mark, serving, log_lines::PEER_WAITS, Duration::ZERO)?;
+            }
         } else {
             cluster.wait_for_log_since(mark, other, log_lines::SERVING, SOON)?;
         }

@@ -150,7 +150,11 @@ impl Workload {
         let since = Moment::now();
         let done = process::poll(within, || self.works_since(since).is_ok_and(|works| works).then_some(()));
         done.ok_or_else(|| Error::Expired {
-            what: format!("acknowledgements of both loops of the client ({})", self.console()),
+            what: format!(
+                "acknowledgements of both loops of the client (of {since:?} and later; the last ones: {:?}; {})",
+                self.lines().map(|loops| loops.map(|lines| lines.last().cloned())),
+                self.console()
+            ),
             within,
             recent: self.events.recent(),
         })

@@ -103,8 +103,8 @@ pub const GRACE_OVER: &str = "grace: ";
 pub const ADDRESS_BACK: &str = "grace: .* is back; the master was not touched|promotion ended: already serving";
 /// The master is stopped.
 pub const MASTER_STOPPED: &str = "stop: mfsmaster stopped";
-/// m2 waits for the master of m1 to stop.
-pub const PEER_WAITS: &str = "grace: 172.16.0.12 (is being promoted with|serves) version [0-9]+: it lacks nothing";
+/// A machine has left the address, and stops its master now: m1 or m2 has everything.
+pub const PEER_WAITS: &str = "grace: 172.16.0.1[12] (is being promoted with|serves) version [0-9]+: it lacks nothing";
 // Failures of a promotion.
 /// A promotion failed; the reason follows.
 pub const PROMOTION_FAILED: &str = "promotion failed: ";
