@@ -353,6 +353,18 @@ fn the_same_two_machines_with_debian_13() -> Result<()> {
     as_the_readme_says(Release::Debian13, DEBIAN).map(drop)
 }
 
+/// Its web interface is another program, and has no configuration without an administrator.
+const DEBIAN_UNSTABLE: Packaging = Packaging {
+    install: |machine| machine.install("/etc/mfs/mfsgui.cfg", b"", 0o644),
+    web_interface: "moosefs-gui.service",
+    start: DEBIAN.start,
+};
+
+#[test]
+fn the_same_two_machines_with_debian_unstable() -> Result<()> {
+    as_the_readme_says(Release::DebianUnstable, DEBIAN_UNSTABLE).map(drop)
+}
+
 #[test]
 fn debian_12_from_installation_to_removal() -> Result<()> {
     lifetime(Release::Debian12, Release::Debian12)
