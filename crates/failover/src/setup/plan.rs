@@ -115,8 +115,8 @@ pub(super) enum Refusal {
     /// The password is made on the first machine, once.
     #[error(
         "there is no {0} here. If another machine of the group has it, copy it: mfs-promote --init prints the line for that there. If \
-         this is the first machine, make it: install -m 600 /dev/stdin {0} <<< 'your own password' (at most 19 bytes), then run this \
-         again", path.display()
+         this is the first machine, make it (at most 19 bytes): install -m 600 /dev/stdin {0} <<< \"$(head -c 12 /dev/urandom | \
+         base64)\"; then run this again", path.display()
     )]
     NoPassword {
         /// Where it should be.

@@ -85,8 +85,8 @@ pub(crate) fn recommended(setup: &Setup) -> Result<Section> {
     let caught = runs.iter().filter(|run| run.caught).count();
     let spared = Summary::of(runs.iter().filter(|run| !run.caught).map(|run| run.writes));
     let text = format!(
-        "{}\n{}{RECOMMENDED}\nIn {caught} of {} runs the cut interrupted a write between the master's log line and its answer. Without\n\
-         writes in the other runs: {} s.\n",
+        "{}\n{}{RECOMMENDED}\nIn {caught} of the {} runs the cut came between the master's log line of a write and its answer. In the others\n\
+         *client without writes* was {} s.\n",
         table(&times(SIDES, &runs, &shell_runs)),
         table(&operations(&runs, &shell_runs)),
         runs.len(),
