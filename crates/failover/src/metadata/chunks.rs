@@ -6,7 +6,8 @@
 //! `mfsmaster/chunks.c`): the one write that a crash cuts in two makes its program hang for two minutes. So there is an
 //! `UNLOCK` for each chunk that was locked within the last second and not unlocked. A client that did get its answer in that
 //! second is not harmed: it goes on writing to the chunkservers and ends with the same `UNLOCK`. Older locks stay, they
-//! belong to clients that are writing.
+//! belong to clients that are writing. To MooseFS 4 an `UNLOCK` is a lock that ends a second before the time of the line
+//! (`chunk_mr_unlock`), so where the clock of the dead master was ahead, the line has the time of this machine.
 //!
 //! **Ids.** A new chunk gets the next number. If the network is split, and chunkservers are in both halves, the old master and
 //! the promoted one would give the same numbers to chunks of different files; when the network is whole again, a file of the
@@ -79,9 +80,10 @@ impl Chunks {
 
     /// What ends the history.
     pub(super) fn ending(&self) -> Ending {
-        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        let time = if self.last_time > 0 { self.last_time } else { now() };
-        let cut_off = self.locked.iter().filter(|(_, locked)| **locked + ANSWER >= time);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        // Not a time that is still to come for the master of this machine.
+        let time = if self.last_time > 0 { self.last_time.min(now) } else { now };
+        let cut_off = self.locked.iter().filter(|(_, locked)| **locked + ANSWER >= self.last_time);
         let mut changes: Vec<String> = cut_off.map(|(chunk, _)| format!("{time}|UNLOCK({chunk})")).collect();
         let unlocked = changes.len() as u64;
         let next = self.next.and_then(|next| next.checked_add(self.skipped));
@@ -185,6 +187,16 @@ mod tests {
             ["100|UNLOCK(596)"]
         );
         assert_eq!(ending(&["6: 100|TRUNC(996,0,0):596", "7: 101|ACCESS(1)"]), ["101|UNLOCK(596)"]);
+    }
+
+    /// The new master would take the chunk as locked until its own clock shows that time.
+    #[test]
+    fn a_master_whose_clock_was_ahead_leaves_no_lock_for_the_time_to_come() {
+        let ahead = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 5 * 3600;
+        let [change] = &ending(&[&format!("6: {ahead}|WRITE(996,0,1,0):596")])[..] else { panic!("one change") };
+        let (time, unlock) = change.split_once('|').unwrap();
+        assert_eq!(unlock, "UNLOCK(596)");
+        assert!(time.parse::<u64>().unwrap() < ahead - 4 * 3600, "{change}");
     }
 
     #[test]
