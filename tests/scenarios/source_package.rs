@@ -1,4 +1,5 @@
-//! The source package: built by a clean Debian 12 and 13 as their builders do, and what comes of it, installed and at work.
+//! The source packages: Debian's, built by a clean Debian 12 and 13 as their builders do, and what comes of it, installed and at
+//! work; and that of rpm, built here.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use lab::{Release, Result, debian_package, rust};
 
 use crate::packages::output;
 
-/// The folder of the source package; made now, once per process.
+/// The folder of the source packages; made now, once per process.
 fn source_package() -> PathBuf {
     static MADE: Mutex<bool> = Mutex::new(false);
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -100,6 +101,40 @@ fn debian_12_builds_the_same_package_from_source() -> Result<()> {
 #[ignore = "ten minutes of compiling; tests/README.md has the command"]
 fn debian_13_builds_the_same_package_from_source() -> Result<()> {
     built_by(Release::Debian13)
+}
+
+/// What rpm says of a package: its files with rights and owners, its scripts, and what it needs besides a C library: each version has
+/// parts of its own.
+fn told_by_rpm(package: &Path) -> Vec<String> {
+    let files = "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS} %{FILENAMES}\n]%{VERSION}-%{RELEASE}\n%{PACKAGER}\n";
+    let said = ["--queryformat", "--scripts", "--requires"].map(|what| {
+        let mut rpm = Command::new("rpm");
+        rpm.args(["--query", "--package", what]);
+        if what == "--queryformat" {
+            rpm.arg(files);
+        }
+        output(rpm.arg(package))
+    });
+    let of_libc = |line: &str| ["libc.so", "libdl.so", "libpthread.so"].iter().any(|name| line.starts_with(name));
+    said.concat().lines().filter(|line| !of_libc(line)).map(str::to_owned).collect()
+}
+
+/// Without a network, and from nothing but the source rpm.
+#[test]
+#[ignore = "five minutes of compiling; tests/README.md has the command"]
+fn rpm_builds_the_same_package_from_source() -> Result<()> {
+    let source = the_only(&source_package(), ".src.rpm");
+    let folder = tempfile::tempdir().expect("a folder for the package");
+    let define = |name: &str| format!("{name} {}", folder.path().display());
+    let mut rpmbuild = Command::new("unshare");
+    // What it needs to build is no rpm here.
+    rpmbuild.args(["--net", "rpmbuild", "--rebuild", "--nodeps", "--define", &define("_topdir")]);
+    rpmbuild.args(["--define", &define("_rpmdir"), "--define", "_rpmfilename built.rpm"]);
+    rpmbuild.args(["--define", "_build_id_links none"]).arg(source);
+    output(&mut rpmbuild);
+    let ours = the_only(debian_package()?.parent().expect("the package is in a folder"), ".rpm");
+    assert_eq!(told_by_rpm(&folder.path().join("built.rpm")), told_by_rpm(&ours));
+    Ok(())
 }
 
 #[test]
