@@ -379,7 +379,7 @@ impl Cluster {
         let Some(run) = main.max_by_key(|one| one.pid) else {
             return Err(Error::NotRunning { machine: name.to_owned(), program: format!("the {kind} of mfs-promote") });
         };
-        let at = self.events.note(name, &format!("lab: {signal} to the {kind} of mfs-promote (pid {})", run.pid));
+        let at = self.events.note(name, &format!("lab: {signal} to mfs-promote"));
         run.signal(signal)?;
         Ok(at)
     }
