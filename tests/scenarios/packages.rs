@@ -190,7 +190,10 @@ pub(crate) fn as_the_readme_says(release: Release, packaging: Packaging) -> Resu
     let both = set_up(&site, release, packaging)?;
     let steps = quick_start();
     let check = &steps[5];
-    let load = site.client(release)?.keep_writing()?;
+    let client = site.client(release)?;
+    let copied = || client.copies_of_a_new_file().ok().filter(|copies| *copies == both.len()).map(drop);
+    both[0].expect("a new file to have a copy on each", SOON, copied)?;
+    let load = client.keep_writing()?;
     for machine in &both {
         let well = || machine.must(&["bash", "-ec", check]).ok();
         eprintln!("{}", machine.expect("the check to find nothing wrong", SOON, well)?);
@@ -253,7 +256,6 @@ fn set_up(site: &Site, release: Release, packaging: Packaging) -> Result<[Booted
     for machine in &both {
         machine.must(&["systemctl", "enable", "--now", "moosefs-chunkserver"])?;
     }
-    // From then on new files have a copy on each.
     m1.expect("both chunkservers to be registered", SOON, || {
         let said = m1.must(&["journalctl", "--quiet", "--output=cat", "-t", "mfsmaster"]).ok()?;
         let registered =

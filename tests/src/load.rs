@@ -77,6 +77,14 @@ pub struct Lost {
 }
 
 impl Client {
+    /// How many copies a new file has. A chunkserver that has just registered has looked through none of its folders, and no new
+    /// chunk comes to it before it has.
+    pub fn copies_of_a_new_file(&self) -> Result<usize> {
+        const TRY: &str = "echo new > \"$0\" && mfsfileinfo \"$0\" && rm \"$0\"";
+        let said = self.machine.must(&["sh", "-c", TRY, &format!("{MOUNT}/new")], Duration::from_secs(60))?;
+        Ok(said.lines().filter(|line| line.trim_start().starts_with("copy ")).count())
+    }
+
     /// Starts the two loops at their usual pace and waits until both were acknowledged.
     pub fn keep_writing(&self) -> Result<Workload> {
         self.keep_writing_at(RATE)
