@@ -107,14 +107,8 @@ fn debian_13_builds_the_same_package_from_source() -> Result<()> {
 /// parts of its own.
 fn told_by_rpm(package: &Path) -> Vec<String> {
     let files = "[%{FILEMODES:perms} %{FILEUSERNAME} %{FILEFLAGS} %{FILENAMES}\n]%{VERSION}-%{RELEASE}\n%{PACKAGER}\n";
-    let said = ["--queryformat", "--scripts", "--requires"].map(|what| {
-        let mut rpm = Command::new("rpm");
-        rpm.args(["--query", "--package", what]);
-        if what == "--queryformat" {
-            rpm.arg(files);
-        }
-        output(rpm.arg(package))
-    });
+    let said = [&["--queryformat", files][..], &["--scripts"], &["--requires"]]
+        .map(|what| output(Command::new("rpm").args(["--query", "--package"]).args(what).arg(package)));
     let of_libc = |line: &str| ["libc.so", "libdl.so", "libpthread.so"].iter().any(|name| line.starts_with(name));
     said.concat().lines().filter(|line| !of_libc(line)).map(str::to_owned).collect()
 }

@@ -375,8 +375,7 @@ impl Cluster {
     pub fn signal_run(&self, name: &str, kind: &str, signal: Signal) -> Result<Moment> {
         let mut runs = self.machine(name)?.processes();
         runs.retain(|one| one.name == "mfs-promote" && one.is_called_for(kind));
-        let main = runs.iter().filter(|one| runs.iter().all(|other| other.pid != one.parent));
-        let Some(run) = main.max_by_key(|one| one.pid) else {
+        let Some(run) = Daemon::main_ones(&runs).max_by_key(|one| one.pid) else {
             return Err(Error::NotRunning { machine: name.to_owned(), program: format!("the {kind} of mfs-promote") });
         };
         let at = self.events.note(name, &format!("lab: {signal} to mfs-promote"));

@@ -247,9 +247,8 @@ impl Machine {
     /// moment after the promotion that supersedes it has begun.
     pub fn daemon(&self, program: &str) -> Option<Daemon> {
         let all: Vec<Daemon> = self.processes().into_iter().filter(|process| process.name == program).collect();
-        let main = all.iter().filter(|one| all.iter().all(|other| other.pid != one.parent));
         let init = self.init().map(Pid::as_raw).ok();
-        main.max_by_key(|one| (Some(one.parent) == init, one.pid)).cloned()
+        Daemon::main_ones(&all).max_by_key(|one| (Some(one.parent) == init, one.pid)).cloned()
     }
 }
 

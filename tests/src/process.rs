@@ -173,22 +173,26 @@ impl Daemon {
         (state != "Z").then_some(Self { pid: pid.parse().ok()?, parent, name })
     }
 
+    /// Those whose parent is none of them.
+    pub(crate) fn main_ones(all: &[Self]) -> impl Iterator<Item = &Self> {
+        all.iter().filter(|one| all.iter().all(|other| other.pid != one.parent))
+    }
+
     /// Whether its command line has this word.
     pub(crate) fn was_told(&self, word: &str) -> bool {
-        self.words().any(|given| given == word)
+        self.words().iter().any(|given| given == word)
     }
 
     /// Whether a hook of ours has called it for this kind of work.
     pub(crate) fn is_called_for(&self, kind: &str) -> bool {
-        self.words().any(|given| given.starts_with("--call=") && given.contains(&format!("\"kind\":\"{kind}\"")))
+        let kind = format!("\"kind\":\"{kind}\"");
+        self.words().iter().any(|given| given.starts_with("--call=") && given.contains(&kind))
     }
 
     /// Its command line.
-    fn words(&self) -> impl Iterator<Item = String> {
+    fn words(&self) -> Vec<String> {
         let line = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        let words: Vec<_> =
-            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
-        words.into_iter()
+        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
     /// A variable of the environment that it was started with.
